@@ -1,0 +1,154 @@
+"""What the model promises to everything that runs it: bands, tensors, sizes and the manifest.
+
+numpy only, so that the runtime on a camera needs neither torch nor the model's code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+BANDS_NM: tuple[int, ...] = tuple(range(400, 701, 10))
+"""Centre wavelengths of the cube's 31 bands, ascending, in nm."""
+
+RGB, CONTEXT, CUBE = "rgb", "context", "cube"
+"""Tensor names of every graph and engine."""
+
+SIZE_MULTIPLE = 16
+"""Height and width of every tensor the network sees: two halvings (4) and PAF's patch grid (16)."""
+
+HALO = 64
+"""Pixels that a tile must see beyond what it keeps, so that tiled equals full frame to 1e-5."""
+
+FRAME_SCALE: Mapping[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""Frame dtype → the fixed divisor that brings it to [0, 1]; never a per-image range."""
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_KEY = "ccnet.manifest"
+"""File beside the artifacts, and ONNX metadata key, that hold the manifest."""
+
+
+class CCNetError(ValueError):
+    """Something the user gave does not fit; the message is one line: what came, what was expected, what to do."""
+
+
+def padded(size: int, multiple: int = SIZE_MULTIPLE) -> int:
+    """Smallest multiple of ``multiple`` (px) that holds ``size`` (px)."""
+    return math.ceil(size / multiple) * multiple
+
+
+def reflect_index(size: int, start: int, stop: int) -> npt.NDArray[np.intp]:
+    """Source index in [0, size) of each position in [start, stop), mirrored about the edges' pixels.
+
+    The one definition of the reflect padding, for torch and numpy alike; any overhang works, also for size 1.
+    """
+    period = max(2 * (size - 1), 1)
+    distance = np.arange(start, stop) % period
+    return np.minimum(distance, period - distance) if size > 1 else np.zeros_like(distance)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One graph or engine file.
+
+    kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube) or ``full`` (rgb → cube).
+    format: ``onnx``, or the backend whose engine it is (``tensorrt``, ``tensorrt_rtx``).
+    precision: ``fp32`` or ``fp16`` (mixed: typed FP16 with FP32 islands).
+    """
+
+    file: str
+    kind: str
+    format: str
+    precision: str
+    sha256: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("encode", "decode", "full"):
+            raise CCNetError(f"artifact kind is {self.kind!r}, expected encode, decode or full")
+        if Path(self.file).name != self.file:
+            raise CCNetError(f"artifact file is {self.file!r}, expected a plain name inside the artifact's folder")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What an artifact folder holds and what its files were made from.
+
+    input: ``float32`` (rgb is (1, 3, H, W) in [0, 1]) or ``uint8`` (rgb is (1, H, W, 3)).
+    """
+
+    config: dict[str, Any]
+    weights_sha256: str
+    context_size: int
+    input: str
+    tools: dict[str, str]
+    artifacts: tuple[Artifact, ...] = ()
+    size_multiple: int = SIZE_MULTIPLE
+    halo: int = HALO
+    version: int = 1
+
+    def find(self, kind: str, *, format: str = "onnx", precision: str = "fp32") -> Artifact:
+        """The artifact of this kind, format and precision; CCNetError names those there are."""
+        for artifact in self.artifacts:
+            if (artifact.kind, artifact.format, artifact.precision) == (kind, format, precision):
+                return artifact
+        have = ", ".join(sorted({f"{a.kind} {a.format} {a.precision}" for a in self.artifacts})) or "none"
+        raise CCNetError(f"no {kind} artifact of format {format} and precision {precision}; there are: {have}")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=2, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Manifest:
+        """Parse and check; CCNetError says what is wrong."""
+        try:
+            raw = json.loads(text)
+            version = raw.get("version")
+            if version != 1:
+                raise CCNetError(f"manifest version is {version!r}, expected 1: export again with this ccnet")
+            artifacts = tuple(Artifact(**a) for a in raw.pop("artifacts"))
+            manifest = cls(**raw, artifacts=artifacts)
+        except CCNetError:
+            raise
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise CCNetError(f"not a ccnet manifest ({error}): export again") from error
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        ints = {"context_size": self.context_size, "size_multiple": self.size_multiple, "halo": self.halo}
+        for name, value in ints.items():
+            if type(value) is not int or value <= 0:
+                raise CCNetError(f"manifest {name} is {value!r}, expected a positive integer: export again")
+        if self.halo % self.size_multiple:
+            raise CCNetError(f"manifest halo {self.halo} is not a multiple of {self.size_multiple}: export again")
+        if self.input not in ("float32", "uint8"):
+            raise CCNetError(f"manifest input is {self.input!r}, expected float32 or uint8: export again")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """The manifest of an artifact folder."""
+        path = folder / MANIFEST_NAME
+        if not path.is_file():
+            raise CCNetError(f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'")
+        try:
+            return cls.from_json(path.read_bytes())
+        except CCNetError as error:
+            raise CCNetError(f"{path}: {error}") from error
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,112 @@
+"""CCNet (Fig. 2): frame → 31-band cube, split into ``encode`` (global) and ``decode`` (local).
+
+Shape legend: B images, C channels, H×W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from ccnet.config import CCNetConfig
+from ccnet.contract import BANDS_NM, padded, reflect_index
+from ccnet.modules import CSRM
+
+__all__ = ["SRU", "CCNet", "CCNetConfig"]
+
+
+class SRU(nn.Module):
+    """Spectrum Reconstruction Unit: a U-Net of five CSRM blocks over three scales (C, 2C, 4C)."""
+
+    def __init__(self, config: CCNetConfig) -> None:
+        super().__init__()
+        c, r = config.width, config.patch
+        self.embed = nn.Conv2d(c, c, 3, padding=1, bias=False)
+        self.enc1 = CSRM(c, r, config)
+        self.down1 = nn.Conv2d(c, 2 * c, 4, stride=2, padding=1, bias=False)
+        self.enc2 = CSRM(2 * c, r // 2, config)
+        self.down2 = nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1, bias=False)
+        self.bottleneck = CSRM(4 * c, r // 4, config)
+        self.up2 = nn.ConvTranspose2d(4 * c, 2 * c, 2, stride=2)
+        self.fuse2 = nn.Conv2d(4 * c, 2 * c, 1, bias=False)
+        self.dec2 = CSRM(2 * c, r // 2, config)
+        self.up1 = nn.ConvTranspose2d(2 * c, c, 2, stride=2)
+        self.fuse1 = nn.Conv2d(2 * c, c, 1, bias=False)
+        self.dec1 = CSRM(c, r, config)
+
+    def forward(self, x_BCHW: Tensor, attention: Iterator[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
+        """The unit's output and its blocks' attention, given or computed block by block."""
+        x1, a1 = self.enc1(self.embed(x_BCHW), next(attention))
+        x2, a2 = self.enc2(self.down1(x1), next(attention))
+        x3, a3 = self.bottleneck(self.down2(x2), next(attention))
+        x2, a4 = self.dec2(self.fuse2(torch.cat([self.up2(x3), x2], 1)), next(attention))
+        x1, a5 = self.dec1(self.fuse1(torch.cat([self.up1(x2), x1], 1)), next(attention))
+        return x_BCHW + x1, [a1, a2, a3, a4, a5]
+
+
+class CCNet(nn.Module):
+    """RGB frame (B, 3, H, W) in [0, 1] → cube (B, 31, H, W), reflectance-like, bands ascending from 400 to 700 nm.
+
+    ``forward(x)`` is ``decode(x, encode(x))`` in one pass. Any H and W: frames are padded by reflection to
+    ``config.size_multiple`` and the cube is cropped back.
+    """
+
+    def __init__(self, config: CCNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CCNetConfig()
+        self.conv_in = nn.Conv2d(3, self.config.width, 3, padding=1, bias=False)
+        self.units = nn.ModuleList(SRU(self.config) for _ in range(self.config.units))
+        self.conv_out = nn.Conv2d(self.config.width, len(BANDS_NM), 3, padding=1, bias=False)
+        blocks = [module for module in self.modules() if isinstance(module, CSRM)]  # in the order of the data
+        self.context_shapes = [block.inter.grscm.context_shape for block in blocks]
+
+    @property
+    def context_size(self) -> int:
+        """Numbers in a frame's context: 7,680 for the paper's configuration."""
+        return sum(g * i * j for g, i, j in self.context_shapes)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """The cube of a frame with the frame's own context."""
+        return self.run(rgb, None)[0]
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """The frame's context (B, context_size), float32: every attention matrix of the network.
+
+        The only reductions over all pixels are in here; a reduced frame gives nearly the same context.
+        """
+        return self.run(rgb, None)[1]
+
+    def decode(self, rgb: Tensor, context: Tensor) -> Tensor:
+        """The cube of a frame or tile under a given context (B or 1, context_size); local in space."""
+        if context.shape[-1] != self.context_size:
+            raise ValueError(f"context holds {context.shape[-1]} numbers, this configuration has {self.context_size}")
+        return self.run(rgb, context)[0]
+
+    def run(self, rgb: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One pass over the blocks, which take their attention from the context or, if None, compute it."""
+        if rgb.ndim != 4 or rgb.shape[1] != 3:
+            raise ValueError(f"rgb is {tuple(rgb.shape)}, expected (B, 3, H, W)")
+        height, width = rgb.shape[2:]
+        given = iter([None] * len(self.context_shapes) if context is None else self._unpack(context))
+        x0 = x = self.conv_in(self._pad(rgb))
+        attention: list[Tensor] = []
+        for unit in self.units:
+            x, of_unit = unit(x, given)
+            attention += of_unit
+        cube: Tensor = self.conv_out(x0 + x)
+        return cube[..., :height, :width], torch.cat([a.flatten(1) for a in attention], 1)
+
+    def _unpack(self, context: Tensor) -> list[Tensor]:
+        sizes = [g * i * j for g, i, j in self.context_shapes]
+        parts = context.split(sizes, dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self.context_shapes, strict=True)]
+
+    def _pad(self, rgb: Tensor) -> Tensor:
+        for axis in (2, 3):
+            size = rgb.shape[axis]
+            if size % self.config.size_multiple:
+                index = reflect_index(size, 0, padded(size, self.config.size_multiple))
+                rgb = rgb.index_select(axis, torch.from_numpy(index).to(rgb.device))
+        return rgb
