@@ -5,6 +5,7 @@ numpy only, so that the runtime on a camera needs neither torch nor the model's 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -143,6 +144,18 @@ class Manifest:
             return cls.from_json(path.read_bytes())
         except CCNetError as error:
             raise CCNetError(f"{path}: {error}") from error
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write beside, then rename, so that nobody ever sees half a file; CCNetError where it cannot be written."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise CCNetError(f"{path}: cannot be written ({error.strerror}); choose a folder that you can write") from error
 
 
 def sha256(path: Path) -> str:

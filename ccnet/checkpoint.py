@@ -1,0 +1,69 @@
+"""Weights on disk: safetensors with the configuration inside; never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ccnet.config import CCNetConfig
+from ccnet.contract import CCNetError, write_atomic
+from ccnet.model import CCNet
+
+SHIPPED = Path(__file__).parent / "weights" / "ccnet-cave.safetensors"
+"""The weights that the package ships; weights/README.md is their model card."""
+
+
+def save_checkpoint(path: Path, model: CCNet, notes: Mapping[str, str] | None = None) -> None:
+    """Write a model's weights and config; notes are strings on the run, kept in the file's metadata."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {**(notes or {}), "config": json.dumps(model.config.to_dict())}
+    write_atomic(path, save(tensors, metadata))
+
+
+def load_checkpoint(path: Path = SHIPPED) -> CCNet:
+    """The model of a checkpoint, in eval mode, on the CPU; CCNetError where the file is not one."""
+    if not path.is_file():
+        raise CCNetError(f"{path}: no such file, expected weights (.safetensors) made by 'ccnet train'")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        config = CCNetConfig.from_dict(json.loads(metadata["config"]))
+    except (SafetensorError, OSError) as error:
+        raise CCNetError(f"{path}: not a safetensors file ({error})".splitlines()[0]) from error
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise CCNetError(f"{path}: holds no CCNet configuration; expected weights made by 'ccnet train'") from error
+    except CCNetError as error:
+        raise CCNetError(f"{path}: {error}") from error
+    model = CCNet(config)
+    _check(path, model.state_dict(), tensors)
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def _check(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    for name in sorted(expected.keys() ^ found.keys()):
+        which = "lacks" if name in expected else "has an unknown"
+        raise CCNetError(f"{path}: {which} tensor {name!r}; the weights do not belong to their configuration")
+    for name, tensor in expected.items():
+        if tensor.shape != found[name].shape:
+            shapes = f"{tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+            raise CCNetError(f"{path}: tensor {name!r} has shape {shapes}")
+        if not torch.isfinite(found[name]).all():
+            raise CCNetError(f"{path}: tensor {name!r} holds NaN or infinite weights")
+
+
+def weights_hash(model: CCNet) -> str:
+    """SHA-256 of names, shapes and float32 values: what every artifact of these weights is stamped with."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().float().numpy().tobytes())
+    return digest.hexdigest()

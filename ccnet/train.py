@@ -1,0 +1,185 @@
+"""Training: a run folder, a cosine schedule, exact resumption."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from ccnet.checkpoint import save_checkpoint
+from ccnet.config import CCNetConfig
+from ccnet.contract import CCNetError, write_atomic
+from ccnet.data import Array, Camera, Patches
+from ccnet.losses import ccnet_loss
+from ccnet.metrics import mrae, psnr
+from ccnet.model import CCNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train; the defaults but for steps, batch and warm-up are the paper's (section IV-B).
+
+    steps: Adam updates. batch, patch: patches an update, their side in px. lr, final_lr: ends of the cosine.
+    warmup: steps of linear rise before it. clip: largest gradient norm. bf16: autocast convolutions to bfloat16
+    (the scan, the attention matrices and all norms stay float32). evaluate_every: steps between validations,
+    after each of which the run is saved.
+    """
+
+    steps: int = 200_000
+    batch: int = 20
+    patch: int = 128
+    lr: float = 4e-4
+    final_lr: float = 1e-5
+    warmup: int = 0
+    clip: float = 1.0
+    bf16: bool = False
+    seed: int = 0
+    evaluate_every: int = 1000
+
+    def lr_at(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then cosine from lr to final_lr."""
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        phase = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.final_lr + (self.lr - self.final_lr) * 0.5 * (1 + math.cos(math.pi * phase))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean over validation scenes: MRAE (offset 0.02) and PSNR in dB."""
+
+    mrae: float
+    psnr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One training step as the caller sees it; score is set after a validation."""
+
+    step: int
+    loss: float
+    lr: float
+    score: Score | None = None
+
+
+def validate(model: CCNet, cubes: tuple[Array, ...], camera: Camera) -> Score:
+    """Whole scenes, one at a time, in float32."""
+    device = next(model.parameters()).device
+    scores = []
+    with torch.inference_mode():
+        for cube in cubes:
+            frame = torch.from_numpy(camera.frame(cube))[None].to(device)
+            estimate = model(frame)[0].cpu().numpy()
+            scores.append((mrae(cube, estimate), psnr(cube, estimate)))
+    return Score(mrae=float(np.mean([s[0] for s in scores])), psnr=float(np.mean([s[1] for s in scores])))
+
+
+class Trainer:
+    """A training run in a folder: ``last.safetensors`` resumes it, ``best.safetensors`` holds its best weights.
+
+    A run that finds its own ``last.safetensors`` goes on from there on the same trajectory (same machine, same
+    number of threads); one made with another recipe or configuration is refused.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: CCNetConfig,
+        recipe: Recipe,
+        camera: Camera,
+        train: tuple[Array, ...],
+        val: tuple[Array, ...],
+        device: str = "cpu",
+    ) -> None:
+        self.folder, self.recipe, self.camera, self.val, self.device = folder, recipe, camera, val, device
+        self.patches = Patches(cubes=train, camera=camera, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
+        torch.manual_seed(recipe.seed)
+        self.model = CCNet(config).to(device)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.lr, betas=(0.9, 0.999))
+        self.step, self.best = 0, Score(mrae=math.inf, psnr=0.0)
+        self.identity = json.dumps({"config": config.to_dict(), "recipe": asdict(recipe), "camera": camera.name})
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.last.exists():
+            self._resume()
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "last.safetensors"
+
+    def run(self) -> Iterator[Event]:
+        """Train to the end of the recipe, an event a step; saves as it goes."""
+        while self.step < self.recipe.steps:
+            loss, lr = self._update()
+            self.step += 1
+            score = None
+            if self.step % self.recipe.evaluate_every == 0 or self.step == self.recipe.steps:
+                score = self._evaluate()
+            yield Event(step=self.step, loss=loss, lr=lr, score=score)
+
+    def _update(self) -> tuple[float, float]:
+        recipe = self.recipe
+        lr = recipe.lr_at(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        frames, cubes = (torch.from_numpy(array).to(self.device) for array in self.patches.at(self.step))
+        # oneDNN's and cuDNN's depthwise gradients are several times faster with channels last
+        frames = frames.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device, torch.bfloat16, enabled=recipe.bf16):
+            estimate = self.model(frames)
+        loss = ccnet_loss(cubes, estimate)
+        if not torch.isfinite(loss):
+            raise CCNetError(
+                f"loss is {loss.item()} at step {self.step} (batch of seed {recipe.seed}); "
+                f"{self.last} holds the last good state: lower --lr or train in float32"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        self.optimizer.step()
+        return loss.item(), lr
+
+    def _evaluate(self) -> Score:
+        score = validate(self.model, self.val, self.camera)
+        if score.mrae < self.best.mrae:
+            self.best = score
+            save_checkpoint(self.folder / "best.safetensors", self.model, self._notes(score))
+        self._save()
+        return score
+
+    def _notes(self, score: Score) -> dict[str, str]:
+        return {"step": str(self.step), "val": json.dumps(asdict(score)), "run": self.identity}
+
+    def _save(self) -> None:
+        tensors: dict[str, Tensor] = {f"model.{k}": v.cpu().contiguous() for k, v in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam.{index}.{key}": value.cpu().contiguous() for key, value in state.items()}
+        write_atomic(self.last, save(tensors, self._notes(self.best)))
+
+    def _resume(self) -> None:
+        try:
+            with safe_open(self.last, framework="pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        except (SafetensorError, OSError) as error:
+            raise CCNetError(f"{self.last}: cannot be resumed ({error}); delete it to start again") from error
+        if metadata.get("run") != self.identity:
+            raise CCNetError(f"{self.last}: belongs to another recipe; give its own options or another --out folder")
+        self.model.load_state_dict(_strip(tensors, "model."))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _strip(tensors, "adam.").items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
+        self.step, self.best = int(metadata["step"]), Score(**json.loads(metadata["val"]))
+
+
+def _strip(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
