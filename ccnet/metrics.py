@@ -17,7 +17,7 @@ MRAE_OFFSET = 0.02
 def mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET) -> float:
     """Mean relative absolute error, mean |Y - Ŷ| / (Y + offset); offset 0 is NTIRE's definition (Eq. 14)."""
     truth, estimate = _pair(truth, estimate)
-    return float(np.mean(np.abs(truth - estimate) / (truth + offset)))
+    return float(np.mean(np.abs(truth - estimate) / (np.abs(truth) + offset)))
 
 
 def rmse(truth: Cube, estimate: Cube) -> float:

@@ -1,0 +1,164 @@
+"""RGB frames from files. Whatever is wrong with one, the caller gets a CCNetError of one line."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError
+
+Frame = npt.NDArray[np.uint8 | np.uint16 | np.float32]
+
+MAX_PIXELS = 128_000_000
+
+_MAGIC = {
+    b"\x89PNG\r\n\x1a\n": "Png",
+    b"\xff\xd8\xff": "Jpeg",
+    b"II*\0": "Tiff",
+    b"MM\0*": "Tiff",
+    b"II+\0": "Tiff",
+    b"MM\0+": "Tiff",
+    b"BM": "Bmp",
+    b"\x93NUMPY": "npy",
+}
+"""First bytes → Pillow's name of the format; the suffix decides nothing."""
+
+_MODES = {
+    **dict.fromkeys(("1", "L", "I", "I;16", "I;16B", "I;16L", "F"), "grey: use a colour frame"),
+    **dict.fromkeys(("LA", "La"), "grey with alpha: use a colour frame"),
+    **dict.fromkeys(("RGBA", "RGBa"), "RGB with alpha: flatten it"),
+    **dict.fromkeys(("P", "PA"), "a palette picture: convert it to RGB"),
+}
+"""Pillow's mode of a picture without three plain colour channels → what that is, and the remedy."""
+
+_NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 254, 258, 277
+
+
+def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
+    """An RGB frame (H, W, 3), C-contiguous: uint8 or uint16 of full range, or float32 in [0, 1].
+
+    Reads PNG, JPEG, TIFF and BMP of 8 bits, upright as their EXIF orientation says, PNG and TIFF of 16 bits, and
+    ``.npy`` of the same shape and dtypes. CCNetError, one line that names the path, for anything else: not a whole
+    file of these formats, not three channels, many pages, a side under 16 px, more than ``max_pixels`` (known from
+    the header, before anything is decoded), floats that are not finite or not in [0, 1].
+    """
+    head = read_head(path, "an RGB frame")
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if kind is None:
+        raise CCNetError(f"{path}: not a PNG, JPEG, TIFF, BMP or .npy file (it starts with {head[:8]!r}); convert it")
+    with damaged(path, f"a whole {kind.upper()} file of 8 or 16 bits" if kind != "npy" else "a whole .npy array"):
+        return _read_npy(path, max_pixels) if kind == "npy" else _read_picture(path, kind, max_pixels)
+
+
+@functools.cache
+def extra(module: str) -> Any:
+    """An optional module; CCNetError says how to install it."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise CCNetError(f'{package} is not installed, files need it: pip install "ccnet-hsi[cli]"') from error
+
+
+def read_head(path: Path, expected: str) -> bytes:
+    """First 16 bytes of a file; CCNetError where it is missing, a directory, unreadable or empty."""
+    try:
+        if path.is_dir():
+            raise CCNetError(f"{path}: is a directory, expected {expected}")
+        if not path.is_file():
+            raise CCNetError(f"{path}: no such file, expected {expected}")
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CCNetError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from error
+    if not head:
+        raise CCNetError(f"{path}: is empty, expected {expected}")
+    return head
+
+
+@contextmanager
+def damaged(path: Path, expected: str) -> Iterator[None]:
+    """Any exception becomes a CCNetError: on hostile bytes, decoders raise nearly every type there is."""
+    try:
+        yield
+    except CCNetError:
+        raise
+    except Exception as error:
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        raise CCNetError(f"{path}: damaged, truncated or unsupported ({why}), expected {expected}") from error
+
+
+def map_npy(path: Path) -> npt.NDArray[Any]:
+    """The array of a ``.npy`` file, mapped: header and file length are checked, no value is read, nothing unpickled."""
+    return np.lib.format.open_memmap(path, mode="r")
+
+
+def _read_npy(path: Path, max_pixels: int) -> Frame:
+    mapped = map_npy(path)
+    if mapped.ndim != 3 or mapped.shape[2] != 3 or mapped.dtype.name not in FRAME_SCALE:
+        raise CCNetError(
+            f"{path}: {mapped.dtype} with shape {mapped.shape}, expected (H, W, 3) in {', '.join(FRAME_SCALE)}"
+        )
+    _check_size(path, mapped.shape[0], mapped.shape[1], max_pixels)
+    frame: Frame = np.array(mapped, mapped.dtype.newbyteorder("="), order="C")
+    if frame.dtype == np.float32:
+        low, high = frame.min(), frame.max()
+        if not np.isfinite([low, high]).all():
+            raise CCNetError(f"{path}: holds NaN or infinite values, expected float32 in [0, 1]; mask them")
+        if low < 0 or high > 1:
+            raise CCNetError(f"{path}: values from {low:g} to {high:g}, expected float32 in [0, 1]; scale them")
+    return frame
+
+
+def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
+    # The format's own class, for Image.open caps the size globally and makes a phone's two-picture JPEG an MPO.
+    opened = getattr(extra(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
+    with warnings.catch_warnings(), path.open("rb") as file:
+        warnings.simplefilter("ignore")  # of Pillow, about metadata that nobody reads here
+        image = opened(file)
+        _check_size(path, image.height, image.width, max_pixels)
+        tags = getattr(image, "tag_v2", {})
+        _check_picture(path, image, tags)
+        deep = ";16" in str(image.tile) or 16 in tags.get(_BITS_PER_SAMPLE, ())
+        frame: Frame = np.array(extra("PIL.ImageOps").exif_transpose(image))  # loads all of it, so it is whole
+    return _read_deep(path, frame) if deep else frame
+
+
+def _read_deep(path: Path, high_bytes: Frame) -> Frame:
+    """The 16-bit pixels, of which Pillow gives the high bytes. OpenCV gives both, also from half a file."""
+    cv2 = extra("cv2")
+    # By these flags it turns the picture upright; IMREAD_UNCHANGED would do so for TIFF but not for PNG.
+    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if pixels is None or pixels.dtype != np.uint16 or not np.array_equal(pixels[..., ::-1] >> 8, high_bytes):
+        raise CCNetError(f"{path}: a 16-bit layout that decoders disagree about; save it as a plain 16-bit PNG")
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
+    if min(height, width) < SIZE_MULTIPLE:
+        raise CCNetError(f"{path}: {width}×{height} px is too small, expected at least {SIZE_MULTIPLE} px a side")
+    if height * width > max_pixels:
+        raise CCNetError(
+            f"{path}: {width}×{height} px is too large, expected at most {max_pixels / 1e6:g} million pixels; crop it"
+        )
+
+
+def _check_picture(path: Path, image: Any, tags: Any) -> None:
+    """Three plain colour channels, one page, and not the preview that stands first in a camera's raw file."""
+    if image.mode != "RGB":
+        what = _MODES.get(image.mode, f"a {image.mode} picture: convert it to RGB")
+        raise CCNetError(f"{path}: mode {image.mode}, expected RGB; it is {what}")
+    if "transparency" in image.info or tags.get(_SAMPLES_PER_PIXEL, 3) != 3:
+        raise CCNetError(f"{path}: RGB with alpha or a fourth channel, expected RGB; flatten it")
+    if getattr(image, "is_animated", False):
+        raise CCNetError(f"{path}: animated or of many pages, expected one picture; extract one")
+    if tags.get(_NEW_SUBFILE_TYPE, 0) & 1:
+        raise CCNetError(f"{path}: holds a preview (camera raw?), expected a full picture; develop it to TIFF or PNG")
