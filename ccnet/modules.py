@@ -7,6 +7,8 @@ band axis is (k, b) with the head brought to the front.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +18,20 @@ from ccnet.contract import CCNetError
 from ccnet.scan import scan
 
 EPS = 1e-6  # floor of the norms in a cosine; 1e-12 would vanish in FP16
+
+
+def _float32(x: Tensor) -> AbstractContextManager[object]:
+    """No autocast inside: for sums over many pixels and for the recurrence. Nothing at all where it is off."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+class Unit(nn.Module):
+    """x / ‖x‖ along the last axis, the cosine's half (Eq. 3, 11), in float32: FP16 cannot hold a sum of squares."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()
+        return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(EPS)
 
 
 class GrSCM(nn.Module):
@@ -34,6 +50,7 @@ class GrSCM(nn.Module):
         self.to_q, self.to_k, self.to_v = (
             nn.Conv2d(channels, channels, 1, groups=self.groups, bias=False) for _ in range(3)
         )
+        self.unit = Unit()
         self.sigma = nn.Parameter(torch.ones(self.groups * self.heads, 1, 1))
         relative = torch.zeros(self.groups * self.heads, self.bands, self.bands)
         self.rse = nn.Parameter(relative, requires_grad=config.inter_spectral == "ccnet")
@@ -52,10 +69,10 @@ class GrSCM(nn.Module):
     def correlate(self, x_BCHW: Tensor) -> Tensor:
         """softmax(RSE + σ · KᵀQ / (‖K‖‖Q‖)) over all pixels (Eq. 3, 4): (B, k·n, b, b)."""
         split = (self.groups * self.heads, self.bands)
-        with torch.autocast(x_BCHW.device.type, enabled=False):
+        with _float32(x_BCHW):
             x = x_BCHW.float()
-            q = F.normalize(self.to_q(x).unflatten(1, split).flatten(3), dim=-1, eps=EPS)
-            k = F.normalize(self.to_k(x).unflatten(1, split).flatten(3), dim=-1, eps=EPS)
+            q = self.unit(self.to_q(x).unflatten(1, split).flatten(3))
+            k = self.unit(self.to_k(x).unflatten(1, split).flatten(3))
             return torch.softmax(self.rse + self.sigma * (k @ q.transpose(-1, -2)), dim=-1)
 
     def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
@@ -68,7 +85,7 @@ class GrSCM(nn.Module):
         v = self.to_v(x_BCHW)
         # proj(attention · V) is one 1×1 convolution whose matrix is made once a frame
         weight = self.proj.weight.flatten(1).unflatten(1, (self.groups * self.heads, self.bands))
-        matrix = torch.einsum("ogi,bgij->bogj", weight, attention).flatten(2).to(v.dtype)
+        matrix = (weight.transpose(0, 1) @ attention).transpose(1, 2).flatten(2).to(v.dtype)
         mixed = (matrix @ v.flatten(2)).reshape(v.shape)
         assert self.proj.bias is not None  # noqa: S101 - for the type checker
         return mixed + self.proj.bias[:, None, None] + self.position(v)
@@ -115,7 +132,7 @@ class NeSCM(nn.Module):
         weight = torch.stack([cmu.forget.weight.flatten(1) for cmu in cmus])
         bias = torch.stack([cmu.forget.bias for cmu in cmus if cmu.forget.bias is not None])
         bands = self.to_bands(x_BCHW)
-        with torch.autocast(x_BCHW.device.type, enabled=False):
+        with _float32(x_BCHW):
             forward, lead, backward, trail = scan(bands.float(), weight, bias).unbind(1)
         later, earlier = (0, 0, 0, 0, 1, 0), (0, 0, 0, 0, 0, 1)
         # The windows' slots 0, 1, 2 of the forward, then of the backward branch: (B, 6n, T, H, W)
@@ -159,6 +176,7 @@ class PAF(nn.Module):
         self.aggregate = nn.Conv2d(2 * self.groups, self.groups, 3, padding=1, groups=self.groups)
         self.map_att = nn.Conv2d(channels, channels, 1)
         self.map_cp = nn.Conv2d(self.groups, self.groups, 1)
+        self.unit = Unit()
 
     def sia(self, progressive_BCHW: Tensor) -> Tensor:
         """Spectrum Information Aggregation (Eq. 8-10): F_cp, (B, k, H, W)."""
@@ -175,16 +193,11 @@ class PAF(nn.Module):
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
         compressed = self.patches(self.map_cp(self.sia(progressive_BCHW)))  # (B, H/r, W/r, k, r·r)
         mapped = self.patches(self.map_att(att_BCHW))  # (B, H/r, W/r, C, r·r)
-        similarity = _unit(mapped) @ _unit(compressed).transpose(-1, -2)  # Eq. 11
+        similarity = self.unit(mapped) @ self.unit(compressed).transpose(-1, -2)  # Eq. 11
         fused = torch.softmax(similarity, dim=-1).to(compressed.dtype) @ compressed  # Eq. 12, 13
         rows, columns = fused.shape[1:3]
         fused = fused.unflatten(4, (self.patch, self.patch)).permute(0, 3, 1, 4, 2, 5)
         return att_BCHW + fused.reshape(*att_BCHW.shape[:2], rows * self.patch, columns * self.patch)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """x / ‖x‖ along the last axis, in float32: a sum of squares is the step that FP16 cannot hold."""
-    return F.normalize(x.float(), dim=-1, eps=EPS)
 
 
 class FFN(nn.Module):

@@ -1,0 +1,174 @@
+"""An artifact folder: ONNX graphs, engines made from them, and the manifest that vouches for both."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+import torch
+
+from ccnet.checkpoint import weights_hash
+from ccnet.contract import (
+    CONTEXT,
+    MANIFEST_KEY,
+    MANIFEST_NAME,
+    RGB,
+    Artifact,
+    CCNetError,
+    Manifest,
+    sha256,
+    write_atomic,
+)
+from ccnet.model import CCNet
+from ccnet.runtime import trt
+from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from ccnet.runtime.parity import TOLERANCES, compare
+
+from . import graph
+from .engine import Progress, Range, build_engine
+from .precision import to_fp16
+
+Input = Literal["float32", "uint8"]
+Tell = Callable[[str], None]
+
+ENGINES = (("encode", "fp32"), ("decode", "fp16"))
+"""Kind and precision of what is built: the context needs FP32, everything after it does not."""
+
+_ENCODE_SIDE = 1024  # px; the runtime reduces what it encodes to about 512×512
+
+
+def export(model: CCNet, folder: Path, *, input: Input = "float32", tell: Tell = lambda stage: None) -> Manifest:
+    """Trace, cut, check, compare through the shipped runtime, and only then write: graphs first, the manifest last.
+
+    tell: called with the name of each stage. CCNetError where a graph does not compute what PyTorch does, or where
+    the folder cannot be written.
+    """
+    _make(folder)
+    tell("trace")
+    traced = graph.trace(model)
+    tell("cut")
+    decode = graph.decode(traced, model.context_shapes)
+    models = {
+        ("encode", "fp32"): graph.encode(traced),
+        ("decode", "fp32"): decode,
+        ("decode", "fp16"): decode,
+        ("full", "fp32"): graph.full(traced),
+    }
+    manifest = Manifest(
+        config=model.config.to_dict(),
+        weights_sha256=weights_hash(model),
+        context_size=model.context_size,
+        input=input,
+        tools=_tools(),
+        size_multiple=model.config.size_multiple,
+    )
+    files = {key: _finish(one, key[1], manifest) for key, one in models.items()}
+    tell("compare")
+    _compare(model, files, input)
+    tell("write")
+    artifacts = []
+    for (kind, precision), data in files.items():
+        path = folder / f"{kind}.{precision}.onnx"
+        write_atomic(path, data)
+        artifacts.append(_artifact(path, kind, "onnx", precision))
+    return _write(folder, dataclasses.replace(manifest, artifacts=tuple(artifacts)))
+
+
+def build(
+    folder: Path, backend: trt.Name, *, window: int = 512, progress: Progress | None = None
+) -> tuple[Manifest, list[str]]:
+    """Build the folder's engines; returns the new manifest and what each engine is for.
+
+    window: largest side (px) of a tile that ``decode`` will see.
+    """
+    manifest = Manifest.read(folder)
+    if window % manifest.size_multiple or window <= 2 * manifest.halo:
+        raise CCNetError(
+            f"window is {window} px, expected a multiple of {manifest.size_multiple} above twice the halo of"
+            f" {manifest.halo} px"
+        )
+    purposes = []
+    for kind, precision in ENGINES:
+        side = window if kind == "decode" else max(window, _ENCODE_SIDE)
+        source = folder / manifest.find(kind, precision=precision).file
+        path = folder / f"{kind}.{precision}.{backend}.engine"
+        shapes = {RGB: _range(manifest, window, side)}
+        report = build_engine(source, path, backend=backend, shapes=shapes, progress=progress)
+        details = {"window": [manifest.size_multiple, side], "layers": report.layers, "version": report.version}
+        engine = _artifact(path, kind, backend, precision, details)
+        others = (one for one in manifest.artifacts if one.file != engine.file)
+        manifest = _write(folder, dataclasses.replace(manifest, artifacts=(*others, engine)))
+        purposes.append(report.purpose)
+    return manifest, purposes
+
+
+def _finish(model: ir.Model, precision: str, manifest: Manifest) -> bytes:
+    if manifest.input == "uint8":
+        model = graph.with_uint8_frames(model)
+    return graph.stamp(to_fp16(model) if precision == "fp16" else model, MANIFEST_KEY, manifest.to_json())
+
+
+def _compare(model: CCNet, files: dict[tuple[str, str], bytes], input: Input) -> None:
+    """Every graph, through the runtime's own backend, against PyTorch on one frame of an awkward shape."""
+    multiple = model.config.size_multiple
+    frame = _patchwork(3 * multiple, 5 * multiple)
+    planes = np.ascontiguousarray(frame.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
+    rgb = frame if input == "uint8" else planes
+    with torch.inference_mode():
+        cube, context = (tensor.numpy() for tensor in model.eval().run(torch.from_numpy(planes), None))
+    for (kind, precision), data in files.items():
+        feeds = {RGB: rgb, CONTEXT: context} if kind == "decode" else {RGB: rgb}
+        expected = context if kind == "encode" else cube
+        with OnnxRuntimeBackend(data) as backend:
+            (found,) = backend.run(feeds).values()
+        broken = TOLERANCES[precision].broken_by(compare(_as_cube(expected), _as_cube(found)))
+        if broken:
+            raise CCNetError(f"the {kind} graph in {precision} is not what PyTorch computes ({', '.join(broken)})")
+
+
+def _patchwork(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A uint8 frame (1, height, width, 3) of patches of random colours."""
+    colours = np.random.default_rng(0).integers(0, 256, (1, height // 8, width // 8, 3), np.uint8)
+    return colours.repeat(8, axis=1).repeat(8, axis=2)
+
+
+def _as_cube(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(1, C, H, W) → (C, H, W); a context (1, N) is a cube of one pixel."""
+    return array.reshape(*array.shape[1:], *(1,) * (4 - array.ndim))
+
+
+def _range(manifest: Manifest, usual: int, largest: int) -> Range:
+    def shape(side: int) -> tuple[int, ...]:
+        return (1, side, side, 3) if manifest.input == "uint8" else (1, 3, side, side)
+
+    return shape(manifest.size_multiple), shape(usual), shape(largest)
+
+
+def _artifact(path: Path, kind: str, format: str, precision: str, details: dict[str, object] | None = None) -> Artifact:
+    return Artifact(
+        file=path.name, kind=kind, format=format, precision=precision, sha256=sha256(path), details=details or {}
+    )
+
+
+def _write(folder: Path, manifest: Manifest) -> Manifest:
+    write_atomic(folder / MANIFEST_NAME, manifest.to_json().encode())
+    return manifest
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CCNetError(f"{folder}: cannot be made ({error.strerror}); name a folder that you can write") from error
+
+
+def _tools() -> dict[str, str]:
+    packages: Iterable[str] = ("ccnet-hsi", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

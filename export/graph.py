@@ -1,0 +1,215 @@
+"""CCNet → ONNX graphs: ``full`` traced once, ``encode`` and ``decode`` cut out of it.
+
+encode: rgb → context; decode: rgb, context → cube; full: rgb → cube. Batch 1, height and width free in multiples of
+the config's size multiple, float32 in and out; rgb is (1, 3, H, W) in [0, 1].
+"""
+
+from __future__ import annotations
+
+import ast
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import onnxscript.optimizer
+import torch
+from onnx_ir.passes import Sequential
+from onnx_ir.passes import common as passes
+from torch import Tensor, nn
+
+from ccnet.contract import CONTEXT, CUBE, RGB
+from ccnet.model import CCNet
+
+from . import translate
+
+OPSET = 18
+"""The oldest with what the network needs, so that every TensorRT from 10.3 parses it."""
+
+_IR_VERSION = 8  # opset 18's own
+
+
+def trace(model: CCNet) -> ir.Model:
+    """The network as one graph, rgb → cube, context; NeSCM unrolled by the scan operator's translation."""
+    multiple = model.config.size_multiple
+    height, width = (multiple * torch.export.Dim(f"{axis}{multiple}", min=1, max=4096) for axis in "hw")
+    with _quiet():
+        program = torch.onnx.export(
+            _Run(model).eval(),
+            (torch.rand(1, 3, 4 * multiple, 6 * multiple),),
+            input_names=[RGB],
+            output_names=[CUBE, CONTEXT],
+            dynamic_shapes={"rgb": {2: height, 3: width}},
+            custom_translation_table={torch.ops.ccnet.scan.default: translate.scan},
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+            optimize=False,  # its pattern rewriter takes minutes on an unrolled graph; folding is what it needs
+        )
+    assert program is not None  # noqa: S101 - for the type checker: no file was asked for
+    graph = program.model
+    onnxscript.optimizer.fold_constants(graph, onnx_shape_inference=False)
+    _tidy(graph)
+    _name_after_modules(graph)
+    graph.ir_version = _IR_VERSION
+    return graph
+
+
+class _Run(nn.Module):
+    """The pass that gives both outputs, as a module for the exporter."""
+
+    def __init__(self, model: CCNet) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor]:
+        return self.model.run(rgb, None)
+
+
+def full(traced: ir.Model) -> ir.Model:
+    """rgb → cube."""
+    return _keep(traced, CUBE)
+
+
+def encode(traced: ir.Model) -> ir.Model:
+    """rgb → context: all of the network but what follows its last attention."""
+    return _keep(traced, CONTEXT)
+
+
+def decode(traced: ir.Model, shapes: list[tuple[int, int, int]]) -> ir.Model:
+    """rgb, context → cube: the traced network with each attention taken from the context instead of computed.
+
+    shapes: of the attention matrices in the context's order (``CCNet.context_shapes``).
+    """
+    model = traced.clone()
+    graph = model.graph
+    concat = _output(graph, CONTEXT).producer()
+    computed = [_producer(flat).inputs[0] for flat in concat.inputs] if concat else []
+    if len(computed) != len(shapes):
+        raise ValueError(f"the context is made of {len(computed)} matrices, expected {len(shapes)}")
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    context = ir.Input("given", ir.Shape([1, sum(sizes)]), ir.TensorType(ir.DataType.FLOAT))
+    parts = [context, _ints(graph, "context_sizes", sizes)]
+    split = ir.node("Split", parts, {"axis": 1}, num_outputs=len(sizes), name="context/Split")
+    graph.insert_before(graph[0], split)
+    for index, (matrix, shape, part) in enumerate(zip(computed, shapes, split.outputs, strict=True)):
+        assert matrix is not None  # noqa: S101 - for the type checker
+        given = ir.node("Reshape", [part, _ints(graph, f"context_shape_{index}", [1, *shape])], name=f"context/{index}")
+        graph.insert_after(split, given)
+        ir.convenience.replace_all_uses_with(matrix, given.outputs[0])
+    _drop_output(graph, CONTEXT)
+    context.name = CONTEXT
+    graph.inputs.append(context)
+    _tidy(model)
+    return model
+
+
+def with_uint8_frames(model: ir.Model) -> ir.Model:
+    """The same graph on uint8 frames (1, H, W, 3). TensorRT refuses to transpose UINT8, so the Cast comes first."""
+    model = model.clone()
+    graph = model.graph
+    rgb = next(value for value in graph.inputs if value.name == RGB)
+    assert rgb.shape is not None  # noqa: S101 - for the type checker
+    frame = ir.Input(RGB, ir.Shape([1, rgb.shape[2], rgb.shape[3], 3]), ir.TensorType(ir.DataType.UINT8))
+    cast = ir.node("Cast", [frame], {"to": ir.DataType.FLOAT}, name="rgb/Cast")
+    planes = ir.node("Transpose", cast.outputs, {"perm": [0, 3, 1, 2]}, name="rgb/Transpose")
+    scale = _constant(graph, "rgb_scale", np.float32(255))
+    scaled = ir.node("Div", [planes.outputs[0], scale], name="rgb/Div")
+    scaled.outputs[0].type, scaled.outputs[0].shape = rgb.type, rgb.shape
+    for node in (cast, planes):
+        node.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    ir.convenience.replace_all_uses_with(rgb, scaled.outputs[0])
+    graph.insert_before(graph[0], [cast, planes, scaled])
+    graph.inputs[graph.inputs.index(rgb)] = frame
+    return model
+
+
+def stamp(model: ir.Model, key: str, text: str) -> bytes:
+    """The checked ONNX file, with metadata."""
+    model.metadata_props[key] = text
+    model.producer_name, model.producer_version = "ccnet", None
+    passes.CheckerPass(full_check=True)(model)
+    return bytes(ir.to_proto(model).SerializeToString())
+
+
+def _keep(traced: ir.Model, output: str) -> ir.Model:
+    model = traced.clone()
+    for value in list(model.graph.outputs):
+        if value.name != output:
+            _drop_output(model.graph, str(value.name))
+    _tidy(model)
+    return model
+
+
+def _drop_output(graph: ir.Graph, name: str) -> None:
+    graph.outputs.remove(_output(graph, name))
+
+
+def _output(graph: ir.Graph, name: str) -> ir.Value:
+    return next(value for value in graph.outputs if value.name == name)
+
+
+def _producer(value: ir.Value | None) -> ir.Node:
+    node = value.producer() if value else None
+    if node is None or node.op_type != "Reshape":
+        raise ValueError(f"the context's part {value} is not a reshaped attention matrix")
+    return node
+
+
+def _constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
+    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
+    value.shape, value.type = value.const_value.shape, ir.TensorType(value.const_value.dtype)  # type: ignore
+    graph.register_initializer(value)
+    return value
+
+
+def _ints(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
+    return _constant(graph, name, np.array(values, np.int64))
+
+
+def _tidy(model: ir.Model) -> None:
+    Sequential(
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
+        passes.DeduplicateInitializersPass(),
+        passes.CommonSubexpressionEliminationPass(),
+        passes.IdentityEliminationPass(),
+        passes.RemoveUnusedNodesPass(),
+        passes.TopologicalSortPass(),
+        passes.ShapeInferencePass(),
+    )(model)
+
+
+def _name_after_modules(model: ir.Model) -> None:
+    """Nodes and tensors are called after the module that they come from: ``units.0.enc1.inter.nescm/Sigmoid_3``."""
+    counts: Counter[str] = Counter()
+    fixed = {value.name for value in (*model.graph.inputs, *model.graph.outputs)}
+    for node in model.graph:
+        scopes = ast.literal_eval(node.metadata_props.get("pkg.torch.onnx.name_scopes", "['', '']"))
+        module = scopes[-2].removeprefix("model").removeprefix(".") if len(scopes) > 1 else ""
+        stem = f"{'ccnet' if module[:1] in '_' else module}/{node.op_type}"
+        node.name = f"{stem}_{counts[stem]}"
+        counts[stem] += 1
+        for index, value in enumerate(node.outputs):
+            if value.name not in fixed:
+                value.name = node.name if len(node.outputs) == 1 else f"{node.name}:{index}"
+    passes.ClearMetadataAndDocStringPass()(model)
+    for value in model.graph.initializers.values():
+        value.metadata_props.clear()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter warns about libraries that are not installed and not needed."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)

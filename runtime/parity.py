@@ -1,0 +1,109 @@
+"""How far the cubes of two backends are apart, and the project's one table of what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.metrics import max_abs, mrae, psnr, sam
+
+Cube = npt.NDArray[np.floating]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parity:
+    """The distance between a reference cube and another, in reflectance where no unit is named.
+
+    Where either cube holds NaN or infinite values all figures are as bad as can be, so that no tolerance admits them.
+    """
+
+    mrae: float
+    """Mean relative absolute error, |d| / (|reference| + 0.02)."""
+    sam: float
+    """Mean spectral angle, degrees."""
+    psnr: float
+    """Peak signal-to-noise ratio for a peak of 1, dB; inf where the cubes are equal."""
+    max_abs: float
+    mean_abs: float
+
+    def __str__(self) -> str:
+        return (
+            f"MRAE {self.mrae:.2e}, SAM {self.sam:.2e}°, PSNR {self.psnr:.1f} dB,"
+            f" max {self.max_abs:.2e}, mean {self.mean_abs:.2e}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tolerance:
+    """Inclusive limits for the figures of a Parity that are judged; psnr is a least value, the others largest ones."""
+
+    reason: str
+    max_abs: float | None = None
+    mrae: float | None = None
+    mean_abs: float | None = None
+    psnr: float | None = None
+
+    def admits(self, parity: Parity) -> bool:
+        return not self.broken_by(parity)
+
+    def broken_by(self, parity: Parity) -> list[str]:
+        """What breaks the limits, such as ``max_abs 0.1 > 2e-05``; empty if nothing does."""
+        figures = asdict(parity)
+        upper = {"max_abs": self.max_abs, "mrae": self.mrae, "mean_abs": self.mean_abs}
+        broken = [
+            f"{name} {figures[name]:.3g} > {limit:g}"
+            for name, limit in upper.items()
+            if limit is not None and not figures[name] <= limit
+        ]
+        if self.psnr is not None and not parity.psnr >= self.psnr:
+            broken.append(f"psnr {parity.psnr:.1f} dB < {self.psnr:g} dB")
+        return broken
+
+
+TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
+    {
+        "fp32": Tolerance(max_abs=2e-5, reason="the same sums in another order, through fifteen blocks"),
+        "tiled": Tolerance(max_abs=1e-5, reason="under a shared context only what lies beyond the halo is left out"),
+        "fp16": Tolerance(
+            mrae=2e-3,
+            mean_abs=3e-4,
+            psnr=65,
+            reason="11 bits of significand; the largest error is left out, since one pixel's rounding decides it",
+        ),
+        "scan": Tolerance(max_abs=1e-5, reason="one operator: the same recurrence, with contracted multiply-adds"),
+    }
+)
+"""What is compared → how far it may be apart; a context from a reduced frame is reported and not judged."""
+
+
+def compare(reference: Cube, cube: Cube) -> Parity:
+    """Distance of two cubes (31, H, W) of any float dtype; ValueError where the shapes differ."""
+    if reference.shape == cube.shape and not (np.isfinite(reference).all() and np.isfinite(cube).all()):
+        inf = float("inf")
+        return Parity(mrae=inf, sam=inf, psnr=-inf, max_abs=inf, mean_abs=inf)
+    return Parity(
+        mrae=mrae(reference, cube),
+        sam=sam(reference, cube),
+        psnr=psnr(reference, cube),
+        max_abs=max_abs(reference, cube),
+        mean_abs=float(np.mean(_distance(reference, cube))),
+    )
+
+
+def worst(reference: Cube, cube: Cube) -> tuple[int, int, int]:
+    """(band, y, x) of the largest difference, or of the first value that is not finite in either cube."""
+    distance = _distance(reference, cube)
+    place = np.unravel_index(np.argmax(np.where(np.isfinite(distance), distance, np.inf)), distance.shape)
+    band, y, x = (int(index) for index in place)
+    return band, y, x
+
+
+def _distance(reference: Cube, cube: Cube) -> npt.NDArray[np.float64]:
+    if reference.shape != cube.shape:
+        raise ValueError(f"cubes have shapes {reference.shape} and {cube.shape}, expected the same")
+    with np.errstate(invalid="ignore"):
+        return np.abs(reference.astype(np.float64) - cube.astype(np.float64))

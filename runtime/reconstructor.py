@@ -1,0 +1,328 @@
+"""Frame in, cube out: the context once from the whole frame, then the cube window by window.
+
+Legend: a frame is (H, W, 3) uint8, uint16 or float32 in [0, 1]; a cube is (31, H, W) float32, bands ascending from 400
+to 700 nm, reflectance-like; the context is (1, N) float32, all that a window must know of the rest of its frame.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import (
+    BANDS_NM,
+    CONTEXT,
+    CUBE,
+    FRAME_SCALE,
+    MANIFEST_KEY,
+    RGB,
+    Artifact,
+    CCNetError,
+    Manifest,
+    padded,
+)
+
+from .backend import Backend, BackendName, Precision, Selection, select
+from .cubes import open_cube
+from .frames import Frame
+from .onnxruntime_backend import OnnxRuntimeBackend
+from .tiling import Span, check_window, crop, plan
+
+Array = npt.NDArray[np.float32]
+
+ENCODE_PIXELS = 512 * 512
+"""Most pixels that ``encode`` looks at; a larger frame is reduced to means of blocks first."""
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Shortest and longest side, px, that a file's graph takes."""
+
+    least: int
+    most: int
+
+    @classmethod
+    def of(cls, artifact: Artifact, multiple: int) -> _Sides:
+        """ONNX takes all sizes; an engine takes those of its ``details["window"]``."""
+        bounds = artifact.details.get("window", [multiple, 1 << 30])
+        try:
+            least, most = map(int, bounds)
+        except (TypeError, ValueError):
+            least = most = 0
+        if not 0 < least <= most or least % multiple or most % multiple:
+            raise CCNetError(f"{artifact.file}: window is {bounds!r}, expected [least, most] px: build it again")
+        return cls(least, most)
+
+
+class Reconstructor:
+    """Cubes from frames, with the files of one artifact folder. Use it in ``with`` or call ``close``.
+
+    Any frame from 1×1 px up; memory grows with the width of a frame, not with its height (but for a cube that is
+    returned whole). Threads may share it: windows of their frames take turns.
+    """
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        backend: BackendName = "auto",
+        precision: Precision | None = None,
+        window: int = 512,
+        threads: int | None = None,
+        encode_pixels: int = ENCODE_PIXELS,
+    ) -> Reconstructor:
+        """Load a folder made by ``ccnet export``, with engines where ``ccnet build`` has put some.
+
+        backend: what runs it, see ``backend.select``; one that was asked for is never replaced by another.
+        precision: of decode, as ``encode`` is always FP32; None is the engine's own, and FP32 in ONNX Runtime.
+        window: longest side, px, of what decode sees at a time; an engine's bounds go before it.
+        threads: of ONNX Runtime on the CPU; None is one per core.
+        encode_pixels: most pixels that ``encode`` looks at.
+
+        CCNetError if the manifest, a file's SHA-256 or the manifest inside an ONNX does not fit, or for what was asked
+        and is not there.
+        """
+        folder = Path(folder)
+        manifest = Manifest.read(folder)
+        check_window(window, manifest.halo, manifest.size_multiple)
+        with _naming(folder):
+            selection = select(manifest, backend, precision)
+        with ExitStack() as stack:
+            encoder, decoder = (
+                stack.enter_context(_open(folder, manifest, selection, artifact, threads))
+                for artifact in (selection.encode, selection.decode)
+            )
+            reconstructor = cls(manifest, selection, encoder, decoder, window, encode_pixels)
+            stack.pop_all()
+        return reconstructor
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        selection: Selection,
+        encoder: Backend,
+        decoder: Backend,
+        window: int = 512,
+        encode_pixels: int = ENCODE_PIXELS,
+    ) -> None:
+        """From backends that are open, which it closes; ``open`` makes them from a folder."""
+        if encode_pixels < 1:
+            raise CCNetError(f"encode_pixels is {encode_pixels}, expected at least 1")
+        self.manifest = manifest
+        self.selection = selection
+        self.encode_pixels = encode_pixels
+        self._encoder, self._decoder = encoder, decoder
+        self._encode_sides = _Sides.of(selection.encode, manifest.size_multiple)
+        self._decode_sides = _Sides.of(selection.decode, manifest.size_multiple)
+        self._asked = window
+        self.window = min(max(window, self._decode_sides.least), self._decode_sides.most)
+        check_window(self.window, manifest.halo, manifest.size_multiple)
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __call__(self, frame: Frame, context: Array | None = None) -> Array:
+        """The cube (31, H, W) of a frame, under the frame's own context or one given, such as an earlier frame's.
+
+        CCNetError for a frame that is not RGB of a known dtype and range, and for a cube that is not finite.
+        """
+        context = self._context(frame, context)
+        cube = np.empty((len(BANDS_NM), *frame.shape[:2]), np.float32)
+        for y in self._plan(frame.shape[0]):
+            self._decode(frame, context, y, cube[:, y.first : y.last])
+        return cube
+
+    def encode(self, frame: Frame) -> Array:
+        """The frame's context (1, N), from the means of blocks as small as ``encode_pixels`` allows."""
+        return self._context(frame, None)
+
+    def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
+        """The cube from top to bottom as (top, strip (31, h, W)).
+
+        All strips are views of one buffer: copy one to keep it beyond the next.
+        """
+        return self._strips(frame, self._context(frame, context))
+
+    def save(
+        self, frame: Frame, path: str | Path, metadata: Mapping[str, str] | None = None, context: Array | None = None
+    ) -> None:
+        """Write the cube as .hdr, .mat or .npy, strip by strip: the file appears when it is whole, or not at all."""
+        self._check_frame(frame)
+        height, width = frame.shape[:2]
+        with open_cube(Path(path), height, width, metadata) as writer:
+            for top, strip in self.strips(frame, context):
+                writer.write(top, strip)
+
+    def describe(self) -> dict[str, str]:
+        """What runs and how, for tables."""
+        limit = "" if self.window == self._asked else f" (bound of the engine; {self._asked} px was asked for)"
+        return {
+            "backend": self._decoder.name,
+            "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
+            "window": f"{self.window} px{limit}",
+            "halo": f"{self.manifest.halo} px",
+            "context": f"whole frame, as block means of at most {self.encode_pixels / 1e6:.2g} Mpx",
+        }
+
+    def close(self) -> None:
+        """Free the backends, after the window that another thread may be running; harmless when done twice."""
+        with self._lock, ExitStack() as stack:
+            self._closed = True
+            stack.callback(self._encoder.close)
+            stack.callback(self._decoder.close)
+
+    def __enter__(self) -> Reconstructor:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _context(self, frame: Frame, given: Array | None) -> Array:
+        self._check_frame(frame)
+        return self._checked(self._encode(frame) if given is None else given)
+
+    def _encode(self, frame: Frame) -> Array:
+        multiple, sides = self.manifest.size_multiple, self._encode_sides
+        reduced = block_mean(frame, self._factor(*frame.shape[:2]))
+        y, x = (Span(0, max(padded(size, multiple), sides.least), 0, size) for size in reduced.shape[:2])
+        return self._run(self._encoder, {RGB: self._tensor(crop(reduced, y, x), frame.dtype)}, CONTEXT)
+
+    def _strips(self, frame: Frame, context: Array) -> Iterator[tuple[int, Array]]:
+        rows = self._plan(frame.shape[0])
+        tallest = max(y.last - y.first for y in rows)
+        buffer = np.empty((len(BANDS_NM), tallest, frame.shape[1]), np.float32)
+        for y in rows:
+            strip = buffer[:, : y.last - y.first]
+            self._decode(frame, context, y, strip)
+            yield y.first, strip
+
+    def _decode(self, frame: Frame, context: Array, y: Span, out: Array) -> None:
+        """Fill ``out`` (31, h, W), the rows that the span keeps."""
+        for x in self._plan(frame.shape[1]):
+            feeds = {RGB: self._tensor(crop(frame, y, x), frame.dtype), CONTEXT: context}
+            cube = self._run(self._decoder, feeds, CUBE)
+            expected = (1, len(BANDS_NM), y.stop - y.start, x.stop - x.start)
+            if cube.shape != expected:
+                raise CCNetError(f"{CUBE} is {cube.shape}, expected {expected}: export again")
+            kept = out[:, :, x.first : x.last]
+            kept[...] = cube[0, :, y.kept, x.kept]
+            # A sum in float64 cannot overflow from finite values and needs no mask as large as the cube
+            if not np.isfinite(kept.sum(dtype=np.float64)):
+                raise CCNetError(
+                    f"the cube holds NaN or infinite values at rows {y.first} to {y.last}: {self._suspect()}"
+                )
+
+    def _suspect(self) -> str:
+        fp16 = self.selection.decode.precision == "fp16"
+        return "FP16 overflowed, use precision fp32" if fp16 else "the weights are broken, export others"
+
+    def _run(self, backend: Backend, feeds: Mapping[str, npt.NDArray[Any]], output: str) -> Array:
+        with self._lock:
+            if self._closed:
+                raise CCNetError("the reconstructor is closed: open the folder again")
+            outputs = backend.run(feeds)
+        if output not in outputs:
+            raise CCNetError(f"outputs are {', '.join(outputs)}, expected {output}: export again")
+        return outputs[output]
+
+    def _plan(self, size: int) -> list[Span]:
+        manifest = self.manifest
+        return plan(size, self.window, manifest.halo, multiple=manifest.size_multiple, least=self._decode_sides.least)
+
+    def _factor(self, height: int, width: int) -> int:
+        """Smallest side of the blocks whose means ``encode`` takes."""
+        factor = max(
+            1, math.isqrt(height * width // self.encode_pixels), -(-max(height, width) // self._encode_sides.most)
+        )
+        while -(-height // factor) * -(-width // factor) > self.encode_pixels:
+            factor += 1
+        return factor
+
+    def _tensor(self, pixels_HWC: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+        """Pixels, or their means, as the graph's input; ``dtype`` is the frame's and gives their scale."""
+        if self.manifest.input == "uint8":
+            pixels = pixels_HWC if pixels_HWC.dtype == np.uint8 else np.rint(pixels_HWC).astype(np.uint8)
+            return np.ascontiguousarray(pixels[None])
+        rgb = np.divide(pixels_HWC, FRAME_SCALE[dtype.name], dtype=np.float32)
+        return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
+
+    def _check_frame(self, frame: Frame) -> None:
+        allowed = ["uint8"] if self.manifest.input == "uint8" else list(FRAME_SCALE)
+        if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape or frame.dtype.name not in allowed:
+            raise CCNetError(
+                f"frame is {frame.dtype} with shape {frame.shape}, expected (H, W, 3) in {', '.join(allowed)}"
+            )
+        if frame.dtype == np.float32 and not (frame.min() >= 0 and frame.max() <= 1):
+            raise CCNetError(f"frame holds {frame.min():g} to {frame.max():g}, expected float32 in [0, 1]: scale it")
+
+    def _checked(self, context: Array) -> Array:
+        expected = (1, self.manifest.context_size)
+        if context.shape != expected or context.dtype != np.float32:
+            raise CCNetError(f"{CONTEXT} is {context.dtype} {context.shape}, expected float32 {expected}")
+        if not np.isfinite(context).all():
+            raise CCNetError(f"{CONTEXT} holds NaN or infinite values: the weights are broken, export others")
+        return context
+
+
+def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
+    """Means of ``factor``×``factor`` blocks as float32, in the frame's own scale; at the edges, of what there is.
+
+    Row by row of blocks, so that it takes little memory beside the frame. The frame itself for factor 1.
+    """
+    if factor == 1:
+        return frame_HWC
+    height, width = frame_HWC.shape[:2]
+    lefts = np.arange(0, width, factor)
+    widths = np.diff(lefts, append=width)[:, None]
+    means = np.empty((-(-height // factor), lefts.size, 3), np.float32)
+    for row, mean in enumerate(means):
+        lines = frame_HWC[row * factor : (row + 1) * factor]
+        mean[...] = np.add.reduceat(lines.sum(axis=0, dtype=np.float64), lefts) / (len(lines) * widths)
+    return means
+
+
+def _open(folder: Path, manifest: Manifest, selection: Selection, artifact: Artifact, threads: int | None) -> Backend:
+    path = folder / artifact.file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CCNetError(f"{path}: cannot be read ({error.strerror}), the manifest names it: export again") from error
+    if hashlib.sha256(data).hexdigest() != artifact.sha256:
+        raise CCNetError(
+            f"{path}: SHA-256 is not the manifest's, the file is damaged or of another export: export again"
+        )
+    with _naming(path):
+        backend = selection.open(data, threads)
+        if isinstance(backend, OnnxRuntimeBackend):
+            _check_manifest(backend, manifest)
+    return backend
+
+
+def _check_manifest(backend: OnnxRuntimeBackend, folder: Manifest) -> None:
+    if MANIFEST_KEY not in backend.metadata:
+        raise CCNetError("an ONNX model without ccnet's manifest, expected one made by 'ccnet export'")
+    inside = Manifest.from_json(backend.metadata[MANIFEST_KEY])
+    # Tools may differ: a folder can gain engines, and the graphs can be copied from machine to machine
+    if replace(inside, artifacts=(), tools={}) != replace(folder, artifacts=(), tools={}):
+        raise CCNetError("manifest mismatch: the file and its folder are of different exports; export again")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Errors of a file's content begin with its path."""
+    try:
+        yield
+    except CCNetError as error:
+        raise CCNetError(f"{path}: {error}") from error
