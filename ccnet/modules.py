@@ -27,11 +27,17 @@ def _float32(x: Tensor) -> AbstractContextManager[object]:
 
 
 class Unit(nn.Module):
-    """x / ‖x‖ along the last axis, the cosine's half (Eq. 3, 11), in float32: FP16 cannot hold a sum of squares."""
+    """x / ‖x‖ over the last axes, the cosine's half (Eq. 3, 11), in float32: FP16 cannot hold a sum of squares."""
+
+    def __init__(self, axes: int) -> None:
+        super().__init__()
+        self.axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
-        return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(EPS)
+        norm = x = x.float()
+        for axis in range(-1, -1 - self.axes, -1):  # one by one: a single sum over all pixels would lose digits
+            norm = torch.linalg.vector_norm(norm, dim=axis, keepdim=True)
+        return x / norm.clamp_min(EPS)
 
 
 class GrSCM(nn.Module):
@@ -50,7 +56,7 @@ class GrSCM(nn.Module):
         self.to_q, self.to_k, self.to_v = (
             nn.Conv2d(channels, channels, 1, groups=self.groups, bias=False) for _ in range(3)
         )
-        self.unit = Unit()
+        self.unit = Unit(axes=2)
         self.sigma = nn.Parameter(torch.ones(self.groups * self.heads, 1, 1))
         relative = torch.zeros(self.groups * self.heads, self.bands, self.bands)
         self.rse = nn.Parameter(relative, requires_grad=config.inter_spectral == "ccnet")
@@ -71,8 +77,8 @@ class GrSCM(nn.Module):
         split = (self.groups * self.heads, self.bands)
         with _float32(x_BCHW):
             x = x_BCHW.float()
-            q = self.unit(self.to_q(x).unflatten(1, split).flatten(3))
-            k = self.unit(self.to_k(x).unflatten(1, split).flatten(3))
+            q = self.unit(self.to_q(x).unflatten(1, split)).flatten(3)
+            k = self.unit(self.to_k(x).unflatten(1, split)).flatten(3)
             return torch.softmax(self.rse + self.sigma * (k @ q.transpose(-1, -2)), dim=-1)
 
     def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
@@ -176,7 +182,7 @@ class PAF(nn.Module):
         self.aggregate = nn.Conv2d(2 * self.groups, self.groups, 3, padding=1, groups=self.groups)
         self.map_att = nn.Conv2d(channels, channels, 1)
         self.map_cp = nn.Conv2d(self.groups, self.groups, 1)
-        self.unit = Unit()
+        self.unit = Unit(axes=1)
 
     def sia(self, progressive_BCHW: Tensor) -> Tensor:
         """Spectrum Information Aggregation (Eq. 8-10): F_cp, (B, k, H, W)."""

@@ -21,35 +21,9 @@ from ccnet.data import Array, Camera, Patches
 from ccnet.losses import ccnet_loss
 from ccnet.metrics import mrae, psnr
 from ccnet.model import CCNet
+from ccnet.recipe import Recipe
 
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train; the defaults but for steps, batch and warm-up are the paper's (section IV-B).
-
-    steps: Adam updates. batch, patch: patches an update, their side in px. lr, final_lr: ends of the cosine.
-    warmup: steps of linear rise before it. clip: largest gradient norm. bf16: autocast convolutions to bfloat16
-    (the scan, the attention matrices and all norms stay float32). evaluate_every: steps between validations,
-    after each of which the run is saved.
-    """
-
-    steps: int = 200_000
-    batch: int = 20
-    patch: int = 128
-    lr: float = 4e-4
-    final_lr: float = 1e-5
-    warmup: int = 0
-    clip: float = 1.0
-    bf16: bool = False
-    seed: int = 0
-    evaluate_every: int = 1000
-
-    def lr_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then cosine from lr to final_lr."""
-        if step < self.warmup:
-            return self.lr * (step + 1) / self.warmup
-        phase = (step - self.warmup) / max(self.steps - self.warmup, 1)
-        return self.final_lr + (self.lr - self.final_lr) * 0.5 * (1 + math.cos(math.pi * phase))
+__all__ = ["Event", "Recipe", "Score", "Trainer", "validate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,14 +109,14 @@ class Trainer:
         with torch.autocast(self.device, torch.bfloat16, enabled=recipe.bf16):
             estimate = self.model(frames)
         loss = ccnet_loss(cubes, estimate)
-        if not torch.isfinite(loss):
-            raise CCNetError(
-                f"loss is {loss.item()} at step {self.step} (batch of seed {recipe.seed}); "
-                f"{self.last} holds the last good state: lower --lr or train in float32"
-            )
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
+        if not torch.isfinite(loss + norm):
+            raise CCNetError(
+                f"loss is {loss.item()} and its gradient's norm {norm.item()} at step {self.step} (batch of seed "
+                f"{recipe.seed}); the run goes on from its last validation: lower --lr or train in float32"
+            )
         self.optimizer.step()
         return loss.item(), lr
 

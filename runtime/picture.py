@@ -24,7 +24,9 @@ Image = npt.NDArray[np.uint8]
 LONGEST = 1024
 """Longest side of what a picture shows, px; larger frames and cubes are thinned to every n-th pixel."""
 
-SHOWN_NM = (450, 550, 650)
+SHOWN_NM = (450, 520, 590, 660)
+
+_WIDTH = 12.6  # of a picture, inches
 
 _ROWS = 64  # of a cube that are rendered at a time
 
@@ -34,12 +36,12 @@ _MARK_GRID = 48  # longest side of the grid of pixels among which marks are chos
 _LIT = 0.25  # a mark's least brightness, of the frame's brightest
 _PLACE = 0.1  # weight of a mark's place beside its chromaticity, which alone cannot choose in a grey frame
 
+# fmt: off
 _D65 = (
-    # fmt: off
     82.75, 91.49, 93.43, 86.68, 104.87, 117.01, 117.81, 114.86, 115.92, 108.81, 109.35, 107.80, 104.79, 107.69, 104.41,
     104.05, 100.00, 96.33, 95.79, 88.69, 90.01, 89.60, 87.70, 83.29, 83.70, 80.03, 80.21, 82.28, 78.28, 69.72, 71.61,
-    # fmt: on
 )
+# fmt: on
 """Relative power of CIE's standard illuminant D65 in the 31 bands. sRGB's white is D65: nothing is adapted."""
 
 _LOBES = (
@@ -75,7 +77,7 @@ def _reflectance_to_srgb() -> npt.NDArray[np.float32]:
     matching = np.array([sum(_lobe(nm, *lobe) for lobe in lobes) for lobes in _LOBES])
     matrix = np.array(_XYZ_TO_SRGB) @ (matching * np.array(_D65))
     # White is exact, also with a spectrum that is cut at 400 and 700 nm and sampled every 10
-    return (matrix / matrix.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(matrix / matrix.sum(axis=1, keepdims=True), np.float32)
 
 
 def _lobe(nm: npt.NDArray[Any], height: float, peak: float, below: float, above: float) -> npt.NDArray[Any]:
@@ -87,7 +89,7 @@ def _encode(linear: npt.NDArray[Any]) -> Image:
     """Linear light in [0, 1], clipped, with sRGB's transfer function as uint8."""
     linear = np.clip(linear, 0, 1)
     encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(255 * encoded).astype(np.uint8)
+    return np.asarray(np.rint(255 * encoded), np.uint8)
 
 
 class Thumbnail:
@@ -142,17 +144,23 @@ def check_picture(path: Path) -> None:
 
 
 def choose_marks(frame: Frame) -> list[tuple[int, int]]:
-    """Up to four lit pixels, each as far from the others in chromaticity as can be (farthest-point sampling)."""
-    height, width = frame.shape[:2]
-    ys, xs = (np.arange(step // 2, size, step) for size in (height, width) for step in [math.ceil(size / _MARK_GRID)])
-    pixels = frame[np.ix_(ys, xs)].reshape(-1, 3).astype(float)
-    places = np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 2)
-    brightness = pixels.max(axis=1)
-    lit = brightness >= _LIT * brightness.max()
-    pixels, places = pixels[lit], places[lit]
+    """Up to four pixels, each as far from the others in chromaticity as can be (farthest-point sampling).
 
-    chromaticity = pixels / np.maximum(pixels.sum(axis=1, keepdims=True), 1e-9)
-    features = np.hstack([chromaticity, _PLACE * places / (height, width)])
+    They are the centres of grid cells that are lit and of even colour: a spectrum on an edge is of no material.
+    """
+    sizes = frame.shape[:2]
+    y_step, x_step = (math.ceil(size / _MARK_GRID) for size in sizes)
+    rows, columns = sizes[0] // y_step, sizes[1] // x_step
+    cells = frame[: rows * y_step, : columns * x_step].reshape(rows, y_step, columns, x_step, 3).astype(np.float32)
+    colours, spread = cells.mean(axis=(1, 3)), cells.std(axis=(1, 3)).max(axis=-1)
+    brightness = colours.max(axis=-1)
+    good = (brightness >= _LIT * brightness.max()) & (spread <= np.median(spread))
+    if not good.any():
+        good = brightness == brightness.max()
+
+    places = np.argwhere(good) * (y_step, x_step) + (y_step // 2, x_step // 2)
+    chromaticity = colours[good] / np.maximum(colours[good].sum(axis=1, keepdims=True), 1e-9)
+    features = np.hstack([chromaticity, _PLACE * places / sizes])
     chosen = [int(np.argmax(_distances(features, features.mean(axis=0))))]
     while len(chosen) < min(len(_MARK_COLOURS), len(features)):
         nearest = np.min([_distances(features, features[index]) for index in chosen], axis=0)
@@ -165,42 +173,42 @@ def _distances(features: npt.NDArray[Any], point: npt.NDArray[Any]) -> npt.NDArr
 
 
 def _figure(frame: Frame, cube: Cube, marks: Sequence[tuple[int, int]]) -> Any:
-    """Two rows of three panels, as high as the frame's shape asks for."""
-    height, width = frame.shape[:2]
-    panel = 4.0 * min(max(height / width, 0.5), 1.5)
-    figure = extra("matplotlib.figure").Figure(figsize=(12.6, 2 * (panel + 0.4)), layout="constrained")
+    """Frame, colours and spectra above, the bands below, as high as the frame's shape asks for."""
+    aspect = min(max(frame.shape[0] / frame.shape[1], 0.5), 1.5)
+    heights = [aspect * _WIDTH / 3 + 0.6, aspect * _WIDTH / len(SHOWN_NM) + 0.3]
+    figure = extra("matplotlib.figure").Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
     extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
-    (left, middle, right), bands = figure.subplots(2, 3)
+    above, below = figure.subfigures(2, 1, height_ratios=heights)
+    left, middle, right = above.subplots(1, 3)
 
     _show(left, "RGB frame", _bytes(frame))
     _show(middle, "Reconstructed cube in daylight (D65)", render(cube))
-    for axes, nm in zip(bands, SHOWN_NM, strict=True):
+    _plot(left, right, cube, marks)
+    for axes, nm in zip(below.subplots(1, len(SHOWN_NM)), SHOWN_NM, strict=True):
         _show(axes, f"{nm} nm", _encode(cube[BANDS_NM.index(nm)]))
-    for (y, x), colour, sign in zip(marks, _MARK_COLOURS, _MARK_SIGNS, strict=False):
-        style = {"color": colour, "marker": sign, "markeredgecolor": "white"}
-        left.plot(x, y, markersize=11, markeredgewidth=1.6, **style)
-        right.plot(BANDS_NM, cube[:, y, x], linewidth=2, markersize=7, markevery=5, **style)
-    _finish_spectra(right)
     return figure
 
 
 def _show(axes: Any, title: str, image: Image) -> None:
-    axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation_stage="rgba")
+    axes.imshow(image, cmap="gray", vmin=0, vmax=255)
     axes.set_title(title)
     axes.set_axis_off()
 
 
-def _finish_spectra(axes: Any) -> None:
-    axes.set_title("Spectra at the marks")
-    axes.set_xlabel("wavelength / nm")
-    axes.set_ylabel("reflectance")
+def _plot(image_axes: Any, axes: Any, cube: Cube, marks: Sequence[tuple[int, int]]) -> None:
+    """The marks on the frame, and their spectra."""
+    for (y, x), colour, sign in zip(marks, _MARK_COLOURS, _MARK_SIGNS, strict=False):
+        style = {"color": colour, "marker": sign, "markeredgecolor": "white"}
+        image_axes.plot(x, y, markersize=11, markeredgewidth=1.6, **style)
+        axes.plot(BANDS_NM, cube[:, y, x], linewidth=2, markersize=7, markevery=5, clip_on=False, **style)
+    spectra = np.array([cube[:, y, x] for y, x in marks])
+    axes.set_ylim(min(0, spectra.min()), max(1.05 * spectra.max(), 0.1))
     axes.set_xlim(BANDS_NM[0], BANDS_NM[-1])
-    low, high = axes.get_ylim()
-    axes.set_ylim(min(low, 0) if low < -0.02 else 0, high)
+    axes.set(title="Spectra at the marks", xlabel="wavelength / nm", ylabel="reflectance")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def _bytes(frame: Frame) -> Image:
     scale = 255 / FRAME_SCALE[frame.dtype.name]
-    return np.rint(frame * np.float32(scale)).astype(np.uint8)
+    return np.asarray(np.rint(frame * np.float32(scale)), np.uint8)

@@ -1,0 +1,58 @@
+"""Cubes, a camera and CAVE folders made on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ccnet.contract import BANDS_NM
+from ccnet.data import Array, Camera
+
+MakeCube = Callable[..., Array]
+
+
+@pytest.fixture(scope="session")
+def make_cube() -> MakeCube:
+    """make_cube(height, width, seed): smooth spectra in [0, 1], each pixel a mixture of four bumps."""
+
+    def make(height: int = 32, width: int = 32, seed: int = 0) -> Array:
+        rng = np.random.default_rng(seed)
+        nm = np.array(BANDS_NM, np.float64)[:, None]
+        bumps = np.exp(-(((nm - rng.uniform(400, 700, 4)) / 60) ** 2))  # (31, 4)
+        shares = rng.dirichlet(np.ones(4), (height, width))  # each pixel's sum to 1
+        return np.einsum("bi,hwi->bhw", bumps, shares).clip(0, 1).astype(np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def camera() -> Camera:
+    """Three broad channels."""
+    nm = np.array(BANDS_NM, np.float64)[:, None]
+    response = np.exp(-(((nm - np.array([600, 540, 450])) / 50) ** 2))
+    return Camera(name="test", response=(response / response.sum(0)).astype(np.float32))
+
+
+@pytest.fixture
+def camera_file(tmp_path: Path, camera: Camera) -> Path:
+    """The camera as NTIRE 2020 publishes one."""
+    path = tmp_path / "camera.npz"
+    np.savez(path, filters=camera.response.astype(np.float64), bands=np.array([BANDS_NM]))
+    return path
+
+
+@pytest.fixture(scope="session")
+def write_cave() -> Callable[[Path, Array], Path]:
+    """write_cave(folder / "NAME_ms", cube): one scene in CAVE's layout."""
+
+    def write(scene: Path, cube: Array) -> Path:
+        scene.mkdir(parents=True)
+        for band, plane in enumerate(cube, 1):
+            cv2.imwrite(str(scene / f"{scene.name}_{band:02d}.png"), np.round(plane * 65535).astype(np.uint16))
+        return scene
+
+    return write

@@ -1,0 +1,65 @@
+"""The training objective against Eq. 14-16, written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ccnet.losses import GAMMA, ccnet_loss, mrae_loss, spectral_difference_loss
+from ccnet.metrics import mrae
+
+
+@pytest.fixture
+def pair() -> tuple[Tensor, Tensor]:
+    truth, estimate = torch.rand(2, 2, 31, 3, 4, dtype=torch.float64)
+    return truth, estimate
+
+
+def test_mrae_loss_is_the_metric(pair: tuple[Tensor, Tensor]) -> None:
+    truth, estimate = (tensor.movedim(1, 0).flatten(1, 2).numpy() for tensor in pair)
+    assert mrae_loss(*pair).item() == pytest.approx(mrae(truth, estimate))
+    assert mrae_loss(*pair, offset=0).item() == pytest.approx(mrae(truth, estimate, 0))
+
+
+def test_black_truth_has_a_finite_loss() -> None:
+    assert mrae_loss(torch.zeros(1, 31, 2, 2), torch.full((1, 31, 2, 2), 0.01)).item() == pytest.approx(0.5)
+
+
+def test_spectral_difference_is_eq_15(pair: tuple[Tensor, Tensor]) -> None:
+    truth, estimate = (tensor.numpy() for tensor in pair)
+    total = np.zeros((2, 3, 4))
+    for i in range(31):
+        for j in range(31):
+            if j != i:
+                gap_t, gap_e = (np.abs(cube[:, i] - cube[:, j]) for cube in (truth, estimate))
+                total += np.abs(gap_t - gap_e)
+    assert spectral_difference_loss(*pair).item() == pytest.approx(total.mean() / 31)
+
+
+def test_spectral_difference_sees_no_offset(pair: tuple[Tensor, Tensor]) -> None:
+    truth = pair[0]
+    assert spectral_difference_loss(truth, truth + 0.3).item() == pytest.approx(0, abs=1e-12)
+    assert spectral_difference_loss(truth, 1.5 * truth).item() > 0.1
+
+
+def test_the_objective_is_eq_16_in_float32(pair: tuple[Tensor, Tensor]) -> None:
+    truth, estimate = (tensor.to(torch.bfloat16) for tensor in pair)
+    loss = ccnet_loss(truth, estimate)
+    exact = mrae_loss(truth.double(), estimate.double()) + 0.1 * spectral_difference_loss(
+        truth.double(), estimate.double()
+    )
+    assert GAMMA == 0.1
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    truth, estimate = torch.rand(2, 1, 31, 1, 2, dtype=torch.float64)
+    estimate.requires_grad_()
+
+    def objective(estimate: Tensor) -> Tensor:
+        return mrae_loss(truth, estimate) + GAMMA * spectral_difference_loss(truth, estimate)
+
+    assert torch.autograd.gradcheck(objective, estimate)

@@ -1,0 +1,82 @@
+"""Metrics against their definitions, written out, and against other libraries."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import spectral
+from skimage.metrics import peak_signal_noise_ratio
+
+from ccnet import metrics
+
+Cube = npt.NDArray[np.float64]
+ALL = [metrics.mrae, metrics.rmse, metrics.psnr, metrics.sam, metrics.max_abs]
+
+
+@pytest.fixture
+def pair() -> tuple[Cube, Cube]:
+    rng = np.random.default_rng(0)
+    return rng.random((31, 3, 4)), rng.random((31, 3, 4))
+
+
+def test_every_metric_is_its_definition(pair: tuple[Cube, Cube]) -> None:
+    truth, estimate = pair
+    values = list(zip(truth.ravel(), estimate.ravel(), strict=True))
+    relative = [abs(t - e) / (t + 0.02) for t, e in values]
+    assert metrics.mrae(truth, estimate) == pytest.approx(sum(relative) / len(values))
+    assert metrics.mrae(truth, estimate, 0) == pytest.approx(sum(abs(t - e) / t for t, e in values) / len(values))
+    mse = sum((t - e) ** 2 for t, e in values) / len(values)
+    assert metrics.rmse(truth, estimate) == pytest.approx(math.sqrt(mse))
+    assert metrics.psnr(truth, estimate) == pytest.approx(10 * math.log10(1 / mse))
+    assert metrics.max_abs(truth, estimate) == max(abs(t - e) for t, e in values)
+    angles = []
+    for t, e in zip(truth.reshape(31, -1).T, estimate.reshape(31, -1).T, strict=True):
+        angles.append(math.degrees(math.acos(t @ e / math.sqrt((t @ t) * (e @ e)))))
+    assert metrics.sam(truth, estimate) == pytest.approx(sum(angles) / len(angles))
+
+
+def test_other_libraries_agree(pair: tuple[Cube, Cube]) -> None:
+    truth, estimate = pair
+    assert metrics.psnr(truth, estimate) == pytest.approx(peak_signal_noise_ratio(truth, estimate, data_range=1))
+    spectra = truth.reshape(31, -1).T
+    angles = spectral.spectral_angles(estimate.transpose(1, 2, 0), spectra).reshape(len(spectra), -1)
+    assert metrics.sam(truth, estimate) == pytest.approx(np.degrees(np.diag(angles)).mean())
+
+
+def test_equal_cubes(pair: tuple[Cube, Cube]) -> None:
+    truth = pair[0]
+    assert [metric(truth, truth.copy()) for metric in ALL] == [0, 0, math.inf, 0, 0]
+
+
+def test_sam_knows_no_brightness_and_no_black_pixels(pair: tuple[Cube, Cube]) -> None:
+    truth, estimate = pair
+    assert metrics.sam(truth, 3 * estimate) == pytest.approx(metrics.sam(truth, estimate))
+    black = truth.copy()
+    black[:, 1, 2] = 0
+    lit = np.ones((3, 4), bool)
+    lit[1, 2] = False
+    assert metrics.sam(black, estimate) == pytest.approx(metrics.sam(truth[:, lit][:, None], estimate[:, lit][:, None]))
+    assert metrics.sam(np.zeros_like(truth), estimate) == 0
+
+
+def test_sam_holds_for_tiny_angles() -> None:
+    truth = np.zeros((31, 1, 1))
+    truth[0] = 1
+    estimate = truth.copy()
+    estimate[1] = 1e-9
+    assert metrics.sam(truth, estimate) == pytest.approx(math.degrees(1e-9), rel=1e-6)
+
+
+def test_half_precision_is_summed_in_double() -> None:
+    truth = np.full((31, 64, 64), 1000, np.float16)
+    assert metrics.rmse(truth, np.zeros_like(truth)) == pytest.approx(1000)
+    assert metrics.sam(truth, truth) == 0
+
+
+@pytest.mark.parametrize("metric", ALL)
+def test_shapes_must_agree(metric: metrics.mrae, pair: tuple[Cube, Cube]) -> None:
+    with pytest.raises(ValueError, match=r"\(31, 3, 4\) and \(31, 1, 4\), expected the same"):
+        metric(pair[0], pair[1][:, :1])

@@ -1,0 +1,77 @@
+"""What all tests share: seeds, markers, small networks, and the data folder where there is one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+from ccnet.config import CCNetConfig
+from ccnet.model import CCNet
+from ccnet.runtime.cuda import has_gpu
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# A busy machine must not decide whether a test passes
+hypothesis.settings.register_profile("ccnet", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("ccnet")
+
+
+def pytest_configure() -> None:
+    torch.set_num_threads(min(2, torch.get_num_threads()))  # small planes gain nothing from more
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if has_gpu():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU with its driver; there is none"))
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny() -> CCNetConfig:
+    """The smallest network that has all parts of the paper's."""
+    return CCNetConfig(units=1)
+
+
+@pytest.fixture
+def network(tiny: CCNetConfig) -> CCNet:
+    """A tiny network with random weights."""
+    return randomised(CCNet(tiny))
+
+
+@pytest.fixture(scope="session")
+def paper_network() -> CCNet:
+    """The paper's network with random weights; tests must not change it."""
+    torch.manual_seed(1)
+    return randomised(CCNet())
+
+
+def randomised(model: CCNet) -> CCNet:
+    """Eval mode, and random values also where weights start as zeros or ones: RSE, σ, LayerNorm."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith((".rse", ".sigma")) or ".norm." in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    return model.eval()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real cubes, frames and cameras beside the repository."""
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real data in {folder}")
+    return folder
