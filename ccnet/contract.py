@@ -129,6 +129,10 @@ class Manifest:
         for name, value in ints.items():
             if type(value) is not int or value <= 0:
                 raise CCNetError(f"manifest {name} is {value!r}, expected a positive integer: export again")
+        types = {"config": (self.config, dict), "tools": (self.tools, dict), "weights_sha256": (self.weights_sha256, str)}
+        for name, (value, kind) in types.items():
+            if not isinstance(value, kind):
+                raise CCNetError(f"manifest {name} is {value!r}, expected a {kind.__name__}: export again")
         if self.halo % self.size_multiple:
             raise CCNetError(f"manifest halo {self.halo} is not a multiple of {self.size_multiple}: export again")
         if self.input not in ("float32", "uint8"):

@@ -147,8 +147,9 @@ def _flavour(backend: str) -> trt.Name | None:
     """The TensorRT to build with; None for none. What was asked for and is missing is refused by ``build_engine``."""
     from ccnet.runtime import trt
 
+    named: dict[str, trt.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
     if backend != "auto":
-        return {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}.get(backend)  # type: ignore
+        return named.get(backend)
     loads = trt.available()
     if "tensorrt" in loads and trt.has_gpu():
         return "tensorrt"

@@ -65,7 +65,7 @@ def extra(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise CCNetError(f'{package} is not installed, files need it: pip install "ccnet-hsi[cli]"') from error
+        raise CCNetError(f'{package} is not installed: pip install "ccnet-hsi[cli]"') from error
 
 
 def read_head(path: Path, expected: str) -> bytes:

@@ -40,14 +40,14 @@ def paf(channels: int, patch: int) -> PAF:
 # --- cosine
 
 
-def test_unit_has_length_one_and_leaves_zero_alone() -> None:
-    x = torch.randn(3, 5, 7) * 1e4
+@pytest.mark.parametrize("axes", [1, 2])
+def test_unit_has_length_one_and_leaves_zero_alone(axes: int) -> None:
+    x = torch.randn(3, 5, *(6, 7)[:axes]) * 1e4
     x[1, 2] = 0
-    unit = Unit()(x)
     lengths = torch.ones(3, 5)
     lengths[1, 2] = 0
-    torch.testing.assert_close(torch.linalg.vector_norm(unit, dim=-1), lengths)
-    assert Unit()(x.to(torch.float16)).dtype == torch.float32
+    torch.testing.assert_close(torch.linalg.vector_norm(Unit(axes)(x).flatten(2), dim=-1), lengths)
+    assert Unit(axes)(x.to(torch.float16)).dtype == torch.float32
 
 
 # --- GrSCM

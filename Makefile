@@ -1,0 +1,56 @@
+# Two commands do all the set-up on a fresh machine: make engine, make test. All of it stays in .venv and build/.
+PYTHON ?= python3
+ARTIFACTS ?= build/ccnet
+RESULTS ?= build/result
+WEIGHTS ?=
+FRAME ?= $(shell $(BIN)/python -c "import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('skimage').origin).parent / 'data/coffee.png')")
+DATA ?= ../shared/data
+
+BIN := .venv/bin
+INSTALLED := .venv/installed
+CCNET := $(BIN)/ccnet
+weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+.DEFAULT_GOAL := help
+.PHONY: help install engine demo test test-fast lint train clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(INSTALLED)  ## the environment, .venv
+
+$(INSTALLED): pyproject.toml constraints.txt ccnet/scan.c
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,rtx]'
+	@touch $@
+
+engine: $(INSTALLED)  ## weights to ONNX to the best engine here, and a real FRAME through it, compared with PyTorch
+	$(CCNET) export $(ARTIFACTS) $(weights)
+	$(CCNET) build $(ARTIFACTS)
+	$(CCNET) check $(ARTIFACTS) $(weights) --frames $(FRAME) --out $(RESULTS)
+
+demo: $(INSTALLED)  ## FRAME to its cube and picture with what make engine built
+	$(CCNET) reconstruct $(FRAME) --artifacts $(ARTIFACTS) -o $(RESULTS)/demo.hdr --picture $(RESULTS)/demo.png
+
+test: lint  ## lint, types and all tests
+	$(BIN)/pytest
+
+test-fast: $(INSTALLED)  ## the tests of the inner loop, under a minute
+	$(BIN)/pytest -m 'not slow'
+
+lint: $(INSTALLED)  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@# The folders are packages under other names (pyproject's package-dir), so mypy sees them through links
+	@rm -rf .venv/typed && mkdir -p .venv/typed/ccnet
+	@ln -s $(addprefix $(CURDIR)/,$(wildcard ccnet/*) export runtime calibration) .venv/typed/ccnet/
+	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p ccnet
+
+train: $(INSTALLED)  ## weights from CAVE-format folders in DATA, as the shipped ones were made
+	$(CCNET) train --data cave:$(DATA)/cave/train --val cave:$(DATA)/cave/val \
+	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out runs/cave \
+	  --steps 4200 --batch 2 --patch 96 --lr 5e-4 --warmup 100 --bf16 --evaluate-every 200
+
+clean:  ## remove what was built, not the environment
+	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

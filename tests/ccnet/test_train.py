@@ -1,0 +1,147 @@
+"""Training: it learns, it resumes on the same trajectory, and it stops where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from ccnet import train as module
+from ccnet.checkpoint import load_checkpoint
+from ccnet.config import CCNetConfig
+from ccnet.contract import CCNetError
+from ccnet.data import Array, Camera
+from ccnet.metrics import mrae, psnr
+from ccnet.train import Event, Recipe, Trainer, validate
+
+MakeCube = Callable[..., Array]
+MakeTrainer = Callable[..., Trainer]
+RECIPE = Recipe(steps=5, batch=2, patch=16, lr=2e-3, evaluate_every=2)
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, camera: Camera) -> MakeTrainer:
+    """make(name, recipe): a run in the folder of that name."""
+
+    def trainer(
+        name: str = "run", recipe: Recipe = RECIPE, config: CCNetConfig = tiny, camera: Camera = camera
+    ) -> Trainer:
+        train, val = (make_cube(20, 24), make_cube(16, 32, 1)), (make_cube(16, 16, 2),)
+        return Trainer(tmp_path / name, config, recipe, camera, train, val)
+
+    return trainer
+
+
+def test_the_loss_falls(make: MakeTrainer) -> None:
+    events = list(make(recipe=replace(RECIPE, steps=24, evaluate_every=24)).run())
+    losses = [event.loss for event in events]
+    assert [event.step for event in events] == list(range(1, 25))
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+    assert events[0].lr == 2e-3 > events[-1].lr
+
+
+def test_scores_come_every_so_often_and_at_the_end(make: MakeTrainer) -> None:
+    assert [event.step for event in make().run() if event.score] == [2, 4, 5]
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(make: MakeTrainer) -> None:
+    whole = list(make("whole").run())
+    first = list(islice(make("cut").run(), 3))  # the third step is lost: the last validation was after the second
+    rest = list(make("cut").run())
+    assert [event.step for event in rest] == [3, 4, 5]
+    assert first[:2] + rest == whole
+    for name in ("last.safetensors", "best.safetensors"):
+        assert contents(make("cut").folder / name) == contents(make("whole").folder / name)
+
+
+def contents(path: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Metadata and tensors, bit for bit; safetensors orders the metadata at random."""
+    with safe_open(path, framework="np") as file:
+        return file.metadata(), {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+
+
+def test_a_finished_run_has_nothing_left_to_do(make: MakeTrainer) -> None:
+    list(make().run())
+    again = make()
+    assert again.step == 5
+    assert list(again.run()) == []
+
+
+def test_the_best_weights_are_those_of_the_best_validation(make: MakeTrainer) -> None:
+    trainer = make()
+    scores = [event.score for event in trainer.run() if event.score]
+    best = trainer.folder / "best.safetensors"
+    assert trainer.best == min(scores, key=lambda score: score.mrae)
+    assert validate(load_checkpoint(best), trainer.val, trainer.camera) == trainer.best
+    with safe_open(best, framework="pt") as file:
+        assert json.loads(file.metadata()["val"]) == {"mrae": trainer.best.mrae, "psnr": trainer.best.psnr}
+
+
+def test_a_score_is_the_mean_over_scenes(make: MakeTrainer, make_cube: MakeCube) -> None:
+    trainer = make()
+    cubes = (make_cube(16, 16, 5), make_cube(17, 20, 6))
+    with torch.inference_mode():
+        estimates = [trainer.model(torch.from_numpy(trainer.camera.frame(cube))[None])[0].numpy() for cube in cubes]
+    score = validate(trainer.model, cubes, trainer.camera)
+    assert score.mrae == pytest.approx(np.mean([mrae(*pair) for pair in zip(cubes, estimates, strict=True)]))
+    assert score.psnr == pytest.approx(np.mean([psnr(*pair) for pair in zip(cubes, estimates, strict=True)]))
+
+
+def test_another_run_in_the_same_folder_is_refused(make: MakeTrainer, camera: Camera) -> None:
+    list(islice(make().run(), 2))
+    for other in (
+        lambda: make(recipe=replace(RECIPE, lr=1e-3)),
+        lambda: make(recipe=replace(RECIPE, seed=1)),
+        lambda: make(config=CCNetConfig(units=2)),
+        lambda: make(camera=replace(camera, name="other")),
+    ):
+        with pytest.raises(CCNetError, match=r"last\.safetensors: belongs to another recipe"):
+            other()
+    assert make().step == 2
+
+
+def test_a_damaged_run_is_refused(make: MakeTrainer) -> None:
+    trainer = make()
+    list(islice(trainer.run(), 2))
+    trainer.last.write_bytes(trainer.last.read_bytes()[:-1])
+    with pytest.raises(CCNetError, match=r"cannot be resumed .* delete it to start again"):
+        make()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_before_it_spoils_the_weights(
+    make: MakeTrainer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    trainer = make()
+    events: list[Event] = list(islice(trainer.run(), 3))
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
+
+    def broken(truth: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+        if where == "loss":
+            return estimate.mean() * torch.nan
+        return (estimate * 0).abs().sqrt().sum()  # 0, with an infinite slope
+
+    monkeypatch.setattr(module, "ccnet_loss", broken)
+    with pytest.raises(CCNetError, match=r"nan at step 3 \(batch of seed 0\); .* lower --lr") as caught:
+        next(trainer.run())
+    assert len(events) == 3
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert make().step == 2
+
+
+def test_bfloat16_trains_and_validates_in_float32(make: MakeTrainer) -> None:
+    (event,) = make(recipe=replace(RECIPE, steps=1, bf16=True)).run()
+    (exact,) = make("exact", recipe=replace(RECIPE, steps=1)).run()
+    assert event.loss != exact.loss
+    assert event.loss == pytest.approx(exact.loss, rel=0.05)
+    assert event.score is not None
+    assert exact.score is not None
+    assert event.score.mrae == pytest.approx(exact.score.mrae, rel=0.2)
