@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,6 +14,7 @@ from ccnet.recipe import Recipe
 
 if TYPE_CHECKING:
     from ccnet.data import Array
+    from ccnet.train import Trainer
 
 app = typer.Typer()
 
@@ -59,11 +61,9 @@ def train(
     train_cubes, val_cubes = (tuple(_scenes(source).values()) for source in (data, val))
     config = CCNetConfig(units=units)
     trainer = Trainer(out, config, recipe, Camera.read(camera), train_cubes, val_cubes, chosen)
-    _run(trainer)
-    best = trainer.best
-    typer.echo(
-        f"{trainer.folder / 'best.safetensors'}: MRAE {best.mrae:.4f}, PSNR {best.psnr:.2f} dB on {len(val_cubes)} scenes"
-    )
+    _run_with_progress(trainer)
+    best = f"MRAE {trainer.best.mrae:.4f}, PSNR {trainer.best.psnr:.2f} dB on {len(val_cubes)} scenes"
+    typer.echo(f"{trainer.folder / 'best.safetensors'}: {best}")
     typer.echo(f"{trainer.last}: step {trainer.step} of {recipe.steps}, trained on {chosen}")
 
 
@@ -90,12 +90,12 @@ def evaluate(
     from ccnet.checkpoint import SHIPPED, load_checkpoint
     from ccnet.data import Camera
     from ccnet.metrics import mrae, psnr, sam
-    from ccnet.train import reconstruct
+    from ccnet.train import infer
 
     chosen = _compute_on(device, threads)
     model, eye = load_checkpoint(weights or SHIPPED).to(chosen), Camera.read(camera)
     scenes, known = _scenes(data), list(_scenes(fit).values())
-    methods: dict[str, Callable[[Array], Array]] = {"CCNet": lambda frame: reconstruct(model, frame)}
+    methods: dict[str, Callable[[Array], Array]] = {"CCNet": lambda frame: infer(model, frame)}
     for name, degree in (("linear", 1), ("root-polynomial 2", 2), ("root-polynomial 3", 3)):
         methods[name] = Regression(known, eye, degree)
 
@@ -103,8 +103,8 @@ def evaluate(
     for method, estimate in methods.items():
         figures = []
         for scene, cube in scenes.items():
-            cube_estimate = estimate(eye.frame(cube))
-            figures.append([metric(cube, cube_estimate) for metric in (mrae, psnr, sam)])
+            result = estimate(eye.frame(cube))
+            figures.append([metric(cube, result) for metric in (mrae, psnr, sam)])
             table.add_row(scene, method, *_format(figures[-1]))
         table.add_row("mean", method, *_format([sum(column) / len(scenes) for column in zip(*figures, strict=True)]))
         table.add_section()
@@ -114,3 +114,42 @@ def evaluate(
 def _format(figures: list[float]) -> tuple[str, str, str]:
     error, decibel, angle = figures
     return f"{error:.4f}", f"{decibel:.2f}", f"{angle:.2f}"
+
+
+def _run_with_progress(trainer: Trainer) -> None:
+    """Run to the end: a bar with the last loss on a terminal, and a line for every validation."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TextColumn("left"), TimeRemainingColumn()
+    )  # fmt: skip
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starts", completed=trainer.step, total=trainer.recipe.steps)
+        score = ""
+        for event in trainer.run():
+            if event.score:
+                score = f"MRAE {event.score.mrae:.4f}, PSNR {event.score.psnr:.2f} dB"
+                progress.console.print(f"step {event.step}: loss {event.loss:.4f}, lr {event.lr:.1e}, val {score}")
+            progress.update(task, completed=event.step, description=f"loss {event.loss:.4f}  {score}")
+
+
+def _scenes(source: str) -> dict[str, Array]:
+    """Name → cube of a source on the command line, ``cave:FOLDER``."""
+    from ccnet.data import cave_scenes, read_cave
+
+    kind, _, folder = source.partition(":")
+    if kind != "cave" or not folder:
+        raise CCNetError(f"data is {source!r}, expected cave:FOLDER with CAVE scenes in the folder")
+    return {scene.name: read_cave(scene) for scene in cave_scenes(Path(folder))}
+
+
+def _compute_on(device: str | None, threads: int | None) -> str:
+    """The device that was asked for, or else the best there is; sets the number of CPU threads."""
+    import torch
+
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise CCNetError("device is cuda, but this torch sees no CUDA GPU: use --device cpu or install torch for CUDA")
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")

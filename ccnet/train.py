@@ -23,7 +23,7 @@ from ccnet.metrics import mrae, psnr
 from ccnet.model import CCNet
 from ccnet.recipe import Recipe
 
-__all__ = ["Event", "Recipe", "Score", "Trainer", "validate"]
+__all__ = ["Event", "Recipe", "Score", "Trainer", "infer", "validate"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,18 @@ class Event:
     score: Score | None = None
 
 
+def infer(model: CCNet, frame: Array) -> Array:
+    """frame (3, H, W) → cube (31, H, W) in float32, on whatever device the model is."""
+    rgb = torch.from_numpy(frame)[None].to(next(model.parameters()).device)
+    with torch.inference_mode():
+        cube: Array = model(rgb)[0].cpu().numpy()
+    return cube
+
+
 def validate(model: CCNet, cubes: tuple[Array, ...], camera: Camera) -> Score:
     """Whole scenes, one at a time, in float32."""
-    device = next(model.parameters()).device
-    scores = []
-    with torch.inference_mode():
-        for cube in cubes:
-            frame = torch.from_numpy(camera.frame(cube))[None].to(device)
-            estimate = model(frame)[0].cpu().numpy()
-            scores.append((mrae(cube, estimate), psnr(cube, estimate)))
-    return Score(mrae=float(np.mean([s[0] for s in scores])), psnr=float(np.mean([s[1] for s in scores])))
+    pairs = [(cube, infer(model, camera.frame(cube))) for cube in cubes]
+    return Score(mrae=float(np.mean([mrae(*p) for p in pairs])), psnr=float(np.mean([psnr(*p) for p in pairs])))
 
 
 class Trainer:

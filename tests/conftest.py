@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from ccnet.checkpoint import SHIPPED, load_checkpoint
 from ccnet.config import CCNetConfig
+from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.runtime.cuda import has_gpu
 
@@ -57,6 +59,25 @@ def paper_network() -> CCNet:
     """The paper's network with random weights; tests must not change it."""
     torch.manual_seed(1)
     return randomised(CCNet())
+
+
+@pytest.fixture(scope="session")
+def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
+    """A tiny network with random weights and the folder that it was exported to; tests must not change either."""
+    torch.manual_seed(0)
+    model, folder = randomised(CCNet(CCNetConfig(units=1))), tmp_path_factory.mktemp("artifacts")
+    export(model, folder)
+    return model, folder
+
+
+@pytest.fixture(scope="session")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
+    """The network with the weights that the package ships, and its export; tests must not change either."""
+    if not SHIPPED.is_file():
+        pytest.skip(f"the package ships no weights: {SHIPPED} is missing")
+    model, folder = load_checkpoint(), tmp_path_factory.mktemp("shipped")
+    export(model, folder)
+    return model, folder
 
 
 def randomised(model: CCNet) -> CCNet:

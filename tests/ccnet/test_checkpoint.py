@@ -107,7 +107,10 @@ def test_a_foreign_safetensors_file(path: Path, metadata: dict[str, str] | None,
     [
         (lambda t: t | {"conv_in.weight": t["conv_in.weight"] * torch.nan}, "'conv_in.weight' holds NaN or infinite"),
         (lambda t: t | {"conv_out.weight": t["conv_out.weight"] / 0}, "'conv_out.weight' holds NaN or infinite"),
-        (lambda t: t | {"conv_in.weight": torch.zeros(32, 3, 1, 1)}, r"shape \(32, 3, 1, 1\), expected \(32, 3, 3, 3\)"),
+        (
+            lambda t: t | {"conv_in.weight": torch.zeros(32, 3, 1, 1)},
+            r"shape \(32, 3, 1, 1\), expected \(32, 3, 3, 3\)",
+        ),
         (lambda t: t | {"extra": torch.zeros(1)}, "has an unknown tensor 'extra'"),
         (lambda t: {k: v for k, v in t.items() if k != "conv_in.weight"}, "lacks tensor 'conv_in.weight'"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -72,7 +73,7 @@ def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
     assert rates[10] == pytest.approx(4e-4)
     assert rates[60] == pytest.approx((4e-4 + 1e-5) / 2)
     assert rates[110] == pytest.approx(1e-5)
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
 
 
 def test_without_warm_up_the_first_step_has_the_full_rate() -> None:

@@ -136,7 +136,7 @@ def test_a_folder_without_or_with_a_bad_manifest_is_named(tmp_path: Path) -> Non
     with pytest.raises(CCNetError, match=r"no manifest\.json; expected a folder made by 'ccnet export'"):
         Manifest.read(tmp_path)
     (tmp_path / contract.MANIFEST_NAME).write_text("{}")
-    with pytest.raises(CCNetError, match="manifest.json: manifest version is None"):
+    with pytest.raises(CCNetError, match=r"manifest\.json: manifest version is None"):
         Manifest.read(tmp_path)
 
 

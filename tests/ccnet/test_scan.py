@@ -35,9 +35,7 @@ def literal_slots(x: Tensor, weight: Tensor, bias: Tensor, backward: bool) -> Te
     result = torch.zeros_like(x)[:, :, :, None].repeat(1, 1, 1, 3, 1, 1)
     for t in reversed(range(x.shape[2])) if backward else range(x.shape[2]):
         window = bands[:, :, t : t + 3]
-        s = torch.sigmoid(
-            torch.einsum("oi,bi...->bo...", w_m, m) + torch.einsum("oi,bi...->bo...", w_x, window) + b
-        )
+        s = torch.sigmoid(torch.einsum("oi,bi...->bo...", w_m, m) + torch.einsum("oi,bi...->bo...", w_x, window) + b)
         m = s * m + (1 - s) * window
         result[:, :, t] = torch.tanh(m) + window
     return result

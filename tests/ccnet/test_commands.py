@@ -1,0 +1,140 @@
+"""``ccnet train`` and ``ccnet evaluate`` on a CAVE folder of a few small scenes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from ccnet.checkpoint import load_checkpoint
+from ccnet.commands import app
+from ccnet.contract import CCNetError
+from ccnet.data import Array
+
+MakeCube = Callable[..., Array]
+WriteCave = Callable[[Path, Array], Path]
+TRAIN = ["--steps", "2", "--batch", "1", "--patch", "16", "--units", "1", "--device", "cpu"]
+
+
+@pytest.fixture
+def sources(tmp_path: Path, make_cube: MakeCube, write_cave: WriteCave, camera_file: Path) -> dict[str, str]:
+    for seed, name in enumerate(("train/a_ms", "train/b_ms", "val/c_ms")):
+        write_cave(tmp_path / name, make_cube(16, 20, seed))
+    return {"train": f"cave:{tmp_path}/train", "val": f"cave:{tmp_path}/val", "camera": str(camera_file)}
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "x"
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner(env={"COLUMNS": "100"}).invoke(app, arguments)
+
+
+def train(sources: dict[str, str], out: Path, *more: str) -> Result:
+    given = ["--data", sources["train"], "--val", sources["val"], "--camera", sources["camera"], "--out", str(out)]
+    return run("train", *given, *TRAIN, *more)
+
+
+def refusal(result: Result, words: str) -> None:
+    assert isinstance(result.exception, CCNetError)
+    with pytest.raises(CCNetError, match=words):
+        raise result.exception
+
+
+def test_train_leaves_weights_and_says_where(sources: dict[str, str], out: Path) -> None:
+    result = train(sources, out, "--evaluate-every", "1")
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(out / "best.safetensors").config.units == 1
+    assert sorted(file.name for file in out.iterdir()) == ["best.safetensors", "last.safetensors"]
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["step 1", "step 2"]
+    best, last = result.stdout.splitlines()
+    assert best.startswith(f"{out / 'best.safetensors'}: MRAE 0.")
+    assert last == f"{out / 'last.safetensors'}: step 2 of 2, trained on cpu"
+
+
+def test_the_same_command_resumes_and_another_is_refused(sources: dict[str, str], out: Path) -> None:
+    first = train(sources, out)
+    again = train(sources, out)
+    assert again.exit_code == 0
+    assert again.stdout == first.stdout
+    assert again.stderr == ""
+    refusal(train(sources, out, "--seed", "1"), "belongs to another recipe")
+
+
+def test_evaluate_compares_with_what_needs_no_network(sources: dict[str, str], out: Path) -> None:
+    train(sources, out)
+    result = run(
+        "evaluate", "--data", sources["val"], "--train", sources["train"], "--camera", sources["camera"],
+        "--weights", str(out / "best.safetensors"), "--device", "cpu",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
+    assert [row[:2] for row in rows] == [
+        [scene, method]
+        for method in ("CCNet", "linear", "root-polynomial 2", "root-polynomial 3")
+        for scene in ("c_ms", "mean")
+    ]
+    assert all(float(figure) > 0 for row in rows for figure in row[2:])
+    assert all(one[2:] == mean[2:] for one, mean in zip(rows[::2], rows[1::2], strict=True))  # the mean of one scene
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("/data/cave", "data is '/data/cave', expected cave:FOLDER"),
+        ("ntire:/data", "data is 'ntire:/data', expected cave:FOLDER"),
+        ("cave:", "data is 'cave:', expected cave:FOLDER"),
+        ("cave:/nowhere/at/all", "no such folder, expected one with CAVE scenes"),
+    ],
+)
+def test_data_that_is_not_there(sources: dict[str, str], out: Path, source: str, words: str) -> None:
+    refusal(train(sources | {"val": source}, out), words)
+    assert not out.exists()
+
+
+def test_a_camera_that_is_not_there(sources: dict[str, str], out: Path) -> None:
+    refusal(train(sources | {"camera": "nowhere.npz"}, out), "no such file, expected a camera response")
+    assert not out.exists()
+
+
+def test_a_gpu_that_is_not_there(sources: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    refusal(train(sources, out, "--device", "cuda"), "device is cuda, but this torch sees no CUDA GPU")
+    assert not out.exists()
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_threads_are_torchs(sources: dict[str, str], out: Path) -> None:
+    assert train(sources, out, "--threads", "1").exit_code == 0
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("option", ["--steps", "--batch", "--patch", "--units", "--evaluate-every", "--threads"])
+def test_numbers_below_one_are_refused(sources: dict[str, str], out: Path, option: str) -> None:
+    result = train(sources, out, option, "0")
+    assert result.exit_code == 2
+    assert option in result.stderr
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from ccnet.commands import app\n"
+        "result = CliRunner().invoke(app, ['train', '--help'])\n"
+        "assert result.exit_code == 0 and 'resumes' in result.stdout\n"
+        "assert not {'torch', 'cv2', 'safetensors'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
