@@ -39,5 +39,6 @@ class Regression:
 
     def __call__(self, frame: Array) -> Array:
         """frame (3, H, W) → cube (31, H, W)."""
-        cube = self.matrix.T @ root_polynomial(frame, self.degree)
-        return cube.reshape(-1, *frame.shape[1:]).astype(np.float32)
+        pixels = self.matrix.T @ root_polynomial(frame, self.degree)
+        cube: Array = pixels.reshape(-1, *frame.shape[1:]).astype(np.float32)
+        return cube

@@ -75,7 +75,7 @@ class Artifact:
     def __post_init__(self) -> None:
         if self.kind not in ("encode", "decode", "full"):
             raise CCNetError(f"artifact kind is {self.kind!r}, expected encode, decode or full")
-        if Path(self.file).name != self.file:
+        if self.file in ("", "..") or Path(self.file).name != self.file:
             raise CCNetError(f"artifact file is {self.file!r}, expected a plain name inside the artifact's folder")
 
 
@@ -119,7 +119,7 @@ class Manifest:
             manifest = cls(**raw, artifacts=artifacts)
         except CCNetError:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise CCNetError(f"not a ccnet manifest ({error}): export again") from error
         manifest._check()
         return manifest
@@ -129,10 +129,12 @@ class Manifest:
         for name, value in ints.items():
             if type(value) is not int or value <= 0:
                 raise CCNetError(f"manifest {name} is {value!r}, expected a positive integer: export again")
-        types = {"config": (self.config, dict), "tools": (self.tools, dict), "weights_sha256": (self.weights_sha256, str)}
-        for name, (value, kind) in types.items():
-            if not isinstance(value, kind):
-                raise CCNetError(f"manifest {name} is {value!r}, expected a {kind.__name__}: export again")
+        types: dict[str, type] = {"config": dict, "tools": dict, "weights_sha256": str}
+        for name, kind in types.items():
+            if not isinstance(getattr(self, name), kind):
+                raise CCNetError(
+                    f"manifest {name} is {getattr(self, name)!r}, expected a {kind.__name__}: export again"
+                )
         if self.halo % self.size_multiple:
             raise CCNetError(f"manifest halo {self.halo} is not a multiple of {self.size_multiple}: export again")
         if self.input not in ("float32", "uint8"):

@@ -45,7 +45,8 @@ class Camera:
 
     def frame(self, cube: Array) -> Array:
         """Eq. 2: I_c = Σ_λ S_c^λ H_λ, clipped to [0, 1]. cube (31, H, W) → frame (3, H, W)."""
-        return np.clip(np.einsum("bc,bhw->chw", self.response, cube), 0, 1, dtype=np.float32)
+        frame: Array = np.clip(np.einsum("bc,bhw->chw", self.response, cube), 0, 1, dtype=np.float32)
+        return frame
 
 
 def cave_scenes(folder: Path) -> list[Path]:
@@ -68,7 +69,8 @@ def read_cave(scene: Path) -> Array:
     shapes = {band.shape for band in bands}
     if len(shapes) > 1:
         raise CCNetError(f"{scene}: bands have different sizes {sorted(shapes)}")
-    return np.stack(bands).astype(np.float32) / np.float32(65535)
+    cube: Array = np.stack(bands).astype(np.float32) / np.float32(65535)
+    return cube
 
 
 def _read_band(scene: Path, band: int) -> npt.NDArray[np.uint16]:
@@ -112,5 +114,5 @@ class Patches:
     def _crop(self, rng: np.random.Generator) -> Array:
         cube = self.cubes[rng.integers(len(self.cubes))]
         y, x = (rng.integers(size - self.patch + 1) for size in cube.shape[1:])
-        crop = np.rot90(cube[:, y : y + self.patch, x : x + self.patch], rng.integers(4), axes=(1, 2))
+        crop = np.rot90(cube[:, y : y + self.patch, x : x + self.patch], int(rng.integers(4)), axes=(1, 2))
         return np.ascontiguousarray(crop[:, :, ::-1] if rng.integers(2) else crop)

@@ -149,7 +149,7 @@ class NeSCM(nn.Module):
         """Eq. 7 for all bands and both branches: 3×3×3 as depthwise convolutions, the form that CPUs run best."""
         cmus = (self.forward_cmu, self.backward_cmu)
         kernels = torch.cat([cmu.output.weight.transpose(1, 2).flatten(1, 2) for cmu in cmus], 1)  # (n, 6n, 3, 3)
-        bias = sum(cmu.output.bias for cmu in cmus)
+        bias = torch.stack([cmu.output.bias for cmu in cmus if cmu.output.bias is not None]).sum(0)
         count, steps = slots.shape[1:3]
         planes = slots.flatten(1, 2)
         heads = [

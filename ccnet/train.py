@@ -112,7 +112,7 @@ class Trainer:
             estimate = self.model(frames)
         loss = ccnet_loss(cubes, estimate)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)
         if not torch.isfinite(loss + norm):
             raise CCNetError(

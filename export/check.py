@@ -76,10 +76,11 @@ def check(model: CCNet, folder: Path, frame: Frame, *, window: int = 256) -> Ite
         parity = compare(expected, whole)
         yield Row(what="decode fp32", against=torch_name, backend=name, parity=parity, tolerance="fp32", ms=ms)
         yield from _reduced(runner, frame, whole)
-    for precision, against, reference, tolerance in (
+    runs: list[tuple[Precision, str, Array, str]] = [
         ("fp32", "decode fp32", whole, "tiled"),
         ("fp16", torch_name, expected, "fp16"),
-    ):
+    ]
+    for precision, against, reference, tolerance in runs:
         with _open(folder, window, precision=precision) as runner:
             tiled, name, ms = _timed(runner, frame, context)
         what, parity = f"decode {precision}, {window} px windows", compare(reference, tiled)

@@ -188,7 +188,7 @@ def _reconstruct(folder: Path, path: Path, out: Path) -> dict[str, str]:
     written = {"backend": describe["backend"], "precision": describe["precision"], "ms per frame": f"{ms:.0f}"}
     for suffix in (".mat", ".hdr"):
         target = out / f"{path.stem}{suffix}"
-        with open_cube(target, *frame.shape[:2], {"frame": path.name}) as writer:
+        with open_cube(target, frame.shape[0], frame.shape[1], {"frame": path.name}) as writer:
             writer.write(0, cube)
         written["NTIRE cube" if suffix == ".mat" else "ENVI cube"] = str(target)
     picture(frame, cube, out / f"{path.stem}.png")
