@@ -14,9 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import FRAME_SCALE, CCNetError
-from ccnet.runtime.frames import Frame, read_frame
-
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+from ccnet.runtime.frames import Frame, frame_paths, read_frame
 
 
 def read_frames(given: Iterable[Path], *, side: int, multiple: int, most: int) -> dict[Path, Frame]:
@@ -30,7 +28,7 @@ def read_frames(given: Iterable[Path], *, side: int, multiple: int, most: int) -
         raise CCNetError(f"side is {side} px, expected a multiple of {multiple} px")
     if most < 1:
         raise CCNetError(f"at most {most} frames, expected at least 1")
-    paths = _paths(given)
+    paths = frame_paths(given)
     frames = [_centre(path, read_frame(path), side, multiple) for path in paths]
     _refuse_repeats(paths, frames)
     return {paths[index]: frames[index] for index in diverse(frames, most)}
@@ -49,18 +47,6 @@ def diverse(frames: Sequence[Frame], most: int) -> list[int]:
         taken.append(int(nearest.argmax()))
         nearest = np.minimum(nearest, np.linalg.norm(features - features[taken[-1]], axis=1))
     return taken
-
-
-def _paths(given: Iterable[Path]) -> list[Path]:
-    paths: list[Path] = []
-    for path in given:
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
-        if not found:
-            raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(_SUFFIXES)}")
-        paths += found
-    if not paths:
-        raise CCNetError("no frame to calibrate on: give some, or a folder of them, with --frames")
-    return paths
 
 
 def _centre(path: Path, frame: Frame, side: int, multiple: int) -> Frame:

@@ -80,6 +80,7 @@ def _session(model: bytes) -> Any:
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     # Many sessions of one run each: what they keep for the next run only adds up
     options.enable_cpu_mem_arena = options.enable_mem_pattern = options.enable_mem_reuse = False
+    options.intra_op_num_threads = 1  # of so many sessions, idle threads would spin beside the one that works
     options.log_severity_level = 4  # fatal: what goes wrong is raised, once
     return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 

@@ -111,10 +111,10 @@ def check(
 
     from ccnet.checkpoint import SHIPPED, load_checkpoint
     from ccnet.export import check as checks
-    from ccnet.runtime import read_frame
+    from ccnet.runtime.frames import frame_paths, read_frame
 
     console = Console(stderr=True)
-    paths = _frames(frames)
+    paths = frame_paths(frames or [])
     manifest, model = Manifest.read(folder), load_checkpoint(weights or SHIPPED)
     if not as_json:
         _print_artifacts(folder, manifest)
@@ -154,19 +154,6 @@ def _flavour(backend: str) -> trt.Name | None:
     if "tensorrt" in loads and trt.has_gpu():
         return "tensorrt"
     return "tensorrt_rtx" if "tensorrt_rtx" in loads else None
-
-
-def _frames(given: list[Path] | None) -> list[Path]:
-    suffixes = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy"}
-    if not given:
-        raise CCNetError("no frame to compare on: give one, or a folder of them, with --frames")
-    paths: list[Path] = []
-    for path in given:
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes) if path.is_dir() else [path]
-        if not found:
-            raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(sorted(suffixes))}")
-        paths += found
-    return paths
 
 
 def _reconstruct(folder: Path, path: Path, out: Path) -> dict[str, str]:

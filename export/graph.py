@@ -92,7 +92,7 @@ def decode(traced: ir.Model, shapes: list[tuple[int, int, int]]) -> ir.Model:
     if len(computed) != len(shapes):
         raise ValueError(f"the context is made of {len(computed)} matrices, expected {len(shapes)}")
     sizes = [int(np.prod(shape)) for shape in shapes]
-    context = ir.Input("given", ir.Shape([1, sum(sizes)]), ir.TensorType(ir.DataType.FLOAT))
+    context = ir.val("given", ir.DataType.FLOAT, [1, sum(sizes)])
     parts = [context, _ints(graph, "context_sizes", sizes)]
     split = ir.node("Split", parts, {"axis": 1}, num_outputs=len(sizes), name="context/Split")
     graph.insert_before(graph[0], split)
@@ -114,7 +114,7 @@ def with_uint8_frames(model: ir.Model) -> ir.Model:
     graph = model.graph
     rgb = next(value for value in graph.inputs if value.name == RGB)
     assert rgb.shape is not None  # noqa: S101 - for the type checker
-    frame = ir.Input(RGB, ir.Shape([1, rgb.shape[2], rgb.shape[3], 3]), ir.TensorType(ir.DataType.UINT8))
+    frame = ir.val(RGB, ir.DataType.UINT8, ir.Shape([1, rgb.shape[2], rgb.shape[3], 3]))
     cast = ir.node("Cast", [frame], {"to": ir.DataType.FLOAT}, name="rgb/Cast")
     planes = ir.node("Transpose", cast.outputs, {"perm": [0, 3, 1, 2]}, name="rgb/Transpose")
     scale = _constant(graph, "rgb_scale", np.float32(255))
@@ -161,8 +161,7 @@ def _producer(value: ir.Value | None) -> ir.Node:
 
 
 def _constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
-    value = ir.Value(name=name, const_value=ir.tensor(array, name=name))
-    value.shape, value.type = value.const_value.shape, ir.TensorType(value.const_value.dtype)  # type: ignore
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     return value
 

@@ -15,8 +15,8 @@ from onnx_ir.passes import common as passes
 from ccnet.contract import CCNetError
 
 ISLANDS: Mapping[str, str] = {
-    "paf.unit": "a sum of squares over a patch may pass 65504, and the floor of a norm, 1e-6, is no normal FP16 number",
-    "intra.norm": "a variance is a mean of squares, and its floor of 1e-5 is no normal FP16 number",
+    "paf.unit": "sums of squares, and the floor of 1e-6 under a norm, fall below the smallest normal FP16 number",
+    "intra.norm": "a sum of squares may pass 65504, and its floor of 1e-5 is below the smallest normal FP16 number",
 }
 """End of a module's name → why it stays FP32 in a mixed graph. Nothing else does."""
 
@@ -79,8 +79,7 @@ def _half_weight(graph: ir.Graph, value: ir.Value) -> ir.Value:
     if np.abs(array).max(initial=0) > _HALF_MAX:
         raise CCNetError(f"weight {value.name} reaches {np.abs(array).max():g}, FP16 ends at 65504: export fp32")
     name = f"{value.name}.fp16"
-    half = ir.Value(name=name, const_value=ir.tensor(array.astype(np.float16), name=name))
-    half.shape, half.type = value.shape, ir.TensorType(ir.DataType.FLOAT16)
+    half = ir.val(name, const_value=ir.tensor(array.astype(np.float16), name=name))
     graph.register_initializer(half)
     return half
 

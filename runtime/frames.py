@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ _MAGIC = {
     b"\x93NUMPY": "npy",
 }
 """First bytes → Pillow's name of the format; the suffix decides nothing."""
+
+_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+"""What a folder is searched for."""
 
 _MODES = {
     **dict.fromkeys(("1", "L", "I", "I;16", "I;16B", "I;16L", "F"), "grey: use a colour frame"),
@@ -56,6 +59,19 @@ def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
         raise CCNetError(f"{path}: not a PNG, JPEG, TIFF, BMP or .npy file (it starts with {head[:8]!r}); convert it")
     with damaged(path, f"a whole {kind.upper()} file of 8 or 16 bits" if kind != "npy" else "a whole .npy array"):
         return _read_npy(path, max_pixels) if kind == "npy" else _read_picture(path, kind, max_pixels)
+
+
+def frame_paths(given: Iterable[Path]) -> list[Path]:
+    """Paths of frames, where a folder stands for its own frames, sorted; CCNetError where there is none."""
+    paths: list[Path] = []
+    for path in given:
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
+        if not found:
+            raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(_SUFFIXES)}")
+        paths += found
+    if not paths:
+        raise CCNetError("no frames: give one, or a folder of them, with --frames")
+    return paths
 
 
 @functools.cache

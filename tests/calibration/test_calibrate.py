@@ -103,7 +103,7 @@ def test_the_report_names_the_islands_and_the_json_all_tensors(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no frame to calibrate on: give some"),
+        ([], "no frames: give one"),
         (["--frames", "nowhere.png"], "nowhere.png: no such file"),
         (["--frames", "empty"], "empty: holds no frame"),
         (["--frames", "photos", "--json", "nowhere/x.json"], "nowhere/x.json: cannot be written"),

@@ -63,9 +63,9 @@ def test_nodes_and_tensors_are_called_after_modules(artifacts: Artifacts, name: 
     assert len(set(nodes)) == len(nodes)
     outside = {"ccnet", RGB, CONTEXT, CUBE}  # of the network itself, and what is put around it
     assert modules(proto) <= {name for name, _ in model.named_modules()} | outside
-    ends = {value.name for value in proto.graph.output}
     for node in proto.graph.node:
-        assert all(out in ends or out.startswith(node.name.partition("/")[0]) for out in node.output)
+        module = node.name.partition("/")[0]
+        assert module in outside or all(out.startswith(f"{module}/") for out in node.output)
 
 
 @each_graph
@@ -89,7 +89,7 @@ def test_a_graph_is_one_file_that_carries_its_manifest(artifacts: Artifacts, nam
 
 
 def test_the_context_is_what_parts_encode_from_decode(artifacts: Artifacts) -> None:
-    model, folder = artifacts
+    folder = artifacts[1]
     ends = {
         kind: ([value.name for value in proto.input], [value.name for value in proto.output])
         for kind in ("encode", "decode", "full")
@@ -107,15 +107,17 @@ def test_the_context_is_what_parts_encode_from_decode(artifacts: Artifacts) -> N
 
 
 def test_decode_is_local(artifacts: Artifacts) -> None:
-    """Under one context, what lies beyond the halo cannot change a single bit."""
-    rgb = np.random.default_rng(0).random((1, 3, 16, 2 * HALO), np.float32)
+    """Under one context, what lies beyond the halo changes next to nothing, and beyond two of them not a bit."""
+    rgb = np.random.default_rng(0).random((1, 3, 16, 3 * HALO), np.float32)
     context = expected(artifacts[0], rgb)[CONTEXT]
     changed = rgb.copy()
     changed[..., :16] = 1 - changed[..., :16]
     decode = load(artifacts[1], "decode.fp32")
     before, after = (run(decode, feeds("decode", one, context)) for one in (rgb, changed))
-    assert np.array_equal(before[..., 16 + HALO :], after[..., 16 + HALO :])
-    assert not np.array_equal(before[..., 16:32], after[..., 16:32])
+    reached = np.abs(before - after).max((0, 1, 2))
+    assert reached[16 : 16 + HALO].max() > 1e-3
+    assert reached[16 + HALO :].max() <= TOLERANCES["tiled"].max_abs
+    assert not reached[16 + 2 * HALO :].any()
 
 
 def test_a_unit_has_few_nodes(artifacts: Artifacts) -> None:
@@ -128,7 +130,7 @@ def test_the_papers_network_has_few_nodes(shipped: Artifacts) -> None:
 
 
 @each_kind
-@pytest.mark.parametrize("size", [(16, 16), (48, 80)], ids=lambda size: f"{size[0]}×{size[1]}")
+@pytest.mark.parametrize("size", [(16, 16), pytest.param((48, 80), marks=pytest.mark.slow)], ids=["16x16", "48x80"])
 def test_the_reference_evaluator_computes_what_pytorch_does(
     artifacts: Artifacts, kind: str, size: tuple[int, int]
 ) -> None:

@@ -1,0 +1,111 @@
+"""One frame, one cube: PyTorch with and without its kernel, ONNX Runtime, and tile by tile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from ccnet import scan
+from ccnet.contract import FRAME_SCALE, HALO, SIZE_MULTIPLE
+from ccnet.model import CCNet
+from ccnet.runtime import Reconstructor, read_frame
+from ccnet.runtime.backend import Precision
+from ccnet.runtime.parity import TOLERANCES, compare
+
+Artifacts = tuple[CCNet, Path]
+Array = npt.NDArray[np.float32]
+Frame = npt.NDArray[Any]
+
+SMALLEST_WINDOW = 2 * HALO + SIZE_MULTIPLE
+SIZES = [(1, 1), (17, 31), (150, 131)]
+
+each_size = pytest.mark.parametrize("size", SIZES, ids=[f"{height}x{width}" for height, width in SIZES])
+
+
+def a_frame(height: int, width: int, dtype: str = "uint8") -> Frame:
+    """Smooth colours with sharp edges and some noise."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width, None][:2] / 40
+    pixels = (
+        0.5
+        + 0.3 * np.sin(x + y * [0.5, 1, 2])
+        + 0.15 * (np.sin(3 * x * y) > 0)
+        + rng.normal(0, 0.02, (height, width, 3))
+    )
+    return np.asarray(pixels.clip(0, 1) * FRAME_SCALE[dtype], dtype)
+
+
+def in_torch(model: CCNet, frame: Frame) -> tuple[Array, Array]:
+    """Cube (31, H, W) and context (1, N)."""
+    rgb = torch.from_numpy(np.float32(frame.transpose(2, 0, 1)[None] / np.float32(FRAME_SCALE[frame.dtype.name])))
+    with torch.inference_mode():
+        cube, context = model.run(rgb, None)
+    return cube[0].numpy(), context.numpy()
+
+
+@pytest.mark.skipif(scan.kernel() is None, reason="installed without a C compiler: there is no kernel")
+@each_size
+def test_the_kernel_changes_no_cube(network: CCNet, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+    frame = a_frame(*size)
+    fast, _ = in_torch(network, frame)
+    monkeypatch.setattr(scan, "kernel", lambda: None)
+    assert TOLERANCES["fp32"].broken_by(compare(in_torch(network, frame)[0], fast)) == []
+
+
+@each_size
+@pytest.mark.parametrize("dtype", FRAME_SCALE)
+def test_a_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[int, int], dtype: str) -> None:
+    """Context and all: the frame's own, from ``encode``."""
+    model, folder = artifacts
+    frame = a_frame(*size, dtype=dtype)
+    with Reconstructor.open(folder, backend="onnxruntime") as whole:
+        assert TOLERANCES["fp32"].broken_by(compare(in_torch(model, frame)[0], whole(frame))) == []
+
+
+@each_size
+def test_tile_by_tile_it_is_the_same(artifacts: Artifacts, size: tuple[int, int]) -> None:
+    model, folder = artifacts
+    frame = a_frame(*size)
+    _, context = in_torch(model, frame)
+    cubes = []
+    for window in (512, SMALLEST_WINDOW):
+        with Reconstructor.open(folder, backend="onnxruntime", window=window) as reconstructor:
+            cubes.append(reconstructor(frame, context))
+    assert TOLERANCES["tiled"].broken_by(compare(*cubes)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "windows"), [((482, 512), (512, 256)), ((1392, 1300), (512, 400))], ids=["482x512", "1392x1300"]
+)
+def test_large_frames_do_not_depend_on_the_window(
+    artifacts: Artifacts, size: tuple[int, int], windows: tuple[int, int]
+) -> None:
+    """482×512 px against the whole frame at once; for 1392×1300 px that takes too long, so two tilings must agree."""
+    frame = a_frame(*size)
+    with Reconstructor.open(artifacts[1], backend="onnxruntime", window=windows[0]) as reconstructor:
+        context = reconstructor.encode(frame)
+        expected = reconstructor(frame, context)
+    with Reconstructor.open(artifacts[1], backend="onnxruntime", window=windows[1]) as reconstructor:
+        assert TOLERANCES["tiled"].broken_by(compare(expected, reconstructor(frame, context))) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_shipped_weights_agree_on_real_frames(shipped: Artifacts, shared: Path, precision: Precision) -> None:
+    model, folder = shipped
+    broken = {}
+    with Reconstructor.open(folder, backend="onnxruntime", precision=precision) as reconstructor:
+        for path in sorted((shared / "frames").iterdir()):
+            pixels = read_frame(path)
+            top, left = (max(0, size - 128) // 2 for size in pixels.shape[:2])
+            frame = np.ascontiguousarray(pixels[top : top + 128, left : left + 128])
+            cube, context = in_torch(model, frame)
+            broken[path.name] = TOLERANCES[precision].broken_by(compare(cube, reconstructor(frame, context)))
+    assert broken
+    assert not any(broken.values()), broken
