@@ -26,7 +26,7 @@ RGB, CONTEXT, CUBE = "rgb", "context", "cube"
 SIZE_MULTIPLE = 16
 """Height and width of every tensor the network sees: two halvings (4) and PAF's patch grid (16)."""
 
-HALO = 64
+HALO = 80
 """Pixels that a tile must see beyond what it keeps, so that tiled equals full frame to 1e-5."""
 
 FRAME_SCALE: Mapping[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}

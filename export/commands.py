@@ -77,7 +77,7 @@ def build(
         why = "was asked for" if backend == "onnxruntime" else "is what this machine has: no TensorRT is installed"
         console.print(f"no engine built: ONNX Runtime {why}, and it runs the graphs themselves")
         return
-    with Progress(console=console, transient=True) as bar:
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"build {flavour}", total=None)
 
         def progress(phase: str, done: int, steps: int) -> None:

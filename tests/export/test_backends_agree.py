@@ -30,7 +30,7 @@ each_size = pytest.mark.parametrize("size", SIZES, ids=[f"{height}x{width}" for 
 def a_frame(height: int, width: int, dtype: str = "uint8") -> Frame:
     """Smooth colours with sharp edges and some noise."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[:height, :width, None][:2] / 40
+    y, x = np.mgrid[:height, :width][..., None] / 40
     pixels = (
         0.5
         + 0.3 * np.sin(x + y * [0.5, 1, 2])

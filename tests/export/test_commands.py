@@ -18,10 +18,12 @@ from onnx import numpy_helper
 from PIL import Image
 
 from ccnet.checkpoint import save_checkpoint
-from ccnet.contract import MANIFEST_NAME, Manifest, sha256
+from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Manifest, sha256
 from ccnet.export import artifacts as module
 from ccnet.model import CCNet
 from ccnet.runtime import cli, read_cube, trt
+
+WINDOW = 2 * HALO + SIZE_MULTIPLE  # the smallest
 
 Artifacts = tuple[CCNet, Path]
 
@@ -61,9 +63,9 @@ def weights(artifacts: Artifacts, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """80×176 px: two windows of 144 px."""
+    """80×240 px: two windows."""
     path = tmp_path / "photo.png"
-    Image.fromarray(skimage.data.coffee()[100:180, 100:276]).save(path)
+    Image.fromarray(skimage.data.coffee()[100:180, 100:340]).save(path)
     return path
 
 
@@ -82,10 +84,10 @@ def refused(result: Result, *words: str) -> None:
 
 
 def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
-    result = ccnet("check", artifacts[1], "--frames", photo, "--weights", weights, "--window", 144)
+    result = ccnet("check", artifacts[1], "--frames", photo, "--weights", weights, "--window", WINDOW)
     assert result.code == 0, result.err
-    assert "176×80 px" in result.out
-    for row in ("full fp32", "decode fp32", "decode fp32, 144 px windows", "decode fp16, 144 px windows"):
+    assert "240×80 px" in result.out
+    for row in ("full fp32", "decode fp32", f"decode fp32, {WINDOW} px windows", f"decode fp16, {WINDOW} px windows"):
         assert row in result.out
     assert result.out.count("passes") == 4
     assert "reported" in result.out
@@ -93,7 +95,7 @@ def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weight
 
 
 def test_check_speaks_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
-    result = ccnet("check", artifacts[1], "-f", photo.parent, "-w", weights, "--window", 144, "--json")
+    result = ccnet("check", artifacts[1], "-f", photo.parent, "-w", weights, "--window", WINDOW, "--json")
     assert result.code == 0, result.err
     ((path, rows),) = json.loads(result.out).items()
     assert path == str(photo)
@@ -108,11 +110,11 @@ def test_check_writes_cubes_and_picture(
     ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert ccnet("check", artifacts[1], "-f", photo, "-w", weights, "--window", 144, "--out", out).code == 0
+    assert ccnet("check", artifacts[1], "-f", photo, "-w", weights, "--window", WINDOW, "--out", out).code == 0
     assert {path.name for path in out.iterdir()} == {"photo.mat", "photo.hdr", "photo.img", "photo.png"}
     mat, envi = (read_cube(out / f"photo{suffix}") for suffix in (".mat", ".hdr"))
     assert np.array_equal(mat, envi)
-    assert mat.shape == (31, 80, 176)
+    assert mat.shape == (31, 80, 240)
 
 
 @pytest.mark.parametrize("name", ["full.fp32.onnx", "decode.fp32.onnx", "decode.fp16.onnx"])
@@ -127,7 +129,7 @@ def test_check_fails_where_a_graph_computes_something_else(
     manifest = Manifest.read(copy)
     stamped = tuple(replace(one, sha256=sha256(copy / one.file)) for one in manifest.artifacts)
     (copy / MANIFEST_NAME).write_text(replace(manifest, artifacts=stamped).to_json())
-    result = ccnet("check", copy, "-f", photo, "-w", weights, "--window", 144)
+    result = ccnet("check", copy, "-f", photo, "-w", weights, "--window", WINDOW)
     assert result.code == 1
     assert "FAILS" in result.out
     kind, precision, _ = name.split(".")
@@ -209,7 +211,7 @@ def test_build_for_onnxruntime_says_that_there_is_nothing_to_build(ccnet: Ccnet,
     assert sorted(copy.iterdir()) == before
 
 
-@pytest.mark.parametrize("window", [100, 128])
+@pytest.mark.parametrize("window", [100, 2 * HALO])
 def test_build_refuses_a_window_off_the_grid_or_within_the_halos(ccnet: Ccnet, copy: Path, window: int) -> None:
     result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--window", window)
     refused(result, f"window is {window} px", "multiple of 16")

@@ -8,12 +8,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from ccnet.contract import CCNetError, Manifest, sha256
+from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, Manifest, sha256
 from ccnet.export.artifacts import ENGINES, build
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor, trt
 
-WINDOW = 160  # px
+WINDOW = 2 * HALO + SIZE_MULTIPLE
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,4 +56,4 @@ def test_without_a_gpu_the_engine_is_refused_and_the_graphs_run(built: tuple[Pat
         Reconstructor.open(built[0], backend="tensorrt-rtx")
     assert "\n" not in str(refusal.value)
     with Reconstructor.open(built[0], window=WINDOW) as reconstructor:
-        assert reconstructor.describe()["backend"].startswith("ONNX Runtime")
+        assert reconstructor.describe()["backend"].startswith("onnxruntime")

@@ -6,30 +6,39 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from torch import Tensor
 
+from ccnet.checkpoint import load_checkpoint
 from ccnet.contract import HALO, SIZE_MULTIPLE
 from ccnet.model import CCNet
 from ccnet.runtime.parity import TOLERANCES
 
-SIDE, OWN = 240, 64  # px, of the frame and of what a tile in its middle keeps
+KEPT = 128  # px, rows that the tile above the cut keeps
+LIMIT = TOLERANCES["tiled"].max_abs
+
+
+def error(network: CCNet, rgb: Tensor, halo: int) -> float:
+    """Largest difference from the whole frame's cube in a tile that sees ``halo`` rows beyond what it keeps."""
+    with torch.inference_mode():
+        cube, context = network.run(rgb, None)
+        tile = network.decode(rgb[..., : KEPT + halo, :], context)
+        return (tile - cube[..., : KEPT + halo, :])[..., :KEPT, :].abs().max().item()
+
+
+def photograph(rows: slice, columns: slice) -> Tensor:
+    pixels = skimage.data.coffee()[rows, columns].transpose(2, 0, 1)[None]
+    return torch.from_numpy(np.ascontiguousarray(pixels / np.float32(255)))
 
 
 @pytest.mark.slow
-def test_the_halo_is_the_smallest_on_the_grid_that_will_do(paper_network: CCNet) -> None:
-    pixels = skimage.data.astronaut()[60 : 60 + SIDE, 120 : 120 + SIDE].transpose(2, 0, 1)[None]
-    rgb = torch.from_numpy(np.ascontiguousarray(pixels / np.float32(255)))
-    first = (SIDE - OWN) // 2 // SIZE_MULTIPLE * SIZE_MULTIPLE
-    kept = slice(first, first + OWN)
-    with torch.inference_mode():
-        cube, context = paper_network.run(rgb, None)
+def test_the_halo_is_the_smallest_on_the_grid_that_will_do() -> None:
+    """On this crop the shipped weights reach farther than on most; the next smaller halo would do on many others."""
+    rgb, network = photograph(slice(0, 272), slice(16, 224)), load_checkpoint()
+    assert LIMIT is not None
+    assert error(network, rgb, HALO) <= LIMIT < error(network, rgb, HALO - SIZE_MULTIPLE)
 
-        def error(halo: int) -> float:
-            """Largest difference from the whole frame's cube in what the tile keeps."""
-            seen = slice(first - halo, first + OWN + halo)
-            tile = paper_network.decode(rgb[..., seen, seen], context)[..., halo : halo + OWN, halo : halo + OWN]
-            return (tile - cube[..., kept, kept]).abs().max().item()
 
-        limit = TOLERANCES["tiled"].max_abs
-        assert limit is not None
-        assert error(HALO) <= limit
-        assert error(HALO - SIZE_MULTIPLE) > limit
+@pytest.mark.slow
+def test_the_halo_will_do_for_random_weights(paper_network: CCNet) -> None:
+    assert LIMIT is not None
+    assert error(paper_network, photograph(slice(60, 300), slice(120, 248)), HALO) <= LIMIT
