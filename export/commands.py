@@ -15,6 +15,7 @@ from ccnet.contract import CCNetError, Manifest
 if TYPE_CHECKING:
     from ccnet.export.check import Row
     from ccnet.runtime import trt
+    from ccnet.runtime.frames import Frame
 
 app = typer.Typer()
 
@@ -98,6 +99,10 @@ def check(
     ] = None,
     weights: Weights = None,
     window: Annotated[int, typer.Option(help="Side in px of the tiled runs' windows, a multiple of 16.")] = 256,
+    space: Annotated[
+        Literal["srgb", "camera"],
+        typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
+    ] = "srgb",
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for each frame's cube (.mat, .hdr) and picture (.png).")
     ] = None,
@@ -112,6 +117,7 @@ def check(
     from ccnet.checkpoint import SHIPPED, load_checkpoint
     from ccnet.export import check as checks
     from ccnet.runtime.frames import frame_paths, read_frame
+    from ccnet.runtime.srgb import as_camera
 
     console = Console(stderr=True)
     paths = frame_paths(frames or [])
@@ -120,7 +126,8 @@ def check(
         _print_artifacts(folder, manifest)
     results: dict[str, list[Row]] = {}
     for path in paths:
-        frame = read_frame(path, max_pixels=checks.MAX_PIXELS)
+        picture = read_frame(path, max_pixels=checks.MAX_PIXELS)
+        frame = as_camera(picture, space, manifest)
         rows = results[str(path)] = []
         with console.status(f"{path.name}: PyTorch") as status:
             for row in checks.check(model, folder, frame, window=window):
@@ -128,7 +135,7 @@ def check(
                 status.update(f"{path.name}: after {row.what}")
             if out is not None:
                 status.update(f"{path.name}: cube and picture")
-                written = _reconstruct(folder, path, out)
+                written = _reconstruct(folder, path.stem, picture, frame, out)
         if not as_json:
             _print_rows(path, frame.shape, rows)
             if out is not None:
@@ -156,12 +163,11 @@ def _flavour(backend: str) -> trt.Name | None:
     return "tensorrt_rtx" if "tensorrt_rtx" in loads else None
 
 
-def _reconstruct(folder: Path, path: Path, out: Path) -> dict[str, str]:
+def _reconstruct(folder: Path, name: str, picture: Frame, frame: Frame, out: Path) -> dict[str, str]:
     """What an integrator would run, on defaults: cubes and picture, and how long the frame took."""
-    from ccnet.runtime import Reconstructor, open_cube, read_frame
-    from ccnet.runtime.picture import picture
+    from ccnet.runtime import Reconstructor, open_cube
+    from ccnet.runtime.picture import picture as draw
 
-    frame = read_frame(path)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -174,12 +180,12 @@ def _reconstruct(folder: Path, path: Path, out: Path) -> dict[str, str]:
         describe = reconstructor.describe()
     written = {"backend": describe["backend"], "precision": describe["precision"], "ms per frame": f"{ms:.0f}"}
     for suffix in (".mat", ".hdr"):
-        target = out / f"{path.stem}{suffix}"
-        with open_cube(target, frame.shape[0], frame.shape[1], {"frame": path.name}) as writer:
+        target = out / f"{name}{suffix}"
+        with open_cube(target, frame.shape[0], frame.shape[1], {"source": name}) as writer:
             writer.write(0, cube)
         written["NTIRE cube" if suffix == ".mat" else "ENVI cube"] = str(target)
-    picture(frame, cube, out / f"{path.stem}.png")
-    return {**written, "picture": str(out / f"{path.stem}.png")}
+    draw(picture, cube, out / f"{name}.png")
+    return {**written, "picture": str(out / f"{name}.png")}
 
 
 def _as_json(row: Row) -> dict[str, object]:

@@ -19,6 +19,7 @@ from .frames import read_frame
 from .picture import Thumbnail, check_picture
 from .picture import picture as draw
 from .reconstructor import Reconstructor
+from .srgb import Space, as_camera
 
 app = typer.Typer()
 
@@ -61,6 +62,10 @@ def reconstruct(
         int, typer.Option(help="Side in px of the windows that a frame is decoded in, a multiple of 16.")
     ] = 512,
     format: Annotated[Format, typer.Option(help="Of the cubes in a folder.")] = "hdr",
+    space: Annotated[
+        Space,
+        typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
+    ] = "srgb",
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw of a single frame: its cube, bands and spectra.")
     ] = None,
@@ -77,7 +82,7 @@ def reconstruct(
         if targets != [out]:
             out.mkdir(exist_ok=True)
         for source, target in zip(frames, targets, strict=True):
-            _reconstruct(reconstructor, source, target, picture)
+            _reconstruct(reconstructor, source, target, space, picture)
 
 
 @app.command()
@@ -118,14 +123,16 @@ def _check_picture(picture: Path, frames: list[Path]) -> None:
     check_picture(picture)
 
 
-def _reconstruct(reconstructor: Reconstructor, source: Path, target: Path, picture: Path | None) -> None:
+def _reconstruct(reconstructor: Reconstructor, source: Path, target: Path, space: Space, picture: Path | None) -> None:
     frame = read_frame(source)
+    pixels = as_camera(frame, space, reconstructor.manifest)
     height, width = frame.shape[:2]
     # A picture needs few of the cube's pixels, and the whole cube may be larger than the memory
     thumbnail = Thumbnail(height, width) if picture else None
     about = reconstructor.describe()
     metadata = {
         "source": source.name,
+        "space": space,
         "weights sha256": reconstructor.manifest.weights_sha256[:16],
         "backend": about["backend"],
         "precision": about["precision"],
@@ -133,7 +140,7 @@ def _reconstruct(reconstructor: Reconstructor, source: Path, target: Path, pictu
     }
     started = time.perf_counter()
     with open_cube(target, height, width, metadata) as writer, _progress(source.name, height) as advance:
-        for top, strip in reconstructor.strips(frame):
+        for top, strip in reconstructor.strips(pixels):
             writer.write(top, strip)
             if thumbnail:
                 thumbnail.write(top, strip)
@@ -141,7 +148,7 @@ def _reconstruct(reconstructor: Reconstructor, source: Path, target: Path, pictu
     ms = 1e3 * (time.perf_counter() - started)
     print(
         f"{target}: {width}×{height} px, {height * width / 1e6:.3g} Mpx in {ms:.0f} ms; {about['backend']},"
-        f" {about['precision']}"
+        f" {about['precision']}, {space} frame"
     )
     if thumbnail and picture:
         draw(thumbnail.thin(frame), thumbnail.cube, picture)

@@ -23,6 +23,7 @@ from PIL import Image
 from ccnet import __version__
 from ccnet.contract import BANDS_NM, MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256
 from ccnet.runtime import cli, read_cube
+from ccnet.runtime.srgb import from_srgb
 
 BASE = Manifest(
     config={"width": 32}, weights_sha256="5a" * 32, context_size=3, input="float32", tools={"ccnet": "0"}, halo=16
@@ -110,12 +111,14 @@ def assert_refused(result: Result, said: str) -> None:
 # reconstruct
 
 
+@pytest.mark.parametrize("space", ["srgb", "camera"])
 @pytest.mark.parametrize("suffix", ["hdr", "mat", "npy"])
-def test_a_photograph_becomes_a_cube(work: Path, run: Run, suffix: str) -> None:
-    result = run("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--window", "64")
+def test_a_photograph_becomes_a_cube(work: Path, run: Run, suffix: str, space: str) -> None:
+    result = run("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--window", "64", "--space", space)
     assert result.code == 0 and result.err == ""
     assert f"photo.{suffix}: 70×40 px" in result.out and "onnxruntime" in result.out and "fp32" in result.out
     pixels = np.asarray(Image.open("photo.png"), np.float32) / 255
+    pixels = from_srgb(pixels) if space == "srgb" else pixels
     cube = read_cube(Path(f"photo.{suffix}"))
     for band, channel in ((0, 2), (15, 1), (30, 0)):
         np.testing.assert_allclose(cube[band], pixels[..., channel], atol=1e-6)

@@ -1,0 +1,50 @@
+"""An ordinary photograph as the camera of the shipped weights would have seen the scene."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import FRAME_SCALE, CCNetError, Manifest
+
+from .frames import Frame
+
+Space = Literal["srgb", "camera"]
+"""What a frame's numbers are: sRGB, as in photographs, or linear and of the weights' own camera."""
+
+_TO_CIE = np.array(  # linear sRGB → CIE XYZ (IEC 61966-2-1)
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_TO_CIE /= _TO_CIE.sum(axis=1, keepdims=True)  # white stays white, as under the camera's gains
+
+_ROWS = 256  # at a time, so that a large frame takes little memory beside itself
+
+
+def as_camera(frame: Frame, space: Space, manifest: Manifest) -> Frame:
+    """The frame as the weights' camera would give it; CCNetError where the graphs cannot take it."""
+    if space == "camera":
+        return frame
+    if manifest.input == "uint8":
+        raise CCNetError("these graphs take uint8 frames of the weights' camera and no photographs: --space camera")
+    return from_srgb(frame)
+
+
+def from_srgb(frame_HWC: Frame) -> npt.NDArray[np.float32]:
+    """Pixels of the camera whose channels are CIE's matching functions, each scaled to give 1 for white.
+
+    frame_HWC: (H, W, 3) uint8, uint16 or float32 in [0, 1], gamma-encoded. Returns (H, W, 3) float32 in [0, 1],
+    linear. The NTIRE 2020 "clean" camera, which the shipped weights were trained for, is this one.
+    """
+    scale = FRAME_SCALE[frame_HWC.dtype.name]
+    table = None if frame_HWC.dtype == np.float32 else _linear(np.arange(scale + 1) / scale)
+    out = np.empty(frame_HWC.shape, np.float32)
+    for top in range(0, len(frame_HWC), _ROWS):
+        rows = frame_HWC[top : top + _ROWS]
+        out[top : top + _ROWS] = (_linear(rows) if table is None else table[rows]) @ _TO_CIE.T
+    return np.clip(out, 0, 1, out=out)
+
+
+def _linear(encoded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
