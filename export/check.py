@@ -50,7 +50,7 @@ class Row:
         return TOLERANCES[self.tolerance].broken_by(self.parity) if self.tolerance and self.parity else []
 
 
-def check(model: CCNet, folder: Path, frame: Frame, *, window: int = 256) -> Iterator[Row]:
+def check(model: CCNet, folder: Path, frame: Frame, *, window: int = 320) -> Iterator[Row]:
     """Compare on one frame (H, W, 3), row by row as they come.
 
     window: of the tiled runs, px; smaller than the frame, or they show nothing.

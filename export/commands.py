@@ -98,7 +98,7 @@ def check(
         typer.Option("--frames", "-f", help="Frame, or folder of frames, to compare on; may be given several times."),
     ] = None,
     weights: Weights = None,
-    window: Annotated[int, typer.Option(help="Side in px of the tiled runs' windows, a multiple of 16.")] = 256,
+    window: Annotated[int, typer.Option(help="Side in px of the tiled runs' windows, a multiple of 16.")] = 320,
     space: Annotated[
         Literal["srgb", "camera"],
         typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
