@@ -98,7 +98,9 @@ def decode(traced: ir.Model, shapes: list[tuple[int, int, int]]) -> ir.Model:
     graph.insert_before(graph[0], split)
     for index, (matrix, shape, part) in enumerate(zip(computed, shapes, split.outputs, strict=True)):
         assert matrix is not None  # noqa: S101 - for the type checker
-        given = ir.node("Reshape", [part, _ints(graph, f"context_shape_{index}", [1, *shape])], name=f"context/{index}")
+        name = f"context/Reshape_{index}"
+        given = ir.node("Reshape", [part, _ints(graph, f"context_shape_{index}", [1, *shape])], name=name)
+        part.name, given.outputs[0].name = f"context/Split:{index}", name
         graph.insert_after(split, given)
         ir.convenience.replace_all_uses_with(matrix, given.outputs[0])
     _drop_output(graph, CONTEXT)
