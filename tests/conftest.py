@@ -28,6 +28,9 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if {"artifacts", "shipped"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)  # they wait for an export
     if has_gpu():
         return
     for item in items:
