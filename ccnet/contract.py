@@ -73,6 +73,11 @@ class Artifact:
     details: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        texts = (self.file, self.kind, self.format, self.precision, self.sha256)
+        if not all(isinstance(text, str) and text.isprintable() for text in texts) or not isinstance(
+            self.details, dict
+        ):
+            raise CCNetError("an artifact's entry is not plain text with details: export again")
         if self.kind not in ("encode", "decode", "full"):
             raise CCNetError(f"artifact kind is {self.kind!r}, expected encode, decode or full")
         if self.file in ("", "..") or Path(self.file).name != self.file:

@@ -124,6 +124,8 @@ class Trainer:
 
     def _evaluate(self) -> Score:
         score = validate(self.model, self.val, self.camera)
+        if not math.isfinite(score.mrae):
+            raise CCNetError(f"validation MRAE is {score.mrae} at step {self.step}: lower --lr or train in float32")
         if score.mrae < self.best.mrae:
             self.best = score
             save_checkpoint(self.folder / "best.safetensors", self.model, self._notes(score))

@@ -97,7 +97,10 @@ def build(
     purposes = []
     for kind, precision in ENGINES:
         side = window if kind == "decode" else max(window, _ENCODE_SIDE)
-        source = folder / manifest.find(kind, precision=precision).file
+        graph_file = manifest.find(kind, precision=precision)
+        source = folder / graph_file.file
+        if not source.is_file() or sha256(source) != graph_file.sha256:
+            raise CCNetError(f"{source}: missing, or its SHA-256 is not the manifest's: export again")
         path = folder / f"{kind}.{precision}.{backend}.engine"
         shapes = {RGB: _range(manifest, window, side)}
         report = build_engine(source, path, backend=backend, shapes=shapes, progress=progress)

@@ -108,7 +108,7 @@ def _targets(frames: list[Path], out: Path, format: Format) -> list[Path]:
     targets = [out / f"{frame.stem}.{format}" for frame in frames] if many else [out]
     sources = {frame.resolve() for frame in frames}
     for index, target in enumerate(targets):
-        if target.resolve() in sources:
+        if {target.resolve(), target.with_suffix(".img").resolve()} & sources:
             raise CCNetError(f"{target}: is a frame, the cube would replace it; give another --out")
         if target in targets[:index]:
             raise CCNetError(f"{target}: two frames have this name; reconstruct them one at a time")

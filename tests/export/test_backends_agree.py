@@ -22,7 +22,7 @@ Array = npt.NDArray[np.float32]
 Frame = npt.NDArray[Any]
 
 SMALLEST_WINDOW = 2 * HALO + SIZE_MULTIPLE
-SIZES = [(1, 1), (17, 31), (150, 131)]
+SIZES = [(1, 1), (17, 31), (150, 211)]
 
 each_size = pytest.mark.parametrize("size", SIZES, ids=[f"{height}x{width}" for height, width in SIZES])
 
