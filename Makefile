@@ -28,10 +28,10 @@ $(INSTALLED): pyproject.toml constraints.txt ccnet/scan.c
 engine: $(INSTALLED)  ## weights to ONNX to the best engine here, and a real FRAME through it, compared with PyTorch
 	$(CCNET) export $(ARTIFACTS) $(weights)
 	$(CCNET) build $(ARTIFACTS)
-	$(CCNET) check $(ARTIFACTS) $(weights) --frames $(FRAME) --out $(RESULTS)
+	$(CCNET) check $(ARTIFACTS) $(weights) --frames '$(FRAME)' --out $(RESULTS)
 
 demo: $(INSTALLED)  ## FRAME to its cube and picture with what make engine built
-	$(CCNET) reconstruct $(FRAME) --artifacts $(ARTIFACTS) -o $(RESULTS)/demo.hdr --picture $(RESULTS)/demo.png
+	$(CCNET) reconstruct '$(FRAME)' --artifacts $(ARTIFACTS) -o $(RESULTS)/demo.hdr --picture $(RESULTS)/demo.png
 
 test: lint  ## lint, types and all tests
 	$(BIN)/pytest

@@ -189,7 +189,9 @@ def _reconstruct(folder: Path, name: str, picture: Frame, frame: Frame, out: Pat
 
 
 def _as_json(row: Row) -> dict[str, object]:
-    return {**asdict(row), "broken": row.broken}
+    plain = json.dumps({**asdict(row), "broken": row.broken})
+    values: dict[str, object] = json.loads(plain, parse_constant=lambda infinite: None)  # JSON has no infinity
+    return values
 
 
 def _print_artifacts(folder: Path, manifest: Manifest) -> None:
