@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccnet.contract import Manifest, write_atomic
+from ccnet.contract import Manifest, plain_json, write_atomic
 
 if TYPE_CHECKING:
     from ccnet.calibration.ranges import Range
@@ -55,15 +53,8 @@ def ranges(
 
 
 def _as_json(paths: Iterable[Path], found: list[Range]) -> bytes:
-    """JSON has neither infinity nor NaN: they are null."""
-    tensors = [
-        {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in (asdict(one) | {"verdict": one.verdict}).items()
-        }
-        for one in found
-    ]
-    return json.dumps({"frames": [str(path) for path in paths], "ranges": tensors}, indent=1).encode()
+    tensors = [asdict(one) | {"verdict": one.verdict} for one in found]
+    return plain_json({"frames": [str(path) for path in paths], "ranges": tensors}, indent=1).encode()
 
 
 def _print(found: list[Range], frames: int) -> None:

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ccnet.contract import CONTEXT, FRAME_SCALE, RGB, Manifest
+from ccnet.contract import CONTEXT, RGB, Manifest
 from ccnet.runtime import Reconstructor
-from ccnet.runtime.frames import Frame
+from ccnet.runtime.frames import Frame, rgb_tensor
 
 from .tensors import Array, Tensors
 
@@ -88,8 +88,8 @@ def measure(folder: Path, frames: Iterable[Frame]) -> list[Range]:
     """
     manifest = Manifest.read(folder)
     with Reconstructor.open(folder, backend="onnxruntime", precision="fp32") as reconstructor:
-        feeds = [{RGB: _tensor(manifest, frame), CONTEXT: reconstructor.encode(frame)} for frame in frames]
-    return measure_graph((folder / manifest.find("decode").file).read_bytes(), feeds)
+        feeds = [{RGB: rgb_tensor(frame, manifest.input), CONTEXT: reconstructor.encode(frame)} for frame in frames]
+    return measure_graph(manifest.find("decode").read(folder), feeds)
 
 
 def measure_graph(model: bytes, feeds: Sequence[Mapping[str, Array]]) -> list[Range]:
@@ -194,11 +194,3 @@ def _peak(x: Array) -> float:
 def _origin(node: Any) -> tuple[str, str]:
     """Module and operator; nodes are called ``module/Operator_count``."""
     return (node.name.partition("/")[0], node.op_type) if node is not None else ("", "")
-
-
-def _tensor(manifest: Manifest, frame: Frame) -> Array:
-    """A frame as the graph's rgb."""
-    if manifest.input == "uint8":
-        return frame[None]
-    rgb = np.divide(frame, FRAME_SCALE[frame.dtype.name], dtype=np.float32)
-    return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])

@@ -83,6 +83,19 @@ class Artifact:
         if self.file in ("", "..") or Path(self.file).name != self.file:
             raise CCNetError(f"artifact file is {self.file!r}, expected a plain name inside the artifact's folder")
 
+    def read(self, folder: Path) -> bytes:
+        """The file's content, once it is what the manifest vouches for; CCNetError where it is not."""
+        path = folder / self.file
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            why = f"cannot be read ({error.strerror}), the manifest names it"
+            raise CCNetError(f"{path}: {why}: export again") from error
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            why = "SHA-256 is not the manifest's, the file is damaged or of another export"
+            raise CCNetError(f"{path}: {why}: export again")
+        return data
+
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
@@ -167,6 +180,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise CCNetError(f"{path}: cannot be written ({error.strerror}); choose a folder that you can write") from error
+
+
+def make_folder(folder: Path) -> None:
+    """The folder and those above it, where they are not there yet; CCNetError where that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CCNetError(f"{folder}: cannot be made ({error.strerror}); name a folder that you can write") from error
+
+
+def plain_json(value: Any, indent: int) -> str:
+    """JSON of plain values; it has neither infinity nor NaN, so they are null."""
+    return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=indent)
 
 
 def sha256(path: Path) -> str:

@@ -23,6 +23,7 @@ from ccnet.contract import (
     Artifact,
     CCNetError,
     Manifest,
+    make_folder,
     sha256,
     write_atomic,
 )
@@ -30,6 +31,7 @@ from ccnet.model import CCNet
 from ccnet.runtime import trt
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from ccnet.runtime.parity import TOLERANCES, compare
+from ccnet.runtime.tiling import check_window
 
 from . import graph
 from .engine import Progress, Range, build_engine
@@ -50,7 +52,7 @@ def export(model: CCNet, folder: Path, *, input: Input = "float32", tell: Tell =
     tell: called with the name of each stage. CCNetError where a graph does not compute what PyTorch does, or where
     the folder cannot be written.
     """
-    _make(folder)
+    make_folder(folder)
     tell("trace")
     traced = graph.trace(model)
     tell("cut")
@@ -89,21 +91,15 @@ def build(
     window: largest side (px) of a tile that ``decode`` will see.
     """
     manifest = Manifest.read(folder)
-    if window % manifest.size_multiple or window <= 2 * manifest.halo:
-        raise CCNetError(
-            f"window is {window} px, expected a multiple of {manifest.size_multiple} above twice the halo of"
-            f" {manifest.halo} px"
-        )
+    check_window(window, manifest.halo, manifest.size_multiple)
     purposes = []
     for kind, precision in ENGINES:
         side = window if kind == "decode" else max(window, _ENCODE_SIDE)
-        graph_file = manifest.find(kind, precision=precision)
-        source = folder / graph_file.file
-        if not source.is_file() or sha256(source) != graph_file.sha256:
-            raise CCNetError(f"{source}: missing, or its SHA-256 is not the manifest's: export again")
+        source = manifest.find(kind, precision=precision)
+        source.read(folder)  # no engine is made of a graph that the manifest does not vouch for
         path = folder / f"{kind}.{precision}.{backend}.engine"
         shapes = {RGB: _range(manifest, window, side)}
-        report = build_engine(source, path, backend=backend, shapes=shapes, progress=progress)
+        report = build_engine(folder / source.file, path, backend=backend, shapes=shapes, progress=progress)
         details = {"window": [manifest.size_multiple, side], "layers": report.layers, "version": report.version}
         engine = _artifact(path, kind, backend, precision, details)
         others = (one for one in manifest.artifacts if one.file != engine.file)
@@ -163,13 +159,6 @@ def _artifact(path: Path, kind: str, format: str, precision: str, details: dict[
 def _write(folder: Path, manifest: Manifest) -> Manifest:
     write_atomic(folder / MANIFEST_NAME, manifest.to_json().encode())
     return manifest
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CCNetError(f"{folder}: cannot be made ({error.strerror}); name a folder that you can write") from error
 
 
 def _tools() -> dict[str, str]:

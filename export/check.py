@@ -13,10 +13,11 @@ import numpy.typing as npt
 import torch
 
 from ccnet.checkpoint import weights_hash
-from ccnet.contract import CUBE, FRAME_SCALE, RGB, CCNetError, Manifest, padded, reflect_index
+from ccnet.contract import CUBE, RGB, CCNetError, Manifest, padded, reflect_index
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backend import BackendName, Precision
+from ccnet.runtime.frames import rgb_tensor
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from ccnet.runtime.parity import TOLERANCES, Parity, compare
 from ccnet.runtime.reconstructor import ENCODE_PIXELS
@@ -59,9 +60,7 @@ def check(model: CCNet, folder: Path, frame: Frame, *, window: int = 320) -> Ite
     manifest = Manifest.read(folder)
     if weights_hash(model) != manifest.weights_sha256:
         raise CCNetError(f"{folder}: exported from other weights; name them with --weights, or export again")
-    planes = np.ascontiguousarray(
-        frame.transpose(2, 0, 1)[None] / np.float32(FRAME_SCALE[frame.dtype.name]), np.float32
-    )
+    planes = rgb_tensor(frame, "float32")
     with torch.inference_mode():
         cube, context = (tensor.numpy() for tensor in model.eval().run(torch.from_numpy(planes), None))
     expected, torch_name = cube[0], f"torch {torch.__version__}"
@@ -93,12 +92,9 @@ def _full(folder: Path, manifest: Manifest, frame: Frame) -> tuple[Array, str, f
     height, width = frame.shape[:2]
     rows, columns = (reflect_index(size, 0, padded(size, manifest.size_multiple)) for size in (height, width))
     pixels = frame[np.ix_(rows, columns)]
-    if manifest.input == "float32":
-        pixels = pixels.transpose(2, 0, 1) / np.float32(FRAME_SCALE[frame.dtype.name])
-        pixels = np.ascontiguousarray(pixels, np.float32)
-    with OnnxRuntimeBackend(folder / manifest.find("full").file) as backend:
+    with OnnxRuntimeBackend(manifest.find("full").read(folder)) as backend:
         started = time.perf_counter()
-        cube = backend.run({RGB: pixels[None]})[CUBE]
+        cube = backend.run({RGB: rgb_tensor(pixels, manifest.input)})[CUBE]
         return cube[0, :, :height, :width], backend.name, 1e3 * (time.perf_counter() - started)
 
 

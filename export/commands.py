@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import CCNetError, Manifest
+from ccnet.contract import Manifest, make_folder, plain_json
 
 if TYPE_CHECKING:
     from ccnet.export.check import Row
@@ -144,7 +143,7 @@ def check(
         f"{path}: {row.what}: {', '.join(row.broken)}" for path, rows in results.items() for row in rows if row.broken
     ]
     if as_json:
-        print(json.dumps({path: [_as_json(row) for row in rows] for path, rows in results.items()}, indent=2))
+        print(plain_json({path: [_as_json(row) for row in rows] for path, rows in results.items()}, indent=2))
     if broken:
         console.print("\n".join(("parity fails", *broken)), style="bold red", highlight=False)
         raise typer.Exit(1)
@@ -168,10 +167,7 @@ def _reconstruct(folder: Path, name: str, picture: Frame, frame: Frame, out: Pat
     from ccnet.runtime import Reconstructor, open_cube
     from ccnet.runtime.picture import picture as draw
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CCNetError(f"{out}: cannot be made ({error.strerror}); name a folder that you can write") from error
+    make_folder(out)
     with Reconstructor.open(folder) as reconstructor:
         reconstructor(frame)  # the first run of a shape plans its memory
         started = time.perf_counter()
@@ -189,9 +185,7 @@ def _reconstruct(folder: Path, name: str, picture: Frame, frame: Frame, out: Pat
 
 
 def _as_json(row: Row) -> dict[str, object]:
-    plain = json.dumps({**asdict(row), "broken": row.broken})
-    values: dict[str, object] = json.loads(plain, parse_constant=lambda infinite: None)  # JSON has no infinity
-    return values
+    return {**asdict(row), "broken": row.broken}
 
 
 def _print_artifacts(folder: Path, manifest: Manifest) -> None:

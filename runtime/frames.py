@@ -74,6 +74,18 @@ def frame_paths(given: Iterable[Path]) -> list[Path]:
     return paths
 
 
+def rgb_tensor(pixels_HWC: npt.NDArray[Any], input: str, dtype: np.dtype[Any] | None = None) -> npt.NDArray[Any]:
+    """Pixels, or their means, as a graph's ``rgb``: (1, H, W, 3) for ``uint8``, (1, 3, H, W) in [0, 1] for ``float32``.
+
+    input: the manifest's. dtype: the frame's, which gives the scale; that of the pixels if None.
+    """
+    if input == "uint8":
+        pixels = pixels_HWC if pixels_HWC.dtype == np.uint8 else np.rint(pixels_HWC).astype(np.uint8)
+        return np.ascontiguousarray(pixels[None])
+    rgb = np.divide(pixels_HWC, FRAME_SCALE[(dtype or pixels_HWC.dtype).name], dtype=np.float32)
+    return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
+
+
 @functools.cache
 def extra(module: str) -> Any:
     """An optional module; CCNetError says how to install it."""

@@ -6,7 +6,6 @@ to 700 nm, reflectance-like; the context is (1, N) float32, all that a window mu
 
 from __future__ import annotations
 
-import hashlib
 import math
 import threading
 from collections.abc import Iterator, Mapping
@@ -34,7 +33,7 @@ from ccnet.contract import (
 
 from .backend import Backend, BackendName, Precision, Selection, select
 from .cubes import open_cube
-from .frames import Frame
+from .frames import Frame, rgb_tensor
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .tiling import Span, check_window, crop, plan
 
@@ -197,7 +196,9 @@ class Reconstructor:
         multiple, sides = self.manifest.size_multiple, self._encode_sides
         reduced = block_mean(frame, self._factor(*frame.shape[:2]))
         y, x = (Span(0, max(padded(size, multiple), sides.least), 0, size) for size in reduced.shape[:2])
-        return self._run(self._encoder, {RGB: self._tensor(crop(reduced, y, x), frame.dtype)}, CONTEXT)
+        return self._run(
+            self._encoder, {RGB: rgb_tensor(crop(reduced, y, x), self.manifest.input, frame.dtype)}, CONTEXT
+        )
 
     def _strips(self, frame: Frame, context: Array) -> Iterator[tuple[int, Array]]:
         rows = self._plan(frame.shape[0])
@@ -211,7 +212,7 @@ class Reconstructor:
     def _decode(self, frame: Frame, context: Array, y: Span, out: Array) -> None:
         """Fill ``out`` (31, h, W), the rows that the span keeps."""
         for x in self._plan(frame.shape[1]):
-            feeds = {RGB: self._tensor(crop(frame, y, x), frame.dtype), CONTEXT: context}
+            feeds = {RGB: rgb_tensor(crop(frame, y, x), self.manifest.input, frame.dtype), CONTEXT: context}
             cube = self._run(self._decoder, feeds, CUBE)
             expected = (1, len(BANDS_NM), y.stop - y.start, x.stop - x.start)
             if cube.shape != expected:
@@ -250,14 +251,6 @@ class Reconstructor:
             factor += 1
         return factor
 
-    def _tensor(self, pixels_HWC: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Pixels, or their means, as the graph's input; ``dtype`` is the frame's and gives their scale."""
-        if self.manifest.input == "uint8":
-            pixels = pixels_HWC if pixels_HWC.dtype == np.uint8 else np.rint(pixels_HWC).astype(np.uint8)
-            return np.ascontiguousarray(pixels[None])
-        rgb = np.divide(pixels_HWC, FRAME_SCALE[dtype.name], dtype=np.float32)
-        return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
-
     def _check_frame(self, frame: Frame) -> None:
         allowed = ["uint8"] if self.manifest.input == "uint8" else list(FRAME_SCALE)
         if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape or frame.dtype.name not in allowed:
@@ -294,16 +287,8 @@ def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
 
 
 def _open(folder: Path, manifest: Manifest, selection: Selection, artifact: Artifact, threads: int | None) -> Backend:
-    path = folder / artifact.file
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CCNetError(f"{path}: cannot be read ({error.strerror}), the manifest names it: export again") from error
-    if hashlib.sha256(data).hexdigest() != artifact.sha256:
-        raise CCNetError(
-            f"{path}: SHA-256 is not the manifest's, the file is damaged or of another export: export again"
-        )
-    with _naming(path):
+    data = artifact.read(folder)
+    with _naming(folder / artifact.file):
         backend = selection.open(data, threads)
         if isinstance(backend, OnnxRuntimeBackend):
             _check_manifest(backend, manifest)
