@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import random
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import hypothesis
 import numpy as np
@@ -14,6 +17,7 @@ from ccnet.checkpoint import SHIPPED, load_checkpoint
 from ccnet.config import CCNetConfig
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
+from ccnet.runtime import cli
 from ccnet.runtime.cuda import has_gpu
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -43,6 +47,28 @@ def _seeds() -> None:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+class Result(NamedTuple):
+    """What a call of the command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ccnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """ccnet("check", folder, …): the command line, in this process."""
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["ccnet", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Result(int(end.value.code or 0), *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture

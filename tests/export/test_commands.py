@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,36 +20,15 @@ from ccnet.checkpoint import save_checkpoint
 from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Manifest, sha256
 from ccnet.export import artifacts as module
 from ccnet.model import CCNet
-from ccnet.runtime import cli, read_cube, trt
+from ccnet.runtime import read_cube, trt
 
 WINDOW = 2 * HALO + SIZE_MULTIPLE  # the smallest
 
 Artifacts = tuple[CCNet, Path]
 
 
-class Result(NamedTuple):
-    """What a call left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-Ccnet = Callable[..., Result]
-
-
-@pytest.fixture
-def ccnet(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ccnet:
-    """ccnet("check", folder, …): the command line, in this process."""
-
-    def run(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["ccnet", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        with pytest.raises(SystemExit) as exit:
-            cli.main()
-        return Result(int(exit.value.code or 0), *capsys.readouterr())
-
-    return run
+Ccnet = Callable[..., Any]
+Result = Any
 
 
 @pytest.fixture
@@ -220,3 +198,11 @@ def test_build_refuses_a_window_off_the_grid_or_within_the_halos(ccnet: Ccnet, c
 @pytest.mark.skipif("tensorrt" in trt.available(), reason="TensorRT is installed")
 def test_build_never_replaces_what_was_asked_for(ccnet: Ccnet, copy: Path) -> None:
     refused(ccnet("build", copy, "--backend", "tensorrt"), "tensorrt is not installed", "pip install")
+
+
+@pytest.mark.skipif("tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed")
+@pytest.mark.parametrize("kind", ["encode.fp32.onnx", "decode.fp16.onnx"])
+def test_build_takes_no_graph_that_the_manifest_does_not_vouch_for(ccnet: Ccnet, copy: Path, kind: str) -> None:
+    (copy / kind).write_bytes((copy / "full.fp32.onnx").read_bytes())
+    refused(ccnet("build", copy, "--backend", "tensorrt-rtx"), kind, "SHA-256")
+    assert not list(copy.glob(kind.replace(".onnx", ".*.engine")))

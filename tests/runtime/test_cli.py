@@ -22,8 +22,11 @@ from PIL import Image
 
 from ccnet import __version__
 from ccnet.contract import BANDS_NM, MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256
-from ccnet.runtime import cli, read_cube
+from ccnet.runtime import read_cube
 from ccnet.runtime.srgb import from_srgb
+
+Ccnet = Callable[..., Any]
+Result = Any
 
 BASE = Manifest(
     config={"width": 32}, weights_sha256="5a" * 32, context_size=3, input="float32", tools={"ccnet": "0"}, halo=16
@@ -80,26 +83,6 @@ def work(tmp_path: Path, exported: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    def ccnet(*arguments: str | Path) -> Result:
-        monkeypatch.setattr(sys, "argv", ["ccnet", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Result(int(end.value.code or 0), *capfd.readouterr())
-
-    return ccnet
-
-
 def assert_refused(result: Result, said: str) -> None:
     assert result.code == 2
     assert result.out == ""
@@ -113,8 +96,8 @@ def assert_refused(result: Result, said: str) -> None:
 
 @pytest.mark.parametrize("space", ["srgb", "camera"])
 @pytest.mark.parametrize("suffix", ["hdr", "mat", "npy"])
-def test_a_photograph_becomes_a_cube(work: Path, run: Run, suffix: str, space: str) -> None:
-    result = run("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--window", "64", "--space", space)
+def test_a_photograph_becomes_a_cube(work: Path, ccnet: Ccnet, suffix: str, space: str) -> None:
+    result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--window", "64", "--space", space)
     assert result.code == 0 and result.err == ""
     assert f"photo.{suffix}: 70×40 px" in result.out and "onnxruntime" in result.out and "fp32" in result.out
     pixels = np.asarray(Image.open("photo.png"), np.float32) / 255
@@ -124,37 +107,45 @@ def test_a_photograph_becomes_a_cube(work: Path, run: Run, suffix: str, space: s
         np.testing.assert_allclose(cube[band], pixels[..., channel], atol=1e-6)
 
 
-def test_the_cube_says_where_it_comes_from(work: Path, run: Run) -> None:
-    run("reconstruct", "photo.png", "-o", "photo.hdr")
+def test_the_cube_says_where_it_comes_from(work: Path, ccnet: Ccnet) -> None:
+    ccnet("reconstruct", "photo.png", "-o", "photo.hdr")
     header = Path("photo.hdr").read_text()
     for part in ("source = photo.png", f"weights sha256 = {'5a' * 8}", "onnxruntime", "fp32", f"= {__version__}"):
         assert part in header
 
 
-def test_several_frames_go_into_a_folder(work: Path, run: Run) -> None:
+def test_several_frames_go_into_a_folder(work: Path, ccnet: Ccnet) -> None:
     Image.open("photo.png").save("second.bmp")
-    result = run("reconstruct", "photo.png", "second.bmp", "-o", "cubes", "--format", "mat")
+    result = ccnet("reconstruct", "photo.png", "second.bmp", "-o", "cubes", "--format", "mat")
     assert result.code == 0 and result.out.count("\n") == 2
     assert {path.name for path in Path("cubes").iterdir()} == {"photo.mat", "second.mat"}
 
 
-def test_one_frame_goes_into_a_folder_that_is_there(work: Path, run: Run) -> None:
+def test_one_frame_goes_into_a_folder_that_is_there(work: Path, ccnet: Ccnet) -> None:
     Path("cubes").mkdir()
-    assert run("reconstruct", "photo.png", "-o", "cubes").code == 0
+    assert ccnet("reconstruct", "photo.png", "-o", "cubes").code == 0
     assert {path.name for path in Path("cubes").iterdir()} == {"photo.hdr", "photo.img"}
 
 
-def test_a_picture_is_drawn_on_demand(work: Path, run: Run) -> None:
-    result = run("reconstruct", "photo.png", "-o", "photo.npy", "--picture", "look.png")
+def test_a_frame_named_as_a_cubes_values_is_kept(work: Path, ccnet: Ccnet) -> None:
+    """Frames are known by their content, and ENVI's values lie beside their header as .img."""
+    Path("photo.png").rename("photo.img")
+    before = Path("photo.img").read_bytes()
+    assert_refused(ccnet("reconstruct", "photo.img", "-o", "photo.hdr"), "is a frame")
+    assert Path("photo.img").read_bytes() == before
+
+
+def test_a_picture_is_drawn_on_demand(work: Path, ccnet: Ccnet) -> None:
+    result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--picture", "look.png")
     assert result.code == 0 and result.out.splitlines()[-1] == "look.png"
     with Image.open("look.png") as image:
         assert image.format == "PNG"
 
 
-def test_other_artifacts_can_be_named(work: Path, run: Run) -> None:
+def test_other_artifacts_can_be_named(work: Path, ccnet: Ccnet) -> None:
     Path("build/ccnet").rename("elsewhere")
-    assert run("reconstruct", "photo.png", "-o", "a.npy", "--artifacts", "elsewhere").code == 0
-    assert_refused(run("reconstruct", "photo.png", "-o", "b.npy"), "build/ccnet: no manifest.json; expected a folder")
+    assert ccnet("reconstruct", "photo.png", "-o", "a.npy", "--artifacts", "elsewhere").code == 0
+    assert_refused(ccnet("reconstruct", "photo.png", "-o", "b.npy"), "build/ccnet: no manifest.json; expected a folder")
 
 
 def truncate(path: Path) -> None:
@@ -207,11 +198,11 @@ SPOIL: dict[str, tuple[Callable[[Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("what", SPOIL)
-def test_what_is_spoilt_is_one_line_and_leaves_nothing(work: Path, run: Run, what: str) -> None:
+def test_what_is_spoilt_is_one_line_and_leaves_nothing(work: Path, ccnet: Ccnet, what: str) -> None:
     spoil, said = SPOIL[what]
     spoil(work)
     before = sorted(work.rglob("*"))
-    assert_refused(run("reconstruct", "photo.png", "-o", "photo.hdr", "--picture", "look.png"), said)
+    assert_refused(ccnet("reconstruct", "photo.png", "-o", "photo.hdr", "--picture", "look.png"), said)
     assert sorted(work.rglob("*")) == before
 
 
@@ -246,9 +237,9 @@ def test_what_is_spoilt_is_one_line_and_leaves_nothing(work: Path, run: Run, wha
         ("--nonsense", "--nonsense"),
     ],
 )
-def test_bad_arguments_are_one_line_and_leave_nothing(work: Path, run: Run, arguments: str, said: str) -> None:
+def test_bad_arguments_are_one_line_and_leave_nothing(work: Path, ccnet: Ccnet, arguments: str, said: str) -> None:
     before = sorted(work.rglob("*"))
-    assert_refused(run(*arguments.split()), said)
+    assert_refused(ccnet(*arguments.split()), said)
     assert sorted(work.rglob("*")) == before
 
 
@@ -256,24 +247,24 @@ def test_bad_arguments_are_one_line_and_leave_nothing(work: Path, run: Run, argu
 # inspect
 
 
-def test_inspect_tells_an_artifact_folder(work: Path, run: Run) -> None:
-    result = run("inspect", "build/ccnet")
+def test_inspect_tells_an_artifact_folder(work: Path, ccnet: Ccnet) -> None:
+    result = ccnet("inspect", "build/ccnet")
     assert result.code == 0
     rows = [line.split() for line in result.out.splitlines()]
     assert ["encode.onnx", "encode", "onnx", "fp32", "0.00", "intact"] in rows
     assert ["halo", "16", "px"] in rows and ["width", "32"] in rows and ["ccnet", "0"] in rows
     truncate(work / "build/ccnet/encode.onnx")
     (work / "build/ccnet/decode.onnx").unlink()
-    rows = [line.split() for line in run("inspect", "build/ccnet").out.splitlines()]
+    rows = [line.split() for line in ccnet("inspect", "build/ccnet").out.splitlines()]
     assert [row[-1] for row in rows if row[:1] == ["decode.onnx"]] == ["missing"]
     assert any(row[:1] == ["encode.onnx"] and "damaged," in row for row in rows)
 
 
-def test_inspect_tells_a_graph(work: Path, run: Run) -> None:
-    out = run("inspect", "build/ccnet/decode.onnx").out
+def test_inspect_tells_a_graph(work: Path, ccnet: Ccnet) -> None:
+    out = ccnet("inspect", "build/ccnet/decode.onnx").out
     assert "input rgb" in out and "(1, 3, H, W)" in out and "output cube" in out and "5a5a" in out
     Path("foreign.onnx").write_bytes(without_manifest("encode"))
-    assert "not made by 'ccnet export'" in run("inspect", "foreign.onnx").out
+    assert "not made by 'ccnet export'" in ccnet("inspect", "foreign.onnx").out
 
 
 def weights(header: object, data: bytes = bytes(48)) -> bytes:
@@ -284,22 +275,22 @@ def weights(header: object, data: bytes = bytes(48)) -> bytes:
 TENSOR = {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}
 
 
-def test_inspect_tells_weights(work: Path, run: Run) -> None:
+def test_inspect_tells_weights(work: Path, ccnet: Ccnet) -> None:
     notes = {"config": json.dumps({"units": 3}), "steps": "900\x1b[31m"}
     Path("w.safetensors").write_bytes(weights({"__metadata__": notes, "a": TENSOR}))
-    out = run("inspect", "w.safetensors").out
+    out = ccnet("inspect", "w.safetensors").out
     rows = [line.split() for line in out.splitlines()]
     assert ["parameters", "12"] in rows and ["units", "3"] in rows and ["dtype", "F32"] in rows
     assert "900?[31m" in out and "\x1b" not in out
 
 
-def test_inspect_tells_cubes_and_frames(work: Path, run: Run) -> None:
-    run("reconstruct", "photo.png", "-o", "cube.npy")
+def test_inspect_tells_cubes_and_frames(work: Path, ccnet: Ccnet) -> None:
+    ccnet("reconstruct", "photo.png", "-o", "cube.npy")
     np.save("frame.npy", np.zeros((20, 31, 3), np.uint16))
-    out = run("inspect", "cube.npy").out
+    out = ccnet("inspect", "cube.npy").out
     assert "70×40 px, 31 bands" in out and all(f"\n{nm} " in out for nm in BANDS_NM)
-    assert "31×20 px" in run("inspect", "frame.npy").out
-    assert "70×40 px, 0.0028 Mpx, uint8" in run("inspect", "photo.png").out
+    assert "31×20 px" in ccnet("inspect", "frame.npy").out
+    assert "70×40 px, 0.0028 Mpx, uint8" in ccnet("inspect", "photo.png").out
 
 
 @pytest.mark.parametrize(
@@ -323,16 +314,16 @@ def test_inspect_tells_cubes_and_frames(work: Path, run: Run) -> None:
         ("a.safetensors", weights({"a": TENSOR, "__metadata__": [1]})),
     ],
 )
-def test_inspect_refuses_what_it_does_not_know(work: Path, run: Run, name: str, data: bytes) -> None:
+def test_inspect_refuses_what_it_does_not_know(work: Path, ccnet: Ccnet, name: str, data: bytes) -> None:
     Path(name).write_bytes(data)
-    assert_refused(run("inspect", name), f"{name}: ")
+    assert_refused(ccnet("inspect", name), f"{name}: ")
 
 
 @pytest.mark.parametrize("field", ["config", "tools", "weights_sha256"])
-def test_inspect_refuses_a_manifest_of_wrong_types(work: Path, run: Run, field: str) -> None:
+def test_inspect_refuses_a_manifest_of_wrong_types(work: Path, ccnet: Ccnet, field: str) -> None:
     path = Path("build/ccnet/manifest.json")
     path.write_text(json.dumps({**json.loads(path.read_text()), field: 7}))
-    assert_refused(run("inspect", "build/ccnet"), "build/ccnet")
+    assert_refused(ccnet("inspect", "build/ccnet"), "build/ccnet")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -340,20 +331,20 @@ def test_inspect_refuses_a_manifest_of_wrong_types(work: Path, run: Run, field: 
 
 
 @pytest.mark.parametrize("command", ["", "reconstruct", "inspect"])
-def test_help_is_complete(run: Run, command: str) -> None:
-    result = run(*command.split(), "--help")
+def test_help_is_complete(ccnet: Ccnet, command: str) -> None:
+    result = ccnet(*command.split(), "--help")
     assert result.code == 0 and result.err == ""
     assert f"Usage: ccnet {command}".rstrip() in result.out
     if command == "":
         assert {"reconstruct", "inspect"} <= set(result.out.split())
 
 
-def test_no_command_shows_the_help(run: Run) -> None:
-    assert run() == run("--help")
+def test_no_command_shows_the_help(ccnet: Ccnet) -> None:
+    assert ccnet() == ccnet("--help")
 
 
-def test_the_version(run: Run) -> None:
-    assert run("--version") == (0, f"ccnet {__version__}\n", "")
+def test_the_version(ccnet: Ccnet) -> None:
+    assert ccnet("--version") == (0, f"ccnet {__version__}\n", "")
 
 
 class Entry(NamedTuple):
@@ -385,22 +376,22 @@ def raising(error: BaseException) -> Callable[[], None]:
     return body
 
 
-def test_other_packages_commands_stand_beside_the_runtimes(plug: Any, run: Run) -> None:
+def test_other_packages_commands_stand_beside_the_runtimes(plug: Any, ccnet: Ccnet) -> None:
     plug(command(lambda: print("gone")))
-    assert run("go") == (0, "gone\n", "")
-    assert run("go") == (0, "gone\n", "")
-    assert {"go", "reconstruct", "inspect"} <= set(run("--help").out.split())
+    assert ccnet("go") == (0, "gone\n", "")
+    assert ccnet("go") == (0, "gone\n", "")
+    assert {"go", "reconstruct", "inspect"} <= set(ccnet("--help").out.split())
 
 
-def test_packages_that_cannot_be_loaded_say_what_to_install(plug: Any, run: Run) -> None:
+def test_packages_that_cannot_be_loaded_say_what_to_install(plug: Any, ccnet: Ccnet) -> None:
     def load() -> typer.Typer:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     plug(load)
     hint = "torch is not installed: pip install 'ccnet-hsi[train]'"
-    assert hint in " ".join(run("--help").out.split())
-    assert_refused(run("train"), hint)
-    assert_refused(run("inspect", "nothing.png"), "nothing.png: no such file")
+    assert hint in " ".join(ccnet("--help").out.split())
+    assert_refused(ccnet("train"), hint)
+    assert_refused(ccnet("inspect", "nothing.png"), "nothing.png: no such file")
 
 
 @pytest.mark.parametrize(
@@ -419,17 +410,17 @@ def test_packages_that_cannot_be_loaded_say_what_to_install(plug: Any, run: Run)
     ],
 )
 def test_what_a_command_raises_becomes_a_line_and_a_code(
-    plug: Any, run: Run, error: BaseException, code: int, said: str
+    plug: Any, ccnet: Ccnet, error: BaseException, code: int, said: str
 ) -> None:
     plug(command(raising(error)))
-    result = run("go")
+    result = ccnet("go")
     assert result.code == code and result.out == ""
     assert result.err.startswith(said) and result.err.count("\n") == bool(said)
 
 
-def test_without_typer_the_extra_is_named(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_typer_the_extra_is_named(ccnet: Ccnet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
-    assert_refused(run("--help"), "typer is not installed: pip install 'ccnet-hsi[cli]'")
+    assert_refused(ccnet("--help"), "typer is not installed: pip install 'ccnet-hsi[cli]'")
 
 
 def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
