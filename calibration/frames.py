@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ccnet.contract import FRAME_SCALE, CCNetError
 from ccnet.runtime.frames import Frame, frame_paths, read_frame
+from ccnet.runtime.sampling import farthest_points
 
 
 def read_frames(given: Iterable[Path], *, side: int, multiple: int, most: int) -> dict[Path, Frame]:
@@ -39,14 +40,7 @@ def diverse(frames: Sequence[Frame], most: int) -> list[int]:
 
     Far apart are frames whose contrast or colours, as means of 4×4 blocks, differ (Euclidean).
     """
-    features = np.stack([_feature(frame) for frame in frames])
-    taken = [0]
-    nearest = np.linalg.norm(features - features[0], axis=1)
-    while len(taken) < min(most, len(frames)):
-        nearest[taken] = -1
-        taken.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(features - features[taken[-1]], axis=1))
-    return taken
+    return farthest_points(np.stack([_feature(frame) for frame in frames]), 0, most)
 
 
 def _centre(path: Path, frame: Frame, side: int, multiple: int) -> Frame:

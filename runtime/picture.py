@@ -17,6 +17,7 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, FRAME_SCALE, CCNetError, write_atomic
 
 from .frames import Frame, extra
+from .sampling import farthest_points
 
 Cube = npt.NDArray[np.floating]
 Image = npt.NDArray[np.uint8]
@@ -161,15 +162,9 @@ def choose_marks(frame: Frame) -> list[tuple[int, int]]:
     places = np.argwhere(good) * (y_step, x_step) + (y_step // 2, x_step // 2)
     chromaticity = colours[good] / np.maximum(colours[good].sum(axis=1, keepdims=True), 1e-9)
     features = np.hstack([chromaticity, _PLACE * places / sizes])
-    chosen = [int(np.argmax(_distances(features, features.mean(axis=0))))]
-    while len(chosen) < min(len(_MARK_COLOURS), len(features)):
-        nearest = np.min([_distances(features, features[index]) for index in chosen], axis=0)
-        chosen.append(int(np.argmax(nearest)))
+    first = int(np.linalg.norm(features - features.mean(axis=0), axis=1).argmax())
+    chosen = farthest_points(features, first, len(_MARK_COLOURS))
     return [(int(y), int(x)) for y, x in places[chosen]]
-
-
-def _distances(features: npt.NDArray[Any], point: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return np.asarray(np.linalg.norm(features - point, axis=1))
 
 
 def _figure(frame: Frame, cube: Cube, marks: Sequence[tuple[int, int]]) -> Any:
