@@ -204,9 +204,11 @@ def _print_rows(path: Path, shape: tuple[int, ...], rows: list[Row]) -> None:
     from rich.table import Table
 
     title = f"{path.name}, {shape[1]}×{shape[0]} px"
-    table = Table(
-        "what", "against", "by", "MRAE", "SAM °", "PSNR dB", "max", "verdict", "ms", title=title, title_justify="left"
-    )
+    table = Table(title=title, title_justify="left")
+    for name in ("what", "against", "by"):
+        table.add_column(name, overflow="fold")
+    for name, width in {"MRAE": 7, "SAM °": 7, "PSNR dB": 5, "max": 7, "verdict": 8, "ms": 5}.items():
+        table.add_column(name, min_width=width)  # a narrow terminal wraps the words and cuts no figure
     for row in rows:
         p = row.parity
         figures = (f"{p.mrae:.1e}", f"{p.sam:.1e}", f"{p.psnr:.1f}", f"{p.max_abs:.1e}") if p else ("-",) * 4
