@@ -200,13 +200,14 @@ def _print_artifacts(folder: Path, manifest: Manifest) -> None:
 
 
 def _print_rows(path: Path, shape: tuple[int, ...], rows: list[Row]) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     title = f"{path.name}, {shape[1]}×{shape[0]} px"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("what", "against", "by"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name)
     for name, width in {"MRAE": 7, "SAM °": 7, "PSNR dB": 5, "max": 7, "verdict": 8, "ms": 5}.items():
         table.add_column(name, min_width=width)  # a narrow terminal wraps the words and cuts no figure
     for row in rows:
