@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.data import Array, Camera
+from ccnet.camera import Array, Camera
 
 
 def root_polynomial(frame: Array, degree: int) -> npt.NDArray[np.float64]:

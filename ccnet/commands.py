@@ -13,7 +13,8 @@ from ccnet.contract import CCNetError
 from ccnet.recipe import Recipe
 
 if TYPE_CHECKING:
-    from ccnet.data import Array
+    from ccnet.camera import Array
+    from ccnet.datasets import Split
     from ccnet.train import Trainer
 
 app = typer.Typer()
@@ -51,14 +52,14 @@ def train(
     The folder gets best.safetensors, the weights of the best validation, and last.safetensors, from which the same
     command goes on after an interruption. The defaults are the paper's recipe, which wants a GPU.
     """
-    from ccnet.data import Camera
+    from ccnet.camera import Camera
     from ccnet.train import Trainer
 
     recipe = Recipe(
         steps=steps, batch=batch, patch=patch, lr=lr, warmup=warmup, bf16=bf16, seed=seed, evaluate_every=evaluate_every
     )  # fmt: skip
     chosen = _compute_on(device, threads)
-    train_cubes, val_cubes = (tuple(_scenes(source).values()) for source in (data, val))
+    train_cubes, val_cubes = tuple(_scenes(data, "train").values()), tuple(_scenes(val, "val").values())
     config = CCNetConfig(units=units)
     trainer = Trainer(out, config, recipe, Camera.read(camera), train_cubes, val_cubes, chosen)
     _run_with_progress(trainer)
@@ -87,14 +88,14 @@ def evaluate(
     from rich.table import Table
 
     from ccnet.baselines import Regression
+    from ccnet.camera import Camera
     from ccnet.checkpoint import SHIPPED, load_checkpoint
-    from ccnet.data import Camera
     from ccnet.metrics import mrae, psnr, sam
     from ccnet.train import infer
 
     chosen = _compute_on(device, threads)
     model, eye = load_checkpoint(weights or SHIPPED).to(chosen), Camera.read(camera)
-    scenes, known = _scenes(data), list(_scenes(fit).values())
+    scenes, known = _scenes(data, "val"), list(_scenes(fit, "train").values())
     methods: dict[str, Callable[[Array], Array]] = {"CCNet": lambda frame: infer(model, frame)}
     for name, degree in (("linear", 1), ("root-polynomial 2", 2), ("root-polynomial 3", 3)):
         methods[name] = Regression(known, eye, degree)
@@ -134,14 +135,11 @@ def _run_with_progress(trainer: Trainer) -> None:
             progress.update(task, completed=event.step, description=f"loss {event.loss:.4f}  {score}")
 
 
-def _scenes(source: str) -> dict[str, Array]:
-    """Name → cube of a source on the command line, ``cave:FOLDER``."""
-    from ccnet.data import cave_scenes, read_cave
+def _scenes(source: str, split: Split) -> dict[str, Array]:
+    """Name → cube of a source on the command line."""
+    from ccnet.datasets import open_source
 
-    kind, _, folder = source.partition(":")
-    if kind != "cave" or not folder:
-        raise CCNetError(f"data is {source!r}, expected cave:FOLDER with CAVE scenes in the folder")
-    return {scene.name: read_cave(scene) for scene in cave_scenes(Path(folder))}
+    return {scene.name: scene.read_cube() for scene in open_source(source, split)}
 
 
 def _compute_on(device: str | None, threads: int | None) -> str:

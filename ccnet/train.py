@@ -14,13 +14,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ccnet.camera import Array, Camera
 from ccnet.checkpoint import save_checkpoint
 from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError, write_atomic
-from ccnet.data import Array, Camera, Patches
 from ccnet.losses import ccnet_loss
 from ccnet.metrics import mrae, psnr
 from ccnet.model import CCNet
+from ccnet.patches import Patches
 from ccnet.recipe import Recipe
 
 __all__ = ["Event", "Recipe", "Score", "Trainer", "infer", "validate"]

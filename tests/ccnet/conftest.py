@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
+from ccnet.camera import Array, Camera
 from ccnet.contract import BANDS_NM
-from ccnet.data import Array, Camera
 
 MakeCube = Callable[..., Array]
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ccnet.baselines import Regression, root_polynomial
-from ccnet.data import Array, Camera, cave_scenes, read_cave
+from ccnet.camera import Array, Camera
+from ccnet.datasets import cave_scenes, read_cave
 from ccnet.metrics import mrae
 
 MakeCube = Callable[..., Array]

@@ -11,10 +11,10 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from ccnet.camera import Array
 from ccnet.checkpoint import load_checkpoint
 from ccnet.commands import app
 from ccnet.contract import CCNetError
-from ccnet.data import Array
 
 MakeCube = Callable[..., Array]
 WriteCave = Callable[[Path, Array], Path]

@@ -14,10 +14,10 @@ import torch
 from safetensors import safe_open
 
 from ccnet import train as module
+from ccnet.camera import Array, Camera
 from ccnet.checkpoint import load_checkpoint
 from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError
-from ccnet.data import Array, Camera
 from ccnet.metrics import mrae, psnr
 from ccnet.train import Event, Recipe, Trainer, validate
 
