@@ -47,3 +47,12 @@ class Camera:
         """Eq. 2: I_c = Σ_λ S_c^λ H_λ, clipped to [0, 1]. cube (31, H, W) → frame (3, H, W)."""
         frame: Array = np.clip(np.einsum("bc,bhw->chw", self.response, cube), 0, 1, dtype=np.float32)
         return frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Imaging:
+    """What a real camera adds to Eq. 2; as it stands, nothing (the "clean" track)."""
+
+    def __call__(self, frame: Array, rng: np.random.Generator) -> Array:
+        """frame (3, H, W) in [0, 1] → the same shape and range."""
+        return frame

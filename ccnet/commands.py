@@ -53,17 +53,20 @@ def train(
     command goes on after an interruption. The defaults are the paper's recipe, which wants a GPU.
     """
     from ccnet.camera import Camera
+    from ccnet.datasets import open_source
     from ccnet.train import Trainer
+    from ccnet.views import Views
 
     recipe = Recipe(
         steps=steps, batch=batch, patch=patch, lr=lr, warmup=warmup, bf16=bf16, seed=seed, evaluate_every=evaluate_every
     )  # fmt: skip
     chosen = _compute_on(device, threads)
-    train_cubes, val_cubes = tuple(_scenes(data, "train").values()), tuple(_scenes(val, "val").values())
-    config = CCNetConfig(units=units)
-    trainer = Trainer(out, config, recipe, Camera.read(camera), train_cubes, val_cubes, chosen)
+    eye = (Camera.read(camera),)
+    seen = Views(scenes=open_source(data, "train"), cameras=eye)
+    held = Views(scenes=open_source(val, "val"), cameras=eye)
+    trainer = Trainer(out, CCNetConfig(units=units), recipe, seen, held, chosen)
     _run_with_progress(trainer)
-    best = f"MRAE {trainer.best.mrae:.4f}, PSNR {trainer.best.psnr:.2f} dB on {len(val_cubes)} scenes"
+    best = f"MRAE {trainer.best.mrae:.4f}, PSNR {trainer.best.psnr:.2f} dB on {len(held)} scenes"
     typer.echo(f"{trainer.folder / 'best.safetensors'}: {best}")
     typer.echo(f"{trainer.last}: step {trainer.step} of {recipe.steps}, trained on {chosen}")
 

@@ -14,15 +14,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ccnet.camera import Array, Camera
+from ccnet.camera import Array
 from ccnet.checkpoint import save_checkpoint
 from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError, write_atomic
 from ccnet.losses import ccnet_loss
 from ccnet.metrics import mrae, psnr
 from ccnet.model import CCNet
-from ccnet.patches import Patches
 from ccnet.recipe import Recipe
+from ccnet.views import Patches, Views
 
 __all__ = ["Event", "Recipe", "Score", "Trainer", "infer", "validate"]
 
@@ -53,9 +53,9 @@ def infer(model: CCNet, frame: Array) -> Array:
     return cube
 
 
-def validate(model: CCNet, cubes: tuple[Array, ...], camera: Camera) -> Score:
+def validate(model: CCNet, views: Views) -> Score:
     """Whole scenes, one at a time, in float32."""
-    pairs = [(cube, infer(model, camera.frame(cube))) for cube in cubes]
+    pairs = [(cube, infer(model, frame)) for frame, cube in map(views.pair, range(len(views)))]
     return Score(mrae=float(np.mean([mrae(*p) for p in pairs])), psnr=float(np.mean([psnr(*p) for p in pairs])))
 
 
@@ -71,18 +71,19 @@ class Trainer:
         folder: Path,
         config: CCNetConfig,
         recipe: Recipe,
-        camera: Camera,
-        train: tuple[Array, ...],
-        val: tuple[Array, ...],
+        train: Views,
+        val: Views,
         device: str = "cpu",
     ) -> None:
-        self.folder, self.recipe, self.camera, self.val, self.device = folder, recipe, camera, val, device
-        self.patches = Patches(cubes=train, camera=camera, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
+        self.folder, self.recipe, self.val, self.device = folder, recipe, val, device
+        self.patches = Patches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
         torch.manual_seed(recipe.seed)
         self.model = CCNet(config).to(device)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=recipe.lr, betas=(0.9, 0.999))
         self.step, self.best = 0, Score(mrae=math.inf, psnr=0.0)
-        self.identity = json.dumps({"config": config.to_dict(), "recipe": asdict(recipe), "camera": camera.name})
+        self.identity = json.dumps(
+            {"config": config.to_dict(), "recipe": asdict(recipe), "cameras": [camera.name for camera in train.cameras]}
+        )
         folder.mkdir(parents=True, exist_ok=True)
         if self.last.exists():
             self._resume()
@@ -124,7 +125,7 @@ class Trainer:
         return loss.item(), lr
 
     def _evaluate(self) -> Score:
-        score = validate(self.model, self.val, self.camera)
+        score = validate(self.model, self.val)
         if not math.isfinite(score.mrae):
             raise CCNetError(f"validation MRAE is {score.mrae} at step {self.step}: lower --lr or train in float32")
         if score.mrae < self.best.mrae:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -11,6 +12,8 @@ import pytest
 
 from ccnet.camera import Array, Camera
 from ccnet.contract import BANDS_NM
+from ccnet.datasets import Scene
+from ccnet.views import Views
 
 MakeCube = Callable[..., Array]
 
@@ -35,6 +38,17 @@ def camera() -> Camera:
     nm = np.array(BANDS_NM, np.float64)[:, None]
     response = np.exp(-(((nm - np.array([600, 540, 450])) / 50) ** 2))
     return Camera(name="test", response=(response / response.sum(0)).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def make_views() -> Callable[..., Views]:
+    """make_views(camera, cube, …): scenes in memory, named 0, 1, …"""
+
+    def make(camera: Camera, *cubes: Array) -> Views:
+        scenes = tuple(Scene(name=str(i), read_cube=partial(np.copy, cube)) for i, cube in enumerate(cubes))
+        return Views(scenes=scenes, cameras=(camera,))
+
+    return make
 
 
 @pytest.fixture

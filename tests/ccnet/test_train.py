@@ -20,21 +20,23 @@ from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError
 from ccnet.metrics import mrae, psnr
 from ccnet.train import Event, Recipe, Trainer, validate
+from ccnet.views import Views
 
 MakeCube = Callable[..., Array]
+MakeViews = Callable[..., Views]
 MakeTrainer = Callable[..., Trainer]
 RECIPE = Recipe(steps=5, batch=2, patch=16, lr=2e-3, evaluate_every=2)
 
 
 @pytest.fixture
-def make(tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, camera: Camera) -> MakeTrainer:
+def make(tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, make_views: MakeViews, camera: Camera) -> MakeTrainer:
     """make(name, recipe): a run in the folder of that name."""
 
     def trainer(
         name: str = "run", recipe: Recipe = RECIPE, config: CCNetConfig = tiny, camera: Camera = camera
     ) -> Trainer:
-        train, val = (make_cube(20, 24), make_cube(16, 32, 1)), (make_cube(16, 16, 2),)
-        return Trainer(tmp_path / name, config, recipe, camera, train, val)
+        train = make_views(camera, make_cube(20, 24), make_cube(16, 32, 1))
+        return Trainer(tmp_path / name, config, recipe, train, make_views(camera, make_cube(16, 16, 2)))
 
     return trainer
 
@@ -79,17 +81,19 @@ def test_the_best_weights_are_those_of_the_best_validation(make: MakeTrainer) ->
     scores = [event.score for event in trainer.run() if event.score]
     best = trainer.folder / "best.safetensors"
     assert trainer.best == min(scores, key=lambda score: score.mrae)
-    assert validate(load_checkpoint(best), trainer.val, trainer.camera) == trainer.best
+    assert validate(load_checkpoint(best), trainer.val) == trainer.best
     with safe_open(best, framework="pt") as file:
         assert json.loads(file.metadata()["val"]) == {"mrae": trainer.best.mrae, "psnr": trainer.best.psnr}
 
 
-def test_a_score_is_the_mean_over_scenes(make: MakeTrainer, make_cube: MakeCube) -> None:
+def test_a_score_is_the_mean_over_scenes(
+    make: MakeTrainer, make_cube: MakeCube, make_views: MakeViews, camera: Camera
+) -> None:
     trainer = make()
     cubes = (make_cube(16, 16, 5), make_cube(17, 20, 6))
     with torch.inference_mode():
-        estimates = [trainer.model(torch.from_numpy(trainer.camera.frame(cube))[None])[0].numpy() for cube in cubes]
-    score = validate(trainer.model, cubes, trainer.camera)
+        estimates = [trainer.model(torch.from_numpy(camera.frame(cube))[None])[0].numpy() for cube in cubes]
+    score = validate(trainer.model, make_views(camera, *cubes))
     assert score.mrae == pytest.approx(np.mean([mrae(*pair) for pair in zip(cubes, estimates, strict=True)]))
     assert score.psnr == pytest.approx(np.mean([psnr(*pair) for pair in zip(cubes, estimates, strict=True)]))
 
