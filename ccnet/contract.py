@@ -41,6 +41,29 @@ class CCNetError(ValueError):
     """Something the user gave does not fit; the message is one line: what came, what was expected, what to do."""
 
 
+def camera_response(camera: Any) -> npt.NDArray[np.float32]:
+    """The response (31, 3) in a camera's entry, as weights and manifests hold it; CCNetError where it is not one.
+
+    camera: ``{"name": text, "response": 31 rows of [r, g, b]}``; each column sums to 1, as in ``ccnet.camera.Camera``.
+    """
+    if not isinstance(camera, dict) or camera.keys() != {"name", "response"}:
+        raise CCNetError("camera is not a name and a response")
+    if not isinstance(camera["name"], str) or not camera["name"].isprintable():
+        raise CCNetError("camera's name is not plain text")
+    try:
+        table = np.array(camera["response"])
+    except ValueError as error:
+        raise CCNetError("camera's response has rows of different lengths") from error
+    if table.dtype.kind not in "if" or table.shape != (len(BANDS_NM), 3):
+        raise CCNetError(
+            f"camera's response is {table.dtype} {table.shape}, expected {len(BANDS_NM)} rows of 3 numbers"
+        )
+    # NaN fails both comparisons
+    if not (table.min() >= 0 and np.abs(table.sum(axis=0) - 1).max() <= 1e-3):
+        raise CCNetError("camera's response is negative or not finite, or has columns that do not sum to 1")
+    return table.astype(np.float32)
+
+
 def padded(size: int, multiple: int = SIZE_MULTIPLE) -> int:
     """Smallest multiple of ``multiple`` (px) that holds ``size`` (px)."""
     return math.ceil(size / multiple) * multiple
@@ -102,6 +125,8 @@ class Manifest:
     """What an artifact folder holds and what its files were made from.
 
     input: ``float32`` (rgb is (1, 3, H, W) in [0, 1]) or ``uint8`` (rgb is (1, H, W, 3)).
+    camera: of the frames that the weights were trained for, see ``camera_response``; None where that is not one camera
+    or not known.
     """
 
     config: dict[str, Any]
@@ -112,6 +137,7 @@ class Manifest:
     artifacts: tuple[Artifact, ...] = ()
     size_multiple: int = SIZE_MULTIPLE
     halo: int = HALO
+    camera: dict[str, Any] | None = None
     version: int = 1
 
     def find(self, kind: str, *, format: str = "onnx", precision: str = "fp32") -> Artifact:
@@ -157,6 +183,11 @@ class Manifest:
             raise CCNetError(f"manifest halo {self.halo} is not a multiple of {self.size_multiple}: export again")
         if self.input not in ("float32", "uint8"):
             raise CCNetError(f"manifest input is {self.input!r}, expected float32 or uint8: export again")
+        if self.camera is not None:
+            try:
+                camera_response(self.camera)
+            except CCNetError as error:
+                raise CCNetError(f"manifest {error}: export again") from error
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

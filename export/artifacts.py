@@ -14,7 +14,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from ccnet.checkpoint import weights_hash
+from ccnet.camera import Camera
+from ccnet.checkpoint import camera_entry, weights_hash
 from ccnet.contract import (
     CONTEXT,
     MANIFEST_KEY,
@@ -46,9 +47,17 @@ ENGINES = (("encode", "fp32"), ("decode", "fp16"))
 _ENCODE_SIDE = 1024  # px; the runtime reduces what it encodes to about 512×512
 
 
-def export(model: CCNet, folder: Path, *, input: Input = "float32", tell: Tell = lambda stage: None) -> Manifest:
+def export(
+    model: CCNet,
+    folder: Path,
+    *,
+    input: Input = "float32",
+    camera: Camera | None = None,
+    tell: Tell = lambda stage: None,
+) -> Manifest:
     """Trace, cut, check, compare through the shipped runtime, and only then write: graphs first, the manifest last.
 
+    camera: that the weights are for, see ``checkpoint_camera``; the runtime judges its cubes by it.
     tell: called with the name of each stage. CCNetError where a graph does not compute what PyTorch does, or where
     the folder cannot be written.
     """
@@ -70,6 +79,7 @@ def export(model: CCNet, folder: Path, *, input: Input = "float32", tell: Tell =
         input=input,
         tools=_tools(),
         size_multiple=model.config.size_multiple,
+        camera=camera and camera_entry(camera),
     )
     files = {key: _finish(one, key[1], manifest) for key, one in models.items()}
     tell("compare")

@@ -40,13 +40,16 @@ def export(
     """
     from rich.console import Console
 
-    from ccnet.checkpoint import SHIPPED, load_checkpoint
+    from ccnet.checkpoint import SHIPPED, checkpoint_camera, load_checkpoint
     from ccnet.export.artifacts import export as export_model
 
     console, started = Console(stderr=True), time.perf_counter()
-    model = load_checkpoint(weights or SHIPPED)
+    path = weights or SHIPPED
+    model, camera = load_checkpoint(path), checkpoint_camera(path)
     with console.status("export") as status:
-        manifest = export_model(model, folder, input=input, tell=lambda stage: status.update(f"export: {stage}"))
+        manifest = export_model(
+            model, folder, input=input, camera=camera, tell=lambda stage: status.update(f"export: {stage}")
+        )
     console.print(f"exported in {time.perf_counter() - started:.0f} s")
     _print_artifacts(folder, manifest)
 

@@ -61,6 +61,7 @@ def _manifest(manifest: Manifest) -> list[Table]:
     facts: Table = [
         ("weights", manifest.weights_sha256[:16]),
         ("input", manifest.input),
+        ("camera", manifest.camera["name"] if manifest.camera else "not told"),
         ("context", f"{manifest.context_size} values"),
         ("sides", f"multiples of {manifest.size_multiple} px"),
         ("halo", f"{manifest.halo} px"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccnet.checkpoint import SHIPPED, load_checkpoint
+from ccnet.checkpoint import SHIPPED, checkpoint_camera, load_checkpoint
 from ccnet.config import CCNetConfig
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
@@ -105,7 +105,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
     if not SHIPPED.is_file():
         pytest.skip(f"the package ships no weights: {SHIPPED} is missing")
     model, folder = load_checkpoint(), tmp_path_factory.mktemp("shipped")
-    export(model, folder)
+    export(model, folder, camera=checkpoint_camera())
     return model, folder
 
 

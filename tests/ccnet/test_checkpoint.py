@@ -6,13 +6,21 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ccnet.checkpoint import SHIPPED, load_checkpoint, save_checkpoint, weights_hash
+from ccnet.camera import Camera
+from ccnet.checkpoint import (
+    SHIPPED,
+    checkpoint_camera,
+    load_checkpoint,
+    save_checkpoint,
+    weights_hash,
+)
 from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError
 from ccnet.model import CCNet
@@ -51,6 +59,39 @@ def test_the_hash_is_of_the_weights_alone(path: Path, network: CCNet) -> None:
     with torch.no_grad():
         next(network.parameters()).view(-1)[0] += 1e-3
     assert weights_hash(network) != before
+
+
+def test_the_camera_comes_with_the_weights(path: Path, network: CCNet, camera: Camera) -> None:
+    save_checkpoint(path, network)
+    assert checkpoint_camera(path) is None
+    save_checkpoint(path, network, {"camera": "a note of this name does not win"}, camera)
+    found = checkpoint_camera(path)
+    assert found is not None and found.name == camera.name
+    np.testing.assert_array_equal(found.response, camera.response)
+    assert weights_hash(load_checkpoint(path)) == weights_hash(network)
+
+
+@pytest.mark.parametrize("entry", ["", "{", "[" * 100_000, "null", "7", '{"name": "x", "response": [[1, 1, 1]]}'])
+def test_a_hostile_camera_is_one_line(path: Path, network: CCNet, entry: str) -> None:
+    save_checkpoint(path, network, {"camera": entry})
+    with pytest.raises(CCNetError, match="its camera cannot be read") as caught:
+        checkpoint_camera(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_camera_is_read_from_weights_only(path: Path) -> None:
+    with pytest.raises(CCNetError, match="no such file, expected weights"):
+        checkpoint_camera(path)
+    path.write_bytes(b"hello " * 9)
+    with pytest.raises(CCNetError, match="not a safetensors file"):
+        checkpoint_camera(path)
+
+
+@pytest.mark.skipif(not SHIPPED.is_file(), reason="the package ships no weights yet")
+def test_the_shipped_weights_know_their_camera() -> None:
+    camera = checkpoint_camera()
+    assert camera is not None
+    np.testing.assert_allclose(camera.response.sum(axis=0), 1, atol=1e-5)
 
 
 @pytest.mark.skipif(not SHIPPED.is_file(), reason="the package ships no weights yet")

@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccnet import contract
-from ccnet.contract import Artifact, CCNetError, Manifest, padded, reflect_index, sha256, write_atomic
+from ccnet.contract import (
+    Artifact,
+    CCNetError,
+    Manifest,
+    camera_response,
+    padded,
+    reflect_index,
+    sha256,
+    write_atomic,
+)
 
 ENCODE = Artifact(file="encode.onnx", kind="encode", format="onnx", precision="fp32", sha256="a" * 64)
 DECODE = Artifact(
@@ -28,6 +37,8 @@ MANIFEST = Manifest(
     tools={"torch": "2.6"},
     artifacts=(ENCODE, DECODE),
 )
+RESPONSE = [[1 / 31] * 3 for _ in range(31)]
+CAMERA = {"name": "flat", "response": RESPONSE}
 
 
 def test_the_bands_are_the_papers() -> None:
@@ -54,6 +65,42 @@ def test_a_manifest_survives_json_and_disk(tmp_path: Path) -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     (tmp_path / contract.MANIFEST_NAME).write_text(MANIFEST.to_json())
     assert Manifest.read(tmp_path) == MANIFEST
+
+
+def test_a_manifest_may_name_its_camera() -> None:
+    manifest = replace(MANIFEST, camera=CAMERA)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    np.testing.assert_array_equal(camera_response(CAMERA), np.array(RESPONSE, np.float32))
+    raw = json.loads(MANIFEST.to_json())
+    assert raw.pop("camera") is None
+    assert Manifest.from_json(json.dumps(raw)) == MANIFEST, "manifests of older exports have no such field"
+
+
+@pytest.mark.parametrize(
+    ("camera", "words"),
+    [
+        (7, "not a name and a response"),
+        ({}, "not a name and a response"),
+        ({"name": "x"}, "not a name and a response"),
+        (CAMERA | {"more": 1}, "not a name and a response"),
+        (CAMERA | {"name": 7}, "name is not plain text"),
+        (CAMERA | {"name": "\x1b[31m"}, "name is not plain text"),
+        (CAMERA | {"response": None}, "expected 31 rows of 3 numbers"),
+        (CAMERA | {"response": RESPONSE[:30]}, r"\(30, 3\), expected 31 rows"),
+        (CAMERA | {"response": [[1 / 31] * 4] * 31}, r"\(31, 4\), expected 31 rows"),
+        (CAMERA | {"response": [*RESPONSE[:30], [1]]}, "rows of different lengths"),
+        (CAMERA | {"response": [["0"] * 3] * 31}, "expected 31 rows of 3 numbers"),
+        (CAMERA | {"response": [[10**400] * 3] * 31}, "expected 31 rows of 3 numbers"),
+        (CAMERA | {"response": [*RESPONSE[:30], [1, 0, 0]]}, "do not sum to 1"),
+        (CAMERA | {"response": [[3] * 3, [-2] * 3, *[[0] * 3] * 29]}, "negative"),
+        (CAMERA | {"response": [[float("nan")] * 3] * 31}, "not finite"),
+        (CAMERA | {"response": [[float("inf")] * 3] * 31}, "not finite"),
+    ],
+)
+def test_a_hostile_camera_is_refused(camera: Any, words: str) -> None:
+    with pytest.raises(CCNetError, match=words) as caught:
+        Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()) | {"camera": camera}))
+    assert str(caught.value).endswith("export again") and "\n" not in str(caught.value)
 
 
 def test_find_names_what_there_is() -> None:
