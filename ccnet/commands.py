@@ -1,4 +1,4 @@
-"""``ccnet train`` and ``ccnet evaluate``."""
+"""``ccnet train``, ``ccnet evaluate`` and ``ccnet simulate``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ccnet.camera import Track
 from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError
 from ccnet.recipe import Recipe
@@ -113,6 +114,42 @@ def evaluate(
         table.add_row("mean", method, *_format([sum(column) / len(scenes) for column in zip(*figures, strict=True)]))
         table.add_section()
     Console().print(table)
+
+
+@app.command()
+def simulate(
+    source: Annotated[str, typer.Argument(help="Cubes to look at: KIND:PATH, as train takes them.")],
+    camera: Annotated[
+        list[Path], typer.Option(help="Camera response (.json, .csv, .npz), or a folder of them; may be repeated.")
+    ],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the frames; one inside it for each of several cameras.")
+    ],
+    illuminant: Annotated[
+        Path | None, typer.Option(help="Light (.json, .csv, .npz); equal energy, when not given.")
+    ] = None,
+    track: Annotated[Track, typer.Option(help="clean: Eq. 2 alone, 16 bits; real: noise, 8 bits and JPEG.")] = "clean",
+    split: Annotated[Literal["train", "val"], typer.Option(help="Of a data set that has published ones.")] = "train",
+    seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
+) -> None:
+    """Make the RGB frames that cameras would take of hyperspectral cubes.
+
+    Frames are PNGs of linear light, white-balanced; 'ccnet reconstruct --space camera' reads them.
+    """
+    from rich.console import Console
+    from rich.progress import track as progress
+
+    from ccnet.camera import TRACKS, read_cameras
+    from ccnet.datasets import open_source
+    from ccnet.simulate import frame_folders, simulate
+
+    cameras, scenes = read_cameras(camera, illuminant), open_source(source, split)
+    written = simulate(scenes, cameras, TRACKS[track], out, seed)
+    console = Console(stderr=True)
+    for _ in progress(written, "frames", len(scenes) * len(cameras), console=console, transient=True):
+        pass
+    for eye, folder in zip(cameras, frame_folders(cameras, out), strict=True):
+        typer.echo(f"{folder}: {len(scenes)} frames of {eye.name}, {track} track")
 
 
 def _format(figures: list[float]) -> tuple[str, str, str]:
