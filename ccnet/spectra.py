@@ -69,7 +69,7 @@ def read_spectra(path: Path, what: str, select: Callable[[Sequence[str]], list[i
             raise CCNetError(f"a row holds {len(odd[0])} values, expected {len(table.names)}, one for each curve")
         nm = np.array([float(each) for each in table.nm])
         values = np.array([[float(row[column]) for column in wanted] for row in table.values])
-        return Spectra(name=table.title or path.stem, values=_clean(on_bands(nm, values)))
+        return Spectra(name=table.title or path.stem, values=on_bands(nm, values))
     except CCNetError as error:
         raise CCNetError(f"{path}: {error}") from error
     except Exception as error:  # on damaged and hostile bytes the parsers raise nearly every type there is
@@ -83,18 +83,27 @@ def on_bands(nm: Values, values: Values) -> Values:
     Sampled finer than the bands, a band's value is the curve's mean over its 10 nm (what the file lacks of 395-400 and
     700-705 nm is left out): then Eq. 2's sum is the integral for a spectrum that is constant over each band, and no
     measurement is thrown away, as by picking the band centres. Coarser, it is interpolated linearly at the centre.
+    What noise leaves negative is clipped after the means, which clipped samples would raise.
     """
     _check(nm, values)
-    values = values / np.abs(values).max(0)  # of any magnitude, so that no sum overflows
-    if _widest_step(nm) >= _BAND:
-        return _interpolate(np.array(BANDS_NM, np.float64), nm, values)
-    low, high = np.maximum(np.array(BANDS_NM) - _BAND / 2, nm[0]), np.minimum(np.array(BANDS_NM) + _BAND / 2, nm[-1])
+    values = values / np.maximum(np.abs(values).max(0), np.finfo(np.float64).tiny)  # so that no sum overflows
+    centres = np.array(BANDS_NM, np.float64)
+    fine = _widest_step(nm) < _BAND
+    bands = np.maximum(_means(centres, nm, values) if fine else _interpolate(centres, nm, values), 0)
+    if not bands.any(0).all():
+        raise CCNetError(f"holds a curve of zeros in {_LOW}-{_HIGH} nm, expected some response in every channel")
+    return bands
+
+
+def _means(centres: Values, nm: Values, values: Values) -> Values:
+    """Over the band around each centre, of the straight lines between samples."""
+    low, high = np.maximum(centres - _BAND / 2, nm[0]), np.minimum(centres + _BAND / 2, nm[-1])
     knots = np.unique(np.concatenate([nm, low, high]))
     curve = _interpolate(knots, nm, values)
     areas = (curve[1:] + curve[:-1]) / 2 * np.diff(knots)[:, None]
     integral = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(areas, axis=0)])
-    mean: Values = integral[np.searchsorted(knots, high)] - integral[np.searchsorted(knots, low)]
-    return mean / (high - low)[:, None]
+    over: Values = integral[np.searchsorted(knots, high)] - integral[np.searchsorted(knots, low)]
+    return over / (high - low)[:, None]
 
 
 def _interpolate(at: Values, nm: Values, values: Values) -> Values:
@@ -119,19 +128,10 @@ def _check(nm: Values, values: Values) -> None:
         )
     if (step := _widest_step(nm)) > MAX_STEP:
         raise CCNetError(f"wavelengths are up to {step:g} nm apart, expected at most {MAX_STEP:g} nm: sample it finer")
-    if not values.any(0).all():
-        raise CCNetError("holds a curve of zeros, expected some response in every channel")
-
-
-def _clean(bands: Values) -> Values:
-    """Without the negative noise of a measurement; clipped after the means, which it would raise."""
-    lowest, peak = bands.min(0), bands.max(0)
-    if (peak <= 0).any():
-        raise CCNetError(f"holds a curve without a positive value in {_LOW}-{_HIGH} nm, expected some in every channel")
-    if (lowest < -NOISE * peak).any():
-        share = 100 * (lowest / peak).min()
-        raise CCNetError(f"values go to {share:.3g} % of a curve's peak, expected none under -{100 * NOISE:g} %")
-    return np.maximum(bands, 0)
+    seen = values[(nm >= _LOW - _BAND / 2) & (nm <= _HIGH + _BAND / 2)]
+    if (under := seen.min(0) < -NOISE * seen.max(0)).any():
+        lowest = seen.min(0)[under][0]
+        raise CCNetError(f"values go to {lowest:.3g}, expected none under {-100 * NOISE:g} % of their curve's peak")
 
 
 def _open(path: Path, what: str) -> tuple[Callable[[bytes], _Table], bytes]:
