@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
+import scipy.io
+from spectral.io import envi
 
 from ccnet.camera import Array, Camera
 from ccnet.contract import BANDS_NM
@@ -68,5 +72,52 @@ def write_cave() -> Callable[[Path, Array], Path]:
         for band, plane in enumerate(cube, 1):
             cv2.imwrite(str(scene / f"{scene.name}_{band:02d}.png"), np.round(plane * 65535).astype(np.uint16))
         return scene
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_mat73() -> Callable[..., Path]:
+    """write_mat73(path, cube, bands): as MATLAB's ``save -v7.3`` stores NTIRE 2022, axes in reverse, in float64."""
+
+    def write(path: Path, cube: Array, bands: Any = BANDS_NM) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        planes = cube.transpose(0, 2, 1).astype(np.float64)
+        with h5py.File(path, "w", userblock_size=512) as file:
+            file.create_dataset("cube", data=planes, chunks=(1, *planes.shape[1:]), compression="gzip")
+            file["bands"] = np.array(bands, np.float64).reshape(-1, 1)
+            file["norm_factor"] = np.array([[4095.0]])
+            for data in file.values():
+                data.attrs["MATLAB_class"] = np.bytes_("double")
+        with path.open("r+b") as file:
+            file.write(b"MATLAB 7.3 MAT-file, Platform: PCWIN64".ljust(116) + bytes(8) + b"\0\2IM")
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_mat5() -> Callable[..., Path]:
+    """write_mat5(path, cube, bands): as MATLAB's ``save -v7`` stores NTIRE 2020, (H, W, 31) in float64."""
+
+    def write(path: Path, cube: Array, bands: Any = BANDS_NM) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = {"cube": cube.transpose(1, 2, 0).astype(np.float64), "bands": np.array(bands), "norm_factor": 4095.0}
+        scipy.io.savemat(path, values, do_compression=True)
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def write_envi() -> Callable[..., Path]:
+    """write_envi(path, cube, fields, …): header and .img; fields changes the header's, what is None is left out."""
+
+    def write(path: Path, cube: Any, fields: dict[str, Any] | None = None, **save: Any) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        header = {"wavelength": list(BANDS_NM), "wavelength units": "Nanometers"} | (fields or {})
+        known = {key: value for key, value in header.items() if value is not None}
+        envi.save_image(str(path), cube.transpose(1, 2, 0), dtype=cube.dtype, ext="img", metadata=known, **save)
+        return path
 
     return write
