@@ -84,7 +84,8 @@ def _responses(folder: Path) -> list[Path]:
 
 
 def _white_balanced(response: npt.NDArray[np.floating]) -> Array:
-    return (response / response.sum(0)).astype(np.float32)
+    balanced: Array = (response / response.sum(0)).astype(np.float32)
+    return balanced
 
 
 def _rgb(names: Sequence[str]) -> list[int]:
@@ -161,7 +162,8 @@ similar as that code says. Left out: the mosaic of 2020, and the brightness that
 
 
 def _clip(frame: npt.NDArray[np.floating]) -> Array:
-    return np.clip(frame, 0, 1).astype(np.float32)
+    clipped: Array = np.clip(frame, 0, 1, dtype=np.float32)
+    return clipped
 
 
 def _to_bytes(frame: Array) -> npt.NDArray[np.uint8]:
@@ -169,7 +171,7 @@ def _to_bytes(frame: Array) -> npt.NDArray[np.uint8]:
 
 
 def _from_bytes(pixels: npt.NDArray[np.uint8]) -> Array:
-    return pixels.astype(np.float32) / np.float32(255)
+    return np.divide(pixels, 255, dtype=np.float32)
 
 
 def _through_jpeg(pixels_CHW: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
@@ -177,4 +179,5 @@ def _through_jpeg(pixels_CHW: npt.NDArray[np.uint8], quality: int) -> npt.NDArra
 
     bgr = np.ascontiguousarray(pixels_CHW[::-1].transpose(1, 2, 0))
     _, code = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return np.ascontiguousarray(cv2.imdecode(code, cv2.IMREAD_COLOR).transpose(2, 0, 1)[::-1]).astype(np.uint8)
+    decoded = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)
+    return np.ascontiguousarray(decoded.transpose(2, 0, 1)[::-1])

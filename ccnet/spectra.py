@@ -102,8 +102,9 @@ def _means(centres: Values, nm: Values, values: Values) -> Values:
     curve = _interpolate(knots, nm, values)
     areas = (curve[1:] + curve[:-1]) / 2 * np.diff(knots)[:, None]
     integral = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(areas, axis=0)])
-    over: Values = integral[np.searchsorted(knots, high)] - integral[np.searchsorted(knots, low)]
-    return over / (high - low)[:, None]
+    over = integral[np.searchsorted(knots, high)] - integral[np.searchsorted(knots, low)]
+    means: Values = over / (high - low)[:, None]
+    return means
 
 
 def _interpolate(at: Values, nm: Values, values: Values) -> Values:
@@ -180,7 +181,7 @@ def _read_npz(data: bytes) -> _Table:
     columns = values[:, None] if values.ndim == 1 else values
     if columns.shape != (len(bands), len(names)):
         raise CCNetError(f"arrays are {values.shape}, expected ({len(bands)}, {len(names)}), a row for each wavelength")
-    return _Table(names=names, nm=bands, values=columns)
+    return _Table(names=names, nm=bands.tolist(), values=columns.tolist())
 
 
 READERS = {".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv, ".npz": _read_npz}
