@@ -79,7 +79,7 @@ def export(
         input=input,
         tools=_tools(),
         size_multiple=model.config.size_multiple,
-        camera=camera and camera_entry(camera),
+        camera=camera_entry(camera) if camera else None,
     )
     files = {key: _finish(one, key[1], manifest) for key, one in models.items()}
     tell("compare")

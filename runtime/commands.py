@@ -14,9 +14,10 @@ from ccnet import __version__
 from ccnet.contract import CCNetError
 
 from .backend import BackendName, Precision
+from .consistency import Consistency
 from .cubes import open_cube
 from .frames import read_frame
-from .picture import Thumbnail, check_picture
+from .picture import Thumbnail, check_picture, heat_map
 from .picture import picture as draw
 from .reconstructor import Reconstructor
 from .srgb import Space, as_camera
@@ -69,20 +70,29 @@ def reconstruct(
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw of a single frame: its cube, bands and spectra.")
     ] = None,
+    consistency: Annotated[
+        Path | None,
+        typer.Option(help="PNG to draw of a single frame: how far its cube, seen by the camera, is from it."),
+    ] = None,
 ) -> None:
     """RGB frames → hyperspectral cubes.
 
     A cube has 31 bands, 400 to 700 nm, and its frame's height and width. It goes to the disk while it is made, and
-    appears under its name when it is whole.
+    appears under its name when it is whole. Where the artifacts know their weights' camera, a line says how well the
+    cube explains the frame.
     """
     targets = _targets(frames, out, format)
-    if picture is not None:
-        _check_picture(picture, frames)
+    drawings = {"--picture": picture, "--consistency": consistency}
+    for option, drawing in drawings.items():
+        if drawing is not None:
+            _check_drawing(option, drawing, frames)
+    if picture is not None and consistency is not None and picture.resolve() == consistency.resolve():
+        raise CCNetError(f"{picture}: is named by both --picture and --consistency; give two names")
     with Reconstructor.open(artifacts, backend=backend, precision=precision, window=window) as reconstructor:
         if targets != [out]:
             out.mkdir(exist_ok=True)
         for source, target in zip(frames, targets, strict=True):
-            _reconstruct(reconstructor, source, target, space, picture)
+            _reconstruct(reconstructor, source, target, space, picture, consistency)
 
 
 @app.command()
@@ -115,20 +125,28 @@ def _targets(frames: list[Path], out: Path, format: Format) -> list[Path]:
     return targets
 
 
-def _check_picture(picture: Path, frames: list[Path]) -> None:
+def _check_drawing(option: str, path: Path, frames: list[Path]) -> None:
     if len(frames) > 1:
-        raise CCNetError(f"--picture is of one frame, but {len(frames)} were given: leave it out")
-    if picture.resolve() == frames[0].resolve():
-        raise CCNetError(f"{picture}: is the frame, the picture would replace it; give another --picture")
-    check_picture(picture)
+        raise CCNetError(f"{option} is of one frame, but {len(frames)} were given: leave it out")
+    if path.resolve() == frames[0].resolve():
+        raise CCNetError(f"{path}: is the frame, the picture would replace it; give another {option}")
+    check_picture(path)
 
 
-def _reconstruct(reconstructor: Reconstructor, source: Path, target: Path, space: Space, picture: Path | None) -> None:
+def _reconstruct(
+    reconstructor: Reconstructor,
+    source: Path,
+    target: Path,
+    space: Space,
+    picture: Path | None,
+    consistency: Path | None,
+) -> None:
     frame = read_frame(source)
     pixels = as_camera(frame, space, reconstructor.manifest)
     height, width = frame.shape[:2]
     # A picture needs few of the cube's pixels, and the whole cube may be larger than the memory
     thumbnail = Thumbnail(height, width) if picture else None
+    check = Consistency(pixels, reconstructor.manifest) if consistency or reconstructor.manifest.camera else None
     about = reconstructor.describe()
     metadata = {
         "source": source.name,
@@ -141,18 +159,24 @@ def _reconstruct(reconstructor: Reconstructor, source: Path, target: Path, space
     started = time.perf_counter()
     with open_cube(target, height, width, metadata) as writer, _progress(source.name, height) as advance:
         for top, strip in reconstructor.strips(pixels):
-            writer.write(top, strip)
-            if thumbnail:
-                thumbnail.write(top, strip)
+            for taker in (writer, thumbnail, check):
+                if taker:
+                    taker.write(top, strip)
             advance(strip.shape[1])
     ms = 1e3 * (time.perf_counter() - started)
     print(
         f"{target}: {width}×{height} px, {height * width / 1e6:.3g} Mpx in {ms:.0f} ms; {about['backend']},"
         f" {about['precision']}, {space} frame"
     )
+    if check:
+        print(f"{target}: {check.verdict()}")
     if thumbnail and picture:
         draw(thumbnail.thin(frame), thumbnail.cube, picture)
         print(picture)
+    if check and consistency:
+        residuals = check.residuals
+        heat_map(residuals.thin(frame), residuals.cube[0], f"Residual, mean {check.score:.1%}", consistency)
+        print(consistency)
 
 
 @contextmanager

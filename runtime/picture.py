@@ -29,6 +29,9 @@ SHOWN_NM = (450, 520, 590, 660)
 
 _WIDTH = 12.6  # of a picture, inches
 
+_MOST_SHOWN = 0.2  # of relative residuals
+_UNJUDGED = "#56b4e9"
+
 _ROWS = 64  # of a cube that are rendered at a time
 
 _MARK_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7")  # Okabe and Ito's, told apart by all eyes
@@ -96,12 +99,12 @@ def _encode(linear: npt.NDArray[Any]) -> Image:
 class Thumbnail:
     """Every n-th pixel of a cube that goes by strip by strip; a CubeWriter, for frames whose cube no memory holds."""
 
-    def __init__(self, height: int, width: int) -> None:
+    def __init__(self, height: int, width: int, bands: int = len(BANDS_NM)) -> None:
         self._step = _step(height, width)
-        self.cube = np.zeros((len(BANDS_NM), -(-height // self._step), -(-width // self._step)), np.float32)
+        self.cube = np.zeros((bands, -(-height // self._step), -(-width // self._step)), np.float32)
 
     def write(self, top: int, strip: npt.NDArray[np.float32]) -> None:
-        """Rows ``top`` to ``top + h`` of the cube, from a strip (31, h, W)."""
+        """Rows ``top`` to ``top + h`` of the cube, from a strip (bands, h, W)."""
         first = -(-top // self._step)
         kept = strip[:, first * self._step - top :: self._step, :: self._step]
         self.cube[:, first : first + kept.shape[1]] = kept
@@ -128,10 +131,28 @@ def picture(frame: Frame, cube: Cube, path: Path, *, marks: Sequence[tuple[int, 
     frame, cube = frame[::step, ::step], cube[:, ::step, ::step]
     places = choose_marks(frame) if marks is None else [(y // step, x // step) for y, x in marks]
 
-    file = io.BytesIO()
-    figure = _figure(frame, cube, places)
-    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
-    write_atomic(path, file.getvalue())
+    _save(_figure(frame, cube, places), path)
+
+
+def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path: Path) -> None:
+    """Draw a PNG: the frame beside a map (H, W) of relative residuals on a fixed scale; NaN, where saturated, is blue.
+
+    CCNetError where it cannot be written.
+    """
+    check_picture(path)
+    if residuals.shape != frame.shape[:2]:
+        raise ValueError(f"map is {residuals.shape}, expected it as high and wide as the frame, {frame.shape}")
+    aspect = min(max(frame.shape[0] / frame.shape[1], 0.5), 1.5)
+    figure = extra("matplotlib.figure").Figure(figsize=(_WIDTH, aspect * _WIDTH / 2 + 0.6), layout="constrained")
+    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    _show(left, "RGB frame", _bytes(frame))
+    colours = extra("matplotlib").colormaps["magma"].with_extremes(bad=_UNJUDGED, over="white")
+    image = right.imshow(100 * residuals, cmap=colours, vmin=0, vmax=100 * _MOST_SHOWN, interpolation="nearest")
+    right.set_title(title)
+    right.set_axis_off()
+    figure.colorbar(image, ax=right, extend="max", label="|reprojected - frame| / (frame + 0.02), %")
+    _save(figure, path)
 
 
 def check_picture(path: Path) -> None:
@@ -202,6 +223,12 @@ def _plot(image_axes: Any, axes: Any, cube: Cube, marks: Sequence[tuple[int, int
     axes.set(title="Spectra at the marks", xlabel="wavelength / nm", ylabel="reflectance")
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _save(figure: Any, path: Path) -> None:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
+    write_atomic(path, file.getvalue())
 
 
 def _bytes(frame: Frame) -> Image:

@@ -14,11 +14,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 FOLDERS = {"ccnet": "ccnet", "export": "ccnet.export", "runtime": "ccnet.runtime", "calibration": "ccnet.calibration"}
 """Folder of the repository → the package that it installs as."""
 
-BASE = {"ccnet", "contract", "metrics"}
+BASE = {"ccnet", "contract", "metrics", "consistency"}
 ARROWS: dict[str, set[str]] = {
     "ccnet": set(),
     "contract": set(),
     "metrics": set(),
+    "consistency": {"ccnet", "metrics"},
     "model": BASE | {"model"},
     "runtime": BASE | {"runtime"},
     "export": BASE | {"model", "runtime", "export"},
@@ -111,7 +112,7 @@ print(*sorted(name for name in sys.modules if name.startswith("ccnet.")))
 """
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert {layer(name) for name in result.stdout.split()} == {"contract", "metrics", "runtime"}
+    assert {layer(name) for name in result.stdout.split()} == {"contract", "metrics", "consistency", "runtime"}
 
 
 @each_module

@@ -142,6 +142,39 @@ def test_a_picture_is_drawn_on_demand(work: Path, ccnet: Ccnet) -> None:
         assert image.format == "PNG"
 
 
+@pytest.fixture
+def known(work: Path) -> Path:
+    """Artifacts that know their camera: its channels are the thirds of the bands that ``decode`` makes of them."""
+    gain = np.eye(3)[2 - np.arange(31) * 3 // 31]
+    camera = {"name": "thirds", "response": (gain / gain.sum(axis=0)).tolist()}
+    folder = work / "build" / "ccnet"
+    manifest = replace(Manifest.read(folder), camera=camera)
+    (folder / MANIFEST_NAME).write_text(manifest.to_json())
+    for kind in ("encode", "decode"):
+        model = graph(kind)
+        helper.set_model_props(model, {MANIFEST_KEY: replace(manifest, artifacts=()).to_json()})
+        replace_graph(work, kind, bytes(model.SerializeToString()))
+    return work
+
+
+def test_how_well_the_cube_explains_the_frame_is_said_and_drawn(known: Path, ccnet: Ccnet) -> None:
+    result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--consistency", "where.png")
+    assert result.code == 0 and result.err == ""
+    _, verdict, drawn = result.out.splitlines()
+    assert verdict.startswith("photo.npy: consistency: the cube explains the frame to 0.0%") and drawn == "where.png"
+    with Image.open("where.png") as image:
+        assert image.format == "PNG" and min(image.size) > 300
+    assert "thirds" in ccnet("inspect", "build/ccnet").out
+
+
+def test_other_artifacts_say_nothing_of_it_and_draw_nothing(work: Path, ccnet: Ccnet) -> None:
+    assert "consistency" not in ccnet("reconstruct", "photo.png", "-o", "photo.npy").out
+    before = sorted(work.rglob("*"))
+    asked = ("reconstruct", "photo.png", "-o", "photo.hdr", "--consistency", "where.png")
+    assert_refused(ccnet(*asked), "do not say which camera")
+    assert sorted(work.rglob("*")) == before
+
+
 def test_other_artifacts_can_be_named(work: Path, ccnet: Ccnet) -> None:
     Path("build/ccnet").rename("elsewhere")
     assert ccnet("reconstruct", "photo.png", "-o", "a.npy", "--artifacts", "elsewhere").code == 0
@@ -224,6 +257,10 @@ def test_what_is_spoilt_is_one_line_and_leaves_nothing(work: Path, ccnet: Ccnet,
         ("reconstruct photo.png -o a.npy --artifacts photo.png", "no manifest.json"),
         ("reconstruct photo.png -o a.npy --picture look.jpg", "expected .png"),
         ("reconstruct photo.png -o a.npy --picture photo.png", "is the frame"),
+        ("reconstruct photo.png -o a.npy --consistency look.jpg", "expected .png"),
+        ("reconstruct photo.png -o a.npy --consistency photo.png", "is the frame"),
+        ("reconstruct photo.png -o a.npy --consistency a.png --picture ./a.png", "both --picture and --consistency"),
+        ("reconstruct photo.png other.png -o cubes --consistency a.png", "of one frame, but 2 were given"),
         ("reconstruct photo.png photo.png -o cubes", "two frames have this name"),
         ("reconstruct photo.png photo.png -o cubes.mat", "expected the folder"),
         ("reconstruct photo.png b/other.png -o photo.png/x", "photo.png/x"),

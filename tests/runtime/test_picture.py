@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ccnet.contract import BANDS_NM, CCNetError
-from ccnet.runtime.picture import Thumbnail, choose_marks, picture, render
+from ccnet.runtime.picture import Thumbnail, choose_marks, heat_map, picture, render
 
 NM = np.array(BANDS_NM)
 Pixels = npt.NDArray[Any]
@@ -118,6 +118,24 @@ def test_a_thumbnail_of_strips_is_that_of_the_cube(size: tuple[int, int]) -> Non
     step = max(-(-side // 1024) for side in size)
     assert np.array_equal(thumbnail.cube, cube[:, ::step, ::step])
     assert np.array_equal(thumbnail.thin(frame), frame[::step, ::step])
+
+
+def test_a_heat_map_is_on_a_fixed_scale_and_marks_what_is_not_judged(tmp_path: Path) -> None:
+    frame, _ = scene(40, 64)
+
+    def drawn(value: float) -> Pixels:
+        heat_map(frame, np.full((40, 64), value, np.float32), "Residual", tmp_path / "map.png")
+        with Image.open(tmp_path / "map.png") as image:
+            pixels = np.asarray(image.convert("RGB"))
+        return pixels[pixels.shape[0] // 2, int(0.7 * pixels.shape[1])].astype(int)
+
+    values = (0.0, 0.05, 0.1, 0.2)
+    brightness = [int(drawn(value).sum()) for value in values]
+    assert brightness == sorted(brightness) and len(set(brightness)) == len(values)
+    assert drawn(0.5).tolist() == [255, 255, 255]
+    assert drawn(float("nan")).tolist() == [0x56, 0xB4, 0xE9]
+    with pytest.raises(ValueError, match="as high and wide as the frame"):
+        heat_map(frame, np.zeros((40, 63), np.float32), "Residual", tmp_path / "map.png")
 
 
 def test_bad_paths_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
