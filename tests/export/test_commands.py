@@ -16,6 +16,7 @@ import skimage.data
 from onnx import numpy_helper
 from PIL import Image
 
+from ccnet.camera import Camera
 from ccnet.checkpoint import save_checkpoint
 from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Manifest, sha256
 from ccnet.export import artifacts as module
@@ -169,8 +170,10 @@ def test_export_writes_what_it_is_asked_for(
         return Manifest.read(folder)
 
     monkeypatch.setattr(module, "export", export)
+    save_checkpoint(weights, artifacts[0], camera=Camera(name="flat", response=np.full((31, 3), 1 / 31, np.float32)))
     result = ccnet("export", tmp_path / "new", "--weights", weights, "--input", "uint8")
     assert result.code == 0, result.err
+    assert asked["camera"].name == "flat"
     assert (asked["config"], asked["input"]) == (artifacts[0].config, "uint8")
     assert all(artifact.file in result.out for artifact in Manifest.read(tmp_path / "new").artifacts)
 
