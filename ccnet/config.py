@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -22,8 +23,10 @@ class CCNetConfig:
     patch: r, PAF's patch side in full-resolution px; it halves with every downsampling (Table V).
     expansion: hidden width of the feed-forward network over its input width.
     inter_spectral: ``ccnet`` (GrSCM + NeSCM + PAF) or ``mha`` (MST++'s attention alone, Table II).
-    continuity: the global model beside GrSCM (Table III).
+    continuity: the global model beside GrSCM (Table III); ``none`` is GrSCM alone.
     fusion: how its features join GrSCM's (Table IV).
+
+    ``ccnet.ablations`` builds what is not the paper's own.
     """
 
     width: int = 32
@@ -49,11 +52,17 @@ class CCNetConfig:
         for name, choices in (("inter_spectral", InterSpectral), ("continuity", Continuity), ("fusion", Fusion)):
             if getattr(self, name) not in get_args(choices):
                 raise CCNetError(f"config {name} is {getattr(self, name)!r}, expected one of {get_args(choices)}")
+        if self.inter_spectral == "mha" and (self.continuity, self.fusion) != ("nescm", "paf"):
+            raise CCNetError("config inter_spectral 'mha' stands alone; leave continuity and fusion at their defaults")
+        if self.continuity == "none" and self.fusion != "paf":
+            raise CCNetError(
+                f"config continuity 'none' has nothing to fuse by {self.fusion!r}; leave fusion at its default"
+            )
 
     @property
     def size_multiple(self) -> int:
         """Height and width inside the network are multiples of this (px)."""
-        return max(SIZE_MULTIPLE, self.patch)
+        return math.lcm(SIZE_MULTIPLE, self.patch)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

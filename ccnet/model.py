@@ -1,20 +1,71 @@
 """CCNet (Fig. 2): frame → 31-band cube, split into ``encode`` (global) and ``decode`` (local).
 
+The parts stand in ``ccnet.modules``, what the paper's ablations put in their place in ``ccnet.ablations``.
+
 Shape legend: B images, C channels, H×W pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
+from ccnet.ablations import MHA, continuity, fusion
 from ccnet.config import CCNetConfig
 from ccnet.contract import BANDS_NM, padded, reflect_index
-from ccnet.modules import CSRM
+from ccnet.modules import FFN, GrSCM, SpectralAttention
 
 __all__ = ["SRU", "CCNet", "CCNetConfig"]
+
+
+class Context:
+    """The attention matrices of one pass in the order of the data: given, or else computed where they are needed."""
+
+    def __init__(self, given: Iterable[Tensor] | None = None) -> None:
+        self._given = None if given is None else iter(given)
+        self.matrices: list[Tensor] = []
+
+    def apply(self, part: nn.Module, *features: Tensor) -> Tensor:
+        """A part's output; one that attends to all pixels gets its matrices from here."""
+        if not isinstance(part, SpectralAttention):
+            return part(*features)
+        attention: Tensor = part.correlate(*features) if self._given is None else next(self._given)
+        self.matrices.append(attention)
+        return part(*features, attention)
+
+
+class InterSpectral(nn.Module):
+    """Inter-Spectral Relationship Modeling: GrSCM and NeSCM in parallel, joined by PAF.
+
+    An ablation's part keeps the name of the part that it replaces; MHA (Table II) and GrSCM alone (Table III) have
+    nothing beside them to join.
+    """
+
+    def __init__(self, channels: int, patch: int, config: CCNetConfig) -> None:
+        super().__init__()
+        self.grscm = MHA(channels, config) if config.inter_spectral == "mha" else GrSCM(channels, config)
+        self.nescm = continuity(channels, config)
+        if self.nescm is not None:
+            self.paf = fusion(channels, patch, config)
+
+    def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        att = context.apply(self.grscm, x_BCHW)
+        return att if self.nescm is None else context.apply(self.paf, att, self.nescm(x_BCHW))
+
+
+class CSRM(nn.Module):
+    """Customized Spectral Relationship Modeling block: x + inter-spectral, then x + intra-spectral."""
+
+    def __init__(self, channels: int, patch: int, config: CCNetConfig) -> None:
+        super().__init__()
+        self.inter = InterSpectral(channels, patch, config)
+        self.intra = FFN(channels, config)
+
+    def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        x = x_BCHW + self.inter(x_BCHW, context)
+        return x + self.intra(x)
 
 
 class SRU(nn.Module):
@@ -36,14 +87,13 @@ class SRU(nn.Module):
         self.fuse1 = nn.Conv2d(2 * c, c, 1, bias=False)
         self.dec1 = CSRM(c, r, config)
 
-    def forward(self, x_BCHW: Tensor, attention: Iterator[Tensor | None]) -> tuple[Tensor, list[Tensor]]:
-        """The unit's output and its blocks' attention, given or computed block by block."""
-        x1, a1 = self.enc1(self.embed(x_BCHW), next(attention))
-        x2, a2 = self.enc2(self.down1(x1), next(attention))
-        x3, a3 = self.bottleneck(self.down2(x2), next(attention))
-        x2, a4 = self.dec2(self.fuse2(torch.cat([self.up2(x3), x2], 1)), next(attention))
-        x1, a5 = self.dec1(self.fuse1(torch.cat([self.up1(x2), x1], 1)), next(attention))
-        return x_BCHW + x1, [a1, a2, a3, a4, a5]
+    def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        x1 = self.enc1(self.embed(x_BCHW), context)
+        x2 = self.enc2(self.down1(x1), context)
+        x3 = self.bottleneck(self.down2(x2), context)
+        x2 = self.dec2(self.fuse2(torch.cat([self.up2(x3), x2], 1)), context)
+        x1 = self.dec1(self.fuse1(torch.cat([self.up1(x2), x1], 1)), context)
+        return x_BCHW + x1
 
 
 class CCNet(nn.Module):
@@ -59,8 +109,8 @@ class CCNet(nn.Module):
         self.conv_in = nn.Conv2d(3, self.config.width, 3, padding=1, bias=False)
         self.units = nn.ModuleList(SRU(self.config) for _ in range(self.config.units))
         self.conv_out = nn.Conv2d(self.config.width, len(BANDS_NM), 3, padding=1, bias=False)
-        blocks = [module for module in self.modules() if isinstance(module, CSRM)]  # in the order of the data
-        self.context_shapes = [block.inter.grscm.context_shape for block in blocks]
+        attentions = (part for part in self.modules() if isinstance(part, SpectralAttention))  # in the data's order
+        self.context_shapes = [part.context_shape for part in attentions]
 
     @property
     def context_size(self) -> int:
@@ -89,14 +139,12 @@ class CCNet(nn.Module):
         if rgb.ndim != 4 or rgb.shape[1] != 3:
             raise ValueError(f"rgb is {tuple(rgb.shape)}, expected (B, 3, H, W)")
         height, width = rgb.shape[2:]
-        given = iter([None] * len(self.context_shapes) if context is None else self._unpack(context))
+        attention = Context(None if context is None else self._unpack(context))
         x0 = x = self.conv_in(self._pad(rgb))
-        attention: list[Tensor] = []
         for unit in self.units:
-            x, of_unit = unit(x, given)
-            attention += of_unit
+            x = unit(x, attention)
         cube: Tensor = self.conv_out(x0 + x)
-        return cube[..., :height, :width], torch.cat([a.flatten(1) for a in attention], 1)
+        return cube[..., :height, :width], torch.cat([one.flatten(1) for one in attention.matrices], 1)
 
     def _unpack(self, context: Tensor) -> list[Tensor]:
         sizes = [g * i * j for g, i, j in self.context_shapes]

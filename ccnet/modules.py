@@ -7,6 +7,7 @@ band axis is (k, b) with the head brought to the front.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -14,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.config import CCNetConfig
-from ccnet.contract import CCNetError
 from ccnet.scan import scan
 
 EPS = 1e-6  # floor of the norms in a cosine; 1e-12 would vanish in FP16
 
 
-def _float32(x: Tensor) -> AbstractContextManager[object]:
+def float32(x: Tensor) -> AbstractContextManager[object]:
     """No autocast inside: for sums over many pixels and for the recurrence. Nothing at all where it is off."""
     device = x.device.type
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
@@ -40,61 +40,72 @@ class Unit(nn.Module):
         return x / norm.clamp_min(EPS)
 
 
-class GrSCM(nn.Module):
-    """Group-wise Spectral Correlation Modeling (section III-B): attention among the bands of each group.
+class SpectralAttention(nn.Module):
+    """Cosine attention whose tokens are bands, in groups and heads of them, with a 1×1 projection behind it.
 
-    Its matrices are the network's only reduction over all pixels. :meth:`correlate` computes them (float32),
-    :meth:`forward` applies them, so that a tile can use its frame's matrices.
+    Such matrices are the network's only reductions over all pixels. ``correlate(*features)`` computes them (float32),
+    ``forward(*features, attention)`` applies them, so that a tile can use its frame's matrices.
     """
 
-    def __init__(self, channels: int, config: CCNetConfig) -> None:
+    correlate: Callable[..., Tensor]
+
+    def __init__(self, channels: int, heads: int, groups: int = 1) -> None:
         super().__init__()
-        # MST++'s attention (Table II) is the same with one group and no relative spectrum encoding
-        self.groups = config.groups if config.inter_spectral == "ccnet" else 1
-        self.heads = channels // config.width
-        self.bands = config.width // self.groups
+        self.split = groups * heads, channels // (groups * heads)
         self.to_q, self.to_k, self.to_v = (
-            nn.Conv2d(channels, channels, 1, groups=self.groups, bias=False) for _ in range(3)
+            nn.Conv2d(channels, channels, 1, groups=groups, bias=False) for _ in range(3)
         )
         self.unit = Unit(axes=2)
-        self.sigma = nn.Parameter(torch.ones(self.groups * self.heads, 1, 1))
-        relative = torch.zeros(self.groups * self.heads, self.bands, self.bands)
-        self.rse = nn.Parameter(relative, requires_grad=config.inter_spectral == "ccnet")
+        self.sigma = nn.Parameter(torch.ones(groups * heads, 1, 1))
         self.proj = nn.Conv2d(channels, channels, 1)
+
+    @property
+    def context_shape(self) -> tuple[int, int, int]:
+        """(k·n, b, b), an image's attention matrices."""
+        count, bands = self.split
+        return count, bands, bands
+
+    def cosine(self, x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
+        """xᵀy / (‖x‖‖y‖) over all pixels, for every band of x (rows) and of y in a head: (B, k·n, b, b)."""
+        x, y = (self.unit(one.unflatten(1, self.split)).flatten(3) for one in (x_BCHW, y_BCHW))
+        return x @ y.transpose(-1, -2)
+
+    def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
+        """The attention-weighted bands of each group, heads and groups merged (Eq. 4): F_att before projection."""
+        v = v_BCHW.unflatten(1, self.split).flatten(3)
+        return (attention.to(v.dtype) @ v).reshape(v_BCHW.shape)
+
+    def project(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
+        """proj(attend(attention, v)) as one 1×1 convolution, whose matrix is made once a frame."""
+        weight = self.proj.weight.flatten(1).unflatten(1, self.split)
+        matrix = (weight.transpose(0, 1) @ attention).transpose(1, 2).flatten(2).to(v_BCHW.dtype)
+        mixed = (matrix @ v_BCHW.flatten(2)).reshape(v_BCHW.shape)
+        assert self.proj.bias is not None  # noqa: S101 - for the type checker
+        return mixed + self.proj.bias[:, None, None]
+
+
+class GrSCM(SpectralAttention):
+    """Group-wise Spectral Correlation Modeling (section III-B): attention among the bands of each group."""
+
+    def __init__(self, channels: int, config: CCNetConfig) -> None:
+        super().__init__(channels, channels // config.width, config.groups)
+        self.rse = nn.Parameter(torch.zeros(self.context_shape))
         self.position = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
             nn.GELU(),
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
         )
 
-    @property
-    def context_shape(self) -> tuple[int, int, int]:
-        """(k·n, b, b), an image's attention matrices."""
-        return self.groups * self.heads, self.bands, self.bands
-
     def correlate(self, x_BCHW: Tensor) -> Tensor:
         """softmax(RSE + σ · KᵀQ / (‖K‖‖Q‖)) over all pixels (Eq. 3, 4): (B, k·n, b, b)."""
-        split = (self.groups * self.heads, self.bands)
-        with _float32(x_BCHW):
-            x = x_BCHW.float()
-            q = self.unit(self.to_q(x).unflatten(1, split)).flatten(3)
-            k = self.unit(self.to_k(x).unflatten(1, split)).flatten(3)
-            return torch.softmax(self.rse + self.sigma * (k @ q.transpose(-1, -2)), dim=-1)
-
-    def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
-        """The attention-weighted bands of each group, heads and groups merged (Eq. 4): F_att before projection."""
-        v = v_BCHW.unflatten(1, (self.groups * self.heads, self.bands)).flatten(3)
-        return (attention.to(v.dtype) @ v).reshape(v_BCHW.shape)
+        with float32(x_BCHW):
+            q, k = self.to_q(x_BCHW.float()), self.to_k(x_BCHW.float())
+            return torch.softmax(self.rse + self.sigma * self.cosine(k, q), dim=-1)
 
     def forward(self, x_BCHW: Tensor, attention: Tensor) -> Tensor:
         """F_att: (B, C, H, W), local in space given the attention."""
         v = self.to_v(x_BCHW)
-        # proj(attention · V) is one 1×1 convolution whose matrix is made once a frame
-        weight = self.proj.weight.flatten(1).unflatten(1, (self.groups * self.heads, self.bands))
-        matrix = (weight.transpose(0, 1) @ attention).transpose(1, 2).flatten(2).to(v.dtype)
-        mixed = (matrix @ v.flatten(2)).reshape(v.shape)
-        assert self.proj.bias is not None  # noqa: S101 - for the type checker
-        return mixed + self.proj.bias[:, None, None] + self.position(v)
+        return self.project(attention, v) + self.position(v)
 
 
 class CMU(nn.Module):
@@ -112,17 +123,13 @@ class CMU(nn.Module):
         return m, self.output(torch.tanh(m) + x).squeeze(2)  # Eq. 7
 
 
-class NeSCM(nn.Module):
-    """Neighborhood-wise Spectral Continuity Modeling (section III-C): a recurrence over windows of three bands.
-
-    :meth:`literal` is the paper's loop; :meth:`forward` computes the same through one scan and depthwise convolutions.
-    """
+class BandSequence(nn.Module):
+    """What sees C channels as a sequence of T bands of n features, (B, n, T, H, W): NeSCM and what Table III tries."""
 
     def __init__(self, channels: int, config: CCNetConfig) -> None:
         super().__init__()
         self.groups = config.groups
         self.heads = channels // config.width
-        self.forward_cmu, self.backward_cmu = CMU(self.heads), CMU(self.heads)
 
     def to_bands(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) → (B, n, T, H, W)."""
@@ -132,13 +139,24 @@ class NeSCM(nn.Module):
         """(B, n, T, H, W) → (B, C, H, W)."""
         return y.unflatten(2, (self.groups, -1)).transpose(1, 2).flatten(1, 3)
 
+
+class NeSCM(BandSequence):
+    """Neighborhood-wise Spectral Continuity Modeling (section III-C): a recurrence over windows of three bands.
+
+    :meth:`literal` is the paper's loop; :meth:`forward` computes the same through one scan and depthwise convolutions.
+    """
+
+    def __init__(self, channels: int, config: CCNetConfig) -> None:
+        super().__init__(channels, config)
+        self.forward_cmu, self.backward_cmu = CMU(self.heads), CMU(self.heads)
+
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """F_p, the progressive features of both directions, summed: (B, C, H, W)."""
         cmus = (self.forward_cmu, self.backward_cmu)
         weight = torch.stack([cmu.forget.weight.flatten(1) for cmu in cmus])
         bias = torch.stack([cmu.forget.bias for cmu in cmus if cmu.forget.bias is not None])
         bands = self.to_bands(x_BCHW)
-        with _float32(x_BCHW):
+        with float32(x_BCHW):
             forward, lead, backward, trail = scan(bands.float(), weight, bias).unbind(1)
         later, earlier = (0, 0, 0, 0, 1, 0), (0, 0, 0, 0, 0, 1)
         # The windows' slots 0, 1, 2 of the forward, then of the backward branch: (B, 6n, T, H, W)
@@ -224,44 +242,3 @@ class FFN(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         result: Tensor = self.net(self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1))
         return result
-
-
-class InterSpectral(nn.Module):
-    """Inter-Spectral Relationship Modeling: GrSCM and NeSCM in parallel, joined by PAF."""
-
-    def __init__(self, channels: int, patch: int, config: CCNetConfig) -> None:
-        super().__init__()
-        missing = [
-            f"{name}={value!r}"
-            for name, value, built in (
-                ("inter_spectral", config.inter_spectral, "ccnet"),
-                ("continuity", config.continuity, "nescm"),
-                ("fusion", config.fusion, "paf"),
-            )
-            if value != built
-        ]
-        if missing:
-            raise CCNetError(f"{', '.join(missing)}: this version builds the paper's own parts only")
-        self.grscm = GrSCM(channels, config)
-        self.nescm = NeSCM(channels, config)
-        self.paf = PAF(channels, patch, config)
-
-    def forward(self, x_BCHW: Tensor, attention: Tensor) -> Tensor:
-        result: Tensor = self.paf(self.grscm(x_BCHW, attention), self.nescm(x_BCHW))
-        return result
-
-
-class CSRM(nn.Module):
-    """Customized Spectral Relationship Modeling block: x + inter-spectral, then x + intra-spectral."""
-
-    def __init__(self, channels: int, patch: int, config: CCNetConfig) -> None:
-        super().__init__()
-        self.inter = InterSpectral(channels, patch, config)
-        self.intra = FFN(channels, config)
-
-    def forward(self, x_BCHW: Tensor, attention: Tensor | None) -> tuple[Tensor, Tensor]:
-        """x and the attention that it was given, or else computed from x."""
-        if attention is None:
-            attention = self.inter.grscm.correlate(x_BCHW)
-        x = x_BCHW + self.inter(x_BCHW, attention)
-        return x + self.intra(x), attention

@@ -52,6 +52,9 @@ def test_the_papers_tables_are_values_that_survive_json(values: dict[str, Any]) 
         ({"inter_spectral": "cnn"}, "inter_spectral is 'cnn', expected one of"),
         ({"continuity": "lstm"}, "continuity is 'lstm', expected one of"),
         ({"fusion": ["paf"]}, "fusion is"),
+        ({"inter_spectral": "mha", "continuity": "none"}, "'mha' stands alone"),
+        ({"inter_spectral": "mha", "fusion": "add"}, "'mha' stands alone"),
+        ({"continuity": "none", "fusion": "cross"}, "'none' has nothing to fuse by 'cross'"),
         ({"depth": 3, "unit": 1}, r"unknown fields \['depth', 'unit'\]"),
     ],
     ids=str,
@@ -61,7 +64,7 @@ def test_what_the_network_cannot_be_is_refused(values: dict[str, Any], words: st
         CCNetConfig.from_dict(values)
 
 
-@pytest.mark.parametrize(("patch", "multiple"), [(4, 16), (16, 16), (32, 32), (64, 64)])
+@pytest.mark.parametrize(("patch", "multiple"), [(4, 16), (12, 48), (16, 16), (32, 32), (64, 64)])
 def test_sizes_fit_both_scales_and_patches(patch: int, multiple: int) -> None:
     assert CCNetConfig(patch=patch).size_multiple == multiple
 

@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccnet.config import CCNetConfig
 from ccnet.contract import HALO, reflect_index
-from ccnet.model import CCNet
-from ccnet.modules import InterSpectral
+from ccnet.model import CCNet, InterSpectral
 from ccnet.runtime.parity import TOLERANCES
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ccnet.config import CCNetConfig
-from ccnet.contract import CCNetError
-from ccnet.modules import CSRM, PAF, GrSCM, InterSpectral, NeSCM, Unit
+from ccnet.model import CSRM, Context
+from ccnet.modules import PAF, GrSCM, NeSCM, Unit
 from ccnet.runtime.parity import TOLERANCES
 
 CONFIG = CCNetConfig()
@@ -198,18 +198,12 @@ def test_a_change_inside_a_patch_stays_in_its_patch(which: str) -> None:
 # --- the block
 
 
-def test_a_block_gives_back_the_attention_that_it_used() -> None:
+def test_a_block_leaves_the_attention_that_it_used_in_the_context() -> None:
     block, x = CSRM(64, 8, CONFIG).requires_grad_(False), torch.randn(1, 64, 16, 16)
-    y, attention = block(x, None)
-    again, same = block(x, attention)
-    assert torch.equal(y, again)
-    assert same is attention
-    assert not torch.equal(block(x, attention.roll(1, -1))[0], y)
-
-
-@pytest.mark.parametrize(
-    "ablation", [CCNetConfig(inter_spectral="mha"), CCNetConfig(continuity="none"), CCNetConfig(fusion="add")]
-)
-def test_a_part_that_is_not_built_is_named(ablation: CCNetConfig) -> None:
-    with pytest.raises(CCNetError, match=r"(inter_spectral='mha'|continuity='none'|fusion='add'): this version"):
-        InterSpectral(32, 16, ablation)
+    computed = Context()
+    y = block(x, computed)
+    given = Context(computed.matrices)
+    assert torch.equal(block(x, given), y)
+    assert len(given.matrices) == 1
+    assert given.matrices[0] is computed.matrices[0]
+    assert not torch.equal(block(x, Context([computed.matrices[0].roll(1, -1)])), y)
