@@ -16,11 +16,14 @@ import torch
 
 from ccnet.camera import Camera
 from ccnet.checkpoint import camera_entry, weights_hash
+from ccnet.config import CCNetConfig
 from ccnet.contract import (
     CONTEXT,
+    HALO,
     MANIFEST_KEY,
     MANIFEST_NAME,
     RGB,
+    SIZE_MULTIPLE,
     Artifact,
     CCNetError,
     Manifest,
@@ -58,9 +61,10 @@ def export(
     """Trace, cut, check, compare through the shipped runtime, and only then write: graphs first, the manifest last.
 
     camera: that the weights are for, see ``checkpoint_camera``; the runtime judges its cubes by it.
-    tell: called with the name of each stage. CCNetError where a graph does not compute what PyTorch does, or where
-    the folder cannot be written.
+    tell: called with the name of each stage. CCNetError where a graph does not compute what PyTorch does, where the
+    network does not fit tiles with the halo, or where the folder cannot be written.
     """
+    _check_halo(model.config)
     make_folder(folder)
     tell("trace")
     traced = graph.trace(model)
@@ -116,6 +120,16 @@ def build(
         manifest = _write(folder, dataclasses.replace(manifest, artifacts=(*others, engine)))
         purposes.append(report.purpose)
     return manifest, purposes
+
+
+def _check_halo(config: CCNetConfig) -> None:
+    """A halo is whole patches; and 3×3 gates carry pixels on from band to band, for which it was never measured."""
+    unfit = [f"continuity {config.continuity!r}"] if config.continuity in ("convlstm", "convgru") else []
+    unfit += [f"patch {config.patch}"] if config.size_multiple != SIZE_MULTIPLE else []
+    if unfit:
+        raise CCNetError(
+            f"config {' and '.join(unfit)} does not fit tiles with a halo of {HALO} px: run this ablation in PyTorch"
+        )
 
 
 def _finish(model: ir.Model, precision: str, manifest: Manifest) -> bytes:
