@@ -2,118 +2,254 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Mapping
+from dataclasses import asdict, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ccnet.camera import Track
 from ccnet.config import CCNetConfig
-from ccnet.contract import CCNetError
-from ccnet.recipe import Recipe
+from ccnet.contract import CCNetError, make_folder, plain_json, write_atomic
+from ccnet.recipe import PRESETS
 
 if TYPE_CHECKING:
-    from ccnet.camera import Array
     from ccnet.datasets import Split
+    from ccnet.evaluation import Infer, Score
+    from ccnet.model import CCNet
+    from ccnet.tables import Ablation
     from ccnet.train import Trainer
+    from ccnet.views import Views
 
 app = typer.Typer()
 
-PAPER = Recipe()
+PAPER, SHORT = PRESETS["paper"], PRESETS["short"]
+
 Device = Annotated[
     Literal["cpu", "cuda"] | None, typer.Option(help="Where to compute; the GPU if there is one, when not given.")
 ]
-CameraFile = Annotated[Path, typer.Option(help="Camera response: an NTIRE 2020 .npz with 'filters' (31, 3).")]
+Cameras = Annotated[
+    list[Path] | None,
+    typer.Option("--camera", help="Camera response (.json, .csv, .npz) or a folder of them, may be repeated: makes the"
+                 " frames, of each patch by one of them; the published frames, when not given."),
+]  # fmt: skip
+IlluminantFile = Annotated[
+    Path | None, typer.Option(help="Light on the scenes (.json, .csv, .npz); equal energy, when not given.")
+]
+Imagings = Annotated[Track, typer.Option(help="clean: Eq. 2 alone; real: noise, 8 bits and JPEG.")]
+TrainingCubes = Annotated[
+    str,
+    typer.Option(
+        help="Cubes to learn from: KIND:PATH, KIND one of cave, ntire2022, ntire2020-clean, ntire2020-real, envi."
+    ),
+]
+ValidationCubes = Annotated[str, typer.Option(help="Cubes to validate on, likewise; a published split is kept.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Patches an update, over all processes.")]
+PatchSide = Annotated[int | None, typer.Option(min=1, help="Side of a patch, px.")]
+ConfigFields = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=VALUE", help="Part of the network, e.g. units=1 or fusion=add; may be repeated."),
+]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as cores, when not given.")]
 
 
 @app.command()
 def train(
-    data: Annotated[str, typer.Option(help="Cubes to learn from: cave:FOLDER.")],
-    val: Annotated[str, typer.Option(help="Cubes to validate on: cave:FOLDER.")],
-    camera: CameraFile,
+    data: TrainingCubes,
+    val: ValidationCubes,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run; one that holds this run resumes it.")],
-    steps: Annotated[int, typer.Option(min=1, help="Adam updates.")] = PAPER.steps,
-    batch: Annotated[int, typer.Option(min=1, help="Patches an update.")] = PAPER.batch,
-    patch: Annotated[int, typer.Option(min=1, help="Side of a patch, px.")] = PAPER.patch,
-    lr: Annotated[float, typer.Option(min=0, help="Learning rate after warm-up; a cosine ends it.")] = PAPER.lr,
-    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear rise.")] = PAPER.warmup,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16.")] = PAPER.bf16,
-    seed: Annotated[int, typer.Option(min=0, help="Of the weights and the patches.")] = PAPER.seed,
-    evaluate_every: Annotated[
-        int, typer.Option(min=1, help="Steps between validations; each one also saves the run.")
-    ] = PAPER.evaluate_every,
-    units: Annotated[int, typer.Option(min=1, help="Spectrum Reconstruction Units.")] = CCNetConfig.units,
-    threads: Threads = None,
-    device: Device = None,
-) -> None:
-    """Train CCNet on hyperspectral cubes and the frames that a camera makes of them.
-
-    The folder gets best.safetensors, the weights of the best validation, and last.safetensors, from which the same
-    command goes on after an interruption. The defaults are the paper's recipe, which wants a GPU.
-    """
-    from ccnet.camera import Camera
-    from ccnet.datasets import open_source
-    from ccnet.train import Trainer
-    from ccnet.views import Views
-
-    recipe = Recipe(
-        steps=steps, batch=batch, patch=patch, lr=lr, warmup=warmup, bf16=bf16, seed=seed, evaluate_every=evaluate_every
-    )  # fmt: skip
-    chosen = _compute_on(device, threads)
-    eye = (Camera.read(camera),)
-    seen = Views(scenes=open_source(data, "train"), cameras=eye)
-    held = Views(scenes=open_source(val, "val"), cameras=eye)
-    trainer = Trainer(out, CCNetConfig(units=units), recipe, seen, held, chosen)
-    _run_with_progress(trainer)
-    best = f"MRAE {trainer.best.mrae:.4f}, PSNR {trainer.best.psnr:.2f} dB on {len(held)} scenes"
-    typer.echo(f"{trainer.folder / 'best.safetensors'}: {best}")
-    typer.echo(f"{trainer.last}: step {trainer.step} of {recipe.steps}, trained on {chosen}")
-
-
-@app.command()
-def evaluate(
-    data: Annotated[str, typer.Option(help="Cubes to judge on: cave:FOLDER.")],
-    fit: Annotated[str, typer.Option("--train", help="Cubes to fit the regressions on: cave:FOLDER.")],
-    camera: CameraFile,
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", "-w", help="Weights (.safetensors); those that the package ships, when not given."),
+    camera: Cameras = None,
+    illuminant: IlluminantFile = None,
+    track: Imagings = "clean",
+    preset: Annotated[
+        Literal["paper", "short"],
+        typer.Option(help="paper: its recipe, a day or more of a GPU. short: small batches for --minutes."),
+    ] = "paper",
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Time budget, instead of --steps: as many steps as fit into it.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Adam updates.")] = None,
+    batch: BatchSize = None,
+    patch: PatchSide = None,
+    lr: Annotated[float | None, typer.Option(min=0, help="Learning rate after warm-up; a cosine ends it.")] = None,
+    warmup: Annotated[int | None, typer.Option(min=0, help="Steps of linear rise.")] = None,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16, for hardware that has it.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the weights and the patches.")] = 0,
+    evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between validations.")] = None,
+    save_every: Annotated[int | None, typer.Option(min=1, help="Steps between saves of the run.")] = None,
+    config: ConfigFields = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Weights (.safetensors) to start from, instead of random ones.")
     ] = None,
     threads: Threads = None,
     device: Device = None,
 ) -> None:
-    """Compare CCNet with linear and root-polynomial regression from RGB, scene by scene.
+    """Train CCNet on hyperspectral cubes and the frames that cameras make of them.
 
-    MRAE is |d| / (truth + 0.02), PSNR in dB for a peak of 1, SAM in degrees; whole scenes, nothing clipped.
+    The folder gets best.safetensors, the weights of the best validation, last.safetensors, from which the same
+    command goes on after an interruption, and curves for TensorBoard. Several GPUs: torchrun --nproc-per-node N
+    .venv/bin/ccnet train, with the same options.
+    """
+    from ccnet.checkpoint import load_checkpoint
+    from ccnet.train import Trainer, planned_steps, process_group, steps_within
+
+    given: dict[str, Any] = {
+        "steps": steps, "batch": batch, "patch": patch, "lr": lr, "warmup": warmup, "bf16": bf16, "seed": seed,
+        "evaluate_every": evaluate_every, "save_every": save_every,
+    }  # fmt: skip
+    if minutes is not None and steps is not None:
+        raise CCNetError("--minutes and --steps are both given: one of them ends the run, leave the other out")
+    if preset == "short" and minutes is None and steps is None:
+        raise CCNetError("--preset short has no length of its own: give --minutes, or --steps")
+    recipe = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
+    network = _config(config or [])
+    with process_group(_compute_on(device, threads)) as chosen:
+        if recipe.bf16 and chosen == "cpu" and not _cpu_has_bfloat16():
+            typer.echo(
+                "bfloat16 is emulated by this CPU and many times slower than float32: leave --bf16 out", err=True
+            )
+        seen, held = _views(data, "train", camera, illuminant, track), _views(val, "val", camera, illuminant, track)
+        if minutes is not None:
+            recipe = replace(
+                recipe, steps=planned_steps(out) or steps_within(minutes, network, recipe, seen, held, chosen)
+            )
+        trainer = Trainer(out, network, recipe, seen, held, chosen, load_checkpoint(start) if start else None)
+        _run_with_progress(trainer)
+        if trainer.update.rank == 0:
+            best = f"MRAE {trainer.best.mrae:.4f}, PSNR {trainer.best.psnr:.2f} dB on {len(held)} scenes"
+            typer.echo(f"{trainer.folder / 'best.safetensors'}: {best}")
+            typer.echo(f"{trainer.last}: step {trainer.step} of {recipe.steps}, trained on {chosen}")
+
+
+@app.command()
+def ablate(
+    data: TrainingCubes,
+    val: ValidationCubes,
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder of the runs and the tables; runs that it holds are kept.")
+    ],
+    camera: Cameras = None,
+    illuminant: IlluminantFile = None,
+    track: Imagings = "clean",
+    table: Annotated[
+        list[str] | None,
+        typer.Option(help="II, III, IV or V; may be repeated; all four, when not given."),
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network, with seeds 0, 1, …")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Adam updates of each training.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.1, help="Time for all trainings, instead of --steps; the same steps for each.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Patches an update.")] = SHORT.batch,
+    patch: Annotated[int, typer.Option(min=1, help="Side of a patch, px.")] = SHORT.patch,
+    lr: Annotated[float, typer.Option(min=0, help="Learning rate after warm-up; a cosine ends it.")] = PAPER.lr,
+    warmup: Annotated[int, typer.Option(min=0, help="Steps of linear rise.")] = SHORT.warmup,
+    config: ConfigFields = None,
+    threads: Threads = None,
+    device: Device = None,
+) -> None:
+    """Train the paper's ablations (Tables II to V) alike, and make its four tables.
+
+    Every network sees the same batches for as many steps, and is judged after the last one on whole scenes. The
+    folder gets tables.md and tables.json. The same command goes on after an interruption.
     """
     from rich.console import Console
-    from rich.table import Table
 
-    from ccnet.baselines import Regression
-    from ccnet.camera import Camera
+    from ccnet.ablations import TABLES
+    from ccnet.recipe import Recipe
+    from ccnet.tables import Ablation, markdown, plan, report
+    from ccnet.tables import table as show
+    from ccnet.train import planned_steps, steps_within
+
+    if (steps is None) == (minutes is None):
+        raise CCNetError("expected --steps or --minutes, and not both: one of them ends each training")
+    if unknown := sorted(set(table or []) - set(TABLES)):
+        raise CCNetError(f"--table {unknown[0]}: the paper's ablation tables are {', '.join(TABLES)}")
+    chosen, tables, base = _compute_on(device, threads), table or list(TABLES), _config(config or [])
+    seen, held = _views(data, "train", camera, illuminant, track), _views(val, "val", camera, illuminant, track)
+    runs = plan(tables, base, range(seeds))
+    recipe = Recipe(steps=1, batch=batch, patch=patch, lr=lr, final_lr=min(PAPER.final_lr, lr), warmup=warmup)
+    if steps is None and minutes is not None:
+        steps = planned_steps(out / runs[0].name) or steps_within(
+            minutes / len(runs), base, replace(recipe, evaluate_every=10**9), seen, held, chosen
+        )
+    ablation = Ablation(out, runs, replace(recipe, steps=steps or 1), seen, held, chosen)
+    _ablate_with_progress(ablation)
+    rows = ablation.rows(tables, base)
+    Console().print(*(show(name, of_table) for name, of_table in rows.items()), sep="\n")
+    document = {"data": data, "val": val, "recipe": asdict(ablation.recipe), "versions": _versions()}
+    write_atomic(out / "tables.json", plain_json(document | {"tables": report(rows)}, 2).encode())
+    write_atomic(out / "tables.md", markdown(rows).encode())
+    typer.echo(f"{out / 'tables.md'}: {len(runs)} trainings of {ablation.recipe.steps} steps, on {chosen}")
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option(help="Cubes to judge on: KIND:PATH, as train takes them; its validation split.")],
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option("--weights", "-w", help="Weights (.safetensors), may be repeated; the package's, when not given."),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option("--train", help="Cubes to fit regressions on, KIND:PATH; none are, when not given.")
+    ] = None,
+    camera: Cameras = None,
+    illuminant: IlluminantFile = None,
+    track: Imagings = "clean",
+    ensembles: Annotated[
+        bool, typer.Option("--ensemble", help="Each network also as the mean over eight mirrored and rotated views.")
+    ] = False,
+    scale: Annotated[
+        list[float] | None, typer.Option(min=0.1, max=4, help="Scales of --ensemble, may be repeated; 1 alone if none.")
+    ] = None,
+    per_scene: Annotated[bool, typer.Option("--per-scene", help="A table for every scene as well.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for metrics.json, bands.png and a picture of each scene.")
+    ] = None,
+    threads: Threads = None,
+    device: Device = None,
+) -> None:
+    """Judge networks on cubes with known truth, beside linear and root-polynomial regression from RGB.
+
+    MRAE is |d| / (Y + 0.02), and |d| / Y as NTIRE has it, which zeros in the truth leave undefined; PSNR is for a peak
+    of 1. Nothing is clipped. docs/metrics.md has all definitions.
+    """
+    import torch
+    from rich.console import Console
+
     from ccnet.checkpoint import SHIPPED, load_checkpoint
-    from ccnet.metrics import mrae, psnr, sam
-    from ccnet.train import infer
+    from ccnet.evaluation import gains, method_names, networks, regressions, report
+    from ccnet.figures import draw_bands, tables
 
+    if scale and not ensembles:
+        raise CCNetError(f"--scale {scale[0]:g} is given, which is of the ensemble: give --ensemble with it")
     chosen = _compute_on(device, threads)
-    model, eye = load_checkpoint(weights or SHIPPED).to(chosen), Camera.read(camera)
-    scenes, known = _scenes(data, "val"), list(_scenes(fit, "train").values())
-    methods: dict[str, Callable[[Array], Array]] = {"CCNet": lambda frame: infer(model, frame)}
-    for name, degree in (("linear", 1), ("root-polynomial 2", 2), ("root-polynomial 3", 3)):
-        methods[name] = Regression(known, eye, degree)
+    files = method_names(weights or [SHIPPED])
+    models = {name: load_checkpoint(path).to(chosen) for name, path in files.items()}
+    methods = networks(models, (scale or (1.0,)) if ensembles else ())
+    views = replace(_views(data, "val", camera, illuminant, track), memory=0)  # each scene is looked at once
+    if out:
+        make_folder(out)
+    if fit:
+        methods |= regressions(replace(_views(fit, "train", camera, illuminant, track), memory=0))
 
-    table = Table("scene", "method", "MRAE", "PSNR / dB", "SAM / °")
-    for method, estimate in methods.items():
-        figures = []
-        for scene, cube in scenes.items():
-            result = estimate(eye.frame(cube))
-            figures.append([metric(cube, result) for metric in (mrae, psnr, sam)])
-            table.add_row(scene, method, *_format(figures[-1]))
-        table.add_row("mean", method, *_format([sum(column) / len(scenes) for column in zip(*figures, strict=True)]))
-        table.add_section()
-    Console().print(table)
+    scores = _judge(methods, views, out)
+    Console().print(*tables(scores, per_scene), sep="\n")
+    for line in gains(scores):
+        typer.echo(line)
+    if out:
+        run = {
+            "data": data, "train": fit, "cameras": [eye.name for eye in views.cameras], "track": track,
+            "illuminant": illuminant and str(illuminant), "weights": _weights(files, models), "device": chosen,
+            "threads": torch.get_num_threads(), "versions": _versions(),
+        }  # fmt: skip
+        document = report(scores) | {"run": run}
+        bands = {method: figures["full"]["mean"]["band_rmse"] for method, figures in document["methods"].items()}
+        draw_bands(out / "bands.png", bands)
+        write_atomic(out / "metrics.json", plain_json(document, 2).encode())
+        typer.echo(f"{out / 'metrics.json'}: {len(methods)} methods on {len(views)} scenes; pictures are beside it")
 
 
 @app.command()
@@ -152,9 +288,54 @@ def simulate(
         typer.echo(f"{folder}: {len(scenes)} frames of {eye.name}, {track} track")
 
 
-def _format(figures: list[float]) -> tuple[str, str, str]:
-    error, decibel, angle = figures
-    return f"{error:.4f}", f"{decibel:.2f}", f"{angle:.2f}"
+def _judge(methods: Mapping[str, Infer], views: Views, out: Path | None) -> dict[str, list[Score]]:
+    """Method → its scores, scene by scene; a picture of each scene into a folder, if given, and a bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from ccnet.evaluation import compare
+    from ccnet.figures import draw_scene
+
+    scores: dict[str, list[Score]] = {method: [] for method in methods}
+    console, total = Console(stderr=True), len(methods) * len(views)
+    judged = track(compare(methods, views), "scenes", total, console=console, transient=True)
+    for index, group in itertools.groupby(judged, key=lambda estimate: estimate.index):
+        of_scene = {estimate.method: estimate for estimate in group}
+        for method, estimate in of_scene.items():
+            scores[method].append(estimate.score)
+        if out:
+            name, cubes = views.scenes[index].name, {method: estimate.cube for method, estimate in of_scene.items()}
+            draw_scene(out / f"{index + 1:03d}-{name}.png", name, estimate.frame, estimate.truth, cubes)
+    return scores
+
+
+def _weights(files: Mapping[str, Path], models: Mapping[str, CCNet]) -> dict[str, Any]:
+    """Method → its file of weights, what tells these from all others, and the camera that they are for, if one."""
+    from ccnet.checkpoint import checkpoint_camera, weights_hash
+
+    cameras = {name: checkpoint_camera(path) for name, path in files.items()}
+    return {
+        name: {
+            "file": str(files[name]),
+            "sha256": weights_hash(model),
+            "config": model.config.to_dict(),
+            "camera": getattr(cameras[name], "name", None),
+        }
+        for name, model in models.items()
+    }
+
+
+def _versions() -> dict[str, str]:
+    import platform
+
+    import numpy as np
+    import torch
+
+    from ccnet import __version__
+
+    return {
+        "ccnet": __version__, "python": platform.python_version(), "numpy": np.__version__, "torch": torch.__version__
+    }  # fmt: skip
 
 
 def _run_with_progress(trainer: Trainer) -> None:
@@ -175,11 +356,44 @@ def _run_with_progress(trainer: Trainer) -> None:
             progress.update(task, completed=event.step, description=f"loss {event.loss:.4f}  {score}")
 
 
-def _scenes(source: str, split: Split) -> dict[str, Array]:
-    """Name → cube of a source on the command line."""
-    from ccnet.datasets import open_source
+def _ablate_with_progress(ablation: Ablation) -> None:
+    """A bar over all steps of all trainings on a terminal, and a line for each training that is done."""
+    from rich.console import Console
+    from rich.progress import Progress
 
-    return {scene.name: scene.read_cube() for scene in open_source(source, split)}
+    steps = ablation.recipe.steps
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starts", total=steps * len(ablation.runs))
+        for run, event in ablation.run():
+            place = ablation.runs.index(run) * steps + (event.step if event else steps)
+            progress.update(task, completed=place, description=run.name)
+            if event is None:
+                score = ablation.scores[run]
+                progress.console.print(f"{run.name}: MRAE {score.mrae:.4f}, PSNR {score.psnr:.2f} dB")
+
+
+def _views(source: str, split: Split, cameras: list[Path] | None, illuminant: Path | None, track: Track) -> Views:
+    """The scenes of a source on the command line, as the cameras on it see them."""
+    from ccnet.camera import TRACKS, read_cameras
+    from ccnet.datasets import open_source
+    from ccnet.views import Views
+
+    if not cameras and (illuminant is not None or track != "clean"):
+        raise CCNetError("--illuminant and --track are given, which need a --camera: published frames stay as they are")
+    eyes = read_cameras(cameras, illuminant) if cameras else ()
+    return Views(scenes=open_source(source, split), cameras=eyes, imaging=TRACKS[track])
+
+
+def _config(assignments: list[str]) -> CCNetConfig:
+    """The paper's configuration with the fields that NAME=VALUE assigns."""
+    known = {field.name: field.default for field in fields(CCNetConfig)}
+    values: dict[str, object] = {}
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        if name not in known:
+            raise CCNetError(f"--config {assignment}: no field {name!r}, expected NAME=VALUE of {', '.join(known)}")
+        values[name] = int(value) if isinstance(known[name], int) and value.isdecimal() else value
+    return CCNetConfig.from_dict(values)
 
 
 def _compute_on(device: str | None, threads: int | None) -> str:
@@ -191,3 +405,9 @@ def _compute_on(device: str | None, threads: int | None) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise CCNetError("device is cuda, but this torch sees no CUDA GPU: use --device cpu or install torch for CUDA")
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _cpu_has_bfloat16() -> bool:
+    import torch
+
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())

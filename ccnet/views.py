@@ -80,16 +80,25 @@ class Views:
 
 @dataclass(frozen=True, kw_only=True)
 class Patches:
-    """Random training patches. A batch depends on (seed, step) alone, so a resumed run sees what it would have seen."""
+    """Random training patches. One depends on (seed, step, its place in the batch) alone, so a resumed run sees what it
+    would have seen, and several processes share a batch without a word.
+    """
 
     views: Views
     patch: int
     batch: int
     seed: int
 
-    def at(self, step: int) -> tuple[Array, Array]:
-        """frames (B, 3, patch, patch) and cubes (B, 31, patch, patch) of a step."""
-        rng = np.random.default_rng((self.seed, step))
-        pairs = [self.views.crop(int(rng.integers(len(self.views))), self.patch, rng) for _ in range(self.batch)]
+    def at(self, step: int, share: slice = slice(None)) -> tuple[Array, Array]:
+        """frames (B, 3, patch, patch) and cubes (B, 31, patch, patch) of a step, or of a share of its batch."""
+        pairs = [self.views.crop(index, self.patch, rng) for index, rng in self._draw(step, share)]
         frames, cubes = zip(*pairs, strict=True)
         return np.stack(frames), np.stack(cubes)
+
+    def scenes_at(self, step: int) -> list[str]:
+        """Names of the scenes that a step's patches are of."""
+        return [self.views.scenes[index].name for index, _ in self._draw(step, slice(None))]
+
+    def _draw(self, step: int, share: slice) -> list[tuple[int, np.random.Generator]]:
+        generators = [np.random.default_rng((self.seed, step, place)) for place in range(self.batch)[share]]
+        return [(int(rng.integers(len(self.views))), rng) for rng in generators]
