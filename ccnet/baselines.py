@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.camera import Array, Camera
+from ccnet.camera import Array
+
+Matrix = npt.NDArray[np.float64]
+
+_TERMS = {1: 3, 2: 6, 3: 13}
+"""Degree → number of root-polynomial terms; those of a lower degree come first."""
 
 
-def root_polynomial(frame: Array, degree: int) -> npt.NDArray[np.float64]:
+def root_polynomial(frame: Array, degree: int) -> Matrix:
     """Root-polynomial terms (Finlayson et al. 2015) of degree 1 (linear), 2 or 3: (3, H, W) → (terms, H·W).
 
     Every term scales with exposure, so the regression is exposure-invariant.
@@ -24,21 +30,32 @@ def root_polynomial(frame: Array, degree: int) -> npt.NDArray[np.float64]:
     return np.stack(terms)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Regression:
-    """Least squares from root-polynomial terms of the frame to the cube, over all pixels of the training cubes."""
+    """Spectra as a linear map of a pixel's root-polynomial terms.
 
-    def __init__(self, cubes: Sequence[Array], camera: Camera, degree: int) -> None:
-        self.degree = degree
-        gram: npt.NDArray[np.float64] | float = 0.0
-        cross: npt.NDArray[np.float64] | float = 0.0
-        for cube in cubes:
-            terms = root_polynomial(camera.frame(cube), degree)
-            gram = gram + terms @ terms.T
-            cross = cross + terms @ cube.reshape(len(cube), -1).T.astype(np.float64)
-        self.matrix = np.linalg.lstsq(np.asarray(gram), np.asarray(cross), rcond=None)[0]  # (terms, 31)
+    matrix: (terms of the degree, 31).
+    """
+
+    degree: int
+    matrix: Matrix
 
     def __call__(self, frame: Array) -> Array:
         """frame (3, H, W) → cube (31, H, W)."""
         pixels = self.matrix.T @ root_polynomial(frame, self.degree)
         cube: Array = pixels.reshape(-1, *frame.shape[1:]).astype(np.float32)
         return cube
+
+
+def fit_regressions(pairs: Iterable[tuple[Array, Array]], degrees: Sequence[int] = (1, 2, 3)) -> list[Regression]:
+    """Least squares over all pixels of all pairs: frame (3, H, W), cube (31, H, W). Each pair is seen once."""
+    highest = max(degrees)
+    gram = cross = np.zeros(1)
+    for frame, cube in pairs:
+        terms = root_polynomial(frame, highest)
+        gram = gram + terms @ terms.T
+        cross = cross + terms @ cube.reshape(len(cube), -1).T.astype(np.float64)
+    return [
+        Regression(degree=degree, matrix=np.asarray(np.linalg.lstsq(gram[:n, :n], cross[:n], rcond=None)[0]))
+        for degree, n in ((degree, _TERMS[degree]) for degree in degrees)
+    ]

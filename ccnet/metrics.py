@@ -1,6 +1,7 @@
 """How far two cubes are apart, in spectral terms; numpy only.
 
-Every function takes cubes (31, H, W), any float dtype, reflectance-like, and returns a float.
+Every metric takes cubes (31, H, W), any float dtype, reflectance-like, and returns a float or one for each band;
+docs/metrics.md has the formulas, and what others define differently.
 """
 
 from __future__ import annotations
@@ -9,21 +10,37 @@ import numpy as np
 import numpy.typing as npt
 
 Cube = npt.NDArray[np.floating]
+Bands = npt.NDArray[np.float64]
 
 MRAE_OFFSET = 0.02
 """Added to the truth in MRAE's denominator where the data holds zeros (CAVE): |d| / (Y + 0.02)."""
 
 
 def mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET) -> float:
-    """Mean relative absolute error, mean |Y - Ŷ| / (Y + offset); offset 0 is NTIRE's definition (Eq. 14)."""
+    """Mean relative absolute error, mean |Y - Ŷ| / (Y + offset); offset 0 is NTIRE's definition (Eq. 14).
+
+    NTIRE's is not defined where the truth holds zeros, and inf then.
+    """
+    return float(np.mean(band_mrae(truth, estimate, offset)))
+
+
+def band_mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET) -> Bands:
+    """MRAE of each band, (31,); their mean is the cube's."""
     truth, estimate = _pair(truth, estimate)
-    return float(np.mean(np.abs(truth - estimate) / (np.abs(truth) + offset)))
+    base = np.abs(truth) + offset
+    relative = np.divide(np.abs(truth - estimate), base, out=np.full_like(base, np.inf), where=base > 0)
+    return np.asarray(relative.mean(axis=(1, 2)))
 
 
 def rmse(truth: Cube, estimate: Cube) -> float:
     """Root mean square error over all pixels and bands."""
+    return float(np.sqrt(np.mean(band_rmse(truth, estimate) ** 2)))
+
+
+def band_rmse(truth: Cube, estimate: Cube) -> Bands:
+    """RMSE of each band, (31,)."""
     truth, estimate = _pair(truth, estimate)
-    return float(np.sqrt(np.mean((truth - estimate) ** 2)))
+    return np.asarray(np.sqrt(np.mean((truth - estimate) ** 2, axis=(1, 2))))
 
 
 def psnr(truth: Cube, estimate: Cube) -> float:
@@ -49,6 +66,18 @@ def max_abs(truth: Cube, estimate: Cube) -> float:
     """Largest absolute difference of any pixel and band."""
     truth, estimate = _pair(truth, estimate)
     return float(np.max(np.abs(truth - estimate)))
+
+
+def ntire_crop(cube: Cube) -> Cube:
+    """The part of a cube that NTIRE 2022 judges: 128 px less on every side of 482×512 px, which leaves 226×256.
+
+    At other sizes the margin is a quarter of the longer side, as 128 is of 512; a side that is no longer than half of
+    the longer one keeps its own middle half. Source: CROP in Conf.py of the challenge's toolbox, NTIRE2022_spectral.
+    """
+    longest = max(cube.shape[1:])
+    margins = [(longest if side > longest // 2 else side) // 4 for side in cube.shape[1:]]
+    rows, columns = (slice(margin, side - margin) for margin, side in zip(margins, cube.shape[1:], strict=True))
+    return cube[:, rows, columns]
 
 
 def _pair(truth: Cube, estimate: Cube) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import spectral
+import torch
 from skimage.metrics import peak_signal_noise_ratio
+from torchmetrics import functional as torchmetrics
 
 from ccnet import metrics
 
@@ -46,6 +48,73 @@ def test_other_libraries_agree(pair: tuple[Cube, Cube]) -> None:
     spectra = truth.reshape(31, -1).T
     angles = spectral.spectral_angles(estimate.transpose(1, 2, 0), spectra).reshape(len(spectra), -1)
     assert metrics.sam(truth, estimate) == pytest.approx(np.degrees(np.diag(angles)).mean())
+
+
+def test_torchmetrics_agrees(pair: tuple[Cube, Cube]) -> None:
+    """It takes batches, estimate first, gives radians, and calls plain MRAE mean absolute percentage error."""
+    truth, estimate = pair
+    batch = torch.from_numpy(np.stack([estimate, truth]))[:, None]  # (2, 1, 31, H, W)
+    mse = torchmetrics.mean_squared_error(*batch)
+    assert metrics.rmse(truth, estimate) == pytest.approx(math.sqrt(mse))
+    decibel = torchmetrics.image.peak_signal_noise_ratio(*batch, data_range=1.0)
+    assert metrics.psnr(truth, estimate) == pytest.approx(float(decibel))
+    angle = torchmetrics.image.spectral_angle_mapper(*batch)
+    assert metrics.sam(truth, estimate) == pytest.approx(math.degrees(angle))
+    relative = torchmetrics.mean_absolute_percentage_error(*batch)
+    assert metrics.mrae(truth, estimate, 0) == pytest.approx(float(relative))
+    for band in range(31):
+        mse = torchmetrics.mean_squared_error(*batch[:, :, band].contiguous())
+        assert metrics.band_rmse(truth, estimate)[band] == pytest.approx(math.sqrt(mse))
+
+
+def test_torchmetrics_differs_on_black_pixels(pair: tuple[Cube, Cube]) -> None:
+    truth, estimate = pair
+    truth[:, 1, 2] = 0
+    batch = torch.from_numpy(np.stack([estimate, truth]))[:, None]
+    assert math.isnan(torchmetrics.image.spectral_angle_mapper(*batch))
+    assert math.isfinite(metrics.sam(truth, estimate))
+    assert torchmetrics.mean_absolute_percentage_error(*batch) > 1e3  # by a tiny number instead of by zero
+    assert metrics.mrae(truth, estimate, 0) == math.inf
+
+
+def test_a_cubes_figures_are_those_of_its_bands(pair: tuple[Cube, Cube]) -> None:
+    truth, estimate = pair
+    for offset in (0, 0.02):
+        bands = metrics.band_mrae(truth, estimate, offset)
+        assert bands.shape == (31,)
+        for band, value in enumerate(bands):
+            assert metrics.mrae(truth[band : band + 1], estimate[band : band + 1], offset) == pytest.approx(value)
+        assert metrics.mrae(truth, estimate, offset) == pytest.approx(bands.mean())
+    assert metrics.rmse(truth, estimate) == pytest.approx(math.sqrt((metrics.band_rmse(truth, estimate) ** 2).mean()))
+
+
+def test_plain_mrae_is_not_defined_where_the_truth_holds_zeros(pair: tuple[Cube, Cube]) -> None:
+    truth, estimate = pair
+    truth[4, 1, 2] = 0
+    bands = metrics.band_mrae(truth, estimate, 0)
+    assert [band for band, value in enumerate(bands) if value == math.inf] == [4]
+    assert np.isfinite(np.delete(bands, 4)).all()
+    estimate[4, 1, 2] = 0  # nothing is wrong there, and yet 0 / 0 is no number to average
+    assert metrics.mrae(truth, estimate, 0) == math.inf
+    assert math.isfinite(metrics.mrae(truth, estimate))
+
+
+@pytest.mark.parametrize(
+    ("size", "rows", "columns"),
+    [
+        ((482, 512), (128, 354), (128, 384)),  # as the challenge's toolbox slices it: [128:-128, 128:-128]
+        ((512, 482), (128, 384), (128, 354)),
+        ((512, 512), (128, 384), (128, 384)),
+        ((256, 256), (64, 192), (64, 192)),
+        ((1392, 1300), (348, 1044), (348, 952)),
+        ((100, 400), (25, 75), (100, 300)),  # too flat for the longer side's margin
+        ((200, 400), (50, 150), (100, 300)),
+        ((1, 1), (0, 1), (0, 1)),
+    ],
+)
+def test_ntires_crop(size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> None:
+    place = np.arange(size[0] * size[1], dtype=np.float32).reshape(1, *size)
+    np.testing.assert_array_equal(metrics.ntire_crop(place), place[:, slice(*rows), slice(*columns)])
 
 
 def test_equal_cubes(pair: tuple[Cube, Cube]) -> None:
