@@ -220,7 +220,7 @@ def evaluate(
     from rich.console import Console
 
     from ccnet.checkpoint import SHIPPED, load_checkpoint
-    from ccnet.evaluation import gains, method_names, networks, regressions, report
+    from ccnet.evaluation import gains, method_names, networks, regressions, report, selfchecks
     from ccnet.figures import draw_bands, tables
 
     if scale and not ensembles:
@@ -237,7 +237,7 @@ def evaluate(
 
     scores = _judge(methods, views, out)
     Console().print(*tables(scores, per_scene), sep="\n")
-    for line in gains(scores):
+    for line in (*selfchecks(scores), *gains(scores)):
         typer.echo(line)
     if out:
         run = {

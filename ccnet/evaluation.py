@@ -22,6 +22,7 @@ from ccnet.baselines import fit_regressions
 from ccnet.camera import Array
 from ccnet.contract import BANDS_NM
 from ccnet.model import CCNet
+from ccnet.selfcheck import prediction
 from ccnet.train import infer
 from ccnet.views import Views
 
@@ -59,12 +60,17 @@ class Summary:
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """One method on one scene: the whole frame, NTIRE's centre crop, and the wall time in seconds."""
+    """One method on one scene: the whole frame, NTIRE's centre crop, and the wall time in seconds.
+
+    selfcheck: how well the check that needs no truth predicts the true error (``ccnet.selfcheck.prediction``); None
+    where the camera's response is not known.
+    """
 
     scene: str
     full: Measures
     ntire: Measures
     seconds: float
+    selfcheck: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +96,7 @@ PROTOCOL = {
     "sam": "degrees, mean over pixels where neither spectrum is black",
     "full": "whole frame, nothing clipped",
     "ntire": "centre crop: a quarter of the longer side less on every side",
+    "selfcheck": "the check without truth against the true error; docs/selfcheck.md",
     "std": "sample standard deviation over scenes; null for one scene",
     "seconds": "wall time a scene, the first one's with all warm-up",
 }
@@ -161,7 +168,9 @@ def compare(methods: Mapping[str, Infer], views: Views) -> Iterator[Estimate]:
             cube = estimate(frame)
             seconds = time.perf_counter() - start
             whole, crop = measure(truth, cube), measure(metrics.ntire_crop(truth), metrics.ntire_crop(cube))
-            score = Score(scene=scene.name, full=whole, ntire=crop, seconds=seconds)
+            camera = views.camera_of(index)
+            checked = prediction(frame, truth, cube, camera.response) if camera else None
+            score = Score(scene=scene.name, full=whole, ntire=crop, seconds=seconds, selfcheck=checked)
             yield Estimate(index=index, method=method, frame=frame, truth=truth, cube=cube, score=score)
 
 
@@ -199,6 +208,21 @@ def gains(scores: Mapping[str, Sequence[Score]]) -> list[str]:
             times = sum(score.seconds for score in of_method) / sum(score.seconds for score in alone)
             gain = f"MRAE {after.mrae - before.mrae:+.4f}, PSNR {after.psnr - before.psnr:+.2f} dB"
             lines.append(f"{method}: {gain}, for {times:.1f} times the time")
+    return lines
+
+
+def selfchecks(scores: Mapping[str, Sequence[Score]]) -> list[str]:
+    """One line for each method: what the check that needs no truth says, and how well it ranks the true error."""
+    lines = []
+    for method, of_method in scores.items():
+        checks = [score.selfcheck for score in of_method if score.selfcheck is not None]
+        if checks:
+            mean = {key: float(np.mean([check[key] for check in checks])) for key in checks[0]}
+            lines.append(
+                f"{method}: reprojection residual {mean['score']:.1%}, which ranks the true relative error with rho"
+                f" {mean['rho relative']:.2f} (blocks {mean['block rho relative']:.2f}), AUC"
+                f" {mean['auc relative']:.2f}; it cannot see {mean['unseen']:.1%} of the squared error"
+            )
     return lines
 
 

@@ -43,6 +43,10 @@ class Views:
         cube, published = self._read(index)
         return self._frame(cube, published, index, np.random.default_rng(index)), cube
 
+    def camera_of(self, index: int) -> Camera | None:
+        """The camera that makes the frame of a whole scene; None where the frame was published."""
+        return self.cameras[index % len(self.cameras)] if self.cameras else None
+
     def crop(self, index: int, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
         """A random square of a scene, rotated and mirrored at random: frame (3, size, size), cube (31, size, size)."""
         cube, published = self._read(index)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,11 @@ def test_an_ensemble_is_a_row_and_a_line_on_its_gain(given: dict[str, str]) -> N
     result = evaluate(given | {"--data": given["--data"] + "/c_ms"}, "--ensemble", "--scale", "0.5")
     assert [row[0] for row in rows(result) if row[0]] == 2 * ["CCNet", "CCNet + ensemble"]
     assert result.stdout.splitlines()[-1].startswith("CCNet + ensemble: MRAE ")
+
+
+def test_the_check_without_truth_is_judged_too(given: dict[str, str]) -> None:
+    line = next(line for line in evaluate(given).stdout.splitlines() if line.startswith("CCNet: reprojection"))
+    assert re.search(r"residual \d+\.\d%, which ranks .* AUC \d\.\d\d; it cannot see \d+\.\d% of", line)
 
 
 def test_the_folder_gets_figures_and_pictures(given: dict[str, str], tmp_path: Path, network: CCNet) -> None:

@@ -27,6 +27,7 @@ from ccnet.evaluation import (
     summarise,
 )  # fmt: skip
 from ccnet.model import CCNet
+from ccnet.selfcheck import prediction
 from ccnet.train import infer
 from ccnet.views import Views
 
@@ -103,6 +104,8 @@ def test_every_method_sees_every_scene(two: Views) -> None:
         assert one.score.ntire == measure(metrics.ntire_crop(truth), metrics.ntire_crop(grey(frame)))
         assert one.score.full != one.score.ntire
         assert one.score.seconds > 0
+        expected_check = prediction(frame, truth, one.cube, two.cameras[0].response)
+        assert one.score.selfcheck == pytest.approx(expected_check, nan_ok=True)
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5)])
@@ -186,7 +189,7 @@ def test_a_report_holds_everything_in_plain_json(two: Views) -> None:
     assert list(document["methods"]) == ["grey", "half"]
     assert document["wavelengths_nm"] == list(range(400, 701, 10))
     assert document["protocol"].keys() == {
-        "mrae", "mrae_ntire", "rmse", "psnr", "sam", "full", "ntire", "std", "seconds"
+        "mrae", "mrae_ntire", "rmse", "psnr", "sam", "full", "ntire", "selfcheck", "std", "seconds"
     }  # fmt: skip
     one = document["methods"]["grey"]
     assert [scene["scene"] for scene in one["scenes"]] == ["0", "1"]
