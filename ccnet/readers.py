@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from ccnet.camera import Array
 from ccnet.contract import BANDS_NM, CCNetError
+from ccnet.matlab5 import MAGIC, read_arrays
 
 MAX_PIXELS = 16_000_000
 """A larger picture is refused before it is read: its cube alone would take 2 GB."""
@@ -39,7 +40,7 @@ def read_mat(path: Path) -> Array:
     """
     with reading(path, "an NTIRE cube (MATLAB 7.3 or 5)"):
         with path.open("rb") as file:
-            old = file.read(10) == b"MATLAB 5.0"
+            old = file.read(len(MAGIC)) == MAGIC
         return _reflectance(path, _read_mat5(path) if old else _read_mat73(path))
 
 
@@ -85,20 +86,16 @@ def _is_whole(data: Any) -> bool:
 
 def _read_mat5(path: Path) -> Values:
     """The format before HDF5, in MATLAB's own order: (H, W, 31)."""
-    from scipy.io import loadmat, whosmat
-
-    shapes = {name: shape for name, shape, _ in whosmat(path, appendmat=False)}
-    if "cube" not in shapes:
-        raise CCNetError(f"{path}: holds {sorted(shapes)[:8]}, expected 'cube' as in NTIRE's data")
-    _check_shape(path, shapes["cube"], "H, W, 31")
-    if math.prod(shapes.get("bands", (_COUNT,))) != _COUNT:
-        _check_bands(path, np.empty(0))
-    values = loadmat(path, variable_names=["cube", "bands"], appendmat=False)
-    _check_float(path, values["cube"].dtype)
-    if "bands" in values:
-        _check_bands(path, values["bands"])
-    cube: Values = values["cube"].transpose(2, 0, 1)
-    return cube
+    arrays = read_arrays(path, max_bytes=_COUNT * 8 * MAX_PIXELS)
+    if "cube" not in arrays:
+        raise CCNetError(f"{path}: holds {sorted(arrays)[:8]}, expected 'cube' as in NTIRE's data")
+    cube = arrays["cube"]
+    _check_shape(path, cube.shape, "H, W, 31")
+    _check_float(path, cube.dtype)
+    if "bands" in arrays:
+        _check_bands(path, arrays["bands"])
+    values: Values = cube.transpose(2, 0, 1)
+    return values
 
 
 def _check_bands(path: Path, bands: Values) -> None:
