@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.camera import Array
+from ccnet.contract import BANDS_NM
+from ccnet.metrics import MRAE_OFFSET
 
 Matrix = npt.NDArray[np.float64]
 
@@ -59,3 +61,20 @@ def fit_regressions(pairs: Iterable[tuple[Array, Array]], degrees: Sequence[int]
         Regression(degree=degree, matrix=np.asarray(np.linalg.lstsq(gram[:n, :n], cross[:n], rcond=None)[0]))
         for degree, n in ((degree, _TERMS[degree]) for degree in degrees)
     ]
+
+
+def fit_relative(pairs: Iterable[tuple[Array, Array]], degree: int = 3) -> Regression:
+    """As ``fit_regressions``, with each value's squared error weighted by 1 / (Y + 0.02).
+
+    Plain least squares serves PSNR and neglects dark values, which MRAE does not. Between the two, this weight gives a
+    lower MRAE at about the same PSNR: the strongest opponent that needs no network.
+    """
+    gram, cross = np.zeros((len(BANDS_NM), _TERMS[degree], _TERMS[degree])), np.zeros((len(BANDS_NM), _TERMS[degree]))
+    for frame, cube in pairs:
+        terms = root_polynomial(frame, degree)
+        for band, values in enumerate(cube.reshape(len(cube), -1).astype(np.float64)):
+            weighted = terms / (values + MRAE_OFFSET)
+            gram[band] += weighted @ terms.T
+            cross[band] += weighted @ values
+    columns = [np.linalg.lstsq(g, c, rcond=None)[0] for g, c in zip(gram, cross, strict=True)]
+    return Regression(degree=degree, matrix=np.stack(columns, 1))

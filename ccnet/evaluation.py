@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from ccnet import metrics
-from ccnet.baselines import fit_regressions
+from ccnet.baselines import fit_regressions, fit_relative
 from ccnet.camera import Array
 from ccnet.contract import BANDS_NM
 from ccnet.model import CCNet
@@ -88,6 +88,9 @@ class Estimate:
 REGRESSIONS = {"linear": 1, "root-polynomial 2": 2, "root-polynomial 3": 3}
 """Method → degree."""
 
+RELATIVE = "root-poly. 3, rel."
+"""The same with relative weights, ``fit_relative``."""
+
 PROTOCOL = {
     "mrae": f"mean |d| / (Y + {metrics.MRAE_OFFSET})",
     "mrae_ntire": "mean |d| / Y; null where the truth holds zeros",
@@ -110,7 +113,7 @@ def method_names(weights: Sequence[Path]) -> dict[str, Path]:
     if len(weights) == 1:
         return {"CCNet": weights[0]}
     stems = {path.stem: path for path in weights}
-    return stems if len(stems.keys() - REGRESSIONS.keys()) == len(weights) else {str(path): path for path in weights}
+    return stems if len(stems.keys() - {*REGRESSIONS, RELATIVE}) == len(weights) else {str(path): path for path in weights}
 
 
 def networks(models: Mapping[str, CCNet], scales: Sequence[float] = ()) -> dict[str, Infer]:
@@ -124,9 +127,13 @@ def networks(models: Mapping[str, CCNet], scales: Sequence[float] = ()) -> dict[
 
 
 def regressions(views: Views) -> dict[str, Infer]:
-    """What needs no network, fitted on every whole scene."""
-    pairs = map(views.pair, range(len(views)))
-    return dict(zip(REGRESSIONS, fit_regressions(pairs, list(REGRESSIONS.values())), strict=True))
+    """What needs no network, fitted on every whole scene, which is read twice."""
+
+    def pairs() -> Iterator[tuple[Array, Array]]:
+        return map(views.pair, range(len(views)))
+
+    plain = fit_regressions(pairs(), list(REGRESSIONS.values()))
+    return dict(zip(REGRESSIONS, plain, strict=True)) | {RELATIVE: fit_relative(pairs())}
 
 
 def measure(truth: Array, estimate: Array) -> Measures:

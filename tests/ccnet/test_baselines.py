@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ccnet.baselines import Regression, fit_regressions, root_polynomial
+from ccnet.baselines import Regression, fit_regressions, fit_relative, root_polynomial
 from ccnet.camera import Array, Camera
 from ccnet.datasets import cave_scenes
 from ccnet.metrics import mrae, psnr
@@ -49,6 +49,19 @@ def test_it_is_least_squares_over_all_pixels(degree: int, make_cube: MakeCube, c
     expected, *_ = np.linalg.lstsq(terms, spectra.astype(np.float64), rcond=None)
     fresh = root_polynomial(camera.frame(make_cube(8, 8, 2)), degree).T
     np.testing.assert_allclose(fresh @ together[degree - 1].matrix, fresh @ expected, rtol=0, atol=1e-4)
+
+
+@DEGREES
+def test_relative_weights_are_those_of_each_value(degree: int, make_cube: MakeCube, camera: Camera) -> None:
+    known = pairs(camera, make_cube(12, 10), make_cube(9, 14, 1))
+    terms = np.hstack([root_polynomial(frame, degree) for frame, _ in known]).T
+    fresh = root_polynomial(camera.frame(make_cube(8, 8, 2)), degree).T
+    found = fresh @ fit_relative(iter(known), degree).matrix
+    for band in (0, 17, 30):
+        values = np.hstack([cube[band].ravel() for _, cube in known]).astype(np.float64)
+        root = 1 / np.sqrt(values + 0.02)
+        expected, *_ = np.linalg.lstsq(root[:, None] * terms, root * values, rcond=None)
+        np.testing.assert_allclose(found[:, band], fresh @ expected, rtol=0, atol=1e-4)
 
 
 @DEGREES

@@ -17,7 +17,7 @@ from ccnet.contract import CCNetError
 from ccnet.model import CCNet
 
 MakeCube = Callable[..., Array]
-REGRESSIONS = ["linear", "root-polynomial 2", "root-polynomial 3"]
+REGRESSIONS = ["linear", "root-polynomial 2", "root-polynomial 3", "root-poly. 3, rel."]
 
 
 @pytest.fixture
@@ -87,7 +87,7 @@ def test_the_folder_gets_figures_and_pictures(given: dict[str, str], tmp_path: P
     result = evaluate(given, "--train", f"cave:{tmp_path}/train", "--out", str(out))
     table = rows(result)
     assert sorted(file.name for file in out.iterdir()) == ["001-c_ms.png", "002-d_ms.png", "bands.png", "metrics.json"]
-    assert result.stdout.splitlines()[-1].startswith(f"{out / 'metrics.json'}: 4 methods on 2 scenes")
+    assert result.stdout.splitlines()[-1].startswith(f"{out / 'metrics.json'}: 5 methods on 2 scenes")
     document = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     assert list(document["methods"]) == ["CCNet", *REGRESSIONS]
     assert f"{document['methods']['CCNet']['full']['mean']['psnr']:.2f}" == table[0][4]
