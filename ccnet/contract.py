@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -211,6 +211,18 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise CCNetError(f"{path}: cannot be written ({error.strerror}); choose a folder that you can write") from error
+
+
+@contextlib.contextmanager
+def damaged(path: Path, expected: str) -> Iterator[None]:
+    """Any exception becomes a CCNetError: on hostile bytes, decoders raise nearly every type there is."""
+    try:
+        yield
+    except CCNetError:
+        raise
+    except Exception as error:
+        why = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200] or type(error).__name__
+        raise CCNetError(f"{path}: missing, damaged, truncated or unsupported ({why}), expected {expected}") from error
 
 
 def make_folder(folder: Path) -> None:

@@ -6,8 +6,6 @@ Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.camera import Array
-from ccnet.contract import BANDS_NM, CCNetError
+from ccnet.contract import BANDS_NM, CCNetError, damaged
 from ccnet.matlab5 import MAGIC, read_arrays
 
 MAX_PIXELS = 16_000_000
@@ -38,7 +36,7 @@ def read_mat(path: Path) -> Array:
     CCNetError for a damaged file, another shape, other wavelengths or another order of them, values that are not
     finite or not in [0, 1].
     """
-    with reading(path, "an NTIRE cube (MATLAB 7.3 or 5)"):
+    with damaged(path, "an NTIRE cube (MATLAB 7.3 or 5)"):
         with path.open("rb") as file:
             old = file.read(len(MAGIC)) == MAGIC
         return _reflectance(path, _read_mat5(path) if old else _read_mat73(path))
@@ -114,7 +112,7 @@ def read_rgb(path: Path) -> Array:
     """
     from PIL import Image
 
-    with reading(path, "a whole PNG or JPEG"), Image.open(path, formats=("PNG", "JPEG")) as image:
+    with damaged(path, "a whole PNG or JPEG"), Image.open(path, formats=("PNG", "JPEG")) as image:
         _check_pixels(path, image.height * image.width)
         if image.mode != "RGB":
             raise CCNetError(f"{path}: mode {image.mode}, expected an RGB picture; convert it")
@@ -155,7 +153,7 @@ def read_cave_band(path: Path) -> npt.NDArray[np.uint16]:
     """One band, (H, W); CCNetError where it is not a 16-bit grey PNG."""
     import cv2
 
-    with reading(path, "a 16-bit grey PNG"):
+    with damaged(path, "a 16-bit grey PNG"):
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
     if image is None:
         raise CCNetError(f"{path}: not a readable PNG, expected a 16-bit grey one; download it again")
@@ -182,7 +180,7 @@ def read_envi(header: Path) -> Array:
     CCNetError as of ``open_envi``, and for values that are not finite or not in [0, 1].
     """
     bands, chosen, scale = open_envi(header)
-    with reading(header, "an ENVI cube"):
+    with damaged(header, "an ENVI cube"):
         return _reflectance(header, np.asarray(bands[chosen], np.float32) / np.float32(scale))
 
 
@@ -194,7 +192,7 @@ def open_envi(header: Path) -> tuple[Values, list[int], float]:
     """
     from spectral.io import envi
 
-    with reading(header, "an ENVI header with its .img beside it"):
+    with damaged(header, "an ENVI header with its .img beside it"):
         if header.stat().st_size > 1 << 20:
             raise CCNetError(f"{header}: longer than 1 MB, expected an ENVI header")
         fields = envi.read_envi_header(str(header))
@@ -235,18 +233,6 @@ def _check_envi_numbers(header: Path, image: Any, scaled: bool) -> None:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What every file must be
-
-
-@contextmanager
-def reading(path: Path, expected: str) -> Iterator[None]:
-    """Any exception becomes a CCNetError: on hostile bytes, decoders raise nearly every type there is."""
-    try:
-        yield
-    except CCNetError:
-        raise
-    except Exception as error:
-        why = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200] or type(error).__name__
-        raise CCNetError(f"{path}: missing, damaged or truncated ({why}), expected {expected}") from error
 
 
 def _check_shape(path: Path, shape: tuple[int, ...], axes: str) -> None:

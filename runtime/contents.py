@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, MANIFEST_KEY, Artifact, CCNetError, Manifest, sha256
+from ccnet.contract import BANDS_NM, MANIFEST_KEY, Artifact, CCNetError, Manifest, damaged, sha256
 
 from .cubes import read_cube
-from .frames import damaged, extra, map_npy, read_frame, read_head
+from .frames import extra, map_npy, read_frame, read_head
 
 Table = list[tuple[str, ...]]
 

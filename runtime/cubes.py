@@ -25,9 +25,9 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CCNetError
+from ccnet.contract import BANDS_NM, CCNetError, damaged
 
-from .frames import damaged, extra, map_npy, read_head
+from .frames import extra, map_npy, read_head
 
 Array = npt.NDArray[np.float32]
 

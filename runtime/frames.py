@@ -5,15 +5,14 @@ from __future__ import annotations
 import functools
 import importlib
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError
+from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, damaged
 
 Frame = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 
@@ -110,18 +109,6 @@ def read_head(path: Path, expected: str) -> bytes:
     if not head:
         raise CCNetError(f"{path}: is empty, expected {expected}")
     return head
-
-
-@contextmanager
-def damaged(path: Path, expected: str) -> Iterator[None]:
-    """Any exception becomes a CCNetError: on hostile bytes, decoders raise nearly every type there is."""
-    try:
-        yield
-    except CCNetError:
-        raise
-    except Exception as error:
-        why = " ".join(str(error).split())[:200] or type(error).__name__
-        raise CCNetError(f"{path}: damaged, truncated or unsupported ({why}), expected {expected}") from error
 
 
 def map_npy(path: Path) -> npt.NDArray[Any]:

@@ -175,7 +175,7 @@ def test_a_chunk_that_was_not_written_is_missed(tmp_path: Path, cube: Array) -> 
         ("cube", h5py.SoftLink("/norm_factor"), "'cube' is not a dataset inside this file"),
         ("cube", h5py.ExternalLink("other.mat", "/cube"), "'cube' is not a dataset inside this file"),
         ("bands", h5py.ExternalLink("other.mat", "/bands"), "'bands' is not a dataset inside this file"),
-        ("bands", np.array([b"x"] * 31), "missing, damaged or truncated"),
+        ("bands", np.array([b"x"] * 31), "missing, damaged, truncated or unsupported"),
         ("cube", None, r"holds \['bands', 'norm_factor'\], expected 'cube'"),
     ],
     ids=["integers", "complex", "soft link", "external link", "bands elsewhere", "text", "no cube"],
@@ -232,7 +232,7 @@ def test_part_of_a_matlab_file_is_refused(
 ) -> None:
     path = request.getfixturevalue(version)(tmp_path / "c.mat", cube)
     cut(path, share)
-    refusal(read_mat, path, r"damaged or truncated|truncated, some|holds \[\]")
+    refusal(read_mat, path, r"truncated or unsupported|truncated, some|holds \[\]")
 
 
 def test_what_is_no_matlab_file_is_refused(tmp_path: Path) -> None:
@@ -264,7 +264,7 @@ def test_a_frame_is_rgb_in_0_to_1_as_opencv_sees_it(tmp_path: Path, name: str) -
 def test_part_of_a_picture_is_refused(tmp_path: Path, name: str, share: float) -> None:
     cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 256, (34, 48, 3), np.uint8))
     cut(tmp_path / name, share)
-    refusal(read_rgb, tmp_path / name, "damaged or truncated .*, expected a whole PNG or JPEG")
+    refusal(read_rgb, tmp_path / name, "truncated or unsupported .*, expected a whole PNG or JPEG")
 
 
 @pytest.mark.parametrize(
@@ -378,7 +378,7 @@ def test_integers_are_divided_by_their_scale(tmp_path: Path, cube: Array, write_
         ({"wavelength units": "Micrometers"}, "has 0 bands of 400 nm"),
         ({"reflectance scale factor": 0}, "divided by 0.0, expected reflectance"),
         ({"reflectance scale factor": "nan"}, "divided by nan, expected reflectance"),
-        ({"reflectance scale factor": "ten"}, r"damaged or truncated \(could not convert"),
+        ({"reflectance scale factor": "ten"}, r"truncated or unsupported \(could not convert"),
         ({"reflectance scale factor": 0.01}, "values from .*, expected reflectance"),
     ],
 )
