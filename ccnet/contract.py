@@ -222,7 +222,7 @@ def damaged(path: Path, expected: str) -> Iterator[None]:
         raise
     except Exception as error:
         why = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200] or type(error).__name__
-        raise CCNetError(f"{path}: missing, damaged, truncated or unsupported ({why}), expected {expected}") from error
+        raise CCNetError(f"{path}: damaged, missing, truncated or unsupported ({why}), expected {expected}") from error
 
 
 def make_folder(folder: Path) -> None:
