@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.config import CCNetConfig
+from ccnet.gates import gates
 from ccnet.scan import scan
 
 EPS = 1e-6  # floor of the norms in a cosine; 1e-12 would vanish in FP16
@@ -143,7 +144,7 @@ class BandSequence(nn.Module):
 class NeSCM(BandSequence):
     """Neighborhood-wise Spectral Continuity Modeling (section III-C): a recurrence over windows of three bands.
 
-    :meth:`literal` is the paper's loop; :meth:`forward` computes the same through one scan and depthwise convolutions.
+    :meth:`literal` is the paper's loop; :meth:`forward` computes the same through two operators, ``scan`` and ``gates``.
     """
 
     def __init__(self, channels: int, config: CCNetConfig) -> None:
@@ -153,30 +154,14 @@ class NeSCM(BandSequence):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """F_p, the progressive features of both directions, summed: (B, C, H, W)."""
         cmus = (self.forward_cmu, self.backward_cmu)
-        weight = torch.stack([cmu.forget.weight.flatten(1) for cmu in cmus])
-        bias = torch.stack([cmu.forget.bias for cmu in cmus if cmu.forget.bias is not None])
+        forget = torch.stack([cmu.forget.weight.flatten(1) for cmu in cmus])
+        forget_bias = torch.stack([cmu.forget.bias for cmu in cmus if cmu.forget.bias is not None])
+        output = torch.stack([cmu.output.weight for cmu in cmus])
+        output_bias = torch.stack([cmu.output.bias for cmu in cmus if cmu.output.bias is not None]).sum(0)
         bands = self.to_bands(x_BCHW)
         with float32(x_BCHW):
-            forward, lead, backward, trail = scan(bands.float(), weight, bias).unbind(1)
-        later, earlier = (0, 0, 0, 0, 1, 0), (0, 0, 0, 0, 0, 1)
-        # The windows' slots 0, 1, 2 of the forward, then of the backward branch: (B, 6n, T, H, W)
-        slots = [F.pad(forward[:, :, :-1], later), forward, lead, trail, backward, F.pad(backward[:, :, 1:], earlier)]
-        return self.from_bands(self._output_gates(torch.cat(slots, 1)))
-
-    def _output_gates(self, slots: Tensor) -> Tensor:
-        """Eq. 7 for all bands and both branches: 3×3×3 as depthwise convolutions, the form that CPUs run best."""
-        cmus = (self.forward_cmu, self.backward_cmu)
-        kernels = torch.cat([cmu.output.weight.transpose(1, 2).flatten(1, 2) for cmu in cmus], 1)  # (n, 6n, 3, 3)
-        bias = torch.stack([cmu.output.bias for cmu in cmus if cmu.output.bias is not None]).sum(0)
-        count, steps = slots.shape[1:3]
-        planes = slots.flatten(1, 2)
-        heads = [
-            F.conv2d(planes, kernel.repeat_interleave(steps, 0)[:, None], padding=1, groups=count * steps)
-            .unflatten(1, (count, steps))
-            .sum(1)
-            for kernel in kernels
-        ]
-        return torch.stack(heads, 1) + bias[:, None, None, None]
+            streams = scan(bands.float(), forget, forget_bias)
+        return self.from_bands(gates(streams, output, output_bias))
 
     def literal(self, x_BCHW: Tensor) -> Tensor:
         """Section III-C word for word: the reference for tests, FLOP counts and benchmarks."""

@@ -16,19 +16,16 @@ Shape legend: B images, n heads, T bands, H×W pixels.
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
-from typing import TypeVar
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ccnet.kernels import fits, kernel, parallel, pointer, runs
+
 STREAMS = 4
-Result = TypeVar("Result")
+_BLOCK = 128  # pixels, as in scan.c
 
 
 def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -72,7 +69,7 @@ def _window_streams(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("ccnet::scan", mutates_args=())
 def _scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return _compiled_scan(x, weight, bias) if _fits_kernel(x) else scan_reference(x, weight, bias).contiguous()
+    return _compiled_scan(x, weight, bias) if fits(x, *x.shape[1:3]) else scan_reference(x, weight, bias).contiguous()
 
 
 @_scan.register_fake
@@ -84,7 +81,7 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @torch.library.custom_op("ccnet::scan_backward", mutates_args=())
 def _scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; the memory is recomputed, so the forward pass keeps only its inputs."""
-    if _fits_kernel(x):
+    if fits(x, *x.shape[1:3]):
         return _compiled_scan_backward(grad, x, weight, bias)
     return _reference_backward(grad, x, weight, bias)
 
@@ -137,55 +134,14 @@ def _reference_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -
 
 # The compiled kernel ---------------------------------------------------------------------------------------------
 
-_MAX_BANDS = 64  # as in scan.c
-_BLOCK = 64
 
-
-@cache
-def kernel() -> ctypes.CDLL | None:
-    """The kernel of ``scan.c``, or None where the package was installed without a C compiler."""
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_scan{suffix}")
-        if path.exists():
-            return ctypes.CDLL(str(path))
-    return None
-
-
-def _fits_kernel(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and x.shape[1] in (1, 2, 4)
-        and x.shape[2] <= _MAX_BANDS
-        and kernel() is not None
-    )
-
-
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    # ctypes releases the GIL, so plain threads serve; a second OpenMP pool beside torch's would fight it for cores.
-    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-scan")
-
-
-def _runs(plane: int) -> Iterator[tuple[int, int]]:
-    """Split a plane of pixels into one run of whole blocks a thread."""
-    threads = torch.get_num_threads()
-    size = max(_BLOCK, -(-plane // threads // _BLOCK) * _BLOCK)
-    return ((first, min(first + size, plane)) for first in range(0, plane, size))
-
-
-def _parallel(work: Callable[[int, int, int], Result], batch: int, plane: int) -> list[Result]:
-    jobs = [(image, *run) for image in range(batch) for run in _runs(plane)]
-    return list(_threads(torch.get_num_threads()).map(lambda job: work(*job), jobs))
-
-
-def _pointer(tensor: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(tensor.data_ptr())
+def _jobs(batch: int, plane: int) -> Iterator[tuple[int, int, int]]:
+    return ((image, *run) for image in range(batch) for run in runs(plane, _BLOCK))
 
 
 def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     library = kernel()
-    assert library is not None  # noqa: S101 - _fits_kernel said so
+    assert library is not None  # noqa: S101 - fits() said so
     batch, heads, bands, height, width = x.shape
     plane = height * width
     x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
@@ -193,17 +149,17 @@ def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     def work(image: int, first: int, last: int) -> None:
         library.ccnet_scan(
-            heads, bands, ctypes.c_long(plane), _pointer(x[image]), _pointer(weight), _pointer(bias),
-            _pointer(out[image]), ctypes.c_long(first), ctypes.c_long(last),
+            heads, bands, ctypes.c_long(plane), pointer(x[image]), pointer(weight), pointer(bias),
+            pointer(out[image]), ctypes.c_long(first), ctypes.c_long(last),
         )  # fmt: skip
 
-    _parallel(work, batch, plane)
+    parallel(work, _jobs(batch, plane))
     return out
 
 
 def _compiled_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     library = kernel()
-    assert library is not None  # noqa: S101 - _fits_kernel said so
+    assert library is not None  # noqa: S101 - fits() said so
     batch, heads, bands, height, width = x.shape
     plane = height * width
     grad, x, weight, bias = grad.contiguous(), x.contiguous(), weight.contiguous(), bias.contiguous()
@@ -212,12 +168,12 @@ def _compiled_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tenso
     def work(image: int, first: int, last: int) -> tuple[Tensor, Tensor]:
         g_w, g_b = (torch.zeros_like(t, dtype=torch.float64) for t in (weight, bias))
         library.ccnet_scan_backward(
-            heads, bands, ctypes.c_long(plane), _pointer(x[image]), _pointer(weight), _pointer(bias),
-            _pointer(grad[image]), _pointer(g_x[image]), _pointer(g_w), _pointer(g_b),
+            heads, bands, ctypes.c_long(plane), pointer(x[image]), pointer(weight), pointer(bias),
+            pointer(grad[image]), pointer(g_x[image]), pointer(g_w), pointer(g_b),
             ctypes.c_long(first), ctypes.c_long(last),
         )  # fmt: skip
         return g_w, g_b
 
-    partial = _parallel(work, batch, plane)  # summed in the order of the jobs, so that training repeats exactly
+    partial = parallel(work, _jobs(batch, plane))  # summed in the order of the jobs, so that training repeats exactly
     g_w, g_b = (torch.stack(parts).sum(0).to(weight.dtype) for parts in zip(*partial, strict=True))
     return g_x, g_w, g_b

@@ -1,0 +1,65 @@
+"""The compiled kernels of ``scan.c`` and ``gates.c``: where they are, what they take, and the threads that run them.
+
+They are plain C behind ctypes, each working on a part of the output that nobody else writes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_MAX_BANDS = 64  # as in scan.c
+_HEADS = (1, 2, 4)  # at most MAX_HEADS in both files
+Result = TypeVar("Result")
+
+
+@cache
+def kernel() -> ctypes.CDLL | None:
+    """The library of both kernels, or None where the package was installed without a C compiler."""
+    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+        path = Path(__file__).with_name(f"_kernels{suffix}")
+        if path.exists():
+            return ctypes.CDLL(str(path))
+    return None
+
+
+def fits(x: Tensor, heads: int, bands: int) -> bool:
+    """Whether the kernels are here and compute this: float32 on a CPU."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and heads in _HEADS
+        and bands <= _MAX_BANDS
+        and kernel() is not None
+    )
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    # ctypes releases the GIL, so plain threads serve; a second OpenMP pool beside torch's would fight it for cores.
+    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-kernels")
+
+
+def runs(count: int, block: int = 1) -> Iterator[tuple[int, int]]:
+    """Split [0, count) into a run of whole blocks for each thread."""
+    threads = torch.get_num_threads()
+    size = max(block, -(-count // threads // block) * block)
+    return ((first, min(first + size, count)) for first in range(0, count, size))
+
+
+def parallel(work: Callable[..., Result], jobs: Iterable[tuple[int, ...]]) -> list[Result]:
+    """work(*job) for every job on as many threads as torch has, results in the order of the jobs."""
+    return list(_threads(torch.get_num_threads()).map(lambda job: work(*job), jobs))
+
+
+def pointer(tensor: Tensor) -> ctypes.c_void_p:
+    """To the first number of a contiguous tensor, which the caller keeps alive."""
+    return ctypes.c_void_p(tensor.data_ptr())
