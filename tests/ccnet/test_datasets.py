@@ -117,7 +117,7 @@ def test_a_missing_file_is_named_before_training(arad_1k: Path) -> None:
     (split / "train_list.txt").write_bytes(b"\xff\xfe\x00")
     refusal(source, f"{split}/train_list.txt: .*, expected a list of scenes")
     (split / "train_list.txt").unlink()
-    refusal(source, f"{split}/train_list.txt: missing, .*, expected a list of scenes, one a line, as MST")
+    refusal(source, f"{split}/train_list.txt: damaged, missing, .*, expected a list of scenes, one a line, as MST")
 
 
 def test_nothing_is_read_before_it_is_needed(arad_1k: Path) -> None:
@@ -260,4 +260,4 @@ def test_a_header_that_does_not_fit_is_told_before_training(
     write_envi(tmp_path / "b.hdr", (make_cube(4, 4) * 4095).astype(np.uint16))
     refusal(f"envi:{tmp_path}", "b.hdr: uint16 without 'reflectance scale factor'")
     (tmp_path / "b.img").unlink()
-    refusal(f"envi:{tmp_path}", "b.hdr: missing, .*, expected an ENVI header with its .img beside it")
+    refusal(f"envi:{tmp_path}", "b.hdr: damaged, missing, .*, expected an ENVI header with its .img beside it")
