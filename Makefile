@@ -5,6 +5,7 @@ RESULTS ?= build/result
 WEIGHTS ?=
 FRAME ?= $(shell $(BIN)/python -c "import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('skimage').origin).parent / 'data/coffee.png')")
 DATA ?= ../shared/data
+MINUTES ?= 60
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -12,7 +13,7 @@ CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine demo test test-fast lint train clean
+.PHONY: help install engine demo test test-fast lint train evaluate clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,10 +48,13 @@ lint: $(INSTALLED)  ## style and types
 	@ln -s $(addprefix $(CURDIR)/,$(wildcard ccnet/*) export runtime calibration) .venv/typed/ccnet/
 	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p ccnet
 
-train: $(INSTALLED)  ## weights from CAVE-format folders in DATA, as the shipped ones were made
-	$(CCNET) train --data cave:$(DATA)/cave/train --val cave:$(DATA)/cave/val \
-	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out runs/cave \
-	  --steps 4200 --batch 2 --patch 96 --lr 5e-4 --warmup 100 --bf16 --evaluate-every 200
+train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders in DATA, in MINUTES
+	$(CCNET) train --preset short --minutes $(MINUTES) --data cave:$(DATA)/cave/train --val cave:$(DATA)/cave/val \
+	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out runs/cave
+
+evaluate: $(INSTALLED)  ## the shipped weights, or WEIGHTS, and the regressions on the validation scenes, with pictures
+	$(CCNET) evaluate $(weights) --data cave:$(DATA)/cave/val --train cave:$(DATA)/cave/train \
+	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out build/evaluation
 
 clean:  ## remove what was built, not the environment
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

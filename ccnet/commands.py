@@ -1,4 +1,4 @@
-"""``ccnet train``, ``ccnet evaluate`` and ``ccnet simulate``."""
+"""``ccnet train``, ``ccnet evaluate``, ``ccnet simulate`` and ``ccnet bench-train``."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ IlluminantFile = Annotated[
     Path | None, typer.Option(help="Light on the scenes (.json, .csv, .npz); equal energy, when not given.")
 ]
 Imagings = Annotated[Track, typer.Option(help="clean: Eq. 2 alone; real: noise, 8 bits and JPEG.")]
+Exposure = Annotated[
+    tuple[float, float],
+    typer.Option(metavar="LOWEST HIGHEST", help="Factors of an exposure error, drawn for each frame; the cube stays."),
+]
 TrainingCubes = Annotated[
     str,
     typer.Option(
@@ -63,6 +67,7 @@ def train(
     camera: Cameras = None,
     illuminant: IlluminantFile = None,
     track: Imagings = "clean",
+    exposure: Exposure = (1.0, 1.0),
     preset: Annotated[
         Literal["paper", "short"],
         typer.Option(help="paper: its recipe, a day or more of a GPU. short: small batches for --minutes."),
@@ -104,13 +109,15 @@ def train(
     if preset == "short" and minutes is None and steps is None:
         raise CCNetError("--preset short has no length of its own: give --minutes, or --steps")
     recipe = replace(PRESETS[preset], **{name: value for name, value in given.items() if value is not None})
+    recipe = replace(recipe, final_lr=min(recipe.final_lr, recipe.lr))
     network = _config(config or [])
     with process_group(_compute_on(device, threads)) as chosen:
         if recipe.bf16 and chosen == "cpu" and not _cpu_has_bfloat16():
             typer.echo(
                 "bfloat16 is emulated by this CPU and many times slower than float32: leave --bf16 out", err=True
             )
-        seen, held = _views(data, "train", camera, illuminant, track), _views(val, "val", camera, illuminant, track)
+        seen = _views(data, "train", camera, illuminant, track, exposure)
+        held = _views(val, "val", camera, illuminant, track, exposure)
         if minutes is not None:
             recipe = replace(
                 recipe, steps=planned_steps(out) or steps_within(minutes, network, recipe, seen, held, chosen)
@@ -198,6 +205,7 @@ def evaluate(
     camera: Cameras = None,
     illuminant: IlluminantFile = None,
     track: Imagings = "clean",
+    exposure: Exposure = (1.0, 1.0),
     ensembles: Annotated[
         bool, typer.Option("--ensemble", help="Each network also as the mean over eight mirrored and rotated views.")
     ] = False,
@@ -229,11 +237,11 @@ def evaluate(
     files = method_names(weights or [SHIPPED])
     models = {name: load_checkpoint(path).to(chosen) for name, path in files.items()}
     methods = networks(models, (scale or (1.0,)) if ensembles else ())
-    views = replace(_views(data, "val", camera, illuminant, track), memory=0)  # each scene is looked at once
+    views = replace(_views(data, "val", camera, illuminant, track, exposure), memory=0)  # each scene is looked at once
     if out:
         make_folder(out)
     if fit:
-        methods |= regressions(replace(_views(fit, "train", camera, illuminant, track), memory=0))
+        methods |= regressions(replace(_views(fit, "train", camera, illuminant, track, exposure), memory=0))
 
     scores = _judge(methods, views, out)
     Console().print(*tables(scores, per_scene), sep="\n")
@@ -265,6 +273,7 @@ def simulate(
         Path | None, typer.Option(help="Light (.json, .csv, .npz); equal energy, when not given.")
     ] = None,
     track: Annotated[Track, typer.Option(help="clean: Eq. 2 alone, 16 bits; real: noise, 8 bits and JPEG.")] = "clean",
+    exposure: Exposure = (1.0, 1.0),
     split: Annotated[Literal["train", "val"], typer.Option(help="Of a data set that has published ones.")] = "train",
     seed: Annotated[int, typer.Option(min=0, help="Of the noise.")] = 0,
 ) -> None:
@@ -280,12 +289,38 @@ def simulate(
     from ccnet.simulate import frame_folders, simulate
 
     cameras, scenes = read_cameras(camera, illuminant), open_source(source, split)
-    written = simulate(scenes, cameras, TRACKS[track], out, seed)
+    written = simulate(scenes, cameras, replace(TRACKS[track], exposure=exposure), out, seed)
     console = Console(stderr=True)
     for _ in progress(written, "frames", len(scenes) * len(cameras), console=console, transient=True):
         pass
     for eye, folder in zip(cameras, frame_folders(cameras, out), strict=True):
         typer.echo(f"{folder}: {len(scenes)} frames of {eye.name}, {track} track")
+
+
+@app.command("bench-train")
+def bench_train(
+    patch: Annotated[int, typer.Option(min=16, help="Side of a patch, px.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, help="Patches an update.")] = 1,
+    repeats: Annotated[
+        int, typer.Option(min=1, help="Repetitions of each, in turns, after one that does not count.")
+    ] = 5,
+    threads: Threads = None,
+    out: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
+) -> None:
+    """Time training with the paper's loop through autograd against training with our operators, on this CPU."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from ccnet.bench import compare, report, table, works
+
+    _compute_on("cpu", threads)
+    console = Console(stderr=True)
+    pairs = track(works(CCNetConfig(), patch, batch), "measures", 5, console=console, transient=True)
+    comparisons = [compare(*pair, repeats) for pair in pairs]
+    Console().print(table(comparisons))
+    if out:
+        document = report(comparisons, {"patch": patch, "batch": batch, "repeats": repeats})
+        write_atomic(out, plain_json(document, 2).encode())
 
 
 def _judge(methods: Mapping[str, Infer], views: Views, out: Path | None) -> dict[str, list[Score]]:
@@ -372,16 +407,24 @@ def _ablate_with_progress(ablation: Ablation) -> None:
                 progress.console.print(f"{run.name}: MRAE {score.mrae:.4f}, PSNR {score.psnr:.2f} dB")
 
 
-def _views(source: str, split: Split, cameras: list[Path] | None, illuminant: Path | None, track: Track) -> Views:
+def _views(
+    source: str,
+    split: Split,
+    cameras: list[Path] | None,
+    illuminant: Path | None,
+    track: Track,
+    exposure: tuple[float, float] = (1.0, 1.0),
+) -> Views:
     """The scenes of a source on the command line, as the cameras on it see them."""
     from ccnet.camera import TRACKS, read_cameras
     from ccnet.datasets import open_source
     from ccnet.views import Views
 
-    if not cameras and (illuminant is not None or track != "clean"):
-        raise CCNetError("--illuminant and --track are given, which need a --camera: published frames stay as they are")
+    imaging = replace(TRACKS[track], exposure=exposure)
+    if not cameras and (illuminant is not None or imaging != TRACKS["clean"]):
+        raise CCNetError("--illuminant, --track and --exposure need a --camera: published frames stay as they are")
     eyes = read_cameras(cameras, illuminant) if cameras else ()
-    return Views(scenes=open_source(source, split), cameras=eyes, imaging=TRACKS[track])
+    return Views(scenes=open_source(source, split), cameras=eyes, imaging=imaging)
 
 
 def _config(assignments: list[str]) -> CCNetConfig:

@@ -113,7 +113,8 @@ def method_names(weights: Sequence[Path]) -> dict[str, Path]:
     if len(weights) == 1:
         return {"CCNet": weights[0]}
     stems = {path.stem: path for path in weights}
-    return stems if len(stems.keys() - {*REGRESSIONS, RELATIVE}) == len(weights) else {str(path): path for path in weights}
+    unique = len(stems.keys() - {*REGRESSIONS, RELATIVE}) == len(weights)
+    return stems if unique else {str(path): path for path in weights}
 
 
 def networks(models: Mapping[str, CCNet], scales: Sequence[float] = ()) -> dict[str, Infer]:

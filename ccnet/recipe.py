@@ -35,10 +35,10 @@ class Recipe:
         for name in ("steps", "batch", "patch", "evaluate_every", "save_every"):
             if getattr(self, name) < 1:
                 raise CCNetError(f"recipe {name} is {getattr(self, name)}, expected at least 1")
-        if self.warmup < 0 or self.seed < 0 or not self.clip > 0 or not 0 <= self.final_lr <= self.lr:
+        if self.warmup < 0 or self.seed < 0 or not self.clip > 0 or not (self.lr >= 0 and self.final_lr >= 0):
             raise CCNetError(
                 f"recipe has warmup {self.warmup}, seed {self.seed}, clip {self.clip}, lr {self.lr} to {self.final_lr};"
-                " expected warmup and seed from 0, clip above 0, and the last lr from 0 to the first"
+                " expected clip above 0, the others from 0"
             )
 
     def lr_at(self, step: int) -> float:

@@ -182,6 +182,8 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         self.model = CCNet(config).to(device)
         if start is not None:
+            if start.config != config:
+                raise CCNetError(f"the weights to start from are of {start.config}, expected {config}: see --config")
             self.model.load_state_dict(start.state_dict())
         self.step, self.best = 0, Score(mrae=math.inf, rmse=math.inf, psnr=0.0, sam=math.inf)
         self.identity = json.dumps(

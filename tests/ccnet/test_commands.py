@@ -95,6 +95,52 @@ def test_a_gpu_that_is_not_there(sources: dict[str, str], out: Path, monkeypatch
     assert not out.exists()
 
 
+def test_what_a_camera_adds_needs_a_camera(sources: dict[str, str], out: Path) -> None:
+    given = ["--data", sources["train"], "--val", sources["val"], "--out", str(out)]
+    for more in (["--track", "real"], ["--exposure", "0.5", "2"]):
+        refusal(run("train", *given, *TRAIN, *more), "--track and --exposure need a --camera")
+    refusal(run("train", *given, *TRAIN), "a_ms has no frame of its own: give the --camera")
+
+
+def test_exposure_and_track_change_what_is_learnt(sources: dict[str, str], out: Path) -> None:
+    losses = []
+    for number, more in enumerate(([], ["--track", "real"], ["--exposure", "0.5", "0.6"])):
+        result = train(sources, out / str(number), *more)
+        assert result.exit_code == 0, result.output
+        losses.append(result.stderr.split("loss ")[1].split(",")[0])
+    assert len(set(losses)) == 3
+    refusal(train(sources, out, "--exposure", "2", "1"), "exposure is .* expected two factors")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--preset", "short", "--minutes", "1", "--steps", "2"], "--minutes and --steps are both given"),
+        (["--config", "fusion=glue"], "fusion is 'glue', expected one of"),
+        (["--config", "colour=red"], "no field 'colour', expected NAME=VALUE of width, units"),
+        (["--config", "units=many"], "units is 'many', expected a positive integer"),
+    ],
+)
+def test_options_that_do_not_fit(sources: dict[str, str], out: Path, more: list[str], words: str) -> None:
+    refusal(train(sources, out, *more), words)
+    assert not out.exists()
+
+
+def test_a_preset_without_length_is_refused(sources: dict[str, str], out: Path) -> None:
+    given = ["--data", sources["train"], "--val", sources["val"], "--camera", sources["camera"], "--out", str(out)]
+    refusal(run("train", *given, "--preset", "short"), "short has no length of its own: give --minutes, or --steps")
+
+
+def test_a_run_starts_from_weights(sources: dict[str, str], out: Path, tmp_path: Path) -> None:
+    train(sources, tmp_path / "first")
+    best = tmp_path / "first" / "best.safetensors"
+    result = train(sources, out, "--lr", "0", "--from", str(best))
+    assert result.exit_code == 0, result.output
+    before, after = load_checkpoint(best).state_dict(), load_checkpoint(out / "best.safetensors").state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    refusal(train(sources, out, "--config", "patch=8", "--from", str(best)), "weights to start from are of .*patch=16")
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
