@@ -104,7 +104,10 @@ def steps_within(minutes: float, config: CCNetConfig, recipe: Recipe, train: Vie
     stepped = time.perf_counter()
     infer(update.model, val.pair(0)[0])
     validation = (time.perf_counter() - stepped) * len(val)
-    return max(1, int(60 * minutes / ((stepped - started) / 3 + validation / recipe.evaluate_every)))
+    steps = [max(1, int(60 * minutes / ((stepped - started) / 3 + validation / recipe.evaluate_every)))]
+    if dist.is_initialized():
+        dist.broadcast_object_list(steps)  # clocks differ, and the run is one
+    return steps[0]
 
 
 class _Update:
