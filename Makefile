@@ -13,7 +13,7 @@ CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine demo test test-fast lint train evaluate clean
+.PHONY: help install engine demo test test-fast lint train evaluate bench-train clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders i
 evaluate: $(INSTALLED)  ## the shipped weights, or WEIGHTS, and the regressions on the validation scenes, with pictures
 	$(CCNET) evaluate $(weights) --data cave:$(DATA)/cave/val --train cave:$(DATA)/cave/train \
 	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out build/evaluation
+
+bench-train: $(INSTALLED)  ## our training step beside the paper's loop through autograd, on this CPU
+	$(CCNET) bench-train
 
 clean:  ## remove what was built, not the environment
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -144,7 +144,7 @@ class BandSequence(nn.Module):
 class NeSCM(BandSequence):
     """Neighborhood-wise Spectral Continuity Modeling (section III-C): a recurrence over windows of three bands.
 
-    :meth:`literal` is the paper's loop; :meth:`forward` computes the same through two operators, ``scan`` and ``gates``.
+    :meth:`literal` is the paper's loop; :meth:`forward` computes the same through two operators, ``scan``, ``gates``.
     """
 
     def __init__(self, channels: int, config: CCNetConfig) -> None:
