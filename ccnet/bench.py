@@ -24,7 +24,7 @@ from ccnet.losses import ccnet_loss
 from ccnet.model import CCNet
 from ccnet.modules import NeSCM
 from ccnet.recipe import Recipe
-from ccnet.scan import scan, scan_reference
+from ccnet.scan import STREAMS, scan, scan_reference
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -108,20 +108,23 @@ def _nescm(config: CCNetConfig, scale: int, patch: int, batch: int) -> tuple[str
     shape = batch, scale * config.width, patch // scale, patch // scale
     part = NeSCM(shape[1], config)
     x = torch.randn(shape, requires_grad=True)
-    leaves = [x, *part.parameters()]
-    return f"NeSCM\n{shape}", _with_gradients(part.literal, [x], leaves), _with_gradients(part, [x], leaves)
+    grad, leaves = torch.randn(shape), [x, *part.parameters()]
+    naive, ours = (_backward(function, [x], leaves, grad) for function in (part.literal, part))
+    return f"NeSCM\n{shape}", naive, ours
 
 
 def _scan(config: CCNetConfig, patch: int, batch: int) -> tuple[str, Work, Work]:
-    shape = batch, 1, config.width, patch, patch
-    given = [tensor.requires_grad_() for tensor in (torch.randn(shape), torch.randn(2, 1, 2), torch.randn(2, 1))]
-    return f"scan\n{shape}", _with_gradients(scan_reference, given, given), _with_gradients(scan, given, given)
+    bands = config.width
+    given = [
+        tensor.requires_grad_()
+        for tensor in (torch.randn(batch, 1, bands, patch, patch), torch.randn(2, 1, 2), torch.randn(2, 1))
+    ]
+    grad = torch.randn(batch, STREAMS, 1, bands, patch, patch)
+    naive, ours = (_backward(function, given, given, grad) for function in (scan_reference, scan))
+    return f"scan\n{tuple(given[0].shape)}", naive, ours
 
 
-def _with_gradients(function: Callable[..., Tensor], given: list[Tensor], leaves: list[Tensor]) -> Work:
-    """Forward and backward, for a gradient drawn once."""
-    with torch.no_grad():
-        grad = torch.randn_like(function(*given))
+def _backward(function: Callable[..., Tensor], given: list[Tensor], leaves: list[Tensor], grad: Tensor) -> Work:
     return lambda: torch.autograd.grad(function(*given), leaves, grad)
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet import scan as module
+from ccnet import kernels
+from ccnet.kernels import kernel
 from ccnet.runtime.parity import TOLERANCES
-from ccnet.scan import kernel, scan, scan_reference
+from ccnet.scan import scan, scan_reference
 
 LIMIT = TOLERANCES["scan"].max_abs
 needs_kernel = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
@@ -97,6 +98,21 @@ def test_the_kernel_takes_any_strides() -> None:
     assert torch.equal(scan(strided, weight.mT.contiguous().mT, bias), scan(x, weight, bias))
 
 
+@needs_kernel
+@pytest.mark.parametrize("index", range(3), ids=["x", "weight", "bias"])
+def test_the_kernel_hides_no_nan(index: int) -> None:
+    given = inputs(2, 5, 3, 5)
+    given[index].view(-1)[1] = torch.nan
+    assert torch.equal(scan(*given).isnan(), scan_reference(*given).isnan())
+
+
+@needs_kernel
+@pytest.mark.parametrize("scale", [30, 1e4, 1e30])
+def test_the_kernel_saturates_like_the_reference(scale: float) -> None:
+    x, weight, bias = inputs(2, 5, 3, 5)
+    assert_near(scan(scale * x, weight, bias), scan_reference(scale * x, weight, bias))
+
+
 @pytest.fixture
 def threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -131,7 +147,7 @@ def test_without_a_fitting_kernel_the_reference_runs(
     monkeypatch: pytest.MonkeyPatch, heads: int, bands: int, compiled: bool
 ) -> None:
     if not compiled:
-        monkeypatch.setattr(module, "kernel", lambda: None)
+        monkeypatch.setattr(kernels, "kernel", lambda: None)
     leaves = tuple(t.requires_grad_() for t in inputs(heads, bands, 3, 5))
     result, reference = scan(*leaves), scan_reference(*leaves)
     assert torch.equal(result, reference)
