@@ -2,7 +2,8 @@
  *
  * A plane is worked on in tiles that stay in cache. A tile lies in its buffer as one run of numbers, rows a STRIDE
  * apart with the gaps at zero, so that every tap of the 3x3 is the same run shifted: the inner loops know no borders,
- * and the compiler vectorises them. Results in the gaps are never read.
+ * and the compiler vectorises them (with a long index: an int may wrap under Python's own flags, which forbids it).
+ * Results in the gaps are never read.
  *
  * Layout: u (B, 4, n, T, H, W), streams ordered as in scan.py; y (B, n, T, H, W); kernel (2, n, n, 3, 3, 3), that is
  * (direction, output head, input head, slot, row, column). Bands [first, last) are counted over all images, B * T.
@@ -23,7 +24,7 @@
 #define INLINE static inline __attribute__((always_inline))
 
 typedef struct { int heads, bands, height, width; } Shape;
-typedef struct { int y, x, rows, columns, stride, count; } Tile; /* count: from the first pixel to the last */
+typedef struct { int y, x, rows, columns, stride; long count; } Tile; /* count: from the first pixel to the last */
 typedef float Run[AREA];
 typedef float Haloed[AREA + 2 * (COLUMNS + 2)]; /* a pixel more on every side */
 
@@ -77,7 +78,7 @@ INLINE void store(float *restrict plane, const float *restrict from, Shape shape
 INLINE void add_filtered(float *restrict to, const float *restrict above, const float *restrict k, Tile tile) {
     const float *restrict centre = above + tile.stride, *restrict below = centre + tile.stride;
     const float a = k[0], b = k[1], c = k[2], d = k[3], e = k[4], f = k[5], g = k[6], h = k[7], i = k[8];
-    for (int p = 0; p < tile.count; p++)
+    for (long p = 0; p < tile.count; p++)
         to[p] += a * above[p] + b * above[p + 1] + c * above[p + 2] + d * centre[p] + e * centre[p + 1] +
                  f * centre[p + 2] + g * below[p] + h * below[p + 1] + i * below[p + 2];
 }
@@ -86,7 +87,7 @@ INLINE void add_filtered(float *restrict to, const float *restrict above, const 
 INLINE void add_taps(double *restrict sums, const float *restrict grad, const float *restrict above, Tile tile) {
     const float *restrict centre = above + tile.stride, *restrict below = centre + tile.stride;
     float a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, i = 0;
-    for (int p = 0; p < tile.count; p++) {
+    for (long p = 0; p < tile.count; p++) {
         const float v = grad[p];
         a += v * above[p], b += v * above[p + 1], c += v * above[p + 2];
         d += v * centre[p], e += v * centre[p + 1], f += v * centre[p + 2];
@@ -111,7 +112,7 @@ INLINE void forward_tile(Shape shape, Tile tile, const float *u, const float *ke
     Run made[MAX_HEADS];
     Haloed seen;
     for (int o = 0; o < n; o++)
-        for (int p = 0; p < tile.count; p++) made[o][p] = bias[o];
+        for (long p = 0; p < tile.count; p++) made[o][p] = bias[o];
     for (int slot = 0; slot < 6; slot++)
         for (int i = 0; i < n; i++) {
             const int stream = SLOTS[slot].stream, from = band + SLOTS[slot].shift;
