@@ -133,8 +133,8 @@ def regressions(views: Views) -> dict[str, Infer]:
     def pairs() -> Iterator[tuple[Array, Array]]:
         return map(views.pair, range(len(views)))
 
-    plain = fit_regressions(pairs(), list(REGRESSIONS.values()))
-    return dict(zip(REGRESSIONS, plain, strict=True)) | {RELATIVE: fit_relative(pairs())}
+    fitted = [*fit_regressions(pairs(), list(REGRESSIONS.values())), fit_relative(pairs())]
+    return dict(zip((*REGRESSIONS, RELATIVE), fitted, strict=True))
 
 
 def measure(truth: Array, estimate: Array) -> Measures:
