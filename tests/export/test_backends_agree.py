@@ -1,4 +1,4 @@
-"""One frame, one cube: PyTorch with and without its kernel, ONNX Runtime, and tile by tile."""
+"""One frame, one cube: PyTorch with and without its kernels, ONNX Runtime, and tile by tile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ccnet import scan
+from ccnet import kernels
 from ccnet.contract import FRAME_SCALE, HALO, SIZE_MULTIPLE
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor, read_frame
@@ -48,12 +48,12 @@ def in_torch(model: CCNet, frame: Frame) -> tuple[Array, Array]:
     return cube[0].numpy(), context.numpy()
 
 
-@pytest.mark.skipif(scan.kernel() is None, reason="installed without a C compiler: there is no kernel")
+@pytest.mark.skipif(kernels.kernel() is None, reason="installed without a C compiler: there are no kernels")
 @each_size
 def test_the_kernel_changes_no_cube(network: CCNet, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     frame = a_frame(*size)
     fast, _ = in_torch(network, frame)
-    monkeypatch.setattr(scan, "kernel", lambda: None)
+    monkeypatch.setattr(kernels, "kernel", lambda: None)
     assert TOLERANCES["fp32"].broken_by(compare(in_torch(network, frame)[0], fast)) == []
 
 
