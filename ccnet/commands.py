@@ -1,4 +1,4 @@
-"""``ccnet train``, ``ccnet evaluate``, ``ccnet simulate`` and ``ccnet bench-train``."""
+"""``ccnet train``, ``evaluate``, ``ablate``, ``simulate`` and ``bench-train``."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def train(
     exposure: Exposure = (1.0, 1.0),
     preset: Annotated[
         Literal["paper", "short"],
-        typer.Option(help="paper: its recipe, a day or more of a GPU. short: small batches for --minutes."),
+        typer.Option(help="paper: its recipe, which wants a GPU. short: small batches for --minutes."),
     ] = "paper",
     minutes: Annotated[
         float | None, typer.Option(min=0.1, help="Time budget, instead of --steps: as many steps as fit into it.")
@@ -119,9 +119,12 @@ def train(
         seen = _views(data, "train", camera, illuminant, track, exposure)
         held = _views(val, "val", camera, illuminant, track, exposure)
         if minutes is not None:
-            recipe = replace(
-                recipe, steps=planned_steps(out) or steps_within(minutes, network, recipe, seen, held, chosen)
-            )
+            planned = planned_steps(out)
+            if planned:
+                typer.echo(
+                    f"{out}: goes on with the {planned} steps that it began with, whatever --minutes says", err=True
+                )
+            recipe = replace(recipe, steps=planned or steps_within(minutes, network, recipe, seen, held, chosen))
         trainer = Trainer(out, network, recipe, seen, held, chosen, load_checkpoint(start) if start else None)
         _run_with_progress(trainer)
         if trainer.update.rank == 0:
@@ -147,7 +150,8 @@ def ablate(
     seeds: Annotated[int, typer.Option(min=1, help="Trainings of each network, with seeds 0, 1, …")] = 1,
     steps: Annotated[int | None, typer.Option(min=1, help="Adam updates of each training.")] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.1, help="Time for all trainings, instead of --steps; the same steps for each.")
+        float | None,
+        typer.Option(min=0.1, help="Time for all trainings, by the pace of the first network, instead of --steps."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Patches an update.")] = SHORT.batch,
     patch: Annotated[int, typer.Option(min=1, help="Side of a patch, px.")] = SHORT.patch,
@@ -381,7 +385,7 @@ def _run_with_progress(trainer: Trainer) -> None:
     columns = (
         BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TextColumn("left"), TimeRemainingColumn()
     )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=trainer.update.rank > 0) as progress:
         task = progress.add_task("starts", completed=trainer.step, total=trainer.recipe.steps)
         score = ""
         for event in trainer.run():
@@ -424,7 +428,9 @@ def _views(
     if not cameras and (illuminant is not None or imaging != TRACKS["clean"]):
         raise CCNetError("--illuminant, --track and --exposure need a --camera: published frames stay as they are")
     eyes = read_cameras(cameras, illuminant) if cameras else ()
-    return Views(scenes=open_source(source, split), cameras=eyes, imaging=imaging)
+    kind, _, path = source.partition(":")
+    where = f"{kind}:{Path(path).resolve()}"
+    return Views(scenes=open_source(source, split), cameras=eyes, imaging=imaging, source=where)
 
 
 def _config(assignments: list[str]) -> CCNetConfig:

@@ -1,4 +1,4 @@
-"""How a network is trained, without torch: the command line shows these defaults."""
+"""How a network is trained, without torch, for the command line."""
 
 from __future__ import annotations
 
@@ -53,4 +53,4 @@ PRESETS: Mapping[str, Recipe] = {
     "paper": Recipe(),
     "short": Recipe(batch=2, patch=96, lr=5e-4, warmup=100, evaluate_every=200, save_every=50),
 }
-"""``paper``: a day or more of one GPU. ``short``: small batches, and as many steps as a time budget holds."""
+"""``paper``: wants a GPU. ``short``: small batches, and as many steps as a time budget holds."""

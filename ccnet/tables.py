@@ -86,7 +86,7 @@ class Ablation:
         self.parameters: dict[CCNetConfig, int] = {}
 
     def run(self) -> Iterator[tuple[Run, Event | None]]:
-        """Each step of each training as it is done; an event of None where a training was found done."""
+        """Each step of each training as it is done; and an event of None after each."""
         for run in self.runs:
             recipe = replace(self.recipe, seed=run.seed)
             trainer = Trainer(self.folder / run.name, run.config, recipe, self.train, self.val, self.device)

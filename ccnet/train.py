@@ -71,8 +71,11 @@ def infer(model: CCNet, frame: Array) -> Array:
 
 def validate(model: CCNet, views: Views) -> Score:
     """Whole scenes, one at a time, in float32."""
-    pairs = [(cube, infer(model, frame)) for frame, cube in map(views.pair, range(len(views)))]
-    means = [float(np.mean([metric(*pair) for pair in pairs])) for metric in (mrae, rmse, psnr, sam)]
+    figures = []
+    for frame, cube in map(views.pair, range(len(views))):
+        estimate = infer(model, frame)
+        figures.append([metric(cube, estimate) for metric in (mrae, rmse, psnr, sam)])
+    means = np.mean(figures, axis=0).tolist()
     return Score(**dict(zip(("mrae", "rmse", "psnr", "sam"), means, strict=True)))
 
 
@@ -95,6 +98,8 @@ def process_group(device: str) -> Iterator[str]:
 
 def steps_within(minutes: float, config: CCNetConfig, recipe: Recipe, train: Views, val: Views, device: str) -> int:
     """How many steps a time budget holds, validations included, by timing three steps and one validation scene."""
+    if not math.isfinite(minutes):
+        raise CCNetError(f"minutes is {minutes}, expected a time budget that ends")
     patches = Patches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
     update = _Update(CCNet(config).to(device), recipe, patches, device)
     update(0)  # pays for the first use of everything
@@ -133,8 +138,8 @@ class _Update:
             self._next = self._read(step)
         arrays = self._next[1].result()
         self._next = self._read(step + 1)
-        frames, cubes = (torch.from_numpy(array).to(self.device, non_blocking=True) for array in arrays)
-        # oneDNN's and cuDNN's depthwise gradients are several times faster with channels last
+        frames, cubes = (torch.from_numpy(array).to(self.device) for array in arrays)
+        # oneDNN's depthwise gradients are several times faster with channels last
         return frames.contiguous(memory_format=torch.channels_last), cubes
 
     def __call__(self, step: int) -> tuple[float, float]:
@@ -156,7 +161,7 @@ class _Update:
             scenes = ", ".join(sorted(set(self.patches.scenes_at(step))))
             raise CCNetError(
                 f"loss is {total.item()} and its gradient's norm {norm.item()} at step {step} (seed {recipe.seed}), of"
-                f" scenes {scenes}; the run goes on from its last save: lower --lr or look at these scenes"
+                f" scenes {scenes}; look at these, or start another run --from its best.safetensors with a lower --lr"
             )
         self.optimizer.step()
         return total.item(), lr
@@ -219,11 +224,12 @@ class Trainer:
             score = None
             if curves and (self.step % recipe.evaluate_every == 0 or self.step == recipe.steps):
                 score = self._evaluate()
-            if curves and (score or self.step % recipe.save_every == 0):
-                self._save()
             event = Event(step=self.step, loss=loss, lr=lr, score=score)
             if curves:
                 _plot(curves, event)
+            if curves and (score or self.step % recipe.save_every == 0):
+                curves.flush()  # before the save: what a resumed run does not train again is on the curves
+                self._save()
             yield event
         if curves:
             curves.close()
@@ -282,6 +288,7 @@ def planned_steps(folder: Path) -> int | None:
 def _describe(views: Views) -> dict[str, Any]:
     """What a resumed run must find again: scenes and who saw them."""
     return {
+        "source": views.source,
         "scenes": [scene.name for scene in views.scenes],
         "cameras": [(camera.name, hashlib.sha256(camera.response.tobytes()).hexdigest()) for camera in views.cameras],
         "imaging": repr(views.imaging),

@@ -19,12 +19,14 @@ class Views:
     """Scenes, and the cameras that make frames of them; without cameras, the frames that were published.
 
     cameras: one for each patch or scene, in turn. imaging: what a real camera adds to Eq. 2.
+    source: where the scenes are from, for a run that must find the same ones again.
     memory: bytes of cubes that are kept between reads; what does not fit is read again.
     """
 
     scenes: tuple[Scene, ...]
     cameras: tuple[Camera, ...] = ()
     imaging: Imaging = Imaging()  # noqa: RUF009 - frozen
+    source: str = ""
     memory: int = 8 << 30
     _kept: dict[int, tuple[Array, Array | None]] = field(default_factory=dict, repr=False, compare=False)
 

@@ -68,6 +68,9 @@ def test_the_same_command_resumes_and_another_is_refused(sources: dict[str, str]
     assert again.stdout == first.stdout
     assert not again.stderr.strip()
     refusal(train(sources, out, "--seed", "1"), "belongs to another recipe or other data")
+    folder = Path(sources["train"].removeprefix("cave:"))
+    moved = folder.rename(folder.with_name("moved"))  # scenes of the same names, from somewhere else
+    refusal(train(sources | {"train": f"cave:{moved}"}, out), "belongs to another recipe or other data")
 
 
 @pytest.mark.parametrize(
