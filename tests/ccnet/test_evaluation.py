@@ -13,6 +13,8 @@ from ccnet import metrics
 from ccnet.camera import Array, Camera
 from ccnet.contract import plain_json
 from ccnet.evaluation import (
+    REGRESSIONS,
+    RELATIVE,
     Estimate,
     Measures,
     Score,
@@ -168,7 +170,7 @@ def test_names_of_weights_are_short_and_tell_them_apart() -> None:
 
 def test_regressions_have_the_frames_that_are_judged(two: Views) -> None:
     fitted = regressions(two)
-    assert list(fitted) == ["linear", "root-polynomial 2", "root-polynomial 3"]
+    assert list(fitted) == [*REGRESSIONS, RELATIVE]
     errors = []
     for method in fitted.values():
         residuals = [one.cube - one.truth for one in compare({"": method}, two)]
