@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,7 +14,7 @@ import typer
 from ccnet.camera import Track
 from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError, make_folder, plain_json, write_atomic
-from ccnet.recipe import PRESETS
+from ccnet.recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
     from ccnet.datasets import Split
@@ -57,6 +58,13 @@ ConfigFields = Annotated[
     typer.Option(metavar="NAME=VALUE", help="Part of the network, e.g. units=1 or fusion=add; may be repeated."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as cores, when not given.")]
+BFloat16 = Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16, for hardware that has it.")]
+Memory = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="GB", help="Training cubes kept in memory by each process; the others are read each time."
+    ),
+]
 
 
 @app.command()
@@ -80,7 +88,7 @@ def train(
     patch: PatchSide = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate after warm-up; a cosine ends it.")] = None,
     warmup: Annotated[int | None, typer.Option(min=0, help="Steps of linear rise.")] = None,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Convolutions in bfloat16, for hardware that has it.")] = False,
+    bf16: BFloat16 = False,
     seed: Annotated[int, typer.Option(min=0, help="Of the weights and the patches.")] = 0,
     evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between validations.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between saves of the run.")] = None,
@@ -88,6 +96,7 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", help="Weights (.safetensors) to start from, instead of random ones.")
     ] = None,
+    memory: Memory = 8,
     threads: Threads = None,
     device: Device = None,
 ) -> None:
@@ -112,11 +121,8 @@ def train(
     recipe = replace(recipe, final_lr=min(recipe.final_lr, recipe.lr))
     network = _config(config or [])
     with process_group(_compute_on(device, threads)) as chosen:
-        if recipe.bf16 and chosen == "cpu" and not _cpu_has_bfloat16():
-            typer.echo(
-                "bfloat16 is emulated by this CPU and many times slower than float32: leave --bf16 out", err=True
-            )
-        seen = _views(data, "train", camera, illuminant, track, exposure)
+        _check_bfloat16(recipe, chosen)
+        seen = replace(_views(data, "train", camera, illuminant, track, exposure), memory=int(memory * 1e9))
         held = _views(val, "val", camera, illuminant, track, exposure)
         if minutes is not None:
             planned = planned_steps(out)
@@ -143,6 +149,7 @@ def ablate(
     camera: Cameras = None,
     illuminant: IlluminantFile = None,
     track: Imagings = "clean",
+    exposure: Exposure = (1.0, 1.0),
     table: Annotated[
         list[str] | None,
         typer.Option(help="II, III, IV or V; may be repeated; all four, when not given."),
@@ -157,7 +164,9 @@ def ablate(
     patch: Annotated[int, typer.Option(min=1, help="Side of a patch, px.")] = SHORT.patch,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate after warm-up; a cosine ends it.")] = PAPER.lr,
     warmup: Annotated[int, typer.Option(min=0, help="Steps of linear rise.")] = SHORT.warmup,
+    bf16: BFloat16 = False,
     config: ConfigFields = None,
+    memory: Memory = 8,
     threads: Threads = None,
     device: Device = None,
 ) -> None:
@@ -169,7 +178,6 @@ def ablate(
     from rich.console import Console
 
     from ccnet.ablations import TABLES
-    from ccnet.recipe import Recipe
     from ccnet.tables import Ablation, markdown, plan, report
     from ccnet.tables import table as show
     from ccnet.train import planned_steps, steps_within
@@ -179,9 +187,12 @@ def ablate(
     if unknown := sorted(set(table or []) - set(TABLES)):
         raise CCNetError(f"--table {unknown[0]}: the paper's ablation tables are {', '.join(TABLES)}")
     chosen, tables, base = _compute_on(device, threads), table or list(TABLES), _config(config or [])
-    seen, held = _views(data, "train", camera, illuminant, track), _views(val, "val", camera, illuminant, track)
+    seen = replace(_views(data, "train", camera, illuminant, track, exposure), memory=int(memory * 1e9))
+    held = _views(val, "val", camera, illuminant, track, exposure)
     runs = plan(tables, base, range(seeds))
-    recipe = Recipe(steps=1, batch=batch, patch=patch, lr=lr, final_lr=min(PAPER.final_lr, lr), warmup=warmup)
+    final_lr = min(PAPER.final_lr, lr)
+    recipe = Recipe(steps=1, batch=batch, patch=patch, lr=lr, final_lr=final_lr, warmup=warmup, bf16=bf16)
+    _check_bfloat16(recipe, chosen)
     if steps is None and minutes is not None:
         steps = planned_steps(out / runs[0].name) or steps_within(
             minutes / len(runs), base, replace(recipe, evaluate_every=10**9), seen, held, chosen
@@ -190,8 +201,11 @@ def ablate(
     _ablate_with_progress(ablation)
     rows = ablation.rows(tables, base)
     Console().print(*(show(name, of_table) for name, of_table in rows.items()), sep="\n")
-    document = {"data": data, "val": val, "recipe": asdict(ablation.recipe), "versions": _versions()}
-    write_atomic(out / "tables.json", plain_json(document | {"tables": report(rows)}, 2).encode())
+    document = _seen(seen, track, illuminant) | {
+        "data": data, "val": val, "recipe": asdict(ablation.recipe), "config": base.to_dict(),
+        "seeds": list(range(seeds)), "device": chosen, "versions": _versions(), "tables": report(rows),
+    }  # fmt: skip
+    write_atomic(out / "tables.json", plain_json(document, 2).encode())
     write_atomic(out / "tables.md", markdown(rows).encode())
     typer.echo(f"{out / 'tables.md'}: {len(runs)} trainings of {ablation.recipe.steps} steps, on {chosen}")
 
@@ -244,6 +258,8 @@ def evaluate(
     views = replace(_views(data, "val", camera, illuminant, track, exposure), memory=0)  # each scene is looked at once
     if out:
         make_folder(out)
+    for note in _strangers(files, views):
+        typer.echo(note, err=True)
     if fit:
         methods |= regressions(replace(_views(fit, "train", camera, illuminant, track, exposure), memory=0))
 
@@ -252,10 +268,10 @@ def evaluate(
     for line in (*selfchecks(scores), *gains(scores)):
         typer.echo(line)
     if out:
-        run = {
-            "data": data, "train": fit, "cameras": [eye.name for eye in views.cameras], "track": track,
-            "illuminant": illuminant and str(illuminant), "weights": _weights(files, models), "device": chosen,
-            "threads": torch.get_num_threads(), "versions": _versions(),
+        run = _seen(views, track, illuminant) | {
+            "data": data, "train": fit, "scales": (scale or [1.0]) if ensembles else [],
+            "weights": _weights(files, models), "device": chosen, "threads": torch.get_num_threads(),
+            "versions": _versions(),
         }  # fmt: skip
         document = report(scores) | {"run": run}
         bands = {method: figures["full"]["mean"]["band_rmse"] for method, figures in document["methods"].items()}
@@ -346,6 +362,25 @@ def _judge(methods: Mapping[str, Infer], views: Views, out: Path | None) -> dict
             name, cubes = views.scenes[index].name, {method: estimate.cube for method, estimate in of_scene.items()}
             draw_scene(out / f"{index + 1:03d}-{name}.png", name, estimate.frame, estimate.truth, cubes)
     return scores
+
+
+def _seen(views: Views, track: Track, illuminant: Path | None) -> dict[str, Any]:
+    """How frames were made of the cubes, for reports."""
+    return {
+        "cameras": [eye.name for eye in views.cameras], "track": track, "exposure": views.imaging.exposure,
+        "illuminant": illuminant and str(illuminant),
+    }  # fmt: skip
+
+
+def _strangers(files: Mapping[str, Path], views: Views) -> Iterator[str]:
+    """A line for all weights whose camera is known and did not make the frames: their figures say little."""
+    from ccnet.checkpoint import checkpoint_camera
+
+    for method, path in files.items():
+        camera = checkpoint_camera(path)
+        others = [eye.name for eye in views.cameras if camera and (eye.response != camera.response).any()]
+        if camera and others:
+            yield f"{method}: its weights are for the camera {camera.name}, the frames are of {', '.join(others[:3])}"
 
 
 def _weights(files: Mapping[str, Path], models: Mapping[str, CCNet]) -> dict[str, Any]:
@@ -456,7 +491,10 @@ def _compute_on(device: str | None, threads: int | None) -> str:
     return device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _cpu_has_bfloat16() -> bool:
+def _check_bfloat16(recipe: Recipe, device: str) -> None:
+    """A word, by the first process, where bfloat16 was asked for and the CPU only emulates it."""
     import torch
 
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and bool(torch.cpu._is_avx512_bf16_supported())
+    native = torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    if recipe.bf16 and device == "cpu" and not native and os.environ.get("RANK", "0") == "0":
+        typer.echo("bfloat16 is emulated by this CPU and many times slower than float32: leave --bf16 out", err=True)

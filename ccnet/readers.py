@@ -114,8 +114,9 @@ def read_rgb(path: Path) -> Array:
 
     with damaged(path, "a whole PNG or JPEG"), Image.open(path, formats=("PNG", "JPEG")) as image:
         _check_pixels(path, image.height * image.width)
-        if image.mode != "RGB":
-            raise CCNetError(f"{path}: mode {image.mode}, expected an RGB picture; convert it")
+        stored = image.tile[0][3] if image.format == "PNG" else image.mode  # of 16 bits Pillow would make 8
+        if stored != "RGB":
+            raise CCNetError(f"{path}: mode {stored}, expected an RGB picture of 8 bits a channel; convert it")
         frame = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
         return np.ascontiguousarray(frame)
 

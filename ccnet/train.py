@@ -237,7 +237,8 @@ class Trainer:
     def _evaluate(self) -> Score:
         score = validate(self.model, self.val)
         if not math.isfinite(score.mrae):
-            raise CCNetError(f"validation MRAE is {score.mrae} at step {self.step}: lower --lr or train in float32")
+            why = f"validation MRAE is {score.mrae} at step {self.step}"
+            raise CCNetError(f"{why}: start another run with a lower --lr, or without --bf16")
         if score.mrae < self.best.mrae:
             self.best = score
             save_checkpoint(self.folder / "best.safetensors", self.model, self._notes(score), self.camera)

@@ -29,10 +29,18 @@ def main() -> None:
         code = 1
     except KeyboardInterrupt:
         code = 130
-    except (CCNetError, ImportError, MemoryError, OSError) as error:
+    except (CCNetError, ImportError, MemoryError, OSError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not _lacks_memory(error):
+            raise
         print("ccnet:", " ".join(_explain(error).splitlines()), file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    """Torch and ONNX Runtime tell of it in words alone, so that neither has to be imported to know their errors."""
+    told = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in told or "allocate memory" in told
 
 
 def _run(arguments: list[str]) -> int:
@@ -78,8 +86,8 @@ def _app() -> tuple[Any, list[str]]:
 
 
 def _explain(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "out of memory: take a smaller frame or window"
+    if _lacks_memory(error):
+        return "out of memory: take a smaller frame or window, or in training a smaller --batch or --patch"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name and (extra := _extra(error.name)):

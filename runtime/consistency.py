@@ -16,7 +16,9 @@ from .picture import Thumbnail
 
 MOST_RESIDUAL = 0.04
 MOST_NEGATIVE = 0.01
-"""Of a frame that looks like one of the weights' camera; ``docs/selfcheck.md`` has the measurements behind them."""
+"""Of a frame that looks like one of the weights' camera. Measured with the shipped weights (``docs/selfcheck.md``);
+other weights may need others.
+"""
 
 _ROWS = 64  # at a time, so that a wide frame takes little memory beside its strip
 
@@ -72,7 +74,7 @@ class Consistency:
             return "consistency: not judged, every pixel of the frame is saturated"
         figures = f"consistency: the cube explains the frame to {self.score:.1%}, {self.negative:.1%} of it is negative"
         if self.score <= MOST_RESIDUAL and self.negative <= MOST_NEGATIVE:
-            return f"{figures}; as on validation frames"
+            return f"{figures}; as on the shipped weights' validation frames"
         return (
             f"{figures}; WARNING: more than {MOST_RESIDUAL:.1%} or {MOST_NEGATIVE:.1%}, unlike frames of the weights'"
             f" camera ({self.camera}): another camera, light or encoding? See --space"

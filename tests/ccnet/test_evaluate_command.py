@@ -7,10 +7,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from ccnet.camera import Array
+from ccnet.camera import Array, Camera, read_cameras
 from ccnet.checkpoint import save_checkpoint, weights_hash
 from ccnet.commands import app
 from ccnet.contract import CCNetError
@@ -97,6 +98,14 @@ def test_the_folder_gets_figures_and_pictures(given: dict[str, str], tmp_path: P
     assert run["weights"]["CCNet"]["sha256"] == weights_hash(network)
     assert run["weights"]["CCNet"]["config"]["units"] == 1
     assert run["versions"].keys() == {"ccnet", "python", "numpy", "torch"}
+
+
+def test_weights_of_another_camera_are_told(given: dict[str, str], tmp_path: Path, network: CCNet) -> None:
+    own = read_cameras([Path(given["--camera"])])[0]
+    other = Camera(name="other", response=np.roll(own.response, 1, axis=1))
+    for camera, told in ((own, ""), (other, "CCNet: its weights are for the camera other, the frames are of camera")):
+        save_checkpoint(tmp_path / "w.safetensors", network, camera=camera)
+        assert evaluate(given).stderr.strip() == told
 
 
 def test_the_real_track_is_harder_and_always_the_same(given: dict[str, str], tmp_path: Path) -> None:

@@ -282,6 +282,11 @@ def test_another_picture_is_refused(tmp_path: Path, image: Image.Image, format: 
     refusal(read_rgb, tmp_path / "a.jpg", words)
 
 
+def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((9, 9, 3), 40000, np.uint16))
+    refusal(read_rgb, tmp_path / "a.png", "mode RGB;16B, expected an RGB picture of 8 bits a channel")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # CAVE
 

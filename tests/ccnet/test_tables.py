@@ -69,7 +69,9 @@ def test_the_command_makes_tables_and_does_not_train_twice(
 ) -> None:
     result = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
-    tables = json.loads((tmp_path / "runs" / "tables.json").read_text())["tables"]
+    document = json.loads((tmp_path / "runs" / "tables.json").read_text())
+    tables, seen = document["tables"], (document["cameras"], document["track"], document["seeds"], document["device"])
+    assert seen == (["camera"], "clean", [0], "cpu") and document["config"]["units"] == 1
     assert list(tables) == ["II"]
     assert list(tables["II"]) == ["MHA", "Ours"]
     assert tables["II"]["MHA"]["psnr"]["mean"] != tables["II"]["Ours"]["psnr"]["mean"]
