@@ -1,4 +1,4 @@
-"""``ccnet calibrate ranges``."""
+"""``ccnet calibrate ranges``, ``ccnet calibrate bisect``."""
 
 from __future__ import annotations
 
@@ -6,58 +6,117 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from ccnet.contract import Manifest, plain_json, write_atomic
+from ccnet.runtime.srgb import Space
 
 if TYPE_CHECKING:
+    from ccnet.calibration.bisect import Bisection
     from ccnet.calibration.ranges import Range
+    from ccnet.runtime.frames import Frame
 
 app = typer.Typer()
 calibrate = typer.Typer(help="Which precision a network's tensors need, measured on real frames.")
 app.add_typer(calibrate, name="calibrate")
 
+Folder = Annotated[Path, typer.Argument(help="Folder made by 'ccnet export'.")]
+Frames = Annotated[
+    list[Path] | None,
+    typer.Option("--frames", "-f", help="Frame, or folder of frames, all different; may be given several times."),
+]
+SpaceOption = Annotated[
+    Space, typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera.")
+]
+Side = Annotated[int, typer.Option(help="Longest side in px of the centre crop that is run, a multiple of 16.")]
+Most = Annotated[int, typer.Option(help="Most frames to run: those that differ most from each other.")]
+Json = Annotated[Path | None, typer.Option("--json", help="File for all figures.")]
+
 
 @calibrate.command()
 def ranges(
-    folder: Annotated[Path, typer.Argument(help="Folder made by 'ccnet export'.")] = Path("build/ccnet"),
-    frames: Annotated[
-        list[Path] | None,
-        typer.Option("--frames", "-f", help="Frame, or folder of frames, all different; may be given several times."),
-    ] = None,
-    side: Annotated[
-        int, typer.Option(help="Longest side in px of the centre crop that is run, a multiple of 16.")
-    ] = 128,
-    most: Annotated[int, typer.Option(help="Most frames to run: those that differ most from each other.")] = 16,
-    json_file: Annotated[Path | None, typer.Option("--json", help="File for the range of every tensor.")] = None,
+    folder: Folder = Path("build/ccnet"),
+    frames: Frames = None,
+    space: SpaceOption = "srgb",
+    graph: Annotated[Literal["decode", "encode"], typer.Option(help="The graph to look at.")] = "decode",
+    side: Side = 128,
+    most: Most = 16,
+    json_file: Json = None,
 ) -> None:
-    """What FP16 cannot hold: the range of every tensor of decode, and a verdict on each.
+    """What FP16 cannot hold: the range of every tensor of a graph, and a verdict on each.
 
     Overflow: it may pass 65504. Underflow: a divisor, a norm's floor or the sum of squares in it comes below 6.1e-5,
-    FP16's smallest normal number. It is a report: the exit code is 0 whatever does not fit.
+    FP16's smallest normal number. What a tensor may reach is proved for any frame where it can be, and else 16 times
+    what was seen. It is a report: the exit code is 0 whatever does not fit.
     """
     from rich.console import Console
 
-    from ccnet.calibration.frames import read_frames
     from ccnet.calibration.ranges import measure
 
-    multiple = Manifest.read(folder).size_multiple
-    crops = read_frames(frames or [], side=side, multiple=multiple, most=most)
+    crops = _crops(folder, frames, space, side, most)
     with Console(stderr=True).status(f"ranges of {len(crops)} frames"):
-        found = measure(folder, list(crops.values()))
+        found = measure(folder, list(crops.values()), graph)
     if json_file is not None:
-        write_atomic(json_file, _as_json(crops, found))
-    _print(found, len(crops))
+        tensors = [asdict(one) | {"verdict": one.verdict} for one in found]
+        _write(json_file, crops, {"graph": graph, "ranges": tensors})
+    _print_unfit(found)
+    _print_bounds(found, len(crops))
 
 
-def _as_json(paths: Iterable[Path], found: list[Range]) -> bytes:
-    tensors = [asdict(one) | {"verdict": one.verdict} for one in found]
-    return plain_json({"frames": [str(path) for path in paths], "ranges": tensors}, indent=1).encode()
+@calibrate.command()
+def bisect(
+    folder: Folder = Path("build/ccnet"),
+    frames: Frames = None,
+    space: SpaceOption = "srgb",
+    islands: Annotated[
+        bool, typer.Option(help="Keep in FP32 what the folder's mixed graph keeps, or put all of decode in FP16.")
+    ] = True,
+    groups: Annotated[int, typer.Option(help="Most groups of nodes to try, each with a run of every frame.")] = 100,
+    shown: Annotated[int, typer.Option(help="Most groups to print; all of them are in --json.")] = 24,
+    side: Side = 64,
+    most: Most = 2,
+    json_file: Json = None,
+) -> None:
+    """Where FP16's error comes from: each part of decode in FP16 alone, the worst split down to single nodes.
+
+    FP16 is emulated on the FP32 graph, node by node: ONNX Runtime on a CPU computes much of an FP16 graph in FP32 and
+    shows less error than there is.
+    """
+    from rich.console import Console
+
+    from ccnet.calibration.bisect import bisect as search
+    from ccnet.calibration.bisect import fp32_nodes
+    from ccnet.calibration.frames import feeds_of
+    from ccnet.calibration.tensors import Tensors
+
+    manifest, crops = Manifest.read(folder), _crops(folder, frames, space, side, most)
+    feeds = feeds_of(folder, crops.values())
+    kept = fp32_nodes(manifest.find("decode", precision="fp16").read(folder)) if islands else []
+    tensors = Tensors(manifest.find("decode").read(folder))
+    with Console(stderr=True).status("all of it") as status:
+        found = search(tensors, feeds, kept=kept, most=groups, tell=status.update)
+    if json_file is not None:
+        _write(json_file, crops, {"islands": islands, **asdict(found)})
+    _print_bisection(found, len(crops), shown)
 
 
-def _print(found: list[Range], frames: int) -> None:
+def _crops(folder: Path, given: list[Path] | None, space: Space, side: int, most: int) -> dict[Path, Frame]:
+    """The frames to run, as the weights' camera would give them."""
+    from ccnet.calibration.frames import read_frames
+    from ccnet.runtime.srgb import as_camera
+
+    manifest = Manifest.read(folder)
+    crops = read_frames(given or [], side=side, multiple=manifest.size_multiple, most=most)
+    return {path: as_camera(crop, space, manifest) for path, crop in crops.items()}
+
+
+def _write(path: Path, frames: Iterable[Path], found: dict[str, object]) -> None:
+    write_atomic(path, plain_json({"frames": [str(one) for one in frames], **found}, indent=1).encode())
+
+
+def _print_unfit(found: list[Range]) -> None:
     """A row for each part of the network, operator and verdict; the same part occurs in every block."""
     from rich.console import Console
     from rich.table import Table
@@ -76,10 +135,51 @@ def _print(found: list[Range], frames: int) -> None:
         table.add_row(part, operator, what, str(len(alike)), f"{seen:.1e}", worst.reason)
     if rows:
         Console().print(table)
+
+
+def _print_bounds(found: list[Range], frames: int) -> None:
+    """A row for each operator: how many of its tensors have a proved bound, and the largest of these."""
+    from rich.console import Console
+    from rich.table import Table
+
     activations = [one for one in found if one.what == "activation"]
+    operators: dict[str, list[Range]] = defaultdict(list)
+    for one in activations:
+        operators[one.operator or "input"].append(one)
+    table = Table("operator", "tensors", "largest seen", "proved", "largest proved bound", "measured bound")
+    for operator, alike in sorted(operators.items()):
+        proved = [one.bound for one in alike if one.proof == "proved"]
+        measured = [one.bound for one in alike if one.proof == "measured"]
+        bounds = (f"{max(some):.3g}" if some else "-" for some in (proved, measured))
+        seen = max(one.largest for one in alike)
+        table.add_row(operator, str(len(alike)), f"{seen:.3g}", str(len(proved)), *bounds)
+    Console().print(table)
     held = sum(one.verdict == "fits" for one in found)
+    certain = sum(one.verdict == "fits" and one.proof == "proved" for one in found)
     largest = max(activations, key=lambda one: one.largest)
     print(
-        f"{held} of {len(found)} ranges fit FP16 on {frames} frame{'s' * (frames > 1)}; largest activation"
-        f" {largest.largest:.3g} ({largest.tensor})"
+        f"{held} of {len(found)} ranges fit FP16 on {_frames(frames)}, {certain} of them proved for any frame; largest"
+        f" activation {largest.largest:.3g} ({largest.tensor})"
     )
+
+
+def _print_bisection(found: Bisection, frames: int, shown: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for title in ("in FP16 alone", "nodes", "share", "MRAE", "max"):
+        table.add_column(title, justify="left" if title == "in FP16 alone" else "right", no_wrap=True)
+    for one in found.groups[:shown]:
+        share = f"{one.share:.1%}" if one.share < float("inf") else "not finite"
+        name = one.name if one.split or one.nodes == 1 else f"{one.name} (not split)"
+        table.add_row(name, str(one.nodes), share, f"{one.parity.mrae:.1e}", f"{one.parity.max_abs:.1e}")
+    Console().print(table)
+    nodes = sum(one.nodes for one in found.named)
+    print(f"all in FP16, on {_frames(frames)}: {found.all}")
+    print(f"but for the {len(found.named)} groups named here as the cause, {nodes} nodes: {found.rest}")
+    print(f"the cause: {', '.join(one.name for one in found.named)}")
+
+
+def _frames(count: int) -> str:
+    return f"{count} frame{'s' * (count > 1)}"

@@ -13,9 +13,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import FRAME_SCALE, CCNetError
-from ccnet.runtime.frames import Frame, frame_paths, read_frame
+from ccnet.contract import CONTEXT, FRAME_SCALE, RGB, CCNetError, Manifest
+from ccnet.runtime import Reconstructor
+from ccnet.runtime.frames import Frame, frame_paths, read_frame, rgb_tensor
 from ccnet.runtime.sampling import farthest_points
+
+Feed = dict[str, npt.NDArray[np.generic]]
+"""A graph's inputs by name."""
 
 
 def read_frames(given: Iterable[Path], *, side: int, multiple: int, most: int) -> dict[Path, Frame]:
@@ -41,6 +45,16 @@ def diverse(frames: Sequence[Frame], most: int) -> list[int]:
     Far apart are frames whose contrast or colours, as means of 4×4 blocks, differ (Euclidean).
     """
     return farthest_points(np.stack([_feature(frame) for frame in frames]), 0, most)
+
+
+def feeds_of(folder: Path, frames: Iterable[Frame]) -> list[Feed]:
+    """``decode``'s inputs in an artifact folder, each frame with its own context.
+
+    frames: sides are multiples of the manifest's ``size_multiple``. CCNetError for a folder that is not whole.
+    """
+    manifest = Manifest.read(folder)
+    with Reconstructor.open(folder, backend="onnxruntime", precision="fp32") as reconstructor:
+        return [{RGB: rgb_tensor(frame, manifest.input), CONTEXT: reconstructor.encode(frame)} for frame in frames]
 
 
 def _centre(path: Path, frame: Frame, side: int, multiple: int) -> Frame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,8 +18,8 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array
 
-from ccnet.calibration import tensors
 from ccnet.calibration.ranges import HALF_MAX, HEADROOM, Range, measure, measure_graph, unfit
+from ccnet.calibration.tensors import Tensors
 from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, CCNetError, Manifest, sha256
 from ccnet.export.graph import stamp, with_uint8_frames
 from ccnet.export.precision import ISLANDS, is_island
@@ -142,15 +143,16 @@ def test_a_divisor_must_be_normal(value: float, verdict: str) -> None:
     assert ranges(model, value)["y", "divisor"].verdict == verdict
 
 
-def test_parts_give_every_tensor_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A chain cut after every third node, with tensors that are used far from where they are made."""
-    monkeypatch.setattr(tensors, "_NODES", 3)
+def test_a_run_gives_every_tensor_once_and_forgets_it_after_its_last_use() -> None:
     links = [make_node("Add", [f"t{i}", "t0" if i % 2 else "x"], [f"t{i + 1}"], name=f"m/Add_{i}") for i in range(10)]
     chain = graph(make_node("Identity", ["x"], ["t0"]), *links, make_node("Identity", ["t10"], ["y"]))
-    run = tensors.Tensors(chain)
-    made = [(node.output[0], outputs[0]) for node, _, outputs in run.run({"x": np.ones((2, 4), np.float32)})]
-    assert [name for name, _ in made] == [*(f"t{i}" for i in range(11)), "y"]
-    assert [float(array.max()) for _, array in made] == [*range(1, 12), 11]
+    made, alive = [], []
+    for node, inputs, outputs in Tensors(chain).run({"x": np.ones((2, 4), np.float32)}):
+        made.append((node.output[0], float(outputs[0].max())))
+        alive.append(weakref.ref(outputs[0]))
+        del inputs, outputs
+    assert made == [(f"t{i}", i + 1) for i in range(11)] + [("y", 11)]
+    assert sum(one() is not None for one in alive) <= 1
 
 
 def test_what_is_no_model_is_refused() -> None:
@@ -190,7 +192,7 @@ def of_photographs(artifacts: tuple[CCNet, Path]) -> list[Range]:
 
 @pytest.fixture(scope="module")
 def of_adversaries(artifacts: tuple[CCNet, Path]) -> list[Range]:
-    return measure(artifacts[1], adversaries().values())
+    return measure(artifacts[1], [*adversaries().values()])
 
 
 def as_uint8(source: Path, folder: Path) -> Path:
