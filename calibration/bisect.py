@@ -30,7 +30,7 @@ _WORTH = 0.01
 class Group:
     """Nodes that were in FP16 alone: a module, or a node or input by its own name.
 
-    nodes: how many compute with floats. parity: of the worst frame, against all in float32. share: of the squared error
+    nodes: how many compute with floats. parity: to all in float32, the worst of the frames. share: of the squared error
     of all in FP16; inf where this group alone makes infinite values or NaN. split: whether its parts were tried too.
     """
 
@@ -110,7 +110,7 @@ class _Trial:
         self._border = _border(tensors, self._kept)
 
     def run(self, names: Iterable[str]) -> tuple[Parity, float]:
-        """Parity of the worst frame, and the mean squared error; inf where a value is not finite."""
+        """The worst parity, and the mean squared error; inf where a value is not finite."""
         chosen = frozenset(names)
         half = Half(self._tensors, chosen - self._kept, chosen & self._border)
         parities = []
@@ -118,7 +118,18 @@ class _Trial:
             given = {name: rounded(array) if name in chosen else array for name, array in feed.items()}
             parities.append(compare(reference, self._tensors.evaluate(given, half)[CUBE][0]))
         error = float(np.mean([math.pow(10, -one.psnr / 10) if one.psnr > -math.inf else math.inf for one in parities]))
-        return max(parities, key=lambda one: one.mrae), error
+        return worst(parities), error
+
+
+def worst(parities: Sequence[Parity]) -> Parity:
+    """The worst of each figure."""
+    return Parity(
+        mrae=max(one.mrae for one in parities),
+        sam=max(one.sam for one in parities),
+        psnr=min(one.psnr for one in parities),
+        max_abs=max(one.max_abs for one in parities),
+        mean_abs=max(one.mean_abs for one in parities),
+    )
 
 
 def fp32_nodes(model: bytes) -> list[str]:

@@ -53,7 +53,7 @@ class _Proof:
     def __init__(self, tensors: Tensors, inputs: Mapping[str, Array]) -> None:
         self.found: Bounds = {(name, "activation"): 1.0 for name, array in inputs.items() if _is_float(array)}
         self._alive: WeakValueDictionary[str, Array] = WeakValueDictionary(inputs)  # until its last use in the run
-        self._shapes = {name: array.shape for name, array in inputs.items()}
+        self._shapes = {name: array.shape for name, array in (*tensors.weights.items(), *inputs.items())}
         self._tensors = tensors
         self._makers = {name: node for node in tensors.nodes for name in node.output}
         self._rules: dict[str, Callable[..., Array]] = {

@@ -1,20 +1,22 @@
-"""``ccnet calibrate ranges``, ``ccnet calibrate bisect``."""
+"""``ccnet calibrate ranges``, ``ccnet calibrate bisect`` and ``ccnet calibrate int8``."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import Manifest, plain_json, write_atomic
+from ccnet.contract import CCNetError, Manifest, plain_json, write_atomic
 from ccnet.runtime.srgb import Space
 
 if TYPE_CHECKING:
     from ccnet.calibration.bisect import Bisection
+    from ccnet.calibration.int8 import Tell, Variant
     from ccnet.calibration.ranges import Range
     from ccnet.runtime.frames import Frame
 
@@ -55,6 +57,7 @@ def ranges(
 
     from ccnet.calibration.ranges import measure
 
+    _check(json_file)
     crops = _crops(folder, frames, space, side, most)
     with Console(stderr=True).status(f"ranges of {len(crops)} frames"):
         found = measure(folder, list(crops.values()), graph)
@@ -91,6 +94,7 @@ def bisect(
     from ccnet.calibration.frames import feeds_of
     from ccnet.calibration.tensors import Tensors
 
+    _check(json_file)
     manifest, crops = Manifest.read(folder), _crops(folder, frames, space, side, most)
     feeds = feeds_of(folder, crops.values())
     kept = fp32_nodes(manifest.find("decode", precision="fp16").read(folder)) if islands else []
@@ -100,6 +104,68 @@ def bisect(
     if json_file is not None:
         _write(json_file, crops, {"islands": islands, **asdict(found)})
     _print_bisection(found, len(crops), shown)
+
+
+@calibrate.command()
+def int8(
+    folder: Folder = Path("build/ccnet"),
+    frames: Frames = None,
+    space: SpaceOption = "srgb",
+    observer: Annotated[
+        Literal["all", "min-max", "percentile", "entropy"],
+        typer.Option(help="How far INT8 reaches for a tensor: to the largest value seen, or less for finer steps."),
+    ] = "all",
+    keep: Annotated[bool, typer.Option("--keep", help="Write the best graph also where it breaks the budget.")] = False,
+    side: Side = 64,
+    most: Most = 12,
+    json_file: Json = None,
+    plot: Annotated[Path | None, typer.Option(help="PNG to draw of error over the share of work in INT8.")] = None,
+) -> None:
+    """Convolutions in INT8: which of them, by which observer, and whether the result may be used.
+
+    Every third frame is held back to judge by. Of the variants within the budget the one with most of the
+    multiply-adds in INT8 is written into the folder as decode.int8.onnx. If there is none, nothing is written and the
+    exit code is 1.
+    """
+    from ccnet.calibration.figures import trade_off
+    from ccnet.calibration.frames import feeds_of
+    from ccnet.calibration.int8 import Calibration, best, store
+    from ccnet.calibration.observers import OBSERVERS
+    from ccnet.calibration.tensors import Tensors
+    from ccnet.runtime.picture import check_picture
+
+    _check(json_file)
+    if plot is not None:
+        check_picture(plot)
+    manifest, crops = Manifest.read(folder), _crops(folder, frames, space, side, most)
+    if len(crops) < 2:
+        raise CCNetError("1 frame, expected at least 2 different ones: some are held back to judge by")
+    mixed = manifest.find("decode", precision="fp16").read(folder)
+    feeds = feeds_of(folder, crops.values())
+    held, seen = feeds[::3], [feed for index, feed in enumerate(feeds) if index % 3]
+    chosen = {name: choose for name, choose in OBSERVERS.items() if observer in (name, "all")}
+    with _progress() as tell:
+        calibration = Calibration(Tensors(manifest.find("decode").read(folder)), seen, held, tell)
+        variants = list(calibration.variants(chosen))
+        winner = best(variants)
+        model = calibration.graph(winner, calibration.scales(chosen[winner.observer]), mixed)
+        final = calibration.judge_file(winner, model)
+    if json_file is not None:
+        tried = [asdict(one) | {"broken": one.broken} for one in variants]
+        _write(
+            json_file, crops, {"held": len(held), "variants": tried, "file": asdict(final) | {"broken": final.broken}}
+        )
+    if plot is not None:
+        trade_off(variants, plot)
+    _print_variants(variants, winner)
+    what = f"{len(final.layers)} layers, {final.share:.0%} of the convolutions' multiply-adds, by {final.observer}"
+    figures = f"on {_frames(len(held))} held back {final.parity}"
+    if final.broken and not keep:
+        print(f"INT8 is rejected: even with {what}, {', '.join(final.broken)}; {figures}")
+        raise typer.Exit(1)
+    path = store(folder, model, final)
+    verdict = f"breaks the budget ({', '.join(final.broken)}) and is kept" if final.broken else "is accepted"
+    print(f"INT8 {verdict}: {what}; {figures}; {path}")
 
 
 def _crops(folder: Path, given: list[Path] | None, space: Space, side: int, most: int) -> dict[Path, Frame]:
@@ -114,6 +180,29 @@ def _crops(folder: Path, given: list[Path] | None, space: Space, side: int, most
 
 def _write(path: Path, frames: Iterable[Path], found: dict[str, object]) -> None:
     write_atomic(path, plain_json({"frames": [str(one) for one in frames], **found}, indent=1).encode())
+
+
+def _check(path: Path | None) -> None:
+    """CCNetError where a file cannot be written, before minutes go into what it is to hold."""
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise CCNetError(f"{path}: cannot be written; name a file in a folder that exists")
+
+
+@contextmanager
+def _progress() -> Iterator[Tell]:
+    """A bar for each phase."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    tasks: dict[str, TaskID] = {}
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+
+        def tell(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = progress.add_task(what, total=of)
+            progress.update(tasks[what], completed=done + 1)
+
+        yield tell
 
 
 def _print_unfit(found: list[Range]) -> None:
@@ -179,6 +268,20 @@ def _print_bisection(found: Bisection, frames: int, shown: int) -> None:
     print(f"all in FP16, on {_frames(frames)}: {found.all}")
     print(f"but for the {len(found.named)} groups named here as the cause, {nodes} nodes: {found.rest}")
     print(f"the cause: {', '.join(one.name for one in found.named)}")
+
+
+def _print_variants(variants: list[Variant], winner: Variant) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table()
+    for title in ("observer", "layers", "INT8", "MRAE", "SAM °", "PSNR", "budget"):
+        table.add_column(title, justify="left" if title in ("observer", "budget") else "right", no_wrap=True)
+    for one in variants:
+        figures = (f"{one.parity.mrae:.1e}", f"{one.parity.sam:.1e}", f"{one.parity.psnr:.1f}")
+        verdict = ("broken" if one.broken else "kept") + ", best" * (one is winner)
+        table.add_row(one.observer, str(len(one.layers)), f"{one.share:.0%}", *figures, verdict)
+    Console().print(table)
 
 
 def _frames(count: int) -> str:

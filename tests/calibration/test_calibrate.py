@@ -24,16 +24,6 @@ def flat(level: int, side: int = 32) -> Frame:
     return np.full((side, side, 3), level, np.uint8)
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    Image.fromarray(skimage.data.astronaut()).save(folder / "astronaut.png")
-    Image.fromarray(skimage.data.coffee()).save(folder / "coffee.jpg")
-    (folder / "notes.txt").write_text("not a frame")
-    return folder
-
-
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     script = "from ccnet.runtime.cli import main; main()"
     command = [sys.executable, "-c", script, "calibrate", "ranges", *map(str, arguments)]

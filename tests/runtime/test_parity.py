@@ -85,7 +85,7 @@ def test_a_tolerance_names_what_breaks_it(limits: dict[str, Any], figures: dict[
 def test_the_table_cannot_be_changed_and_gives_reasons() -> None:
     with pytest.raises(TypeError):
         TOLERANCES["fp32"] = Tolerance(reason="looser", max_abs=1.0)  # type: ignore[index]
-    assert set(TOLERANCES) == {"fp32", "tiled", "fp16", "scan"}
+    assert set(TOLERANCES) == {"fp32", "tiled", "fp16", "int8", "scan"}
     assert all(tolerance.reason for tolerance in TOLERANCES.values())
 
 
