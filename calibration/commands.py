@@ -16,7 +16,7 @@ from ccnet.runtime.srgb import Space
 
 if TYPE_CHECKING:
     from ccnet.calibration.bisect import Bisection
-    from ccnet.calibration.int8 import Tell, Variant
+    from ccnet.calibration.int8 import Outcome, Tell
     from ccnet.calibration.ranges import Range
     from ccnet.runtime.frames import Frame
 
@@ -129,43 +129,31 @@ def int8(
     """
     from ccnet.calibration.figures import trade_off
     from ccnet.calibration.frames import feeds_of
-    from ccnet.calibration.int8 import Calibration, best, store
+    from ccnet.calibration.int8 import quantise, store
     from ccnet.calibration.observers import OBSERVERS
-    from ccnet.calibration.tensors import Tensors
     from ccnet.runtime.picture import check_picture
 
     _check(json_file)
     if plot is not None:
         check_picture(plot)
-    manifest, crops = Manifest.read(folder), _crops(folder, frames, space, side, most)
-    if len(crops) < 2:
-        raise CCNetError("1 frame, expected at least 2 different ones: some are held back to judge by")
-    mixed = manifest.find("decode", precision="fp16").read(folder)
-    feeds = feeds_of(folder, crops.values())
-    held, seen = feeds[::3], [feed for index, feed in enumerate(feeds) if index % 3]
+    crops = _crops(folder, frames, space, side, most)
     chosen = {name: choose for name, choose in OBSERVERS.items() if observer in (name, "all")}
     with _progress() as tell:
-        calibration = Calibration(Tensors(manifest.find("decode").read(folder)), seen, held, tell)
-        variants = list(calibration.variants(chosen))
-        winner = best(variants)
-        model = calibration.graph(winner, calibration.scales(chosen[winner.observer]), mixed)
-        final = calibration.judge_file(winner, model)
+        found = quantise(folder, feeds_of(folder, crops.values()), chosen, tell)
     if json_file is not None:
-        tried = [asdict(one) | {"broken": one.broken} for one in variants]
-        _write(
-            json_file, crops, {"held": len(held), "variants": tried, "file": asdict(final) | {"broken": final.broken}}
+        tried, file = (
+            [asdict(one) | {"broken": one.broken} for one in some] for some in (found.variants, [found.final])
         )
+        _write(json_file, crops, {"held": found.held, "variants": tried, "file": file[0]})
     if plot is not None:
-        trade_off(variants, plot)
-    _print_variants(variants, winner)
-    what = f"{len(final.layers)} layers, {final.share:.0%} of the convolutions' multiply-adds, by {final.observer}"
-    figures = f"on {_frames(len(held))} held back {final.parity}"
-    if final.broken and not keep:
-        print(f"INT8 is rejected: even with {what}, {', '.join(final.broken)}; {figures}")
+        trade_off(found.variants, plot)
+    _print_variants(found)
+    if found.final.broken and not keep:
+        print(f"INT8 is rejected: {', '.join(found.final.broken)}, even with {_summary(found)}")
         raise typer.Exit(1)
-    path = store(folder, model, final)
-    verdict = f"breaks the budget ({', '.join(final.broken)}) and is kept" if final.broken else "is accepted"
-    print(f"INT8 {verdict}: {what}; {figures}; {path}")
+    path = store(folder, found.model, found.final)
+    broken = ", ".join(found.final.broken)
+    print(f"INT8 {f'breaks the budget ({broken}) and is kept' if broken else 'is accepted'}: {_summary(found)}; {path}")
 
 
 def _crops(folder: Path, given: list[Path] | None, space: Space, side: int, most: int) -> dict[Path, Frame]:
@@ -227,7 +215,11 @@ def _print_unfit(found: list[Range]) -> None:
 
 
 def _print_bounds(found: list[Range], frames: int) -> None:
-    """A row for each operator: how many of its tensors have a proved bound, and the largest of these."""
+    """A row for each operator: its tensors' largest value and share of subnormal values, and their bounds.
+
+    The bounds are the largest of those that are proved, and of those that rest on what was seen.
+    """
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
@@ -235,13 +227,15 @@ def _print_bounds(found: list[Range], frames: int) -> None:
     operators: dict[str, list[Range]] = defaultdict(list)
     for one in activations:
         operators[one.operator or "input"].append(one)
-    table = Table("operator", "tensors", "largest seen", "proved", "largest proved bound", "measured bound")
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    for title in ("operator", "tensors", "seen", "subnormal", "proved", "at most", "16 × seen"):
+        table.add_column(title, justify="left" if title == "operator" else "right", no_wrap=True)
     for operator, alike in sorted(operators.items()):
         proved = [one.bound for one in alike if one.proof == "proved"]
         measured = [one.bound for one in alike if one.proof == "measured"]
-        bounds = (f"{max(some):.3g}" if some else "-" for some in (proved, measured))
-        seen = max(one.largest for one in alike)
-        table.add_row(operator, str(len(alike)), f"{seen:.3g}", str(len(proved)), *bounds)
+        bounds = (f"{max(some):.2g}" if some else "-" for some in (proved, measured))
+        seen, lost = max(one.largest for one in alike), max(one.subnormal for one in alike)
+        table.add_row(operator, str(len(alike)), f"{seen:.3g}", f"{lost:.1%}", str(len(proved)), *bounds)
     Console().print(table)
     held = sum(one.verdict == "fits" for one in found)
     certain = sum(one.verdict == "fits" and one.proof == "proved" for one in found)
@@ -270,18 +264,24 @@ def _print_bisection(found: Bisection, frames: int, shown: int) -> None:
     print(f"the cause: {', '.join(one.name for one in found.named)}")
 
 
-def _print_variants(variants: list[Variant], winner: Variant) -> None:
+def _print_variants(found: Outcome) -> None:
     from rich.console import Console
     from rich.table import Table
 
     table = Table()
     for title in ("observer", "layers", "INT8", "MRAE", "SAM °", "PSNR", "budget"):
         table.add_column(title, justify="left" if title in ("observer", "budget") else "right", no_wrap=True)
-    for one in variants:
+    for one in found.variants:
         figures = (f"{one.parity.mrae:.1e}", f"{one.parity.sam:.1e}", f"{one.parity.psnr:.1f}")
-        verdict = ("broken" if one.broken else "kept") + ", best" * (one is winner)
+        verdict = ("broken" if one.broken else "kept") + ", best" * (one is found.best)
         table.add_row(one.observer, str(len(one.layers)), f"{one.share:.0%}", *figures, verdict)
     Console().print(table)
+
+
+def _summary(found: Outcome) -> str:
+    one = found.final
+    what = f"{len(one.layers)} layers, {one.share:.0%} of the convolutions' multiply-adds, by {one.observer}"
+    return f"{what}; on {_frames(found.held)} held back {one.parity}"
 
 
 def _frames(count: int) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ccnet.contract import CUBE, MANIFEST_NAME, Artifact, Manifest, sha256, write_atomic
+from ccnet.contract import CUBE, MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256, write_atomic
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from ccnet.runtime.parity import TOLERANCES, Parity, compare
 
@@ -150,6 +150,43 @@ class Calibration:
         for index, (name, count) in enumerate(itertools.product(scales, prefixes)):
             self._tell("judge", index, len(scales) * len(prefixes))
             yield self.judge(name, scales[name], ranked[:count])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What was tried, the best of it, and the same with the parity of its graph.
+
+    model: the graph. held: how many frames it was judged by.
+    """
+
+    variants: tuple[Variant, ...]
+    best: Variant
+    final: Variant
+    model: bytes
+    held: int
+
+
+def quantise(
+    folder: Path,
+    feeds: Feeds,
+    observers: Mapping[str, Callable[[Histogram], float]],
+    tell: Tell = lambda what, done, of: None,
+) -> Outcome:
+    """Search an artifact folder's ``decode``; nothing is written. Every third frame is held back to judge by.
+
+    CCNetError for a folder that is not whole, and for less than two frames.
+    """
+    if len(feeds) < 2:
+        raise CCNetError("1 frame, expected at least 2 different ones: some are held back to judge by")
+    manifest = Manifest.read(folder)
+    mixed = manifest.find("decode", precision="fp16").read(folder)
+    held, seen = feeds[::3], [feed for index, feed in enumerate(feeds) if index % 3]
+    calibration = Calibration(Tensors(manifest.find("decode").read(folder)), seen, held, tell)
+    variants = tuple(calibration.variants(observers))
+    chosen = best(variants)
+    model = calibration.graph(chosen, calibration.scales(observers[chosen.observer]), mixed)
+    final = calibration.judge_file(chosen, model)
+    return Outcome(variants=variants, best=chosen, final=final, model=model, held=len(held))
 
 
 def best(variants: Iterable[Variant]) -> Variant:

@@ -259,7 +259,7 @@ def test_what_is_rejected_leaves_the_folder_as_it_was(
     before = {path: path.read_bytes() for path in folder.iterdir()}
     arguments = ["calibrate", "int8", folder, "-f", photos, "--side", 16, "--observer", "min-max"]
     result = ccnet(*arguments)
-    assert result.code == 1 and "INT8 is rejected: even with " in result.out.splitlines()[-1]
+    assert result.code == 1 and "INT8 is rejected: mrae " in result.out.splitlines()[-1]
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
     result = ccnet(*arguments, "--keep")
     assert result.code == 0 and "and is kept" in result.out.splitlines()[-1]
