@@ -20,7 +20,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from .tensors import Array, Inputs, Tensors, module
+from .tensors import Array, Inputs, Tensors, attribute, module, normalised_axes
 
 # fmt: off
 _MONOTONE = {
@@ -110,7 +110,7 @@ class _Proof:
         return np.full(np.broadcast_shapes(x.shape, divisor.shape), np.inf, np.float32)
 
     def _layer_norm(self, node: Any, x: Array, scale: Array, shift: Array | None = None) -> Array:
-        axes = tuple(range(_attribute(node, "axis", -1) % x.ndim, x.ndim))
+        axes = normalised_axes(node, x)
         # Of deviations from the mean, which are no more than those of the values
         self.found[node.output[0], "sum of squares"] = float(np.square(x, dtype=np.float64).sum(axes).max())
         count = np.prod([x.shape[axis] for axis in axes])
@@ -120,11 +120,11 @@ class _Proof:
     def _matmul(self, node: Any, a: Array, b: Array) -> Array:
         product, (left, right) = self._apply(node, "MatMul", a, b), node.input
         softmax = self._maker(left, "Softmax")
-        if softmax is not None and _attribute(softmax, "axis", -1) in (-1, a.ndim - 1):
+        if softmax is not None and attribute(softmax, "axis", -1) in (-1, a.ndim - 1):
             return np.array(np.broadcast_to(b.max(axis=-2, keepdims=True), product.shape))
         turned = self._maker(right, "Transpose")
         last_two = [*range(a.ndim - 2), a.ndim - 1, a.ndim - 2]
-        if turned is None or _attribute(turned, "perm", []) != last_two:
+        if turned is None or attribute(turned, "perm", []) != last_two:
             return product
         cosine = self._is_unit_row(left) and self._is_unit_row(turned.input[0])
         return np.ones_like(product) if cosine else product
@@ -146,7 +146,7 @@ class _Proof:
         floor, axes = self._maker(divisor, "Clip"), set[int]()
         only_floor = floor is not None and not any(floor.input[2:])  # a ceiling could be less than the norm
         norm = self._maker(floor.input[0], "ReduceL2") if only_floor else None
-        while norm is not None and _attribute(norm, "keepdims", 1):
+        while norm is not None and attribute(norm, "keepdims", 1):
             axes |= self._axes(norm)
             if norm.input[0] == x:
                 return axes
@@ -178,8 +178,3 @@ class _Proof:
 
 def _is_float(array: Any) -> bool:
     return array is not None and array.dtype == np.float32
-
-
-def _attribute(node: Any, name: str, default: Any) -> Any:
-    found = next((one for one in node.attribute if one.name == name), None)
-    return default if found is None else module("onnx").helper.get_attribute_value(found)

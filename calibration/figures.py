@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract import write_atomic
-from ccnet.runtime.frames import extra
 from ccnet.runtime.parity import TOLERANCES
-from ccnet.runtime.picture import check_picture
+from ccnet.runtime.picture import check_picture, new_figure, save_figure
 
 from .int8 import Variant
 
@@ -23,17 +20,14 @@ def trade_off(variants: Sequence[Variant], path: Path) -> None:
     Variants within the whole budget have filled marks. CCNetError where it cannot be written.
     """
     check_picture(path)
-    figure = extra("matplotlib.figure").Figure(figsize=(9.6, 4.0), layout="constrained")
-    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure = new_figure(9.6, 4.0)
     budget = TOLERANCES["int8"]
     left, right = figure.subplots(1, 2)
     _plot(left, variants, "mrae", budget.mrae, "MRAE to FP32")
     _plot(right, variants, "psnr", budget.psnr, "PSNR to FP32 / dB")
     left.set_yscale("log")
     left.legend(frameon=False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
-    write_atomic(path, file.getvalue())
+    save_figure(figure, path)
 
 
 def _plot(axes: Any, variants: Sequence[Variant], figure: str, limit: float | None, label: str) -> None:

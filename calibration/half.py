@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensors import Array, Inputs, Tensors
+from .tensors import Array, Inputs, Tensors, attribute, normalised_axes
 
 # fmt: off
 MOVERS = {
@@ -65,15 +65,14 @@ def _mean(node: Any, x: Array, axes: Array | None = None) -> Array:
 
 
 def _sum(node: Any, x: Array, axes: Array | None) -> Array:
-    keep = next((one.i for one in node.attribute if one.name == "keepdims"), 1)
+    keep = attribute(node, "keepdims", 1)
     over = None if axes is None else tuple(int(axis) for axis in axes)
     return rounded(np.asarray(x.sum(axis=over, keepdims=bool(keep), dtype=np.float32)))
 
 
 def _layer_norm(node: Any, x: Array, scale: Array, shift: Array | None = None) -> Array:
-    attributes = {one.name: one for one in node.attribute}
-    axes = tuple(range((attributes["axis"].i if "axis" in attributes else -1) % x.ndim, x.ndim))
-    epsilon = rounded(np.float32(attributes["epsilon"].f if "epsilon" in attributes else 1e-5))
+    axes = normalised_axes(node, x)
+    epsilon = rounded(np.float32(attribute(node, "epsilon", 1e-5)))
     count = np.float32(np.prod([x.shape[axis] for axis in axes]))
 
     def mean(values: Array) -> Array:

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ccnet.contract import CUBE, MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256, write_atomic
+from ccnet.contract import CUBE, Artifact, CCNetError, Manifest, sha256, write_atomic
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from ccnet.runtime.parity import TOLERANCES, Parity, compare
 
@@ -142,9 +142,8 @@ class Calibration:
         parities = map(compare, self._references, cubes)
         return replace(variant, parity=worst([*parities]))
 
-    def variants(self, observers: Mapping[str, Callable[[Histogram], float]]) -> Iterator[Variant]:
-        """Each observer with more and more layers, in the order of a ranking by the first of them."""
-        scales = {name: self.scales(choose) for name, choose in observers.items()}
+    def variants(self, scales: Mapping[str, Scales]) -> Iterator[Variant]:
+        """Each observer's scales with more and more layers, in the order of a ranking by the first of them."""
         ranked = self.rank(next(iter(scales.values())))
         prefixes = _prefixes(ranked)
         for index, (name, count) in enumerate(itertools.product(scales, prefixes)):
@@ -182,9 +181,10 @@ def quantise(
     mixed = manifest.find("decode", precision="fp16").read(folder)
     held, seen = feeds[::3], [feed for index, feed in enumerate(feeds) if index % 3]
     calibration = Calibration(Tensors(manifest.find("decode").read(folder)), seen, held, tell)
-    variants = tuple(calibration.variants(observers))
+    scales = {name: calibration.scales(choose) for name, choose in observers.items()}
+    variants = tuple(calibration.variants(scales))
     chosen = best(variants)
-    model = calibration.graph(chosen, calibration.scales(observers[chosen.observer]), mixed)
+    model = calibration.graph(chosen, scales[chosen.observer], mixed)
     final = calibration.judge_file(chosen, model)
     return Outcome(variants=variants, best=chosen, final=final, model=model, held=len(held))
 
@@ -208,8 +208,7 @@ def store(folder: Path, model: bytes, variant: Variant) -> Path:
     artifact = Artifact(
         file=path.name, kind="decode", format="onnx", precision="int8", sha256=sha256(path), details=details
     )
-    others = (one for one in manifest.artifacts if one.file != path.name)
-    write_atomic(folder / MANIFEST_NAME, replace(manifest, artifacts=(*others, artifact)).to_json().encode())
+    manifest.having(artifact).write(folder)
     return path
 
 

@@ -23,7 +23,7 @@ from ccnet.runtime.frames import Frame
 
 from .bounds import Bounds, bounds
 from .frames import feeds_of
-from .tensors import Array, Tensors, part
+from .tensors import Array, Tensors, attribute, normalised_axes, part
 
 Proof = Literal["proved", "measured"]
 Verdict = Literal["fits", "overflow", "underflow"]
@@ -189,12 +189,10 @@ def _inside(
     if operator == "ReduceL2":
         yield "sum of squares", outputs[0] ** 2, _squares(x, x.size // max(1, outputs[0].size)), squares
     elif operator == "LayerNormalization":
-        attributes = {attribute.name: attribute for attribute in node.attribute}
-        axis = attributes["axis"].i if "axis" in attributes else -1
-        axes = tuple(range(axis % x.ndim, x.ndim))
+        axes = normalised_axes(node, x)
         count = math.prod(x.shape[a] for a in axes)
         yield "sum of squares", count * x.var(axis=axes), _squares(x, count), squares
-        epsilon = np.float32(attributes["epsilon"].f if "epsilon" in attributes else 1e-5)
+        epsilon = np.float32(attribute(node, "epsilon", 1e-5))
         yield "floor", np.array(epsilon), float(epsilon), float(epsilon)
     elif operator == "Clip" and len(inputs) > 1 and inputs[1] is not None:
         yield "floor", inputs[1], _peak(inputs[1]), _peak(inputs[1])

@@ -128,6 +128,17 @@ def module(name: str) -> Any:
         raise CCNetError(f'{name} is not installed, calibration needs it: pip install "ccnet-hsi[export]"') from error
 
 
+def attribute(node: Any, name: str, default: Any) -> Any:
+    """A node's attribute, or ONNX's default for it."""
+    found = next((one for one in node.attribute if one.name == name), None)
+    return default if found is None else module("onnx").helper.get_attribute_value(found)
+
+
+def normalised_axes(node: Any, x: Array) -> tuple[int, ...]:
+    """The axes of ``x`` over which a LayerNormalization takes its mean and deviation."""
+    return tuple(range(attribute(node, "axis", -1) % x.ndim, x.ndim))
+
+
 def part(node: Any) -> str:
     """The module that a node belongs to; nodes are called ``module/Operator_count``."""
     return str(node.name).partition("/")[0]

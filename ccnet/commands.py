@@ -122,7 +122,7 @@ def train(
     network = _config(config or [])
     with process_group(_compute_on(device, threads)) as chosen:
         _check_bfloat16(recipe, chosen)
-        seen = replace(_views(data, "train", camera, illuminant, track, exposure), memory=int(memory * 1e9))
+        seen = _views(data, "train", camera, illuminant, track, exposure, memory)
         held = _views(val, "val", camera, illuminant, track, exposure)
         if minutes is not None:
             planned = planned_steps(out)
@@ -187,7 +187,7 @@ def ablate(
     if unknown := sorted(set(table or []) - set(TABLES)):
         raise CCNetError(f"--table {unknown[0]}: the paper's ablation tables are {', '.join(TABLES)}")
     chosen, tables, base = _compute_on(device, threads), table or list(TABLES), _config(config or [])
-    seen = replace(_views(data, "train", camera, illuminant, track, exposure), memory=int(memory * 1e9))
+    seen = _views(data, "train", camera, illuminant, track, exposure, memory)
     held = _views(val, "val", camera, illuminant, track, exposure)
     runs = plan(tables, base, range(seeds))
     final_lr = min(PAPER.final_lr, lr)
@@ -255,13 +255,13 @@ def evaluate(
     files = method_names(weights or [SHIPPED])
     models = {name: load_checkpoint(path).to(chosen) for name, path in files.items()}
     methods = networks(models, (scale or (1.0,)) if ensembles else ())
-    views = replace(_views(data, "val", camera, illuminant, track, exposure), memory=0)  # each scene is looked at once
+    views = _views(data, "val", camera, illuminant, track, exposure, memory=0)  # each scene is looked at once
     if out:
         make_folder(out)
     for note in _strangers(files, views):
         typer.echo(note, err=True)
     if fit:
-        methods |= regressions(replace(_views(fit, "train", camera, illuminant, track, exposure), memory=0))
+        methods |= regressions(_views(fit, "train", camera, illuminant, track, exposure, memory=0))
 
     scores = _judge(methods, views, out)
     Console().print(*tables(scores, per_scene), sep="\n")
@@ -452,9 +452,10 @@ def _views(
     cameras: list[Path] | None,
     illuminant: Path | None,
     track: Track,
-    exposure: tuple[float, float] = (1.0, 1.0),
+    exposure: tuple[float, float],
+    memory: float = 8,
 ) -> Views:
-    """The scenes of a source on the command line, as the cameras on it see them."""
+    """The scenes of a source on the command line, as the cameras on it see them; memory: of cubes kept, in GB."""
     from ccnet.camera import TRACKS, read_cameras
     from ccnet.datasets import open_source
     from ccnet.views import Views
@@ -465,7 +466,8 @@ def _views(
     eyes = read_cameras(cameras, illuminant) if cameras else ()
     kind, _, path = source.partition(":")
     where = f"{kind}:{Path(path).resolve()}"
-    return Views(scenes=open_source(source, split), cameras=eyes, imaging=imaging, source=where)
+    scenes = open_source(source, split)
+    return Views(scenes=scenes, cameras=eyes, imaging=imaging, source=where, memory=int(memory * 1e9))
 
 
 def _config(assignments: list[str]) -> CCNetConfig:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +147,15 @@ class Manifest:
                 return artifact
         have = ", ".join(sorted({f"{a.kind} {a.format} {a.precision}" for a in self.artifacts})) or "none"
         raise CCNetError(f"no {kind} artifact of format {format} and precision {precision}; there are: {have}")
+
+    def having(self, artifact: Artifact) -> Manifest:
+        """This manifest with an artifact more, or in place of the one of the same file."""
+        others = (one for one in self.artifacts if one.file != artifact.file)
+        return replace(self, artifacts=(*others, artifact))
+
+    def write(self, folder: Path) -> None:
+        """As the folder's manifest; the last thing to be written, since it vouches for the other files."""
+        write_atomic(folder / MANIFEST_NAME, self.to_json().encode())
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=2, sort_keys=True)

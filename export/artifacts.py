@@ -21,7 +21,6 @@ from ccnet.contract import (
     CONTEXT,
     HALO,
     MANIFEST_KEY,
-    MANIFEST_NAME,
     RGB,
     SIZE_MULTIPLE,
     Artifact,
@@ -94,7 +93,9 @@ def export(
         path = folder / f"{kind}.{precision}.onnx"
         write_atomic(path, data)
         artifacts.append(_artifact(path, kind, "onnx", precision))
-    return _write(folder, dataclasses.replace(manifest, artifacts=tuple(artifacts)))
+    manifest = dataclasses.replace(manifest, artifacts=tuple(artifacts))
+    manifest.write(folder)
+    return manifest
 
 
 def build(
@@ -116,8 +117,8 @@ def build(
         report = build_engine(folder / source.file, path, backend=backend, shapes=shapes, progress=progress)
         details = {"window": [manifest.size_multiple, side], "layers": report.layers, "version": report.version}
         engine = _artifact(path, kind, backend, precision, details)
-        others = (one for one in manifest.artifacts if one.file != engine.file)
-        manifest = _write(folder, dataclasses.replace(manifest, artifacts=(*others, engine)))
+        manifest = manifest.having(engine)
+        manifest.write(folder)
         purposes.append(report.purpose)
     return manifest, purposes
 
@@ -178,11 +179,6 @@ def _artifact(path: Path, kind: str, format: str, precision: str, details: dict[
     return Artifact(
         file=path.name, kind=kind, format=format, precision=precision, sha256=sha256(path), details=details or {}
     )
-
-
-def _write(folder: Path, manifest: Manifest) -> Manifest:
-    write_atomic(folder / MANIFEST_NAME, manifest.to_json().encode())
-    return manifest
 
 
 def _tools() -> dict[str, str]:

@@ -131,7 +131,7 @@ def picture(frame: Frame, cube: Cube, path: Path, *, marks: Sequence[tuple[int, 
     frame, cube = frame[::step, ::step], cube[:, ::step, ::step]
     places = choose_marks(frame) if marks is None else [(y // step, x // step) for y, x in marks]
 
-    _save(_figure(frame, cube, places), path)
+    save_figure(_figure(frame, cube, places), path)
 
 
 def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path: Path) -> None:
@@ -143,8 +143,7 @@ def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path
     if residuals.shape != frame.shape[:2]:
         raise ValueError(f"map is {residuals.shape}, expected it as high and wide as the frame, {frame.shape}")
     aspect = min(max(frame.shape[0] / frame.shape[1], 0.5), 1.5)
-    figure = extra("matplotlib.figure").Figure(figsize=(_WIDTH, aspect * _WIDTH / 2 + 0.6), layout="constrained")
-    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure = new_figure(_WIDTH, aspect * _WIDTH / 2 + 0.6)
     left, right = figure.subplots(1, 2)
     _show(left, "RGB frame", _bytes(frame))
     colours = extra("matplotlib").colormaps["magma"].with_extremes(bad=_UNJUDGED, over="white")
@@ -152,7 +151,7 @@ def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path
     right.set_title(title)
     right.set_axis_off()
     figure.colorbar(image, ax=right, extend="max", label="|reprojected - frame| / (frame + 0.02), %")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def check_picture(path: Path) -> None:
@@ -192,8 +191,7 @@ def _figure(frame: Frame, cube: Cube, marks: Sequence[tuple[int, int]]) -> Any:
     """Frame, colours and spectra above, the bands below, as high as the frame's shape asks for."""
     aspect = min(max(frame.shape[0] / frame.shape[1], 0.5), 1.5)
     heights = [aspect * _WIDTH / 3 + 0.6, aspect * _WIDTH / len(SHOWN_NM) + 0.3]
-    figure = extra("matplotlib.figure").Figure(figsize=(_WIDTH, sum(heights)), layout="constrained")
-    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure = new_figure(_WIDTH, sum(heights))
     above, below = figure.subfigures(2, 1, height_ratios=heights)
     left, middle, right = above.subplots(1, 3)
 
@@ -225,7 +223,15 @@ def _plot(image_axes: Any, axes: Any, cube: Cube, marks: Sequence[tuple[int, int
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _save(figure: Any, path: Path) -> None:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of matplotlib's, in inches; without pyplot, and so without global state."""
+    figure = extra("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """As a PNG, whole or not at all; CCNetError where it cannot be written."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
     write_atomic(path, file.getvalue())

@@ -431,15 +431,18 @@ def test_packages_that_cannot_be_loaded_say_what_to_install(plug: Any, ccnet: Cc
     assert_refused(ccnet("inspect", "nothing.png"), "nothing.png: no such file")
 
 
+OUT_OF_MEMORY = "ccnet: out of memory: take a smaller frame or window, or in training a smaller --batch or --patch\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "said"),
     [
         (CCNetError("first\nsecond"), 2, "ccnet: first second\n"),
         (FileNotFoundError(2, "No such file or directory", "x.png"), 2, "ccnet: x.png: No such file or directory\n"),
         (OSError("disk on fire"), 2, "ccnet: disk on fire\n"),
-        (MemoryError(), 2, "ccnet: out of memory: take a smaller frame or window"),
-        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 2, "ccnet: out of memory: take a smaller"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2, "ccnet: out of memory: take"),
+        (MemoryError(), 2, OUT_OF_MEMORY),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 2, OUT_OF_MEMORY),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2, OUT_OF_MEMORY),
         (ModuleNotFoundError(name="onnx_ir.x"), 2, "ccnet: onnx_ir.x is not installed: pip install 'ccnet-hsi[export]"),
         (ModuleNotFoundError(name="onnx"), 2, "ccnet: onnx is not installed: pip install 'ccnet-hsi[export]'\n"),
         (ImportError("libGL.so.1 is missing"), 2, "ccnet: libGL.so.1 is missing\n"),
