@@ -245,10 +245,13 @@ def test_what_progress_raises_ends_the_build(build: Build, tmp_path: Path, error
 
 @needs_rtx
 def test_an_interrupt_is_not_lost_in_a_callback(build: Build, tmp_path: Path) -> None:
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt):
-        build(model(), progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
-    assert signal.getsignal(signal.SIGINT) is before
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            build(model(), progress=lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not (tmp_path / "engine").exists()
 
 
