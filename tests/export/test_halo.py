@@ -32,7 +32,7 @@ def photograph(rows: slice, columns: slice) -> Tensor:
 
 @pytest.mark.slow
 def test_the_halo_will_do_and_much_less_would_not() -> None:
-    """These weights need 64 px on this crop, those before them needed 80 px: one step is kept for weights to come."""
+    """Weights so far needed 64 or 80 px on this crop: one step is kept for weights to come."""
     rgb, network = photograph(slice(0, 272), slice(16, 224)), load_checkpoint()
     assert LIMIT is not None
     assert error(network, rgb, HALO) <= LIMIT < error(network, rgb, HALO - 2 * SIZE_MULTIPLE)
