@@ -16,11 +16,8 @@ from torch import Tensor
 
 from ccnet.camera import Camera
 from ccnet.config import CCNetConfig
-from ccnet.contract import CCNetError, camera_response, write_atomic
+from ccnet.contract import SHIPPED, CCNetError, camera_response, write_atomic
 from ccnet.model import CCNet
-
-SHIPPED = Path(__file__).parent / "weights" / "ccnet-cave.safetensors"
-"""The weights that the package ships; weights/README.md is their model card."""
 
 
 def save_checkpoint(

@@ -13,7 +13,7 @@ import typer
 
 from ccnet.camera import Track
 from ccnet.config import CCNetConfig
-from ccnet.contract import CCNetError, make_folder, plain_json, write_atomic
+from ccnet.contract import SHIPPED, CCNetError, make_folder, plain_json, write_atomic
 from ccnet.recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def evaluate(
     import torch
     from rich.console import Console
 
-    from ccnet.checkpoint import SHIPPED, load_checkpoint
+    from ccnet.checkpoint import load_checkpoint
     from ccnet.evaluation import gains, method_names, networks, regressions, report, selfchecks
     from ccnet.figures import draw_bands, tables
 

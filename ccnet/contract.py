@@ -32,6 +32,9 @@ HALO = 80
 FRAME_SCALE: Mapping[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """Frame dtype → the fixed divisor that brings it to [0, 1]; never a per-image range."""
 
+SHIPPED = Path(__file__).parent / "weights" / "ccnet-cave.safetensors"
+"""The weights that the package ships; weights/README.md is their model card."""
+
 MANIFEST_NAME = "manifest.json"
 MANIFEST_KEY = "ccnet.manifest"
 """File beside the artifacts, and ONNX metadata key, that hold the manifest."""
@@ -83,9 +86,10 @@ def reflect_index(size: int, start: int, stop: int) -> npt.NDArray[np.intp]:
 class Artifact:
     """One graph or engine file.
 
-    kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube) or ``full`` (rgb → cube).
-    format: ``onnx``, or the backend whose engine it is (``tensorrt``, ``tensorrt_rtx``).
-    precision: ``fp32`` or ``fp16`` (mixed: typed FP16 with FP32 islands).
+    kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), or ``golden`` (frames
+    and what the network makes of them).
+    format: ``onnx``, the backend whose engine it is (``tensorrt``, ``tensorrt_rtx``), or ``npz``.
+    precision: ``fp32``, ``fp16`` (mixed: typed FP16 with FP32 islands) or ``int8`` (Q/DQ convolutions, else mixed).
     """
 
     file: str
@@ -101,8 +105,8 @@ class Artifact:
             self.details, dict
         ):
             raise CCNetError("an artifact's entry is not plain text with details: export again")
-        if self.kind not in ("encode", "decode", "full"):
-            raise CCNetError(f"artifact kind is {self.kind!r}, expected encode, decode or full")
+        if self.kind not in ("encode", "decode", "full", "golden"):
+            raise CCNetError(f"artifact kind is {self.kind!r}, expected encode, decode, full or golden")
         if self.file in ("", "..") or Path(self.file).name != self.file:
             raise CCNetError(f"artifact file is {self.file!r}, expected a plain name inside the artifact's folder")
 
@@ -126,7 +130,7 @@ class Manifest:
 
     input: ``float32`` (rgb is (1, 3, H, W) in [0, 1]) or ``uint8`` (rgb is (1, H, W, 3)).
     camera: of the frames that the weights were trained for, see ``camera_response``; None where that is not one camera
-    or not known.
+    or not known. inputs: hash of all that the export was made from, tools and code included; empty where not known.
     """
 
     config: dict[str, Any]
@@ -138,6 +142,7 @@ class Manifest:
     size_multiple: int = SIZE_MULTIPLE
     halo: int = HALO
     camera: dict[str, Any] | None = None
+    inputs: str = ""
     version: int = 1
 
     def find(self, kind: str, *, format: str = "onnx", precision: str = "fp32") -> Artifact:
@@ -182,7 +187,7 @@ class Manifest:
         for name, value in ints.items():
             if type(value) is not int or value <= 0:
                 raise CCNetError(f"manifest {name} is {value!r}, expected a positive integer: export again")
-        types: dict[str, type] = {"config": dict, "tools": dict, "weights_sha256": str}
+        types: dict[str, type] = {"config": dict, "tools": dict, "weights_sha256": str, "inputs": str}
         for name, kind in types.items():
             if not isinstance(getattr(self, name), kind):
                 raise CCNetError(
@@ -204,10 +209,8 @@ class Manifest:
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise CCNetError(f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'")
-        try:
+        with naming(path):
             return cls.from_json(path.read_bytes())
-        except CCNetError as error:
-            raise CCNetError(f"{path}: {error}") from error
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -220,6 +223,15 @@ def write_atomic(path: Path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise CCNetError(f"{path}: cannot be written ({error.strerror}); choose a folder that you can write") from error
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of a file's content begin with its path."""
+    try:
+        yield
+    except CCNetError as error:
+        raise CCNetError(f"{path}: {error}") from error
 
 
 @contextlib.contextmanager

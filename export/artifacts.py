@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
-from collections.abc import Callable, Iterable
-from importlib.metadata import version
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -38,6 +36,7 @@ from ccnet.runtime.tiling import check_window
 
 from . import graph
 from .engine import Progress, Range, build_engine
+from .inputs import tools
 from .precision import to_fp16
 
 Input = Literal["float32", "uint8"]
@@ -55,11 +54,13 @@ def export(
     *,
     input: Input = "float32",
     camera: Camera | None = None,
+    inputs: str = "",
     tell: Tell = lambda stage: None,
 ) -> Manifest:
     """Trace, cut, check, compare through the shipped runtime, and only then write: graphs first, the manifest last.
 
     camera: that the weights are for, see ``checkpoint_camera``; the runtime judges its cubes by it.
+    inputs: hash of what this export depends on, see ``export_inputs``, for the next one to know that it is not needed.
     tell: called with the name of each stage. CCNetError where a graph does not compute what PyTorch does, where the
     network does not fit tiles with the halo, or where the folder cannot be written.
     """
@@ -80,7 +81,8 @@ def export(
         weights_sha256=weights_hash(model),
         context_size=model.context_size,
         input=input,
-        tools=_tools(),
+        tools=tools(),
+        inputs=inputs,
         size_multiple=model.config.size_multiple,
         camera=camera_entry(camera) if camera else None,
     )
@@ -179,8 +181,3 @@ def _artifact(path: Path, kind: str, format: str, precision: str, details: dict[
     return Artifact(
         file=path.name, kind=kind, format=format, precision=precision, sha256=sha256(path), details=details or {}
     )
-
-
-def _tools() -> dict[str, str]:
-    packages: Iterable[str] = ("ccnet-hsi", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,18 +1,25 @@
-"""``ccnet export``, ``ccnet build`` and ``ccnet check``."""
+"""``ccnet export``, ``ccnet build``, ``ccnet check`` and ``ccnet bundle``."""
 
 from __future__ import annotations
 
+import itertools
+import json
+import math
 import time
-from dataclasses import asdict
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import Manifest, make_folder, plain_json
+from ccnet.contract import MANIFEST_NAME, SHIPPED, CCNetError, Manifest, make_folder, plain_json, write_atomic
+from ccnet.runtime.srgb import Space
 
 if TYPE_CHECKING:
     from ccnet.export.check import Row
+    from ccnet.export.reference import Reference
+    from ccnet.model import CCNet
     from ccnet.runtime import trt
     from ccnet.runtime.frames import Frame
 
@@ -23,6 +30,11 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", "-w", help="Weights (.safetensors); those that the package ships if not given."),
 ]
+SpaceOption = Annotated[
+    Space, typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera.")
+]
+
+CHECKED = "check.json"
 
 
 @app.command()
@@ -33,22 +45,35 @@ def export(
         Literal["float32", "uint8"],
         typer.Option(help="What graphs take: float32 (1, 3, H, W) in [0, 1] or uint8 (1, H, W, 3) as cameras give it."),
     ] = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Export again where nothing has changed, too.")] = False,
 ) -> None:
     """Weights → ONNX: encode, decode and full in FP32, decode in mixed FP16, and the manifest.
 
-    Every graph is compared with PyTorch through ONNX Runtime before anything is written.
+    Every graph is compared with PyTorch through ONNX Runtime before anything is written. A folder that is intact and
+    was exported from the same weights, by the same tools and code, stays as it is.
     """
     from rich.console import Console
 
-    from ccnet.checkpoint import SHIPPED, checkpoint_camera, load_checkpoint
-    from ccnet.export.artifacts import export as export_model
+    from ccnet.export.inputs import export_inputs
 
     console, started = Console(stderr=True), time.perf_counter()
     path = weights or SHIPPED
+    inputs = export_inputs(path, input)
+    if not force and _is_fresh(folder, inputs):
+        console.print(f"{folder}: up to date, nothing to export", highlight=False)
+        return
+    from ccnet.checkpoint import checkpoint_camera, load_checkpoint
+    from ccnet.export.artifacts import export as export_model
+
     model, camera = load_checkpoint(path), checkpoint_camera(path)
     with console.status("export") as status:
         manifest = export_model(
-            model, folder, input=input, camera=camera, tell=lambda stage: status.update(f"export: {stage}")
+            model,
+            folder,
+            input=input,
+            camera=camera,
+            inputs=inputs,
+            tell=lambda stage: status.update(f"export: {stage}"),
         )
     console.print(f"exported in {time.perf_counter() - started:.0f} s")
     _print_artifacts(folder, manifest)
@@ -97,59 +122,97 @@ def check(
     folder: Folder = Path("build/ccnet"),
     frames: Annotated[
         list[Path] | None,
-        typer.Option("--frames", "-f", help="Frame, or folder of frames, to compare on; may be given several times."),
+        typer.Option(
+            "--frames", "-f", help="Frame, or folder of them, may be repeated; if none, a bundle's golden outputs."
+        ),
     ] = None,
     weights: Weights = None,
     window: Annotated[int, typer.Option(help="Side in px of the tiled runs' windows, a multiple of 16.")] = 320,
-    space: Annotated[
-        Literal["srgb", "camera"],
-        typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
-    ] = "srgb",
+    space: SpaceOption = "srgb",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for each frame's cube (.mat, .hdr) and picture (.png).")
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for check.json and each frame's cube (.mat, .hdr) and pictures."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparisons as JSON, for CI.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Check again where --out holds this very check.")] = False,
 ) -> None:
     """Do the artifacts compute what PyTorch computes? One table by the one tolerance table; exit code 1 if not.
 
-    It also shows what a context from a reduced frame costs, which no tolerance judges.
+    Every backend of this machine runs every frame. Without --frames, and so without torch, the golden outputs that came
+    with a bundle are the reference. It also shows what a context from a reduced frame costs, which no tolerance judges.
     """
     from rich.console import Console
 
-    from ccnet.checkpoint import SHIPPED, load_checkpoint
     from ccnet.export import check as checks
-    from ccnet.runtime.frames import frame_paths, read_frame
-    from ccnet.runtime.srgb import as_camera
+    from ccnet.export.inputs import check_inputs
+    from ccnet.runtime.frames import frame_paths
 
     console = Console(stderr=True)
-    paths = frame_paths(frames or [])
-    manifest, model = Manifest.read(folder), load_checkpoint(weights or SHIPPED)
+    paths = frame_paths(frames) if frames else []
+    manifest = Manifest.read(folder)
+    inputs = check_inputs(folder, (weights or SHIPPED) if paths else None, paths, (window, space))
+    if out is not None and not force and not as_json and _is_checked(out, inputs):
+        console.print(f"{out}: up to date, this check has passed before (--force repeats it)", highlight=False)
+        return
     if not as_json:
         _print_artifacts(folder, manifest)
     results: dict[str, list[Row]] = {}
-    for path in paths:
-        picture = read_frame(path, max_pixels=checks.MAX_PIXELS)
-        frame = as_camera(picture, space, manifest)
-        rows = results[str(path)] = []
-        with console.status(f"{path.name}: PyTorch") as status:
-            for row in checks.check(model, folder, frame, window=window):
+    broken: list[str] = []
+    with console.status("check") as status:
+        for subject in _subjects(folder, manifest, paths, weights, space):
+            rows = results[subject.name] = []
+            for row in checks.check(folder, subject.reference, window=window):
                 rows.append(row)
-                status.update(f"{path.name}: after {row.what}")
+                status.update(f"{subject.name}: after {row.what}")
+            broken += [f"{subject.name}: {row.what}: {', '.join(row.broken)}" for row in rows if row.broken]
+            if not as_json:
+                _print_rows(subject.name, subject.reference.frame.shape, rows)
             if out is not None:
-                status.update(f"{path.name}: cube and picture")
-                written = _reconstruct(folder, path.stem, picture, frame, out)
-        if not as_json:
-            _print_rows(path, frame.shape, rows)
-            if out is not None:
-                _print_written(written)
-    broken = [
-        f"{path}: {row.what}: {', '.join(row.broken)}" for path, rows in results.items() for row in rows if row.broken
-    ]
+                status.update(f"{subject.name}: cube and pictures")
+                written = _reconstruct(folder, subject, rows, out)
+                if not as_json:
+                    _print_written(written)
+            for index, row in enumerate(rows):
+                rows[index] = replace(row, worst=None)  # drawn, and as large as the frame
+    document = {name: [_as_json(row) for row in rows] for name, rows in results.items()}
+    if out is not None:
+        report = {"inputs": inputs, "passed": not broken, "frames": document}
+        write_atomic(out / CHECKED, plain_json(report, 2).encode())
     if as_json:
-        print(plain_json({path: [_as_json(row) for row in rows] for path, rows in results.items()}, indent=2))
+        print(plain_json(document, indent=2))
     if broken:
         console.print("\n".join(("parity fails", *broken)), style="bold red", highlight=False)
         raise typer.Exit(1)
+
+
+@app.command()
+def bundle(
+    folder: Folder = Path("build/ccnet"),
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option("--frames", "-f", help="Frame, or folder of them, whose centres become golden; may be repeated."),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The bundle, one file.")] = Path("build/ccnet-bundle.zip"),
+    weights: Weights = None,
+    side: Annotated[int, typer.Option(min=16, help="Longest side of a golden frame, px, a multiple of 16.")] = 256,
+    space: SpaceOption = "srgb",
+) -> None:
+    """Graphs and golden outputs in one file, for a device without torch: 'make engine BUNDLE=…' there.
+
+    It holds the folder's ONNX graphs, its manifest with a SHA-256 of each file, and for each frame what PyTorch makes
+    of it, so that the device can check its engines.
+    """
+    from rich.console import Console
+
+    from ccnet.export.bundle import make_bundle
+    from ccnet.runtime.frames import frame_paths
+
+    console = Console(stderr=True)
+    manifest, paths = Manifest.read(folder), frame_paths(frames or [])
+    with console.status("golden outputs"):
+        subjects = _subjects(folder, manifest, paths, weights, space, side)
+        bundled = make_bundle(folder, [subject.reference for subject in subjects], out)
+    print(f"{out}: {len(bundled.artifacts)} files, {out.stat().st_size / 1e6:.1f} MB, {len(paths)} golden frames")
 
 
 def _flavour(backend: str) -> trt.Name | None:
@@ -165,12 +228,89 @@ def _flavour(backend: str) -> trt.Name | None:
     return "tensorrt_rtx" if "tensorrt_rtx" in loads else None
 
 
-def _reconstruct(folder: Path, name: str, picture: Frame, frame: Frame, out: Path) -> dict[str, str]:
-    """What an integrator would run, on defaults: cubes and picture, and how long the frame took."""
+@dataclass(frozen=True, kw_only=True)
+class _Subject:
+    """A frame to check on: its name, its pixels for people, and what it should become."""
+
+    name: str
+    picture: Frame
+    reference: Reference
+
+
+def _subjects(
+    folder: Path, manifest: Manifest, paths: list[Path], weights: Path | None, space: Space, side: int | None = None
+) -> Iterator[_Subject]:
+    """The frames by PyTorch, cut to their centres where they are larger than it can hold or than ``side``; if there are
+    none, the folder's golden outputs."""
+    from ccnet.export.reference import by_torch, golden
+    from ccnet.runtime.frames import read_frame
+    from ccnet.runtime.srgb import as_camera
+
+    if not paths:
+        if not any(artifact.kind == "golden" for artifact in manifest.artifacts):
+            raise CCNetError(f"{folder}: no frames, and no golden outputs of a bundle: give --frames")
+        for one in golden(manifest.find("golden", format="npz").read(folder), manifest):
+            yield _Subject(name=one.source, picture=one.frame, reference=one)
+        return
+    model = _model(folder, manifest, weights)
+    for path in paths:
+        picture = _centre(read_frame(path), side)
+        yield _Subject(
+            name=path.name,
+            picture=picture,
+            reference=by_torch(model, as_camera(picture, space, manifest), path.name),
+        )
+
+
+def _model(folder: Path, manifest: Manifest, weights: Path | None) -> CCNet:
+    from ccnet.checkpoint import load_checkpoint, weights_hash
+
+    model = load_checkpoint(weights or SHIPPED)
+    if weights_hash(model) != manifest.weights_sha256:
+        raise CCNetError(f"{folder}: exported from other weights; name them with --weights, or export again")
+    return model
+
+
+def _centre(frame: Frame, side: int | None) -> Frame:
+    """At most ``side`` px a side, or as many pixels as PyTorch can hold at once."""
+    from ccnet.export.check import MAX_PIXELS
+
+    height, width = frame.shape[:2]
+    shrink = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
+    rows, columns = (min(size, side or max(16, int(size * shrink))) for size in (height, width))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return frame[top : top + rows, left : left + columns].copy()
+
+
+def _is_fresh(folder: Path, inputs: str) -> bool:
+    """Whether a folder is intact and made from these inputs."""
+    from ccnet.export.inputs import is_intact
+
+    if not (folder / MANIFEST_NAME).is_file():
+        return False
+    try:
+        manifest = Manifest.read(folder)
+    except CCNetError:
+        return False  # an export replaces what is not a manifest of this version
+    return manifest.inputs == inputs and is_intact(folder, manifest)
+
+
+def _is_checked(out: Path, inputs: str) -> bool:
+    """Whether the results of this very check are there, and it passed."""
+    try:
+        found = json.loads((out / CHECKED).read_bytes())
+        return bool(found["inputs"] == inputs and found["passed"] is True)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _reconstruct(folder: Path, subject: _Subject, rows: list[Row], out: Path) -> dict[str, str]:
+    """What an integrator would run, on defaults: cubes and picture, how long the frame took, and the worst row."""
     from ccnet.runtime import Reconstructor, open_cube
-    from ccnet.runtime.picture import picture as draw
+    from ccnet.runtime.picture import difference, picture
 
     make_folder(out)
+    name, frame = Path(subject.name).stem, subject.reference.frame
     with Reconstructor.open(folder) as reconstructor:
         reconstructor(frame)  # the first run of a shape plans its memory
         started = time.perf_counter()
@@ -180,15 +320,26 @@ def _reconstruct(folder: Path, name: str, picture: Frame, frame: Frame, out: Pat
     written = {"backend": describe["backend"], "precision": describe["precision"], "ms per frame": f"{ms:.0f}"}
     for suffix in (".mat", ".hdr"):
         target = out / f"{name}{suffix}"
-        with open_cube(target, frame.shape[0], frame.shape[1], {"source": name}) as writer:
+        with open_cube(target, frame.shape[0], frame.shape[1], {"source": subject.name}) as writer:
             writer.write(0, cube)
         written["NTIRE cube" if suffix == ".mat" else "ENVI cube"] = str(target)
-    draw(picture, cube, out / f"{name}.png")
-    return {**written, "picture": str(out / f"{name}.png")}
+    picture(subject.picture, cube, out / f"{name}.png")
+    written["picture"] = str(out / f"{name}.png")
+    row = max(rows, key=lambda row: row.strain)
+    if row.worst:
+        target = out / f"{name}-worst.png"
+        title = f"{row.what} against {row.against}"
+        difference(
+            subject.picture, row.worst.differences, row.worst.pixel, row.worst.expected, row.worst.found, title, target
+        )
+        written["worst comparison"] = str(target)
+    return written
 
 
 def _as_json(row: Row) -> dict[str, object]:
-    return {**asdict(row), "broken": row.broken}
+    values = asdict(replace(row, worst=None)) | {"broken": row.broken}
+    del values["worst"]
+    return values
 
 
 def _print_artifacts(folder: Path, manifest: Manifest) -> None:
@@ -202,22 +353,24 @@ def _print_artifacts(folder: Path, manifest: Manifest) -> None:
     Console().print(table)
 
 
-def _print_rows(path: Path, shape: tuple[int, ...], rows: list[Row]) -> None:
+def _print_rows(name: str, shape: tuple[int, ...], rows: list[Row]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    title = f"{path.name}, {shape[1]}×{shape[0]} px"
+    reference = rows[0].against
+    title = f"{name}, {shape[1]}×{shape[0]} px, against {reference}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
-    for name in ("what", "against", "by"):
-        table.add_column(name)
-    for name, width in {"MRAE": 7, "SAM °": 7, "PSNR dB": 5, "max": 7, "verdict": 8, "ms": 5}.items():
-        table.add_column(name, min_width=width)  # a narrow terminal wraps the words and cuts no figure
-    for row in rows:
-        p = row.parity
-        figures = (f"{p.mrae:.1e}", f"{p.sam:.1e}", f"{p.psnr:.1f}", f"{p.max_abs:.1e}") if p else ("-",) * 4
-        verdict = "not run" if p is None else "FAILS" if row.broken else "passes" if row.tolerance else "reported"
-        table.add_row(row.what, row.against, row.backend, *figures, verdict, f"{row.ms:.0f}" if p else "-")
+    table.add_column("what")
+    for heading, width in {"MRAE": 7, "SAM °": 7, "PSNR dB": 5, "max": 7, "verdict": 8, "ms": 5}.items():
+        table.add_column(heading, min_width=width)  # a narrow terminal wraps the words and cuts no figure
+    for backend, group in itertools.groupby(rows, key=lambda row: row.backend):
+        table.add_row(f"[italic]{backend}[/italic]")
+        for row in group:
+            p = row.parity
+            what = row.what if row.against == reference else f"{row.what}, against {row.against}"
+            figures = (f"{p.mrae:.1e}", f"{p.sam:.1e}", f"{p.psnr:.1f}", f"{p.max_abs:.1e}") if p else ("-",) * 4
+            table.add_row(f"  {what}", *figures, row.verdict, f"{row.ms:.0f}" if p else "-")
     Console().print(table)
 
 

@@ -32,6 +32,8 @@ _WIDTH = 12.6  # of a picture, inches
 _MOST_SHOWN = 0.2  # of relative residuals
 _UNJUDGED = "#56b4e9"
 
+_TILE = 96  # px, of a comparison's worst tile
+
 _ROWS = 64  # of a cube that are rendered at a time
 
 _MARK_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#cc79a7")  # Okabe and Ito's, told apart by all eyes
@@ -151,6 +153,50 @@ def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path
     right.set_title(title)
     right.set_axis_off()
     figure.colorbar(image, ax=right, extend="max", label="|reprojected - frame| / (frame + 0.02), %")
+    save_figure(figure, path)
+
+
+def difference(
+    frame: Frame,
+    differences: npt.NDArray[np.floating],
+    pixel: tuple[int, int],
+    expected: npt.NDArray[np.floating],
+    found: npt.NDArray[np.floating],
+    title: str,
+    path: Path,
+) -> None:
+    """Draw a PNG: where a cube differs from its reference, its worst tile enlarged, and the worst pixel's spectra.
+
+    differences: (H, W), the largest over the bands; of every tile the largest is shown, so that none is thinned away.
+    pixel: (y, x) of the largest. expected, found: spectra (31,) there. CCNetError where it cannot be written.
+    """
+    check_picture(path)
+    (height, width), (y, x) = differences.shape, pixel
+    top, left = (max(0, min(at - _TILE // 2, size - _TILE)) for at, size in ((y, height), (x, width)))
+    tile = np.s_[top : top + _TILE, left : left + _TILE]
+    figure = new_figure(_WIDTH, 6.6)
+    (whole, pixels), (enlarged, spectra) = figure.subplots(2, 2)
+    scale = {"cmap": "magma", "vmin": 0, "vmax": float(differences.max()) or 1.0, "interpolation": "nearest"}
+    step = _step(height, width)
+    blocks = np.maximum.reduceat(
+        np.maximum.reduceat(differences, np.arange(0, height, step)), np.arange(0, width, step), 1
+    )
+    image = whole.imshow(blocks, extent=(-0.5, width - 0.5, height - 0.5, -0.5), **scale)
+    box = extra("matplotlib.patches").Rectangle
+    whole.add_patch(box((left, top), min(_TILE, width), min(_TILE, height), fill=False, color=_UNJUDGED, linewidth=1.5))
+    whole.set_title(title)
+    _show(pixels, "Worst tile of the frame", _bytes(frame[tile]))
+    enlarged.imshow(differences[tile], **scale)
+    enlarged.set_title("Worst tile, enlarged")
+    for axes in (whole, enlarged):
+        axes.set_axis_off()
+    figure.colorbar(image, ax=whole, label="largest |difference| of the bands")
+    spectra.plot(BANDS_NM, expected, color="0.2", linewidth=3, label="reference")
+    spectra.plot(BANDS_NM, found, color=_MARK_COLOURS[0], linewidth=1.5, linestyle="--", label="compared")
+    spectra.set(title=f"Spectra at the worst pixel, x {x}, y {y}", xlabel="wavelength / nm", ylabel="reflectance")
+    spectra.legend(frameon=False)
+    spectra.grid(color="0.9")
+    spectra.spines[["top", "right"]].set_visible(False)
     save_figure(figure, path)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from ccnet.contract import (
     Artifact,
     CCNetError,
     Manifest,
+    naming,
     padded,
 )
 
@@ -95,7 +96,7 @@ class Reconstructor:
         folder = Path(folder)
         manifest = Manifest.read(folder)
         check_window(window, manifest.halo, manifest.size_multiple)
-        with _naming(folder):
+        with naming(folder):
             selection = select(manifest, backend, precision)
         with ExitStack() as stack:
             encoder, decoder = (
@@ -288,7 +289,7 @@ def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
 
 def _open(folder: Path, manifest: Manifest, selection: Selection, artifact: Artifact, threads: int | None) -> Backend:
     data = artifact.read(folder)
-    with _naming(folder / artifact.file):
+    with naming(folder / artifact.file):
         backend = selection.open(data, threads)
         if isinstance(backend, OnnxRuntimeBackend):
             _check_manifest(backend, manifest)
@@ -302,12 +303,3 @@ def _check_manifest(backend: OnnxRuntimeBackend, folder: Manifest) -> None:
     # Tools may differ: a folder can gain engines, and the graphs can be copied from machine to machine
     if replace(inside, artifacts=(), tools={}) != replace(folder, artifacts=(), tools={}):
         raise CCNetError("manifest mismatch: the file and its folder are of different exports; export again")
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Errors of a file's content begin with its path."""
-    try:
-        yield
-    except CCNetError as error:
-        raise CCNetError(f"{path}: {error}") from error

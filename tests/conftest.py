@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from ccnet.checkpoint import SHIPPED, checkpoint_camera, load_checkpoint
+from ccnet.checkpoint import checkpoint_camera, load_checkpoint
 from ccnet.config import CCNetConfig
+from ccnet.contract import SHIPPED
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.runtime import cli

@@ -15,14 +15,13 @@ from torch import Tensor
 
 from ccnet.camera import Camera
 from ccnet.checkpoint import (
-    SHIPPED,
     checkpoint_camera,
     load_checkpoint,
     save_checkpoint,
     weights_hash,
 )
 from ccnet.config import CCNetConfig
-from ccnet.contract import CCNetError
+from ccnet.contract import SHIPPED, CCNetError
 from ccnet.model import CCNet
 
 Change = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]

@@ -1,0 +1,59 @@
+"""On a camera's computer: ``python -m ccnet.export.device BUNDLE FOLDER`` unpacks, builds, checks.
+
+It needs Python 3.10, numpy and ONNX Runtime or the system's TensorRT, and neither torch nor the command line's
+libraries.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ccnet.contract import CCNetError, Manifest
+
+from .bundle import unpack
+from .check import Row, check
+from .reference import golden
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code: 0 all is well, 1 a check fails, 2 an error, in one line on stderr."""
+    parser = argparse.ArgumentParser(prog="python -m ccnet.export.device", description=__doc__)
+    parser.add_argument("bundle", type=Path, help="made by 'ccnet bundle'")
+    parser.add_argument("folder", type=Path, help="where graphs and engines go")
+    parser.add_argument("--window", type=int, default=512, help="largest side of a tile, px")
+    given = parser.parse_args(arguments)
+    try:
+        unpack(given.bundle, given.folder)
+        print(f"{given.folder}: unpacked, every file is what the manifest vouches for")
+        _build(given.folder, given.window)
+        return _check(given.folder)
+    except (CCNetError, OSError) as error:
+        print("ccnet:", " ".join(str(error).splitlines()), file=sys.stderr)
+        return 2
+
+
+def _build(folder: Path, window: int) -> None:
+    """TENTATIVE"""
+
+
+def _check(folder: Path) -> int:
+    """A line for each comparison with the golden outputs."""
+    manifest = Manifest.read(folder)
+    broken = False
+    for reference in golden(manifest.find("golden", format="npz").read(folder), manifest):
+        height, width = reference.frame.shape[:2]
+        print(f"\n{reference.source}, {width}×{height} px, against what {reference.made_by} made of it")
+        for row in check(folder, reference):
+            print(_line(row))
+            broken |= bool(row.broken)
+    return int(broken)
+
+
+def _line(row: Row) -> str:
+    return f"{row.verdict:9}{row.what:38}{row.parity or ''}  [{row.backend}]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,70 @@
+"""What an export and a check depend on, as one hash each: where it has not changed, there is nothing to do again.
+
+Neither torch nor ONNX is imported, so that a command that has nothing to do is done at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import ccnet
+from ccnet.contract import MANIFEST_NAME, CCNetError, Manifest, sha256
+from ccnet.runtime.cuda import has_gpu
+
+_PACKAGES = ("ccnet-hsi", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
+_RUNNERS = (*_PACKAGES, "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings")
+
+
+def tools(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
+    """Python and the packages that are installed, with their versions."""
+    return {"python": platform.python_version(), **{name: found for name in packages if (found := _version(name))}}
+
+
+def export_inputs(weights: Path, input: str) -> str:
+    """Of an export: weights, options, tools, and this package's own code."""
+    return _digest(_sha256(weights), input, tools(), _code())
+
+
+def check_inputs(folder: Path, weights: Path | None, frames: Sequence[Path], options: Sequence[object]) -> str:
+    """Of a check: the artifacts, as their manifest vouches for them, weights, frames, options, tools, GPU and code."""
+    files = [folder / MANIFEST_NAME, *([weights] if weights else []), *frames]
+    named = [(str(path), _sha256(path)) for path in files]
+    return _digest(named, [str(option) for option in options], tools(_RUNNERS), has_gpu(), _code())
+
+
+def is_intact(folder: Path, manifest: Manifest) -> bool:
+    """Whether every file that the manifest names is there and is what it vouches for."""
+    try:
+        return all(sha256(folder / artifact.file) == artifact.sha256 for artifact in manifest.artifacts)
+    except OSError:
+        return False
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
+def _code() -> list[str]:
+    """Hashes of the modules that make and judge artifacts."""
+    root = Path(ccnet.__file__).parent
+    folders = [root, Path(__file__).parent, Path(ccnet.runtime.cuda.__file__).parent]
+    return [sha256(path) for folder in folders for path in sorted(folder.glob("*.py"))]
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return sha256(path)
+    except OSError as error:
+        raise CCNetError(f"{path}: cannot be read ({error.strerror}); give a file that is there") from error
