@@ -39,6 +39,9 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_KEY = "ccnet.manifest"
 """File beside the artifacts, and ONNX metadata key, that hold the manifest."""
 
+ISLANDS_KEY = "ccnet.islands"
+"""ONNX metadata key of a mixed graph: end of a module's name → why the module stays FP32."""
+
 
 class CCNetError(ValueError):
     """Something the user gave does not fit; the message is one line: what came, what was expected, what to do."""

@@ -1,8 +1,9 @@
-"""An artifact folder: ONNX graphs, engines made from them, and the manifest that vouches for both."""
+"""Weights → an artifact folder: ONNX graphs, compared with PyTorch, and the manifest that vouches for them."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from ccnet.config import CCNetConfig
 from ccnet.contract import (
     CONTEXT,
     HALO,
+    ISLANDS_KEY,
     MANIFEST_KEY,
     RGB,
     SIZE_MULTIPLE,
@@ -29,23 +31,15 @@ from ccnet.contract import (
     write_atomic,
 )
 from ccnet.model import CCNet
-from ccnet.runtime import trt
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from ccnet.runtime.parity import TOLERANCES, compare
-from ccnet.runtime.tiling import check_window
 
 from . import graph
-from .engine import Progress, Range, build_engine
 from .inputs import tools
-from .precision import to_fp16
+from .precision import ISLANDS, to_fp16
 
 Input = Literal["float32", "uint8"]
 Tell = Callable[[str], None]
-
-ENGINES = (("encode", "fp32"), ("decode", "fp16"))
-"""Kind and precision of what is built: the context needs FP32, everything after it does not."""
-
-_ENCODE_SIDE = 1024  # px; the runtime reduces what it encodes to about 512×512
 
 
 def export(
@@ -94,35 +88,30 @@ def export(
     for (kind, precision), data in files.items():
         path = folder / f"{kind}.{precision}.onnx"
         write_atomic(path, data)
-        artifacts.append(_artifact(path, kind, "onnx", precision))
+        artifacts.append(
+            Artifact(
+                file=path.name,
+                kind=kind,
+                format="onnx",
+                precision=precision,
+                sha256=sha256(path),
+                details={"structure": graph.structure(data)},
+            )
+        )
+    artifacts += _without_weights(folder, artifacts)
     manifest = dataclasses.replace(manifest, artifacts=tuple(artifacts))
     manifest.write(folder)
     return manifest
 
 
-def build(
-    folder: Path, backend: trt.Name, *, window: int = 512, progress: Progress | None = None
-) -> tuple[Manifest, list[str]]:
-    """Build the folder's engines; returns the new manifest and what each engine is for.
-
-    window: largest side (px) of a tile that ``decode`` will see.
-    """
-    manifest = Manifest.read(folder)
-    check_window(window, manifest.halo, manifest.size_multiple)
-    purposes = []
-    for kind, precision in ENGINES:
-        side = window if kind == "decode" else max(window, _ENCODE_SIDE)
-        source = manifest.find(kind, precision=precision)
-        source.read(folder)  # no engine is made of a graph that the manifest does not vouch for
-        path = folder / f"{kind}.{precision}.{backend}.engine"
-        shapes = {RGB: _range(manifest, window, side)}
-        report = build_engine(folder / source.file, path, backend=backend, shapes=shapes, progress=progress)
-        details = {"window": [manifest.size_multiple, side], "layers": report.layers, "version": report.version}
-        engine = _artifact(path, kind, backend, precision, details)
-        manifest = manifest.having(engine)
-        manifest.write(folder)
-        purposes.append(report.purpose)
-    return manifest, purposes
+def _without_weights(folder: Path, graphs: list[Artifact]) -> list[Artifact]:
+    """The folder's stripped engines that these graphs' weights fit: they need no new build."""
+    try:
+        old = Manifest.read(folder).artifacts
+    except CCNetError:
+        return []  # no folder before this export, or none worth keeping
+    fitting = {one.details["structure"] for one in graphs}
+    return [one for one in old if one.details.get("stripped") and one.details.get("structure") in fitting]
 
 
 def _check_halo(config: CCNetConfig) -> None:
@@ -138,7 +127,10 @@ def _check_halo(config: CCNetConfig) -> None:
 def _finish(model: ir.Model, precision: str, manifest: Manifest) -> bytes:
     if manifest.input == "uint8":
         model = graph.with_uint8_frames(model)
-    return graph.stamp(to_fp16(model) if precision == "fp16" else model, MANIFEST_KEY, manifest.to_json())
+    if precision == "fp16":
+        model = to_fp16(model)
+        model.metadata_props[ISLANDS_KEY] = json.dumps(dict(ISLANDS))
+    return graph.stamp(model, MANIFEST_KEY, manifest.to_json())
 
 
 def _compare(model: CCNet, files: dict[tuple[str, str], bytes], input: Input) -> None:
@@ -168,16 +160,3 @@ def _patchwork(height: int, width: int) -> npt.NDArray[np.uint8]:
 def _as_cube(array: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(1, C, H, W) → (C, H, W); a context (1, N) is a cube of one pixel."""
     return array.reshape(*array.shape[1:], *(1,) * (4 - array.ndim))
-
-
-def _range(manifest: Manifest, usual: int, largest: int) -> Range:
-    def shape(side: int) -> tuple[int, ...]:
-        return (1, side, side, 3) if manifest.input == "uint8" else (1, 3, side, side)
-
-    return shape(manifest.size_multiple), shape(usual), shape(largest)
-
-
-def _artifact(path: Path, kind: str, format: str, precision: str, details: dict[str, object] | None = None) -> Artifact:
-    return Artifact(
-        file=path.name, kind=kind, format=format, precision=precision, sha256=sha256(path), details=details or {}
-    )

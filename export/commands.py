@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ccnet.contract import MANIFEST_NAME, SHIPPED, CCNetError, Manifest, make_folder, plain_json, write_atomic
+from ccnet.export.build import Asked
+from ccnet.runtime.backend import Precision
 from ccnet.runtime.srgb import Space
 
 if TYPE_CHECKING:
+    from ccnet.export.build import Options
     from ccnet.export.check import Row
     from ccnet.export.reference import Reference
     from ccnet.model import CCNet
-    from ccnet.runtime import trt
     from ccnet.runtime.frames import Frame
 
 app = typer.Typer()
@@ -83,36 +85,96 @@ def export(
 def build(
     folder: Folder = Path("build/ccnet"),
     backend: Annotated[
-        Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"],
-        typer.Option(help="Whose engine to build. auto: TensorRT's if there is a GPU for it, else TensorRT-RTX's."),
+        Asked, typer.Option(help="Whose engine. auto: TensorRT's if there is a GPU for it, else TensorRT-RTX's.")
     ] = "auto",
+    precision: Annotated[
+        Precision, typer.Option(help="Of decode; encode is always fp32. int8 needs 'ccnet calibrate int8' before.")
+    ] = "fp16",
     window: Annotated[
-        int, typer.Option(help="Largest side in px of the tiles that the engine takes, a multiple of 16.")
-    ] = 512,
+        int | None,
+        typer.Option(help="Largest side in px of the tiles, a multiple of 16; 512 if --memory is not given."),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="MB that decoding a tile may take; decides the window, and limits scratch memory."),
+    ] = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="Decode takes tiles of just the window's size, and not all up to it.")
+    ] = False,
+    compatible: Annotated[
+        bool,
+        typer.Option(
+            "--compatible", help="For tensorrt: runs with later versions and on other GPUs, too; may be slower."
+        ),
+    ] = False,
+    strip: Annotated[
+        bool,
+        typer.Option("--strip", help="No weights in engines: they come from the graph, new ones need no new build."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be built and why, and build nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build again where nothing has changed, too.")] = False,
 ) -> None:
-    """ONNX → engines: encode in FP32 and decode in mixed FP16, with a note on where each of them runs.
+    """ONNX → engines, with a note on where each of them runs.
 
-    ONNX Runtime runs the graphs as they are and needs no engine.
+    An engine whose graph, options, TensorRT and GPU are as before is not built again. ONNX Runtime runs the graphs as
+    they are and needs no engine.
     """
+    from rich.console import Console
+
+    from ccnet.export import build as builds
+    from ccnet.runtime.tiling import window_within
+
+    console = Console(stderr=True, highlight=False)
+    flavour, why = builds.choose(backend)
+    if flavour is None:
+        console.print(f"no engine built: {why}")
+        return
+    if window is not None and memory is not None:
+        raise CCNetError("--window and --memory both decide the window: give one of them")
+    budget = None if memory is None else int(memory * 1e6)
+    options = builds.Options(
+        backend=flavour,
+        precision=precision,
+        window=window or (window_within(budget) if budget is not None else 512),
+        static=static,
+        compatible=compatible,
+        strip=strip,
+        workspace_bytes=budget,
+    )
+    jobs = builds.plan(folder, options, force=force)
+    if not dry_run and not any(job.why for job in jobs):
+        console.print(f"{folder}: engines are up to date, nothing to build")
+        return
+    console.print(f"engines of {flavour}: {why}")
+    for job in jobs:
+        shapes = " to ".join("×".join(map(str, shape)) for shape in dict.fromkeys((job.shapes[0], job.shapes[2])))
+        state = f"to build, {job.why}" if job.why else "up to date"
+        console.print(f"{job.file}: of {job.source.file}, rgb {shapes}: {state}")
+    if not dry_run:
+        _build(folder, options, force)
+
+
+def _build(folder: Path, options: Options, force: bool) -> None:
     from rich.console import Console
     from rich.progress import Progress
 
-    from ccnet.export.artifacts import build as build_engines
+    from ccnet.export import build as builds
 
-    console = Console(stderr=True)
-    flavour = _flavour(backend)
-    if flavour is None:
-        why = "was asked for" if backend == "onnxruntime" else "is what this machine has: no TensorRT is installed"
-        console.print(f"no engine built: ONNX Runtime {why}, and it runs the graphs themselves")
-        return
+    console = Console(stderr=True, highlight=False)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"build {flavour}", total=None)
+        task = bar.add_task(f"build {options.backend}", total=None)
 
         def progress(phase: str, done: int, steps: int) -> None:
             bar.update(task, description=f"{phase[:60]:60}", completed=done, total=steps)
 
-        manifest, purposes = build_engines(folder, flavour, window=window, progress=progress)
-    for purpose in dict.fromkeys(purposes):
+        manifest, reports = builds.build(folder, options, force=force, progress=progress)
+    for report in reports:
+        types = ", ".join(f"{count} {name}" for name, count in sorted(report.types.items()))
+        size = f"{report.bytes / 1e6:.0f} MB" if report.bytes > 1e6 else f"{report.bytes / 1e3:.0f} kB"
+        console.print(f"built in {report.seconds:.0f} s: {size} from {report.layers} layers ({types})")
+    for purpose in dict.fromkeys(report.purpose for report in reports):
         console.print(purpose)
     _print_artifacts(folder, manifest)
 
@@ -215,19 +277,6 @@ def bundle(
     print(f"{out}: {len(bundled.artifacts)} files, {out.stat().st_size / 1e6:.1f} MB, {len(paths)} golden frames")
 
 
-def _flavour(backend: str) -> trt.Name | None:
-    """The TensorRT to build with; None for none. What was asked for and is missing is refused by ``build_engine``."""
-    from ccnet.runtime import trt
-
-    named: dict[str, trt.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-    if backend != "auto":
-        return named.get(backend)
-    loads = trt.available()
-    if "tensorrt" in loads and trt.has_gpu():
-        return "tensorrt"
-    return "tensorrt_rtx" if "tensorrt_rtx" in loads else None
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Subject:
     """A frame to check on: its name, its pixels for people, and what it should become."""
@@ -279,7 +328,8 @@ def _centre(frame: Frame, side: int | None) -> Frame:
     shrink = min(1.0, math.sqrt(MAX_PIXELS / (height * width)))
     rows, columns = (min(size, side or max(16, int(size * shrink))) for size in (height, width))
     top, left = (height - rows) // 2, (width - columns) // 2
-    return frame[top : top + rows, left : left + columns].copy()
+    centre: Frame = frame[top : top + rows, left : left + columns].copy()
+    return centre
 
 
 def _is_fresh(folder: Path, inputs: str) -> bool:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
 from ccnet.contract import CCNetError, Manifest
 
+from .build import Asked, Options, build, choose
 from .bundle import unpack
 from .check import Row, check
 from .reference import golden
@@ -22,20 +24,35 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m ccnet.export.device", description=__doc__)
     parser.add_argument("bundle", type=Path, help="made by 'ccnet bundle'")
     parser.add_argument("folder", type=Path, help="where graphs and engines go")
+    parser.add_argument("--backend", choices=get_args(Asked), default="auto", help="whose engines")
     parser.add_argument("--window", type=int, default=512, help="largest side of a tile, px")
     given = parser.parse_args(arguments)
     try:
         unpack(given.bundle, given.folder)
         print(f"{given.folder}: unpacked, every file is what the manifest vouches for")
-        _build(given.folder, given.window)
+        _build(given.folder, given.backend, given.window)
         return _check(given.folder)
     except (CCNetError, OSError) as error:
         print("ccnet:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
 
 
-def _build(folder: Path, window: int) -> None:
-    """TENTATIVE"""
+def _build(folder: Path, asked: Asked, window: int) -> None:
+    """The best engines that this machine can have, or a line on why it has none."""
+    flavour, why = choose(asked)
+    print(f"engines of {flavour}: {why}" if flavour else f"no engine built: {why}")
+    if flavour is None:
+        return
+    _, reports = build(folder, Options(backend=flavour, window=window), progress=_tell)
+    for report in reports:
+        print(f"built in {report.seconds:.0f} s: {report.bytes / 1e6:.1f} MB from {report.layers} layers")
+    print("\n".join(dict.fromkeys(report.purpose for report in reports)) or "engines are up to date")
+
+
+def _tell(phase: str, done: int, steps: int) -> None:
+    """A line that is written over, for people alone."""
+    if sys.stderr.isatty():
+        print(f"\r{phase[:60]:60} {done}/{steps}\033[K", end="\n" if done == steps else "", file=sys.stderr, flush=True)
 
 
 def _check(folder: Path) -> int:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Any, Literal
 
 from ccnet.contract import CCNetError, write_atomic
 from ccnet.runtime import trt
-from ccnet.runtime.cuda import gpus
+from ccnet.runtime.cuda import gpus, has_gpu
 
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]
@@ -39,13 +40,16 @@ class Tensor:
 class EngineReport:
     """What was built: by which backend and its version, from how many layers, how large, how long it took.
 
-    layers: of the network as parsed, before TensorRT fuses them.
+    gpu: that it was built on and for; empty where it is for none in particular.
+    layers: of the network as parsed, before TensorRT fuses them. types: how many of them give which data type.
     purpose: one sentence on where the engine runs.
     """
 
     backend: trt.Name
     version: str
+    gpu: str
     layers: int
+    types: Mapping[str, int]
     bytes: int
     seconds: float
     io: tuple[Tensor, ...]
@@ -60,24 +64,29 @@ def build_engine(
     shapes: Mapping[str, Range],
     workspace_bytes: int | None = None,
     timing_cache: Path | None = None,
+    compatible: bool = False,
+    strip: bool = False,
     progress: Progress | None = None,
 ) -> EngineReport:
     """Build an engine and write it, whole or not at all.
 
-    shapes: for each input with free dimensions its (min, opt, max).
+    shapes: for each input with free dimensions its (min, opt, max); where all three are the same, it is static.
     workspace_bytes: limit on scratch memory; None leaves it to TensorRT.
     timing_cache: file with kernel timings to start from and to update (``tensorrt`` only).
+    compatible: loads in later versions and on other GPUs from Ampere on, too; may be slower (``tensorrt`` only).
+    strip: without weights, which a runtime must give it back; needs a GPU.
     progress: whatever it raises cancels the build and is raised here; so does Ctrl-C, with or without ``progress``.
 
     CCNetError, one line, if the module or (for ``tensorrt``) the GPU is missing, if TensorRT refuses the graph, with
     the node's name and its reason, or if the output cannot be written.
     """
     module = trt.load(backend)
-    _check_request(backend, out_path, workspace_bytes, timing_cache)
+    _check_request(backend, out_path, workspace_bytes, timing_cache, compatible, strip)
     started = time.perf_counter()
     builder = module.Builder(trt.log(backend))
     network, parser = _parse(module, builder, onnx_path, backend)
     config = _configure(module, builder, network, shapes, workspace_bytes)
+    _set_flags(module, config, compatible, strip)
     cache = None if timing_cache is None else _attach(config, timing_cache, backend)
     plan = _compile(module, builder, network, config, onnx_path, backend, progress)
     # Constants of the network may lie in the parser's memory until here.
@@ -88,7 +97,9 @@ def build_engine(
     return EngineReport(
         backend=backend,
         version=module.__version__,
+        gpu=gpus()[0] if backend == "tensorrt" else "",
         layers=network.num_layers,
+        types=_types(network),
         bytes=len(plan),
         seconds=time.perf_counter() - started,
         io=_io(network, shapes),
@@ -96,10 +107,17 @@ def build_engine(
     )
 
 
-def _check_request(backend: trt.Name, out: Path, workspace: int | None, timing_cache: Path | None) -> None:
+def _check_request(
+    backend: trt.Name, out: Path, workspace: int | None, timing_cache: Path | None, compatible: bool, strip: bool
+) -> None:
     """What can be refused at once, rather than after minutes of building."""
     if workspace is not None and workspace <= 0:
         raise CCNetError(f"workspace is {workspace} bytes, expected a positive number or None")
+    if backend == "tensorrt_rtx" and compatible:
+        raise CCNetError(
+            "tensorrt_rtx builds no version-compatible engines, its wheel lacks the lean runtime for them: leave it out;"
+            " its engines are for all of its GPUs as they are"
+        )
     if backend == "tensorrt_rtx" and timing_cache is not None:
         raise CCNetError(
             "tensorrt_rtx has no timing cache, as it compiles kernels at run time: leave it out, and give"
@@ -109,6 +127,8 @@ def _check_request(backend: trt.Name, out: Path, workspace: int | None, timing_c
         _check_writable(path)
     if backend == "tensorrt":
         _require_gpu()
+    if strip and not has_gpu():
+        raise CCNetError(f"{backend} strips engines of their weights only beside a GPU: build there, or with weights")
 
 
 def _check_writable(path: Path) -> None:
@@ -157,6 +177,9 @@ def _configure(module: Any, builder: Any, network: Any, shapes: Mapping[str, Ran
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, workspace)
     inputs = {tensor.name: tuple(tensor.shape) for tensor in _inputs(network)}
     _check_shapes(inputs, shapes)
+    for tensor in _inputs(network):
+        if tensor.name in shapes and len(set(shapes[tensor.name])) == 1:
+            tensor.shape = inputs[tensor.name] = shapes[tensor.name][0]
     free = [name for name, shape in inputs.items() if -1 in shape]
     if free:
         profile = builder.create_optimization_profile()
@@ -164,6 +187,21 @@ def _configure(module: Any, builder: Any, network: Any, shapes: Mapping[str, Ran
             profile.set_shape(name, *shapes[name])
         config.add_optimization_profile(profile)
     return config
+
+
+def _set_flags(module: Any, config: Any, compatible: bool, strip: bool) -> None:
+    if compatible:
+        config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
+        config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS
+    if strip:
+        config.set_flag(module.BuilderFlag.STRIP_PLAN)
+        config.set_flag(module.BuilderFlag.REFIT)  # by any weights, not only those that were stripped
+
+
+def _types(network: Any) -> dict[str, int]:
+    """Data types of the layers' results, by TensorRT's names."""
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return dict(Counter(layer.get_output(0).dtype.name for layer in layers if layer.num_outputs))
 
 
 def _check_shapes(inputs: Mapping[str, Shape], shapes: Mapping[str, Range]) -> None:

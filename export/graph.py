@@ -7,6 +7,7 @@ the config's size multiple, float32 in and out; rgb is (1, 3, H, W) in [0, 1].
 from __future__ import annotations
 
 import ast
+import hashlib
 import logging
 import warnings
 from collections import Counter
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxscript.optimizer
 import torch
@@ -136,6 +138,16 @@ def stamp(model: ir.Model, key: str, text: str) -> bytes:
     model.producer_name, model.producer_version = "ccnet", None
     passes.CheckerPass(full_check=True)(model)
     return bytes(ir.to_proto(model).SerializeToString())
+
+
+def structure(data: bytes) -> str:
+    """Hash of an ONNX file but for its weights' values and metadata: all that an engine without weights depends on."""
+    model = onnx.load_model_from_string(data)
+    del model.metadata_props[:]
+    for tensor in model.graph.initializer:
+        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+            tensor.ClearField("raw_data")
+    return hashlib.sha256(model.SerializeToString(deterministic=True)).hexdigest()
 
 
 def _keep(traced: ir.Model, output: str) -> ir.Model:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ccnet
 from ccnet.contract import MANIFEST_NAME, CCNetError, Manifest, sha256
-from ccnet.runtime.cuda import has_gpu
+from ccnet.runtime import cuda
 
 _PACKAGES = ("ccnet-hsi", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _RUNNERS = (*_PACKAGES, "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings")
@@ -27,14 +27,14 @@ def tools(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
 
 def export_inputs(weights: Path, input: str) -> str:
     """Of an export: weights, options, tools, and this package's own code."""
-    return _digest(_sha256(weights), input, tools(), _code())
+    return digest(_sha256(weights), input, tools(), _code())
 
 
 def check_inputs(folder: Path, weights: Path | None, frames: Sequence[Path], options: Sequence[object]) -> str:
     """Of a check: the artifacts, as their manifest vouches for them, weights, frames, options, tools, GPU and code."""
     files = [folder / MANIFEST_NAME, *([weights] if weights else []), *frames]
     named = [(str(path), _sha256(path)) for path in files]
-    return _digest(named, [str(option) for option in options], tools(_RUNNERS), has_gpu(), _code())
+    return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), _code())
 
 
 def is_intact(folder: Path, manifest: Manifest) -> bool:
@@ -52,15 +52,21 @@ def _version(package: str) -> str:
         return ""
 
 
-def _code() -> list[str]:
-    """Hashes of the modules that make and judge artifacts."""
-    root = Path(ccnet.__file__).parent
-    folders = [root, Path(__file__).parent, Path(ccnet.runtime.cuda.__file__).parent]
-    return [sha256(path) for folder in folders for path in sorted(folder.glob("*.py"))]
-
-
-def _digest(*parts: object) -> str:
+def digest(*parts: object) -> str:
+    """One hash of plain values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def code(*modules: str) -> list[str]:
+    """Hashes of source files: a new version of what makes an artifact makes another one."""
+    return [sha256(Path(module)) for module in modules]
+
+
+def _code() -> list[str]:
+    """Of the modules that make and judge artifacts."""
+    root = Path(ccnet.__file__).parent
+    folders = [root, Path(__file__).parent, Path(cuda.__file__).parent]
+    return code(*(str(path) for folder in folders for path in sorted(folder.glob("*.py"))))
 
 
 def _sha256(path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Protocol, get_args
 
@@ -17,7 +19,7 @@ from .onnxruntime_backend import OnnxRuntimeBackend, Provider
 from .tensorrt_backend import TensorRTBackend
 
 BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp16", "fp32"]
+Precision = Literal["fp16", "int8", "fp32"]
 
 _PROVIDERS: dict[str, Provider] = {
     "onnxruntime": "cpu",
@@ -53,18 +55,34 @@ class Selection:
     encode: Artifact
     decode: Artifact
 
-    def open(self, data: bytes, threads: int | None = None) -> Backend:
-        """Load a file's content, whose SHA-256 must have been checked."""
-        if self.backend in _FLAVOURS:
-            return TensorRTBackend(data, backend=_FLAVOURS[self.backend])
-        return OnnxRuntimeBackend(data, provider=_PROVIDERS[self.backend], threads=threads)
+    def open(
+        self, artifact: Artifact, data: bytes, folder: Path, manifest: Manifest, threads: int | None = None
+    ) -> Backend:
+        """Load one of the two from its content, whose SHA-256 must have been checked.
+
+        CCNetError for an engine that was built for another version or GPU.
+        """
+        if self.backend in _PROVIDERS:
+            return OnnxRuntimeBackend(data, provider=_PROVIDERS[self.backend], threads=threads)
+        flavour, details = _FLAVOURS[self.backend], artifact.details
+        _check_machine(flavour, details)
+        graph = manifest.find(artifact.kind, precision=artifact.precision)
+        kernels = folder / f"{artifact.file}.kernels"
+        return TensorRTBackend(
+            data,
+            backend=flavour,
+            # Where it cannot be kept, kernels are compiled each time
+            runtime_cache=kernels if flavour == "tensorrt_rtx" and os.access(folder, os.W_OK) else None,
+            weights=graph.read(folder) if details.get("stripped") else None,
+            compatible=details.get("compatible") is True,
+        )
 
 
 def select(manifest: Manifest, backend: BackendName = "auto", precision: Precision | None = None) -> Selection:
     """What to run. A backend that was asked for is never replaced by another: CCNetError says what it lacks.
 
     ``auto`` is an engine of the folder whose library loads here beside a GPU, or else ONNX Runtime on the CPU.
-    Precision None means the engine's own (FP16 where there are both), and FP32 in ONNX Runtime.
+    Precision None means the engine's own (FP16 where there are several), and FP32 in ONNX Runtime.
     """
     if backend == "auto":
         backend = _best(manifest, precision)
@@ -74,6 +92,16 @@ def select(manifest: Manifest, backend: BackendName = "auto", precision: Precisi
         decode = manifest.find("decode", precision=precision or "fp32")
         return Selection(backend=backend, encode=manifest.find("encode"), decode=decode)
     raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
+
+
+def _check_machine(flavour: trt.Name, details: Mapping[str, Any]) -> None:
+    """TensorRT may crash on what was built for another version or GPU, so it never sees that."""
+    built, here = str(details.get("version")), trt.load(flavour).__version__
+    if built != here and details.get("compatible") is not True:
+        raise CCNetError(f"built with {flavour} {built}, this is {here}: ccnet build, or build with --compatible")
+    gpu = details.get("gpu")
+    if gpu and gpu not in gpus() and details.get("compatible") is not True:
+        raise CCNetError(f"built for {gpu}, this is {gpus()[0]}: ccnet build, or build with --compatible")
 
 
 def _best(manifest: Manifest, precision: Precision | None) -> BackendName:

@@ -290,7 +290,7 @@ def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
 def _open(folder: Path, manifest: Manifest, selection: Selection, artifact: Artifact, threads: int | None) -> Backend:
     data = artifact.read(folder)
     with naming(folder / artifact.file):
-        backend = selection.open(data, threads)
+        backend = selection.open(artifact, data, folder, manifest, threads)
         if isinstance(backend, OnnxRuntimeBackend):
             _check_manifest(backend, manifest)
     return backend

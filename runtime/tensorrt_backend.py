@@ -58,10 +58,19 @@ class TensorRTBackend:
     name: str
 
     def __init__(
-        self, engine: bytes, *, backend: trt.Name = "tensorrt", device: int = 0, runtime_cache: Path | None = None
+        self,
+        engine: bytes,
+        *,
+        backend: trt.Name = "tensorrt",
+        device: int = 0,
+        runtime_cache: Path | None = None,
+        weights: bytes | None = None,
+        compatible: bool = False,
     ) -> None:
         """Deserialize ``engine``, which must be trusted: check its SHA-256 against the manifest first.
 
+        weights: the ONNX graph of an engine that was stripped of them.
+        compatible: it was built to run with other versions, and brings code of its own that does so.
         runtime_cache: file that keeps the kernels ``tensorrt_rtx`` compiles when it first meets a shape, read here and
         written by ``close``. It holds code for the GPU: keep it where only you can write.
 
@@ -75,7 +84,7 @@ class TensorRTBackend:
         try:
             with self._device:
                 self.name = f"{trt.title(backend)} (cuda:{device})"
-                self._open(trt.load(backend), trt.log(backend), engine, runtime_cache)
+                self._open(trt.load(backend), trt.log(backend), engine, runtime_cache, weights, compatible)
         except BaseException:
             self.close()
             raise
@@ -111,18 +120,30 @@ class TensorRTBackend:
     ) -> None:
         self.close()
 
-    def _open(self, module: Any, log: trt.Log, data: bytes, runtime_cache: Path | None) -> None:
+    def _open(
+        self,
+        module: Any,
+        log: trt.Log,
+        data: bytes,
+        runtime_cache: Path | None,
+        weights: bytes | None,
+        compatible: bool,
+    ) -> None:
         self._log = log
         self._stream = Stream(self._device)
         self._stack.callback(self._stream.close)
         log.forget()
         self._stack.callback(self._drop)
-        self._engine = module.Runtime(log).deserialize_cuda_engine(data)
+        runtime = module.Runtime(log)
+        runtime.engine_host_code_allowed = compatible
+        self._engine = runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise CCNetError(
                 f"{self.name} cannot load the engine on {self._device.name}: {log.reason() or 'no reason given'};"
                 " build it for this GPU and version"
             )
+        if weights is not None:
+            self._fill(module, log, weights)
         self._context = self._make_context(runtime_cache)
         if self._context is None:
             raise CCNetError(f"{self.name} cannot start the engine: {log.reason() or 'out of memory?'}")
@@ -131,6 +152,14 @@ class TensorRTBackend:
         self._inputs = [tensor for tensor in tensors if tensor.is_input]
         self._outputs = [tensor for tensor in tensors if not tensor.is_input]
         self._shapes: list[Shape] = []
+
+    def _fill(self, module: Any, log: trt.Log, weights: bytes) -> None:
+        refitter = module.Refitter(self._engine, log)
+        if not (module.OnnxParserRefitter(refitter, log).refit_from_bytes(weights) and refitter.refit_cuda_engine()):
+            raise CCNetError(
+                f"{self.name} cannot give the engine its graph's weights: {log.reason() or 'no reason given'};"
+                " build it again"
+            )
 
     def _drop(self) -> None:
         """TensorRT's objects go before the stream and the memory they use, and the context before its engine."""

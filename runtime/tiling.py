@@ -15,6 +15,11 @@ import numpy.typing as npt
 
 from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded, reflect_index
 
+BYTES_PER_PIXEL = 3500
+"""Of a window, while the paper's network decodes it: what ONNX Runtime took at 256, 512 and 768 px in either precision,
+beyond the graph itself. TensorRT's engines were not measured.
+"""
+
 
 class Span(NamedTuple):
     """One axis of a window: it sees ``start`` to ``stop``, maybe beyond the frame, and keeps ``first`` to ``last``."""
@@ -50,6 +55,16 @@ def plan(size: int, window: int, halo: int = HALO, *, multiple: int = SIZE_MULTI
     starts = [min(index * step, extent - length) for index in range(count)]
     edges = [0, *(start + length - halo for start in starts[:-1]), size]
     return [Span(start, start + length, *kept) for start, kept in zip(starts, pairwise(edges), strict=True)]
+
+
+def window_within(memory: int, halo: int = HALO, multiple: int = SIZE_MULTIPLE) -> int:
+    """Side (px) of the largest window whose decoding takes at most ``memory`` bytes; CCNetError if none does."""
+    side = math.isqrt(memory // BYTES_PER_PIXEL) // multiple * multiple if memory > 0 else 0
+    least = 2 * halo + multiple
+    if side < least:
+        need = math.ceil(least**2 * BYTES_PER_PIXEL / 1e6)
+        raise CCNetError(f"memory is {memory / 1e6:.0f} MB, expected at least {need} MB, for a window of {least} px")
+    return side
 
 
 def check_window(window: int, halo: int, multiple: int) -> None:

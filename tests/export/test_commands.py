@@ -68,7 +68,7 @@ def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weight
     assert "240×80 px" in result.out
     for row in ("full fp32", "decode fp32", f"decode fp32, {WINDOW} px windows", f"decode fp16, {WINDOW} px windows"):
         assert row in result.out
-    assert result.out.count("passes") == 4
+    assert result.out.count("passes") == 5
     assert "reported" in result.out
     assert "FAILS" not in result.out
 
@@ -77,7 +77,7 @@ def test_check_speaks_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, ph
     result = ccnet("check", artifacts[1], "-f", photo.parent, "-w", weights, "--window", WINDOW, "--json")
     assert result.code == 0, result.err
     ((path, rows),) = json.loads(result.out).items()
-    assert path == str(photo)
+    assert path == photo.name
     judged = {row["tolerance"]: row["parity"]["max_abs"] for row in rows if row["tolerance"]}
     assert judged.keys() == {"fp32", "tiled", "fp16"}
     assert 0 < judged["tiled"] <= 1e-5, "the tiled run had one window, and shows nothing"
@@ -90,7 +90,8 @@ def test_check_writes_cubes_and_picture(
 ) -> None:
     out = tmp_path / "out"
     assert ccnet("check", artifacts[1], "-f", photo, "-w", weights, "--window", WINDOW, "--out", out).code == 0
-    assert {path.name for path in out.iterdir()} == {"photo.mat", "photo.hdr", "photo.img", "photo.png"}
+    names = {"check.json", "photo.mat", "photo.hdr", "photo.img", "photo.png", "photo-worst.png"}
+    assert {path.name for path in out.iterdir()} == names
     mat, envi = (read_cube(out / f"photo{suffix}") for suffix in (".mat", ".hdr"))
     assert np.array_equal(mat, envi)
     assert mat.shape == (31, 80, 240)
@@ -112,7 +113,7 @@ def test_check_fails_where_a_graph_computes_something_else(
     assert result.code == 1
     assert "FAILS" in result.out
     kind, precision, _ = name.split(".")
-    assert f"parity fails\n{photo}: {kind} {precision}" in result.err
+    assert f"parity fails\n{photo.name}: {kind} {precision}" in result.err
 
 
 def kernel_error(name: str) -> Any:
@@ -132,7 +133,7 @@ def test_other_weights_are_refused(ccnet: Ccnet, artifacts: Artifacts, network: 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ([], ["no frames: give one", "--frames"]),
+        ([], ["no frames, and no golden outputs", "--frames"]),
         (["-f", "empty"], ["empty", "holds no frame"]),
         (["-f", "none.png"], ["none.png"]),
         (["-f", "empty", "-w", "none.safetensors"], ["empty"]),
@@ -180,7 +181,7 @@ def test_export_writes_what_it_is_asked_for(
 
 def test_export_refuses_before_it_works(ccnet: Ccnet, weights: Path) -> None:
     refused(ccnet("export", weights / "below", "-w", weights), "below", "cannot be made")
-    refused(ccnet("export", "new", "-w", "none.safetensors"), "none.safetensors", "no such file")
+    refused(ccnet("export", "new", "-w", "none.safetensors"), "none.safetensors", "cannot be read")
     refused(ccnet("export", "new", "-w", weights, "--input", "float16"), "float16")
 
 

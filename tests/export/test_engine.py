@@ -265,6 +265,28 @@ def test_a_failed_build_leaves_the_engine_before_it(build: Build, tmp_path: Path
 
 
 @needs_rtx
+def test_rtx_refuses_what_it_cannot_build(build: Build, tmp_path: Path) -> None:
+    assert "lean runtime" in refusal(build, model(), compatible=True, folder=tmp_path)
+    if not trt.has_gpu():
+        assert "only beside a GPU" in refusal(build, model(), strip=True, folder=tmp_path)
+
+
+@needs_rtx
+def test_one_shape_makes_a_static_engine(build: Build) -> None:
+    static = {"rgb": ((1, 3, 64, 48),) * 3}
+    rgb, context, cube = build(model(HALF), static).io
+    assert (rgb.shape, cube.shape, rgb.range) == ((1, 3, 64, 48), (1, 4, 64, 48), None)
+
+
+@needs_rtx
+@pytest.mark.parametrize(("work", "name"), [(FLOAT, "FLOAT"), (HALF, "HALF")])
+def test_the_report_counts_the_types_of_layers(build: Build, work: int, name: str) -> None:
+    report = build(model(work))
+    assert sum(report.types.values()) == report.layers
+    assert max(report.types, key=lambda one: report.types[one] * (one in ("FLOAT", "HALF"))) == name
+
+
+@needs_rtx
 def test_rtx_refuses_a_timing_cache(build: Build, tmp_path: Path) -> None:
     assert "runtime_cache" in refusal(build, model(), timing_cache=tmp_path / "cache", folder=tmp_path)
 

@@ -25,6 +25,7 @@ from ccnet.runtime.tensorrt_backend import TensorRTBackend
 
 SURFACE: dict[str, set[str]] = {
     "Builder": {"create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"},
+    "BuilderFlag": {"VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT"},
     "DataType": {"FLOAT", "HALF", "INT64", "INT32", "INT8", "UINT8", "BOOL", "name"},
     "IBuilderConfig": {
         "set_memory_pool_limit",
@@ -32,6 +33,8 @@ SURFACE: dict[str, set[str]] = {
         "progress_monitor",
         "create_timing_cache",
         "set_timing_cache",
+        "set_flag",
+        "hardware_compatibility_level",
     },
     "ICudaEngine": {
         "create_execution_context",
@@ -44,18 +47,22 @@ SURFACE: dict[str, set[str]] = {
         "get_tensor_profile_shape",
     },
     "IExecutionContext": {"set_input_shape", "get_tensor_shape", "set_tensor_address", "execute_async_v3"},
+    "HardwareCompatibilityLevel": {"AMPERE_PLUS"},
     "IHostMemory": set(),
+    "ILayer": {"num_outputs", "get_output"},
     "ILogger": {"Severity", "log"},
-    "INetworkDefinition": {"num_layers", "num_inputs", "num_outputs", "get_input", "get_output"},
+    "INetworkDefinition": {"num_layers", "num_inputs", "num_outputs", "get_layer", "get_input", "get_output"},
     "IOptimizationProfile": {"set_shape"},
     "IProgressMonitor": {"phase_start", "phase_finish", "step_complete"},
     "ITensor": {"name", "dtype", "shape"},
     "ITimingCache": {"serialize"},
     "MemoryPoolType": {"WORKSPACE"},
     "NetworkDefinitionCreationFlag": {"STRONGLY_TYPED"},
+    "OnnxParserRefitter": {"refit_from_bytes"},
     "OnnxParser": {"parse", "num_errors", "get_error"},
     "ParserError": {"code", "desc", "node_name", "node_operator"},
-    "Runtime": {"deserialize_cuda_engine"},
+    "Refitter": {"refit_cuda_engine"},
+    "Runtime": {"deserialize_cuda_engine", "engine_host_code_allowed"},
     "TensorIOMode": {"INPUT"},
     "TensorLocation": {"DEVICE"},
 }
