@@ -39,8 +39,10 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_KEY = "ccnet.manifest"
 """File beside the artifacts, and ONNX metadata key, that hold the manifest."""
 
-ISLANDS_KEY = "ccnet.islands"
-"""ONNX metadata key of a mixed graph: end of a module's name → why the module stays FP32."""
+PRECISION_KEY = "ccnet.precision"
+"""ONNX metadata key: JSON, ``types``: type → how many nodes give it; ``islands``: part of a mixed graph that stays FP32
+→ [how many nodes, why].
+"""
 
 
 class CCNetError(ValueError):

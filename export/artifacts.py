@@ -19,8 +19,8 @@ from ccnet.config import CCNetConfig
 from ccnet.contract import (
     CONTEXT,
     HALO,
-    ISLANDS_KEY,
     MANIFEST_KEY,
+    PRECISION_KEY,
     RGB,
     SIZE_MULTIPLE,
     Artifact,
@@ -36,7 +36,7 @@ from ccnet.runtime.parity import TOLERANCES, compare
 
 from . import graph
 from .inputs import tools
-from .precision import ISLANDS, to_fp16
+from .precision import precisions, to_fp16
 
 Input = Literal["float32", "uint8"]
 Tell = Callable[[str], None]
@@ -129,8 +129,7 @@ def _finish(model: ir.Model, precision: str, manifest: Manifest) -> bytes:
         model = graph.with_uint8_frames(model)
     if precision == "fp16":
         model = to_fp16(model)
-        model.metadata_props[ISLANDS_KEY] = json.dumps(dict(ISLANDS))
-    return graph.stamp(model, MANIFEST_KEY, manifest.to_json())
+    return graph.stamp(model, {MANIFEST_KEY: manifest.to_json(), PRECISION_KEY: json.dumps(precisions(model))})
 
 
 def _compare(model: CCNet, files: dict[tuple[str, str], bytes], input: Input) -> None:

@@ -19,6 +19,7 @@ from ccnet.contract import CUBE, RGB, Manifest, padded, reflect_index
 from ccnet.runtime import Reconstructor, trt
 from ccnet.runtime.backend import BackendName, Precision
 from ccnet.runtime.frames import Frame, rgb_tensor
+from ccnet.runtime.guard import survive
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
 from ccnet.runtime.parity import TOLERANCES, Parity, compare, worst
 from ccnet.runtime.reconstructor import ENCODE_PIXELS
@@ -204,6 +205,7 @@ def _engines(folder: Path, manifest: Manifest, reference: Reference) -> Iterator
         if why := _cannot_run(artifact.format):
             yield Row(what=f"decode {precision}, {engine}", against=reference.made_by, backend=f"not run: {why}")
             continue
+        survive(folder, backend, precision)
         with _open(folder, 512, backend=backend, precision=precision) as runner:
             yield judged(
                 f"encode fp32, {engine}", *_encoded(runner, reference.frame), _as_cube(reference.context), "fp32"

@@ -115,8 +115,8 @@ def _check_request(
         raise CCNetError(f"workspace is {workspace} bytes, expected a positive number or None")
     if backend == "tensorrt_rtx" and compatible:
         raise CCNetError(
-            "tensorrt_rtx builds no version-compatible engines, its wheel lacks the lean runtime for them: leave it out;"
-            " its engines are for all of its GPUs as they are"
+            "tensorrt_rtx builds no version-compatible engines, as its wheel lacks the lean runtime for them: leave it"
+            " out; its engines are for all of its GPUs as they are"
         )
     if backend == "tensorrt_rtx" and timing_cache is not None:
         raise CCNetError(

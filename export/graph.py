@@ -11,7 +11,7 @@ import hashlib
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,9 +132,9 @@ def with_uint8_frames(model: ir.Model) -> ir.Model:
     return model
 
 
-def stamp(model: ir.Model, key: str, text: str) -> bytes:
+def stamp(model: ir.Model, metadata: Mapping[str, str]) -> bytes:
     """The checked ONNX file, with metadata."""
-    model.metadata_props[key] = text
+    model.metadata_props.update(metadata)
     model.producer_name, model.producer_version = "ccnet", None
     passes.CheckerPass(full_check=True)(model)
     return bytes(ir.to_proto(model).SerializeToString())

@@ -6,6 +6,7 @@ below stay FP32, because ``ccnet calibrate ranges`` shows that FP16 cannot hold 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -48,9 +49,22 @@ def to_fp16(model: ir.Model) -> ir.Model:
     return model
 
 
+def precisions(model: ir.Model) -> dict[str, object]:
+    """How many nodes give which type, and of each island of a mixed graph how many there are, and why."""
+    mixed = any(value.dtype == ir.DataType.FLOAT16 for node in model.graph for value in node.outputs)
+    names = [_module(node.name) for node in model.graph if node.op_type != "Cast"]
+    islands = {island: (sum(name.endswith(island) for name in names), why) for island, why in ISLANDS.items() if mixed}
+    types = Counter(node.outputs[0].dtype.name for node in model.graph if node.outputs[0].dtype)
+    return {"types": dict(types), "islands": islands}
+
+
 def is_island(node: str | None) -> bool:
     """Whether a node, by its name ``module/Operator_count``, belongs to an island."""
-    return (node or "").partition("/")[0].endswith(tuple(ISLANDS))
+    return _module(node).endswith(tuple(ISLANDS))
+
+
+def _module(node: str | None) -> str:
+    return (node or "").partition("/")[0]
 
 
 def _retarget(node: ir.Node, wanted: ir.DataType) -> None:

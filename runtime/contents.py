@@ -11,7 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, MANIFEST_KEY, Artifact, CCNetError, Manifest, damaged, sha256
+from ccnet.contract import (
+    BANDS_NM,
+    MANIFEST_KEY,
+    PRECISION_KEY,
+    Artifact,
+    CCNetError,
+    Manifest,
+    damaged,
+    naming,
+    sha256,
+)
 
 from .cubes import read_cube
 from .frames import extra, map_npy, read_frame, read_head
@@ -46,7 +56,30 @@ def _folder(folder: Path) -> list[Table]:
         size, state = _state(folder, artifact)
         table.append((artifact.file, artifact.kind, artifact.format, artifact.precision, size, state))
     with damaged(folder, "ccnet's manifest"):
-        return [table, *_manifest(manifest)]
+        engines = [_engine(artifact) for artifact in manifest.artifacts if "layers" in artifact.details]
+        return [table, *engines, *_manifest(manifest)]
+
+
+def _engine(artifact: Artifact) -> Table:
+    """What the manifest says of an engine: to ask the engine itself takes its GPU."""
+    about = artifact.details
+    least, most = about["window"]
+    where = about["gpu"] or "any GPU that it supports"
+    facts: Table = [
+        (artifact.file, ""),
+        ("  built with", f"{artifact.format} {about['version']}{', compatible' if about['compatible'] else ''}"),
+        ("  for", f"{where}, sides of {least} to {most} px"),
+        ("  weights", "taken from the graph" if about["stripped"] else "inside"),
+        ("  layers", f"{about['layers']} before fusion: {_counts(about['types'])}"),
+    ]
+    if artifact.precision != "fp32" and "FLOAT" in about["types"]:
+        graph = f"{artifact.kind}.{artifact.precision}.onnx"
+        facts.append(("  not FP16", f"{about['types']['FLOAT']} layers are FP32: 'ccnet inspect' {graph} says why"))
+    return facts
+
+
+def _counts(types: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(types.items(), key=lambda item: -item[1]))
 
 
 def _state(folder: Path, artifact: Artifact) -> tuple[str, str]:
@@ -83,16 +116,26 @@ def _onnx(path: Path) -> list[Table]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs
-    with damaged(path, "a whole ONNX model"):
-        session = ort.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    table: Table = [("tensor", "type", "shape")]
-    for role, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
-        table += [(f"{role} {node.name}", node.type, f"({', '.join(map(str, node.shape))})") for node in nodes]
-    metadata = session.get_modelmeta().custom_metadata_map
-    if MANIFEST_KEY not in metadata:
-        return [table, [("manifest", "none: not made by 'ccnet export'")]]
-    with damaged(path, "ccnet's manifest"):
-        return [table, *_manifest(Manifest.from_json(metadata[MANIFEST_KEY]))]
+    with damaged(path, "a whole ONNX model of ccnet's"), naming(path):
+        session = ort.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"], enable_fallback=0
+        )
+        table: Table = [("tensor", "type", "shape")]
+        for role, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
+            table += [(f"{role} {node.name}", node.type, f"({', '.join(map(str, node.shape))})") for node in nodes]
+        metadata = session.get_modelmeta().custom_metadata_map
+        if MANIFEST_KEY not in metadata:
+            return [table, [("manifest", "none: not made by 'ccnet export'")]]
+        nodes = _precision(json.loads(metadata.get(PRECISION_KEY, "{}")))
+        return [table, *nodes, *_manifest(Manifest.from_json(metadata[MANIFEST_KEY]))]
+
+
+def _precision(about: Mapping[str, Any]) -> list[Table]:
+    if not about:
+        return []
+    facts: Table = [("nodes", f"{sum(about['types'].values())}: {_counts(about['types'])}")]
+    facts += [(f"FP32 in {name}", f"{count} nodes: {why}") for name, (count, why) in about["islands"].items()]
+    return [facts]
 
 
 def _weights(path: Path) -> list[Table]:

@@ -56,9 +56,12 @@ class OnnxRuntimeBackend:
         self._options = ort.RunOptions()
         # Costs nothing measurable, and of encode and decode only the one that runs holds its memory
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-        self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
-        self._inputs = {node.name: (_dtype(label, node), tuple(node.shape)) for node in self._session.get_inputs()}
-        self._outputs = [node.name for node in self._session.get_outputs()]
+        try:
+            self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+            self._inputs = {node.name: (_dtype(label, node), tuple(node.shape)) for node in self._session.get_inputs()}
+            self._outputs = [node.name for node in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise CCNetError(f"{label}: names in it are damaged ({_one_line(error)}): export it again") from error
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Outputs by name. CCNetError names the input whose dtype or shape does not fit."""

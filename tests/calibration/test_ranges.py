@@ -202,7 +202,7 @@ def as_uint8(source: Path, folder: Path) -> Path:
     for kind in ("encode", "decode"):
         one = manifest.find(kind)
         model = with_uint8_frames(ir.load(source / one.file))
-        (folder / one.file).write_bytes(stamp(model, MANIFEST_KEY, manifest.to_json()))
+        (folder / one.file).write_bytes(stamp(model, {MANIFEST_KEY: manifest.to_json()}))
         exported.append(replace(one, sha256=sha256(folder / one.file)))
     (folder / MANIFEST_NAME).write_text(replace(manifest, artifacts=tuple(exported)).to_json())
     return folder

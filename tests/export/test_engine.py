@@ -274,7 +274,7 @@ def test_rtx_refuses_what_it_cannot_build(build: Build, tmp_path: Path) -> None:
 @needs_rtx
 def test_one_shape_makes_a_static_engine(build: Build) -> None:
     static = {"rgb": ((1, 3, 64, 48),) * 3}
-    rgb, context, cube = build(model(HALF), static).io
+    rgb, _, cube = build(model(HALF), static).io
     assert (rgb.shape, cube.shape, rgb.range) == ((1, 3, 64, 48), (1, 4, 64, 48), None)
 
 

@@ -503,3 +503,57 @@ main()
 """
     result = python(code, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     assert result.returncode == 0 and result.stdout.startswith("\\udcff\\xd7.npy: 70\\xd740 px"), result
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# hostile artifacts
+
+
+def corrupted(data: bytes, seed: int) -> bytes:
+    """A few bits flipped, and every third time cut short as well."""
+    rng, damaged = np.random.default_rng(seed), bytearray(data)
+    for at in rng.integers(0, len(data), int(rng.integers(1, 12))):
+        damaged[at] ^= 1 << int(rng.integers(8))
+    return bytes(damaged[: rng.integers(len(data))] if seed % 3 == 0 else damaged)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "encode.onnx", "decode.onnx"])
+@pytest.mark.parametrize("lies", [False, True], ids=["noticed", "the manifest lies"])
+def test_a_hundred_corruptions_are_a_line_each(work: Path, exported: Path, ccnet: Ccnet, name: str, lies: bool) -> None:
+    """Where the manifest vouches for what is damaged, it is ONNX Runtime that must refuse it, or run it."""
+    if lies and name == MANIFEST_NAME:
+        pytest.skip("nothing vouches for a manifest")
+    folder, refusals = work / "build" / "ccnet", 0
+    for seed in range(100):
+        (folder / name).write_bytes(corrupted((exported / name).read_bytes(), seed))
+        if lies:
+            manifest = Manifest.read(exported)
+            artifacts = tuple(replace(one, sha256=sha256(folder / one.file)) for one in manifest.artifacts)
+            replace(manifest, artifacts=artifacts).write(folder)
+        result = ccnet("reconstruct", "photo.png", "-o", "cube.npy")
+        if result.code:
+            assert_refused(result, "")
+            assert not Path("cube.npy").exists()
+            refusals += 1
+        Path("cube.npy").unlink(missing_ok=True)
+        if name != MANIFEST_NAME:
+            assert ccnet("inspect", folder / name).code in (0, 2)
+    assert refusals >= (30 if lies else 90 if name != MANIFEST_NAME else 60)
+
+
+@pytest.mark.parametrize(
+    "location", ["/etc/passwd", "../outside.bin", "weights.bin"], ids=["absolute", "above", "beside"]
+)
+def test_weights_in_other_files_are_refused(work: Path, ccnet: Ccnet, location: str) -> None:
+    folder = work / "build" / "ccnet"
+    (folder / "weights.bin").write_bytes(bytes(31 * 3 * 4))
+    model = onnx.load(folder / "decode.onnx")
+    gain = next(one for one in model.graph.initializer if one.name == "gain")
+    gain.ClearField("raw_data")
+    gain.data_location = TensorProto.EXTERNAL
+    gain.external_data.add(key="location", value=location)
+    (folder / "decode.onnx").write_bytes(model.SerializeToString())
+    manifest = Manifest.read(folder)
+    artifacts = tuple(replace(one, sha256=sha256(folder / one.file)) for one in manifest.artifacts)
+    replace(manifest, artifacts=artifacts).write(folder)
+    assert_refused(ccnet("reconstruct", "photo.png", "-o", "cube.npy"), "keeps tensors in another file")

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -605,6 +606,33 @@ def test_an_engine_that_was_asked_for_is_never_replaced(machine: Callable[..., N
     machine(flavour, gpu=True)
     refusal(lambda: select(graphs, name), f"ccnet build FOLDER --backend {name}")
     assert select(everything, name).backend == name
+
+
+@pytest.mark.parametrize(
+    ("details", "words"),
+    [
+        ({"version": "10.2.0", "gpu": "Orin (sm_87)"}, "built with tensorrt 10.2.0, this is 10.3.0"),
+        ({"version": "10.3.0", "gpu": "RTX 4090 (sm_89)"}, r"built for RTX 4090 \(sm_89\), this is Orin"),
+        ({}, "built with tensorrt None"),
+        ({"version": "10.2.0", "compatible": "yes"}, "built with tensorrt 10.2.0"),
+        ({"version": "10.2.0", "gpu": "RTX 4090 (sm_89)", "compatible": True}, "it is loaded"),
+        ({"version": "10.3.0", "gpu": "Orin (sm_87)"}, "it is loaded"),
+    ],
+    ids=["version", "GPU", "nothing", "not a bool", "compatible", "fitting"],
+)
+def test_an_engine_of_another_machine_is_never_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, details: dict[str, Any], words: str
+) -> None:
+    def load(data: bytes, **options: Any) -> Any:
+        raise CCNetError("it is loaded")
+
+    monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(backend, "gpus", lambda: ("Orin (sm_87)",))
+    monkeypatch.setattr(backend, "TensorRTBackend", load)
+    engine = dataclasses.replace(ENGINES[0], details=details)
+    chosen = Selection(backend="tensorrt", encode=engine, decode=engine)
+    with pytest.raises(CCNetError, match=words):
+        chosen.open(engine, b"", tmp_path, manifest(artifacts=GRAPHS))
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])

@@ -338,8 +338,14 @@ class Engine:
         self.address: dict[str, int] = {}
         self.shapings = 0
         self.works = True
+        self.weights = b""
+        self.runtime: Any = None
         self.config: Any = None
         self.num_io_tensors = 3
+
+    def refit(self, graph: bytes) -> bool:
+        self.weights = graph
+        return graph == b"graph"
 
     def create_execution_context(self, config: Any = None) -> Engine:
         self.config = config
@@ -399,9 +405,12 @@ class Engine:
 def engine(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Engine:
     """What deserializing b"plan" gives; anything else gives None, as in TensorRT."""
     engine = Engine()
+    engine.runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine if data == b"plan" else None)
     module = SimpleNamespace(
         __version__="1.7.1.116",
-        Runtime=lambda log: SimpleNamespace(deserialize_cuda_engine=lambda data: engine if data == b"plan" else None),
+        Runtime=lambda log: engine.runtime,
+        Refitter=lambda engine, log: SimpleNamespace(refit_cuda_engine=lambda: True),
+        OnnxParserRefitter=lambda refitter, log: SimpleNamespace(refit_from_bytes=engine.refit),
         TensorLocation=SimpleNamespace(DEVICE="DEVICE"),
         TensorIOMode=SimpleNamespace(INPUT="INPUT"),
     )
@@ -510,6 +519,22 @@ def test_a_bad_engine_is_refused_and_leaves_nothing(engine: Engine, driver: Driv
     with pytest.raises(CCNetError, match=r"cannot load the engine on Orin \(sm_87\): its reason; build it for this"):
         TensorRTBackend(b"rubbish")
     assert (driver.alive, driver.contexts) == ({}, 0)
+
+
+def test_a_stripped_engine_gets_its_graphs_weights(engine: Engine, driver: Driver) -> None:
+    with TensorRTBackend(b"plan", weights=b"graph") as backend:
+        assert engine.weights == b"graph"
+        backend.run(feeds())
+    with pytest.raises(CCNetError, match="cannot give the engine its graph's weights: its reason"):
+        TensorRTBackend(b"plan", weights=b"another graph")
+    assert (driver.alive, driver.contexts) == ({}, 0)
+
+
+def test_an_engines_own_code_runs_only_where_it_was_asked_for(engine: Engine) -> None:
+    TensorRTBackend(b"plan").close()
+    assert engine.runtime.engine_host_code_allowed is False
+    TensorRTBackend(b"plan", compatible=True).close()
+    assert engine.runtime.engine_host_code_allowed is True
 
 
 @pytest.mark.skipif(trt.has_gpu(), reason="there is a GPU")
