@@ -4,16 +4,18 @@ ARTIFACTS ?= build/ccnet
 RESULTS ?= build/result
 WEIGHTS ?=
 FRAME ?= $(shell $(BIN)/python -c "import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('skimage').origin).parent / 'data/coffee.png')")
+BUNDLE ?=
 DATA ?= ../shared/data
 MINUTES ?= 60
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
+DEVICE := .venv/device
 CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine demo test test-fast lint train evaluate bench-train clean
+.PHONY: help install engine bundle demo test test-fast lint train evaluate bench-train clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -26,10 +28,25 @@ $(INSTALLED): pyproject.toml constraints.txt ccnet/scan.c ccnet/gates.c
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,rtx]'
 	@touch $@
 
-engine: $(INSTALLED)  ## weights to ONNX to the best engine here, and a real FRAME through it, compared with PyTorch
+ifdef BUNDLE
+# On a camera's computer: the system's TensorRT if it has one, numpy and ONNX Runtime, no torch
+engine: $(DEVICE)/installed
+	$(DEVICE)/bin/python -m ccnet.export.device '$(BUNDLE)' $(ARTIFACTS)
+else
+engine: $(INSTALLED)  ## weights to ONNX to the best engine here, and a real FRAME through it, compared with PyTorch; on a device without torch: BUNDLE=
 	$(CCNET) export $(ARTIFACTS) $(weights)
 	$(CCNET) build $(ARTIFACTS)
 	$(CCNET) check $(ARTIFACTS) $(weights) --frames '$(FRAME)' --out $(RESULTS)
+endif
+
+$(DEVICE)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --system-site-packages $(DEVICE)
+	$(DEVICE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+bundle: $(INSTALLED)  ## the graphs and golden outputs of FRAME in one file, for make engine BUNDLE=... on a device
+	$(CCNET) export $(ARTIFACTS) $(weights)
+	$(CCNET) bundle $(ARTIFACTS) $(weights) --frames '$(FRAME)' --out build/ccnet-bundle.zip
 
 demo: $(INSTALLED)  ## FRAME to its cube and picture with what make engine built
 	$(CCNET) reconstruct '$(FRAME)' --artifacts $(ARTIFACTS) -o $(RESULTS)/demo.hdr --picture $(RESULTS)/demo.png

@@ -126,7 +126,7 @@ def build(
     from ccnet.export import build as builds
     from ccnet.runtime.tiling import window_within
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     flavour, why = builds.choose(backend)
     if flavour is None:
         console.print(f"no engine built: {why}")
@@ -162,7 +162,7 @@ def _build(folder: Path, options: Options, force: bool) -> None:
 
     from ccnet.export import build as builds
 
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"build {options.backend}", total=None)
 
