@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -35,8 +34,6 @@ Weights = Annotated[
 SpaceOption = Annotated[
     Space, typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera.")
 ]
-
-CHECKED = "check.json"
 
 
 @app.command()
@@ -206,14 +203,14 @@ def check(
     from rich.console import Console
 
     from ccnet.export import check as checks
-    from ccnet.export.inputs import check_inputs
+    from ccnet.export.inputs import CHECKED, check_inputs, has_passed
     from ccnet.runtime.frames import frame_paths
 
     console = Console(stderr=True)
     paths = frame_paths(frames) if frames else []
     manifest = Manifest.read(folder)
     inputs = check_inputs(folder, (weights or SHIPPED) if paths else None, paths, (window, space))
-    if out is not None and not force and not as_json and _is_checked(out, inputs):
+    if out is not None and not force and not as_json and has_passed(out, folder, inputs):
         console.print(f"{out}: up to date, this check has passed before (--force repeats it)", highlight=False)
         return
     if not as_json:
@@ -343,15 +340,6 @@ def _is_fresh(folder: Path, inputs: str) -> bool:
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
     return manifest.inputs == inputs and is_intact(folder, manifest)
-
-
-def _is_checked(out: Path, inputs: str) -> bool:
-    """Whether the results of this very check are there, and it passed."""
-    try:
-        found = json.loads((out / CHECKED).read_bytes())
-        return bool(found["inputs"] == inputs and found["passed"] is True)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
 
 
 def _reconstruct(folder: Path, subject: _Subject, rows: list[Row], out: Path) -> dict[str, str]:

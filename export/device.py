@@ -7,15 +7,17 @@ libraries.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 from typing import get_args
 
-from ccnet.contract import CCNetError, Manifest
+from ccnet.contract import CCNetError, Manifest, write_atomic
 
 from .build import Asked, Options, build, choose
 from .bundle import unpack
 from .check import Row, check
+from .inputs import CHECKED, check_inputs, has_passed
 from .reference import golden
 
 
@@ -56,8 +58,11 @@ def _tell(phase: str, done: int, steps: int) -> None:
 
 
 def _check(folder: Path) -> int:
-    """A line for each comparison with the golden outputs."""
-    manifest = Manifest.read(folder)
+    """A line for each comparison with the golden outputs, unless all have passed before."""
+    manifest, inputs = Manifest.read(folder), check_inputs(folder, None, [], [])
+    if has_passed(folder, folder, inputs):
+        print("up to date: this check has passed before")
+        return 0
     broken = False
     for reference in golden(manifest.find("golden", format="npz").read(folder), manifest):
         height, width = reference.frame.shape[:2]
@@ -65,6 +70,7 @@ def _check(folder: Path) -> int:
         for row in check(folder, reference):
             print(_line(row))
             broken |= bool(row.broken)
+    write_atomic(folder / CHECKED, json.dumps({"inputs": inputs, "passed": not broken}).encode())
     return int(broken)
 
 

@@ -16,6 +16,9 @@ import ccnet
 from ccnet.contract import MANIFEST_NAME, CCNetError, Manifest, sha256
 from ccnet.runtime import cuda
 
+CHECKED = "check.json"
+"""What a check leaves: its inputs, whether it passed, and all figures."""
+
 _PACKAGES = ("ccnet-hsi", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _RUNNERS = (*_PACKAGES, "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings")
 
@@ -42,6 +45,16 @@ def is_intact(folder: Path, manifest: Manifest) -> bool:
     try:
         return all(sha256(folder / artifact.file) == artifact.sha256 for artifact in manifest.artifacts)
     except OSError:
+        return False
+
+
+def has_passed(out: Path, folder: Path, inputs: str) -> bool:
+    """Whether ``out`` holds the results of this very check, which passed, and the artifacts are still intact."""
+    try:
+        found = json.loads((out / CHECKED).read_bytes())
+        passed = found["inputs"] == inputs and found["passed"] is True
+        return passed and is_intact(folder, Manifest.read(folder))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -145,6 +145,9 @@ def test_a_device_builds_and_checks(bundle: Path, tmp_path: Path, capfd: pytest.
     told = capfd.readouterr().out
     assert "noise, 48×32 px, against what torch" in told
     assert told.count("passes") >= 4 and "FAILS" not in told
+    assert device.main([str(bundle), str(tmp_path / "folder")]) == 0
+    told = capfd.readouterr().out
+    assert "up to date: this check has passed before" in told and "passes" not in told
 
 
 def test_a_device_whose_graphs_compute_something_else_says_so(
