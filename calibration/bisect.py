@@ -65,7 +65,7 @@ def bisect(
 ) -> Bisection:
     """Try the parts of the whole, and of the group with the largest share, until ``most`` groups are tried.
 
-    kept: names of nodes that stay in float32, with a cast where their values go to others. Of the frames' errors,
+    kept: names of nodes that stay in float32; others get their values by a cast. Of the frames' errors,
     shares take the mean and parities the worst.
     """
     trial = _Trial(tensors, feeds, kept)
@@ -107,12 +107,12 @@ class _Trial:
             if node.op_type not in MOVERS and outputs[0].dtype == np.float32
         )
         self.nodes = dict.fromkeys([*float_inputs, *floats])
-        self._border = _border(tensors, self._kept)
+        self._cast = _values(tensors, self._kept)
 
     def run(self, names: Iterable[str]) -> tuple[Parity, float]:
         """The worst parity, and the mean squared error; inf where a value is not finite."""
         chosen = frozenset(names)
-        half = Half(self._tensors, chosen - self._kept, chosen & self._border)
+        half = Half(self._tensors, chosen - self._kept, self._cast)
         parities = []
         for feed, reference in zip(self._feeds, self._references, strict=True):
             given = {name: rounded(array) if name in chosen else array for name, array in feed.items()}
@@ -139,10 +139,13 @@ def fp32_nodes(model: bytes) -> list[str]:
     return [node.name for node in graph.node if node.op_type != "Cast" and node.output[0] in single]
 
 
-def _border(tensors: Tensors, kept: frozenset[str]) -> frozenset[str]:
-    """Those kept in float32 whose values others use."""
-    used = {name for node in tensors.nodes if node.name not in kept for name in node.input}
-    return frozenset(node.name for node in tensors.nodes if node.name in kept and used & set(node.output))
+def _values(tensors: Tensors, kept: frozenset[str]) -> frozenset[str]:
+    """What nodes kept in float32 give, also where it was only moved since."""
+    found: set[str] = set()
+    for node in tensors.nodes:
+        if node.name in kept or (node.op_type in MOVERS and found & set(node.input)):
+            found.update(node.output)
+    return frozenset(found)
 
 
 def _parts(parent: str, names: Iterable[str]) -> dict[str, list[str]]:

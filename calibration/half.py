@@ -36,16 +36,15 @@ class Half:
     """Computes a graph's nodes, those that are named in FP16 and the others in float32; for ``Tensors.run``."""
 
     def __init__(self, tensors: Tensors, names: Collection[str], cast: Collection[str] = ()) -> None:
-        """names: of the nodes in FP16. cast: of nodes in float32 whose outputs are then cast to FP16."""
-        self._tensors, self._names, self._cast = tensors, frozenset(names), frozenset(cast)
+        """names: of the nodes in FP16. cast: of values in float32, which a node in FP16 gets by a cast, as weights."""
+        self._tensors, self._names = tensors, frozenset(names)
+        self._cast = frozenset(cast) | tensors.weights.keys()
 
     def __call__(self, node: Any, inputs: Inputs) -> list[Array]:
         if node.name not in self._names:
-            outputs = self._tensors.apply(node, inputs)
-            return [rounded(array) for array in outputs] if node.name in self._cast else outputs
-        weights = self._tensors.weights
+            return self._tensors.apply(node, inputs)
         given = [
-            rounded(array) if array is not None and name in weights else array
+            rounded(array) if array is not None and name in self._cast else array
             for name, array in zip(node.input, inputs, strict=True)
         ]
         if node.op_type in _INSIDE and given[0] is not None and given[0].dtype == np.float32:
