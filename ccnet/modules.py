@@ -134,11 +134,19 @@ class BandSequence(nn.Module):
 
     def to_bands(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) → (B, n, T, H, W)."""
-        return x_BCHW.unflatten(1, (self.groups, self.heads, -1)).transpose(1, 2).flatten(2, 3)
+        return to_bands(x_BCHW, self.groups, self.heads)
 
     def from_bands(self, y: Tensor) -> Tensor:
         """(B, n, T, H, W) → (B, C, H, W)."""
-        return y.unflatten(2, (self.groups, -1)).transpose(1, 2).flatten(1, 3)
+        return from_bands(y, self.groups)
+
+
+def to_bands(x_BCHW: Tensor, groups: int, heads: int) -> Tensor:
+    return x_BCHW.unflatten(1, (groups, heads, -1)).transpose(1, 2).flatten(2, 3)
+
+
+def from_bands(y: Tensor, groups: int) -> Tensor:
+    return y.unflatten(2, (groups, -1)).transpose(1, 2).flatten(1, 3)
 
 
 class NeSCM(BandSequence):
@@ -158,10 +166,9 @@ class NeSCM(BandSequence):
         forget_bias = torch.stack([cmu.forget.bias for cmu in cmus if cmu.forget.bias is not None])
         output = torch.stack([cmu.output.weight for cmu in cmus])
         output_bias = torch.stack([cmu.output.bias for cmu in cmus if cmu.output.bias is not None]).sum(0)
-        bands = self.to_bands(x_BCHW)
-        with float32(x_BCHW):
-            streams = scan(bands.float(), forget, forget_bias)
-        return self.from_bands(gates(streams, output, output_bias))
+        run = torch.ops.ccnet.nescm if torch.compiler.is_exporting() else nescm
+        result: Tensor = run(x_BCHW, self.groups, forget, forget_bias, output, output_bias)
+        return result
 
     def literal(self, x_BCHW: Tensor) -> Tensor:
         """Section III-C word for word: the reference for tests, FLOP counts and benchmarks."""
@@ -174,6 +181,22 @@ class NeSCM(BandSequence):
                 m, y = cmu.step(m, windows[t])
                 features[:, :, t] = features[:, :, t] + y
         return self.from_bands(features)
+
+
+def nescm(
+    x_BCHW: Tensor, groups: int, forget: Tensor, forget_bias: Tensor, output: Tensor, output_bias: Tensor
+) -> Tensor:
+    """NeSCM with its weights as :func:`ccnet.scan.scan` and :func:`ccnet.gates.gates` take them: (B, C, H, W)."""
+    bands = to_bands(x_BCHW, groups, forget.shape[1])
+    with float32(x_BCHW):
+        streams = scan(bands.float(), forget, forget_bias)
+    return from_bands(gates(streams, output, output_bias), groups)
+
+
+# An export sees NeSCM as one operator, and unrolls it in the form that ONNX runs best (``export/translate.py``)
+torch.library.custom_op("ccnet::nescm", nescm, mutates_args=()).register_fake(
+    lambda x_BCHW, *weights: torch.empty_like(x_BCHW)
+)
 
 
 class PAF(nn.Module):

@@ -46,7 +46,7 @@ def trace(model: CCNet) -> ir.Model:
             input_names=[RGB],
             output_names=[CUBE, CONTEXT],
             dynamic_shapes={"rgb": {2: height, 3: width}},
-            custom_translation_table={torch.ops.ccnet.scan.default: translate.scan},
+            custom_translation_table={torch.ops.ccnet.nescm.default: translate.nescm},
             opset_version=OPSET,
             dynamo=True,
             verbose=False,

@@ -16,11 +16,12 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
+from ccnet.config import CCNetConfig
 from ccnet.contract import CONTEXT, CUBE, HALO, MANIFEST_KEY, MANIFEST_NAME, RGB, Manifest
 from ccnet.export import graph, translate
 from ccnet.model import CCNet
+from ccnet.modules import NeSCM
 from ccnet.runtime.parity import TOLERANCES
-from ccnet.scan import scan_reference
 
 Artifacts = tuple[CCNet, Path]
 Array = npt.NDArray[np.float32]
@@ -166,14 +167,22 @@ def test_uint8_is_cast_before_it_is_transposed(artifacts: Artifacts, kind: str) 
     }
 
 
-@pytest.mark.parametrize("bands", [1, 31, 32])
+@pytest.mark.parametrize("width", [32, 40])
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_the_scans_translation_is_the_reference(heads: int, bands: int) -> None:
-    """Operator by operator, as the reference evaluator defines them."""
-    x, weight, bias = torch.randn(1, heads, bands, 3, 5), torch.randn(2, heads, 2 * heads), torch.randn(2, heads)
-    given = (onnxscript.tensor.Tensor(tensor.numpy()) for tensor in (x, weight, bias))
-    with onnxscript.evaluator.default_as(onnxscript.evaluator.OnnxReferenceRuntimeEvaluator()):
-        found = translate.scan(*given)
-    np.testing.assert_allclose(
-        found.value, scan_reference(x, weight, bias).numpy(), rtol=0, atol=TOLERANCES["scan"].max_abs
+def test_the_translation_is_the_papers_loop(heads: int, width: int) -> None:
+    """Operator by operator, as the reference evaluator defines them; float64 in the loop."""
+    module = NeSCM(heads * width, CCNetConfig(width=width))
+    x = torch.randn(1, heads * width, 3, 5)
+    cmus = (module.forward_cmu, module.backward_cmu)
+    weights = (
+        torch.stack([cmu.forget.weight.flatten(1) for cmu in cmus]),
+        torch.stack([cmu.forget.bias for cmu in cmus]),
+        torch.stack([cmu.output.weight for cmu in cmus]),
+        cmus[0].output.bias + cmus[1].output.bias,
     )
+    given, *rest = (onnxscript.tensor.Tensor(tensor.detach().numpy()) for tensor in (x, *weights))
+    with onnxscript.evaluator.default_as(onnxscript.evaluator.OnnxReferenceRuntimeEvaluator()):
+        found = translate.nescm(given, 4, *rest)
+    with torch.inference_mode():
+        expected = module.double().literal(x.double())
+    np.testing.assert_allclose(found.value, expected.numpy(), rtol=0, atol=TOLERANCES["scan"].max_abs)
