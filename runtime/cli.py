@@ -63,9 +63,9 @@ def _app() -> tuple[Any, list[str]]:
     """All commands side by side, and what to say of the packages whose commands cannot be loaded here."""
     import typer
 
-    from . import commands
+    from . import commands, stream_commands
 
-    apps, lacking = [commands.app], []
+    apps, lacking = [commands.app, stream_commands.app], []
     for entry in importlib.metadata.entry_points(group="ccnet.commands"):
         try:
             apps.append(entry.load())

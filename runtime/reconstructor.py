@@ -34,7 +34,7 @@ from ccnet.contract import (
 
 from .backend import Backend, BackendName, Precision, Selection, select
 from .cubes import open_cube
-from .frames import Frame, rgb_tensor
+from .frames import Frame, block_mean, rgb_tensor
 from .onnxruntime_backend import OnnxRuntimeBackend
 from .tiling import Span, check_window, crop, plan
 
@@ -268,23 +268,6 @@ class Reconstructor:
         if not np.isfinite(context).all():
             raise CCNetError(f"{CONTEXT} holds NaN or infinite values: the weights are broken, export others")
         return context
-
-
-def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
-    """Means of ``factor``×``factor`` blocks as float32, in the frame's own scale; at the edges, of what there is.
-
-    Row by row of blocks, so that it takes little memory beside the frame. The frame itself for factor 1.
-    """
-    if factor == 1:
-        return frame_HWC
-    height, width = frame_HWC.shape[:2]
-    lefts = np.arange(0, width, factor)
-    widths = np.diff(lefts, append=width)[:, None]
-    means = np.empty((-(-height // factor), lefts.size, 3), np.float32)
-    for row, mean in enumerate(means):
-        lines = frame_HWC[row * factor : (row + 1) * factor]
-        mean[...] = np.add.reduceat(lines.sum(axis=0, dtype=np.float64), lefts) / (len(lines) * widths)
-    return means
 
 
 def _open(folder: Path, manifest: Manifest, selection: Selection, artifact: Artifact, threads: int | None) -> Backend:

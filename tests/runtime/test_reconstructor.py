@@ -27,8 +27,8 @@ from onnx import TensorProto, helper, numpy_helper
 from ccnet.contract import FRAME_SCALE, MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest
 from ccnet.runtime import Reconstructor, backend, read_cube, trt
 from ccnet.runtime.backend import Selection, select
+from ccnet.runtime.frames import block_mean
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from ccnet.runtime.reconstructor import block_mean
 
 Array = npt.NDArray[Any]
 Files = dict[str, bytes]
