@@ -15,18 +15,18 @@ import numpy.typing as npt
 from ccnet.contract import FRAME_SCALE, CCNetError
 from ccnet.metrics import MRAE_OFFSET
 
-from .frames import Frame, block_mean
+from .frames import Frame
 
 Array = npt.NDArray[np.float32]
 
 SCENE_CHANGE = 0.10
-"""Relative change of the thumbnail at which a scene is another one; ``docs/stream.md`` has what it costs and brings."""
+"""Relative change of the signature at which a scene is another one; ``docs/stream.md`` has what it costs and brings."""
 
 SMOOTHING = 0.2
 """Weight of the newest context in the running mean: about the last nine frames count."""
 
-_GRID = 16  # cells a side of the thumbnail
-_SAMPLES = 64  # pixels a side that it looks at, at most
+_SAMPLES = 64  # pixels a side that the signature looks at, at most
+_DECILES = np.linspace(0.1, 0.9, 9)
 
 
 class Encoder(Protocol):
@@ -52,7 +52,7 @@ class ContextPolicy:
         """How many frames were encoded."""
         self._every = int(match[1]) if match[1] else None
         self._context: Array | None = None
-        self._thumbnail = np.zeros((0, 0, 3), np.float32)
+        self._signature = np.zeros((9, 3), np.float32)
         self._shape: tuple[int, ...] = ()
         self._age = 0
 
@@ -63,11 +63,11 @@ class ContextPolicy:
         if self._every is not None:
             again = fresh or self._age >= self._every
         else:
-            now = thumbnail(frame)
-            fresh = fresh or change(self._thumbnail, now) > SCENE_CHANGE
+            now = signature(frame)
+            fresh = fresh or change(self._signature, now) > SCENE_CHANGE
             again = fresh or self.name == "smooth"
             if again:
-                self._thumbnail = now
+                self._signature = now
         if again or self._context is None:
             self._context = self._mixed(encoder.encode(frame), fresh)
             self._shape, self._age = frame.shape, 0
@@ -82,17 +82,17 @@ class ContextPolicy:
         return mean
 
 
-def thumbnail(frame_HWC: Frame) -> Array:
-    """At most 16×16 means of a sparse grid of pixels, float32 in [0, 1]: cheap at any size of frame."""
+def signature(frame_HWC: Frame) -> Array:
+    """The deciles of each channel over at most 64×64 pixels, (9, 3) float32 in [0, 1].
+
+    A pan hardly changes them, as it hardly changes a context: neither knows where anything is.
+    """
     height, width = frame_HWC.shape[:2]
-    sparse = frame_HWC[:: -(-height // _SAMPLES), :: -(-width // _SAMPLES)].astype(np.float32)
-    sparse /= np.float32(FRAME_SCALE[frame_HWC.dtype.name])
-    means: Array = block_mean(sparse, -(-max(sparse.shape[:2]) // _GRID))
-    return means
+    sparse = frame_HWC[:: -(-height // _SAMPLES), :: -(-width // _SAMPLES)].reshape(-1, 3)
+    deciles: Array = (np.quantile(sparse, _DECILES, axis=0) / FRAME_SCALE[frame_HWC.dtype.name]).astype(np.float32)
+    return deciles
 
 
 def change(before: Array, after: Array) -> float:
-    """Mean of |after - before| / (before + 0.02) over two thumbnails; inf where their shapes differ."""
-    if before.shape != after.shape:
-        return float("inf")
+    """Mean of |after - before| / (before + 0.02) over two signatures."""
     return float(np.mean(np.abs(after - before) / (before + np.float32(MRAE_OFFSET))))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.contexts import SCENE_CHANGE, SMOOTHING, ContextPolicy, change, thumbnail
+from ccnet.runtime.contexts import SCENE_CHANGE, SMOOTHING, ContextPolicy, change, signature
 
 
 class Counter:
@@ -56,20 +56,20 @@ def test_another_size_begins_anew(text: str) -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (64, 64), (70, 33), (3000, 2000)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_a_thumbnail_is_small_and_in_the_frames_scale(size: tuple[int, int], dtype: str) -> None:
+def test_a_signature_is_in_the_frames_scale(size: tuple[int, int], dtype: str) -> None:
     high = 1 if dtype == "float32" else np.iinfo(dtype).max
-    found = thumbnail(np.full((*size, 3), high, dtype))
-    assert found.shape[0] <= 16 and found.shape[1] <= 16
-    np.testing.assert_allclose(found, 1)
+    np.testing.assert_allclose(signature(np.full((*size, 3), high, dtype)), np.ones((9, 3)))
 
 
-def test_noise_is_no_change_and_a_cut_is() -> None:
+def test_noise_and_a_pan_are_no_change_and_a_cut_is() -> None:
     rng = np.random.default_rng(0)
-    scene = rng.integers(30, 200, (480, 640, 3))
+    scene = np.kron(rng.integers(30, 200, (30, 44, 3)), np.ones((16, 16, 1)))
     noisy = np.clip(scene + rng.normal(0, 3, scene.shape), 0, 255)
-    before = thumbnail(scene.astype(np.uint8))
-    assert change(before, thumbnail(noisy.astype(np.uint8))) < SCENE_CHANGE / 10
-    assert change(before, thumbnail((scene * 0.8).astype(np.uint8))) > SCENE_CHANGE
+    views = [view.astype(np.uint8) for view in (scene[:, :-32], noisy[:, :-32], scene[:, 32:], scene[:, :-32] * 0.8)]
+    before, noise, pan, darker = map(signature, views)
+    assert change(before, noise) < SCENE_CHANGE / 5
+    assert change(before, pan) < SCENE_CHANGE / 2
+    assert change(before, darker) > SCENE_CHANGE
 
 
 @pytest.mark.parametrize("text", ["", "every", "every:0", "every:-1", "every:1.5", "every:9999999999", "Scene"])
