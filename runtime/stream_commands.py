@@ -11,10 +11,13 @@ from typing import Annotated
 
 import typer
 
+from ccnet.contract import CCNetError
+
 from .backend import BackendName, Precision
 from .contexts import ContextPolicy
 from .frame_queue import Policy
 from .provenance import provenance
+from .radiometry import Radiometry
 from .reconstructor import Reconstructor
 from .sinks import Format, open_sink
 from .sources import parse_source
@@ -45,9 +48,13 @@ def stream(
         int, typer.Option(help="Side in px of the windows that a frame is decoded in, a multiple of 16.")
     ] = 512,
     space: Annotated[
-        Space,
-        typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
-    ] = "srgb",
+        Space | None,
+        typer.Option(help="What frames hold: srgb, as photographs do, which is the default, or camera: linear light."),
+    ] = None,
+    radiometry: Annotated[
+        Path | None,
+        typer.Option(help="JSON of the path from the sensor's numbers to linear light: bits, bayer, black, gains, …"),
+    ] = None,
     size: Annotated[str | None, typer.Option(help="WxH in px of raw frames on stdin.")] = None,
     context: Annotated[
         str, typer.Option(help="Whose context a frame is decoded under: every:N, scene (when it changes) or smooth.")
@@ -68,11 +75,18 @@ def stream(
     Interrupt it once to finish what has arrived, twice to drop what waits. At the end it says how many frames were
     delivered, dropped by the policy and rejected, and why; it exits with 1 if frames came and none was delivered.
     """
-    spec = parse_source(source, size)
+    raw = Radiometry.read(radiometry) if radiometry else None
+    if raw and space == "srgb":
+        raise CCNetError("--radiometry makes frames of the weights' camera, --space srgb reads photographs: choose one")
+    space = space or ("camera" if raw else "srgb")
+    spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
             Reconstructor.open(artifacts, backend=backend, precision=precision, window=window)
         )
+        if raw and reconstructor.manifest.input == "uint8":
+            raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
+        about_raw = raw.metadata() if raw else {}
         sinks = []
         for text in sink:
             sinks.append(open_sink(text, format))
@@ -81,12 +95,12 @@ def stream(
             source=spec,
             sinks=sinks,
             reconstructor=reconstructor,
-            prepare=lambda pixels: as_camera(pixels, space, reconstructor.manifest),
+            prepare=raw or (lambda pixels: as_camera(pixels, space, reconstructor.manifest)),
             context=ContextPolicy(context),
             policy=policy or ("latest" if spec.live else "block"),
             queue=queue,
             most=frames,
-            metadata={**provenance(reconstructor), "source": spec.name, "space": space},
+            metadata={**provenance(reconstructor), "source": spec.name, "space": space, **about_raw},
         )
         _run(running, metrics)
     tally = running.account.tally()

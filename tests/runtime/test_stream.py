@@ -25,6 +25,7 @@ from ccnet.runtime import Reconstructor, read_cube, stream
 from ccnet.runtime.account import Account
 from ccnet.runtime.contexts import ContextPolicy
 from ccnet.runtime.frame_queue import FrameQueue, Policy
+from ccnet.runtime.radiometry import Radiometry
 from ccnet.runtime.sources import GoneError, RawVideo, Shot, SourceSpec, parse_source
 from ccnet.runtime.stream import Stream
 
@@ -403,6 +404,27 @@ def wait_for(condition: Callable[[], Any]) -> None:
     while not condition():
         assert time.monotonic() < until, "nothing happened"
         time.sleep(0.02)
+
+
+def test_raw_bayer_frames_go_through_radiometry(artifacts: Any, tmp_path: Path) -> None:
+    camera, cubes = tmp_path / "camera.json", tmp_path / "cubes"
+    camera.write_text('{"bits": 12, "bayer": "RGGB", "black": [64, 64, 64]}')
+    frames = np.random.default_rng(0).integers(64, 4096, (2, 32, 48)).astype("<u2")
+    frames[1, 0, 0] = 4096  # a sample of 13 bits
+    arguments = ("stream", "-", "--size", "48x32", "--radiometry", camera, "--sink", cubes, "--artifacts", artifacts[1])
+    process = run(*arguments, stdin=subprocess.PIPE)
+    out, _ = process.communicate(frames.tobytes(), timeout=120)
+    assert process.returncode == 0 and b"1 delivered" in out and b"rejected (radiometry 1)" in out
+    with Reconstructor.open(artifacts[1]) as reconstruct:
+        expected = reconstruct(Radiometry.read(camera)(frames[0]))
+    np.testing.assert_array_equal(read_cube(cubes / "00000000.hdr"), expected)
+    assert "ccnet radiometry bayer = RGGB" in (cubes / "00000000.hdr").read_text()
+
+
+def test_radiometry_and_srgb_exclude_each_other(tmp_path: Path, ccnet: Callable[..., Any]) -> None:
+    (tmp_path / "camera.json").write_text("{}")
+    result = ccnet("stream", "0", "--sink", "x", "--space", "srgb", "--radiometry", tmp_path / "camera.json")
+    assert result.code == 2 and "choose one" in result.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
