@@ -63,7 +63,8 @@ class Projection:
     def linear(cls, matrix: npt.ArrayLike, names: Sequence[str] | None = None) -> Projection:
         """Any (K, 31): principal components, the rows of a classifier, a colour space."""
         try:
-            rows = np.atleast_2d(np.asarray(matrix, np.float32))
+            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+                rows = np.atleast_2d(np.asarray(matrix).astype(np.float32, casting="same_kind"))
         except (TypeError, ValueError) as error:
             raise CCNetError(
                 f"projection is not a matrix of numbers ({error}), expected (K, {len(BANDS_NM)})"

@@ -214,5 +214,5 @@ def _blaming(cause: Cause) -> Iterator[None]:
         raise
     except MemoryError as error:
         raise _RejectedError(cause, "out of memory: take smaller frames or a smaller window") from error
-    except CCNetError as error:
-        raise _RejectedError(cause, str(error)) from error
+    except (CCNetError, OSError) as error:
+        raise _RejectedError(cause, " ".join(str(error).split())) from error

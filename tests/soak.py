@@ -140,7 +140,7 @@ def cameras(
         folder, group = work / f"files{number}", work / "cubes.zarr"
         files = Troubled(Files(folder, "hdr"), folder, seed=number)
         other: Sink = Socket(f"ipc://{work}/socket", patience_ms=500) if number else ZarrGroup(group)
-        sinks = [files, Troubled(other, group, seed=7)]
+        sinks = [files, Troubled(other, work / "sent" if number else group, seed=7)]
         camera = Camera(seed=number)
         for sink in sinks:
             stack.callback(sink.close)

@@ -52,6 +52,8 @@ def test_an_out_of_any_layout_is_filled() -> None:
         (lambda: Projection.linear([[1, 2], [3]]), "not a matrix"),
         (lambda: Projection.linear("ab"), "not a matrix"),
         (lambda: Projection.linear(np.full(31, np.nan)), "NaN"),
+        (lambda: Projection.linear(np.full(31, 1e300)), "infinite"),
+        (lambda: Projection.linear(np.full(31, 1j)), "not a matrix"),
     ],
 )
 def test_what_is_no_projection_is_refused(make: Any, words: str) -> None:

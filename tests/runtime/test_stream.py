@@ -224,6 +224,15 @@ def test_reasons_and_causes_are_told() -> None:
     assert sink.cubes == ["00000001", "00000003"]
 
 
+def test_an_error_of_the_system_rejects_its_frame_only() -> None:
+    def prepare(pixels: Any) -> Any:
+        raise OSError(28, "No space left on device")
+
+    running, _ = make(["give"] * 3, Memory(), prepare=prepare)
+    assert running.run().rejected == {"radiometry": 3}
+    assert "No space left" in running.account.reasons[0]
+
+
 def test_a_camera_that_comes_back_goes_on_with_its_ids() -> None:
     sink = Memory()
     running, source = make(["give", "go", "give", "go", "go", "give"], sink)
