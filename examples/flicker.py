@@ -6,13 +6,15 @@ each cube divided by its exposure, so that nothing but the network changes them:
 
 - flicker: standard deviation over time / (mean + 0.02), mean over points and bands;
 - jump: the largest mean |difference| / (mean + 0.02) between two frames that follow each other;
-- MRAE: against the same frame's cube under its own context.
+- MRAE: against the same frame's cube under its own context;
+- s/frame: of encode and decode together.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -53,18 +55,19 @@ def shared(cube: np.ndarray, number: int, count: int) -> np.ndarray:
 
 def main(path: str, artifacts: str = "build/ccnet", count: str = "24") -> None:
     frames = sequence(read_frame(Path(path)), int(count))
-    print(f"{'context':12}{'encoded':>8}{'flicker':>10}{'jump':>10}{'MRAE':>10}")
+    print(f"{'context':12}{'encoded':>8}{'flicker':>10}{'jump':>10}{'MRAE':>10}{'s/frame':>10}")
     with Reconstructor.open(artifacts) as reconstruct:
         own = [reconstruct(frame) for frame in frames]
         for name in POLICIES:
-            policy = ContextPolicy(name)
+            policy, started = ContextPolicy(name), time.perf_counter()
             cubes = [reconstruct(frame, policy(reconstruct, frame)) for frame in frames]
+            seconds = (time.perf_counter() - started) / len(frames)
             points = np.stack([shared(cube, number, len(cubes)) for number, cube in enumerate(cubes)])
             mean = np.abs(points.mean(axis=0)) + MRAE_OFFSET
             flicker = np.mean(points.std(axis=0) / mean)
             jump = np.mean(np.abs(np.diff(points, axis=0)) / mean, axis=(1, 2, 3)).max()
             far = np.mean([mrae(truth, cube) for truth, cube in zip(own, cubes, strict=True)])
-            print(f"{name:12}{policy.encoded:>8}{flicker:>10.2%}{jump:>10.2%}{far:>10.2e}")
+            print(f"{name:12}{policy.encoded:>8}{flicker:>10.2%}{jump:>10.2%}{far:>10.2e}{seconds:>10.2f}")
 
 
 if __name__ == "__main__":
