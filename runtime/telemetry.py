@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import threading
 import time
 from collections import deque
@@ -54,8 +55,9 @@ class Pulse:
             return (len(self._ends) - 1) / max(self._clock() - self._ends[0][0], 1e-9)
 
     def __str__(self) -> str:
-        latency = ", ".join(f"p{percentile} {1e3 * value:.0f} ms" for percentile, value in self.latency().items())
-        return f"{self.rate():.3g} frames/s, {latency}; {self.account.tally()}; {self.reconnects} reconnects"
+        told = [f"p{percentile} {1e3 * value:.0f} ms" for percentile, value in self.latency().items() if value == value]
+        speed = ", ".join([f"{self.rate():.3g} frames/s", *told])
+        return f"{speed}; {self.account.tally()}; {self.reconnects} reconnects"
 
 
 class StatusLine:
@@ -69,7 +71,9 @@ class StatusLine:
     def refresh(self) -> None:
         if self._on and (now := time.monotonic()) >= self._next:
             self._next = now + 1
-            print(f"\r\x1b[K{self._pulse}", end="", file=self._out, flush=True)
+            # A line that wraps could not be wiped again
+            line = str(self._pulse)[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[K{line}", end="", file=self._out, flush=True)
 
     def close(self) -> None:
         if self._on:
