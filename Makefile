@@ -15,7 +15,7 @@ CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine bundle demo test test-fast lint train evaluate bench-train clean
+.PHONY: help install engine bundle demo test test-fast lint soak train evaluate bench-train clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ lint: $(INSTALLED)  ## style and types
 	@rm -rf .venv/typed && mkdir -p .venv/typed/ccnet
 	@ln -s $(addprefix $(CURDIR)/,$(wildcard ccnet/*) export runtime calibration) .venv/typed/ccnet/
 	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p ccnet
+
+soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
+	$(BIN)/python tests/soak.py --artifacts $(ARTIFACTS)
 
 train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders in DATA, in MINUTES
 	$(CCNET) train --preset short --minutes $(MINUTES) --data cave:$(DATA)/cave/train --val cave:$(DATA)/cave/val \

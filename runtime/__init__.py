@@ -4,6 +4,8 @@ from ccnet.contract import CCNetError
 
 from .cubes import open_cube, read_cube
 from .frames import read_frame
+from .projection import Projection
 from .reconstructor import Reconstructor
+from .slots import Slots
 
-__all__ = ["CCNetError", "Reconstructor", "open_cube", "read_cube", "read_frame"]
+__all__ = ["CCNetError", "Projection", "Reconstructor", "Slots", "open_cube", "read_cube", "read_frame"]

@@ -11,6 +11,8 @@ from typing import Any
 
 from ccnet.contract import CCNetError
 
+from .memory import lacks_memory
+
 _DISTRIBUTION = "ccnet-hsi"
 
 
@@ -30,17 +32,11 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except (CCNetError, ImportError, MemoryError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not _lacks_memory(error):
+        if isinstance(error, RuntimeError) and not lacks_memory(error):
             raise
         print("ccnet:", " ".join(_explain(error).splitlines()), file=sys.stderr)
         code = 2
     sys.exit(code)
-
-
-def _lacks_memory(error: Exception) -> bool:
-    """Torch and ONNX Runtime tell of it in words alone, so that neither has to be imported to know their errors."""
-    told = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in told or "allocate memory" in told
 
 
 def _run(arguments: list[str]) -> int:
@@ -63,9 +59,9 @@ def _app() -> tuple[Any, list[str]]:
     """All commands side by side, and what to say of the packages whose commands cannot be loaded here."""
     import typer
 
-    from . import commands
+    from . import commands, stream_commands
 
-    apps, lacking = [commands.app], []
+    apps, lacking = [commands.app, stream_commands.app], []
     for entry in importlib.metadata.entry_points(group="ccnet.commands"):
         try:
             apps.append(entry.load())
@@ -86,7 +82,7 @@ def _app() -> tuple[Any, list[str]]:
 
 
 def _explain(error: Exception) -> str:
-    if _lacks_memory(error):
+    if lacks_memory(error) and not isinstance(error, CCNetError):
         return "out of memory: take a smaller frame or window, or in training a smaller --batch or --patch"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

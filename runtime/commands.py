@@ -19,6 +19,7 @@ from .cubes import open_cube
 from .frames import read_frame
 from .picture import Thumbnail, check_picture, heat_map
 from .picture import picture as draw
+from .provenance import provenance
 from .reconstructor import Reconstructor
 from .srgb import Space, as_camera
 
@@ -148,14 +149,7 @@ def _reconstruct(
     thumbnail = Thumbnail(height, width) if picture else None
     check = Consistency(pixels, reconstructor.manifest) if consistency or reconstructor.manifest.camera else None
     about = reconstructor.describe()
-    metadata = {
-        "source": source.name,
-        "space": space,
-        "weights sha256": reconstructor.manifest.weights_sha256[:16],
-        "backend": about["backend"],
-        "precision": about["precision"],
-        "version": __version__,
-    }
+    metadata = {"source": source.name, "space": space, **provenance(reconstructor)}
     started = time.perf_counter()
     with open_cube(target, height, width, metadata) as writer, _progress(source.name, height) as advance:
         for top, strip in reconstructor.strips(pixels):

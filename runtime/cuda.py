@@ -18,6 +18,8 @@ import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 
+from .memory import OutOfMemoryError, lacks_memory
+
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
     "cuGetErrorName": (c_int, POINTER(c_char_p)),
@@ -94,8 +96,9 @@ def _check(library: Any, function: str, status: int) -> None:
     name = c_char_p()
     library.cuGetErrorName(status, ctypes.pointer(name))
     reason = name.value.decode() if name.value else f"error {status}"
-    remedy = ": use smaller tiles or free GPU memory" if reason == "CUDA_ERROR_OUT_OF_MEMORY" else ""
-    raise CCNetError(f"CUDA's {function} failed with {reason}{remedy}")
+    if lacks_memory(reason):
+        raise OutOfMemoryError(f"CUDA's {function} failed with {reason}: use smaller tiles or free GPU memory")
+    raise CCNetError(f"CUDA's {function} failed with {reason}")
 
 
 class Device:

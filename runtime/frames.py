@@ -85,14 +85,31 @@ def rgb_tensor(pixels_HWC: npt.NDArray[Any], input: str, dtype: np.dtype[Any] | 
     return np.ascontiguousarray(rgb.transpose(2, 0, 1)[None])
 
 
+def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
+    """Means of ``factor``×``factor`` blocks as float32, in the frame's own scale; at the edges, of what there is.
+
+    Row by row of blocks, so that it takes little memory beside the frame. The frame itself for factor 1.
+    """
+    if factor == 1:
+        return frame_HWC
+    height, width = frame_HWC.shape[:2]
+    lefts = np.arange(0, width, factor)
+    widths = np.diff(lefts, append=width)[:, None]
+    means = np.empty((-(-height // factor), lefts.size, 3), np.float32)
+    for row, mean in enumerate(means):
+        lines = frame_HWC[row * factor : (row + 1) * factor]
+        mean[...] = np.add.reduceat(lines.sum(axis=0, dtype=np.float64), lefts) / (len(lines) * widths)
+    return means
+
+
 @functools.cache
-def extra(module: str) -> Any:
-    """An optional module; CCNetError says how to install it."""
+def extra(module: str, name: str = "cli") -> Any:
+    """An optional module; CCNetError says how to install it, with the extra of that name."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise CCNetError(f'{package} is not installed: pip install "ccnet-hsi[cli]"') from error
+        raise CCNetError(f'{package} is not installed: pip install "ccnet-hsi[{name}]"') from error
 
 
 def read_head(path: Path, expected: str) -> bytes:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from ccnet.contract import CCNetError
 
+from .memory import OutOfMemoryError, lacks_memory
+
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
 _PROVIDERS: dict[str, tuple[str, ...]] = {
@@ -76,7 +78,8 @@ class OnnxRuntimeBackend:
             outputs = session.run(self._outputs, dict(feeds), self._options)
         except Exception as error:  # ONNX Runtime's errors have no common base
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            raise CCNetError(f"{self.name} failed on {shapes} ({_one_line(error)}): try a smaller window") from error
+            kind = OutOfMemoryError if lacks_memory(error) else CCNetError
+            raise kind(f"{self.name} failed on {shapes} ({_one_line(error)}): try a smaller window") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def close(self) -> None:

@@ -6,11 +6,11 @@ to 700 nm, reflectance-like; the context is (1, N) float32, all that a window mu
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,50 +18,23 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import (
-    BANDS_NM,
-    CONTEXT,
-    CUBE,
-    FRAME_SCALE,
-    MANIFEST_KEY,
-    RGB,
-    Artifact,
-    CCNetError,
-    Manifest,
-    naming,
-    padded,
-)
+from ccnet.contract import BANDS_NM, CONTEXT, CUBE, FRAME_SCALE, RGB, CCNetError, Manifest, naming, padded
 
 from .backend import Backend, BackendName, Precision, Selection, select
 from .cubes import open_cube
-from .frames import Frame, rgb_tensor
-from .onnxruntime_backend import OnnxRuntimeBackend
+from .frames import Frame, block_mean, rgb_tensor
+from .interchange import as_frame
+from .memory import OutOfMemoryError
+from .opening import Sides, open_backend
+from .projection import Projection
 from .tiling import Span, check_window, crop, plan
 
 Array = npt.NDArray[np.float32]
 
+_logger = logging.getLogger(__name__)
+
 ENCODE_PIXELS = 512 * 512
 """Most pixels that ``encode`` looks at; a larger frame is reduced to means of blocks first."""
-
-
-@dataclass(frozen=True)
-class _Sides:
-    """Shortest and longest side, px, that a file's graph takes."""
-
-    least: int
-    most: int
-
-    @classmethod
-    def of(cls, artifact: Artifact, multiple: int) -> _Sides:
-        """ONNX takes all sizes; an engine takes those of its ``details["window"]``."""
-        bounds = artifact.details.get("window", [multiple, 1 << 30])
-        try:
-            least, most = map(int, bounds)
-        except (TypeError, ValueError):
-            least = most = 0
-        if not 0 < least <= most or least % multiple or most % multiple:
-            raise CCNetError(f"{artifact.file}: window is {bounds!r}, expected [least, most] px: build it again")
-        return cls(least, most)
 
 
 class Reconstructor:
@@ -100,7 +73,7 @@ class Reconstructor:
             selection = select(manifest, backend, precision)
         with ExitStack() as stack:
             encoder, decoder = (
-                stack.enter_context(_open(folder, manifest, selection, artifact, threads))
+                stack.enter_context(open_backend(folder, manifest, selection, artifact, threads))
                 for artifact in (selection.encode, selection.decode)
             )
             reconstructor = cls(manifest, selection, encoder, decoder, window, encode_pixels)
@@ -123,40 +96,59 @@ class Reconstructor:
         self.selection = selection
         self.encode_pixels = encode_pixels
         self._encoder, self._decoder = encoder, decoder
-        self._encode_sides = _Sides.of(selection.encode, manifest.size_multiple)
-        self._decode_sides = _Sides.of(selection.decode, manifest.size_multiple)
+        self._encode_sides = Sides.of(selection.encode, manifest.size_multiple)
+        self._decode_sides = Sides.of(selection.decode, manifest.size_multiple)
         self._asked = window
         self.window = min(max(window, self._decode_sides.least), self._decode_sides.most)
         check_window(self.window, manifest.halo, manifest.size_multiple)
         self._lock = threading.Lock()
         self._closed = False
 
-    def __call__(self, frame: Frame, context: Array | None = None) -> Array:
+    def __call__(self, frame: Frame, context: Array | None = None, *, out: Array | None = None) -> Array:
         """The cube (31, H, W) of a frame, under the frame's own context or one given, such as an earlier frame's.
+
+        frame: also DLPack or ``__cuda_array_interface__``, see ``interchange.as_frame``.
+        out: float32 (31, H, W) to fill and return; with it nothing as large as a frame is allocated.
 
         CCNetError for a frame that is not RGB of a known dtype and range, and for a cube that is not finite.
         """
+        frame = as_frame(frame)
         context = self._context(frame, context)
-        cube = np.empty((len(BANDS_NM), *frame.shape[:2]), np.float32)
-        for y in self._plan(frame.shape[0]):
-            self._decode(frame, context, y, cube[:, y.first : y.last])
+        cube = _target(out, (len(BANDS_NM), *frame.shape[:2]))
+        self._fill(frame, context, (0, frame.shape[0]), cube)
         return cube
+
+    def project(
+        self, frame: Frame, projection: Projection, context: Array | None = None, *, out: Array | None = None
+    ) -> Array:
+        """Bands, ratios or a linear map (K, H, W) of the cube, made window by window: no cube is ever held.
+
+        out: float32 (K, H, W) to fill and return.
+        """
+        frame = as_frame(frame)
+        context = self._context(frame, context)
+        out = _target(out, (len(projection.names), *frame.shape[:2]))
+        for rows, columns, values in self._windows(frame, context, (0, frame.shape[0])):
+            projection(values, out[:, rows, columns])
+        return out
 
     def encode(self, frame: Frame) -> Array:
         """The frame's context (1, N), from the means of blocks as small as ``encode_pixels`` allows."""
-        return self._context(frame, None)
+        return self._context(as_frame(frame), None)
 
     def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
         """The cube from top to bottom as (top, strip (31, h, W)).
 
         All strips are views of one buffer: copy one to keep it beyond the next.
         """
+        frame = as_frame(frame)
         return self._strips(frame, self._context(frame, context))
 
     def save(
         self, frame: Frame, path: str | Path, metadata: Mapping[str, str] | None = None, context: Array | None = None
     ) -> None:
         """Write the cube as .hdr, .mat or .npy, strip by strip: the file appears when it is whole, or not at all."""
+        frame = as_frame(frame)
         self._check_frame(frame)
         height, width = frame.shape[:2]
         with open_cube(Path(path), height, width, metadata) as writer:
@@ -165,7 +157,7 @@ class Reconstructor:
 
     def describe(self) -> dict[str, str]:
         """What runs and how, for tables."""
-        limit = "" if self.window == self._asked else f" (bound of the engine; {self._asked} px was asked for)"
+        limit = "" if self.window == self._asked else f" (by the engine or memory; {self._asked} px was asked for)"
         return {
             "backend": self._decoder.name,
             "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
@@ -202,29 +194,56 @@ class Reconstructor:
         )
 
     def _strips(self, frame: Frame, context: Array) -> Iterator[tuple[int, Array]]:
-        rows = self._plan(frame.shape[0])
-        tallest = max(y.last - y.first for y in rows)
+        rows = [(y.first, y.last) for y in self._plan(frame.shape[0])]
+        tallest = max(last - first for first, last in rows)
         buffer = np.empty((len(BANDS_NM), tallest, frame.shape[1]), np.float32)
-        for y in rows:
-            strip = buffer[:, : y.last - y.first]
-            self._decode(frame, context, y, strip)
-            yield y.first, strip
+        for first, last in rows:
+            strip = buffer[:, : last - first]
+            self._fill(frame, context, (first, last), strip)
+            yield first, strip
 
-    def _decode(self, frame: Frame, context: Array, y: Span, out: Array) -> None:
-        """Fill ``out`` (31, h, W), the rows that the span keeps."""
-        for x in self._plan(frame.shape[1]):
-            feeds = {RGB: rgb_tensor(crop(frame, y, x), self.manifest.input, frame.dtype), CONTEXT: context}
-            cube = self._run(self._decoder, feeds, CUBE)
-            expected = (1, len(BANDS_NM), y.stop - y.start, x.stop - x.start)
-            if cube.shape != expected:
-                raise CCNetError(f"{CUBE} is {cube.shape}, expected {expected}: export again")
-            kept = out[:, :, x.first : x.last]
-            kept[...] = cube[0, :, y.kept, x.kept]
-            # A sum in float64 cannot overflow from finite values and needs no mask as large as the cube
-            if not np.isfinite(kept.sum(dtype=np.float64)):
-                raise CCNetError(
-                    f"the cube holds NaN or infinite values at rows {y.first} to {y.last}: {self._suspect()}"
-                )
+    def _fill(self, frame: Frame, context: Array, rows: tuple[int, int], out: Array) -> None:
+        """Fill ``out`` (31, last - first, W), the cube's rows from first to last."""
+        for y, x, values in self._windows(frame, context, rows):
+            out[:, y.start - rows[0] : y.stop - rows[0], x] = values
+
+    def _windows(self, frame: Frame, context: Array, rows: tuple[int, int]) -> Iterator[tuple[slice, slice, Array]]:
+        """Rows, columns and values (31, h, w) that cover ``rows``; some come again where memory was lacking."""
+        first, last = rows
+        while first < last:
+            try:
+                for y in self._plan(frame.shape[0]):
+                    kept = slice(max(y.first, first), min(y.last, last))
+                    if kept.start >= kept.stop:
+                        continue
+                    for x in self._plan(frame.shape[1]):
+                        values = self._decode(frame, context, y, x)
+                        yield kept, slice(x.first, x.last), values[:, kept.start - y.first : kept.stop - y.first]
+                    first = kept.stop
+            except OutOfMemoryError as error:
+                self._shrink(error)
+
+    def _decode(self, frame: Frame, context: Array, y: Span, x: Span) -> Array:
+        """What a window keeps, (31, h, w)."""
+        feeds = {RGB: rgb_tensor(crop(frame, y, x), self.manifest.input, frame.dtype), CONTEXT: context}
+        cube = self._run(self._decoder, feeds, CUBE)
+        expected = (1, len(BANDS_NM), y.stop - y.start, x.stop - x.start)
+        if cube.shape != expected:
+            raise CCNetError(f"{CUBE} is {cube.shape}, expected {expected}: export again")
+        kept = cube[0, :, y.kept, x.kept]
+        # A sum in float64 cannot overflow from finite values and needs no mask as large as the cube
+        if not np.isfinite(kept.sum(dtype=np.float64)):
+            raise CCNetError(f"the cube holds NaN or infinite values at rows {y.first} to {y.last}: {self._suspect()}")
+        return kept
+
+    def _shrink(self, error: OutOfMemoryError) -> None:
+        """Go on with windows of half the side, and say so; the error where they are as small as can be."""
+        multiple = self.manifest.size_multiple
+        least = max(2 * self.manifest.halo + multiple, self._decode_sides.least)
+        if self.window <= least:
+            raise error
+        self.window = max(padded(self.window // 2, multiple), least)
+        _logger.warning("%s; from now on windows are %d px", error, self.window)
 
     def _suspect(self) -> str:
         fp16 = self.selection.decode.precision == "fp16"
@@ -270,36 +289,10 @@ class Reconstructor:
         return context
 
 
-def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
-    """Means of ``factor``×``factor`` blocks as float32, in the frame's own scale; at the edges, of what there is.
-
-    Row by row of blocks, so that it takes little memory beside the frame. The frame itself for factor 1.
-    """
-    if factor == 1:
-        return frame_HWC
-    height, width = frame_HWC.shape[:2]
-    lefts = np.arange(0, width, factor)
-    widths = np.diff(lefts, append=width)[:, None]
-    means = np.empty((-(-height // factor), lefts.size, 3), np.float32)
-    for row, mean in enumerate(means):
-        lines = frame_HWC[row * factor : (row + 1) * factor]
-        mean[...] = np.add.reduceat(lines.sum(axis=0, dtype=np.float64), lefts) / (len(lines) * widths)
-    return means
-
-
-def _open(folder: Path, manifest: Manifest, selection: Selection, artifact: Artifact, threads: int | None) -> Backend:
-    data = artifact.read(folder)
-    with naming(folder / artifact.file):
-        backend = selection.open(artifact, data, folder, manifest, threads)
-        if isinstance(backend, OnnxRuntimeBackend):
-            _check_manifest(backend, manifest)
-    return backend
-
-
-def _check_manifest(backend: OnnxRuntimeBackend, folder: Manifest) -> None:
-    if MANIFEST_KEY not in backend.metadata:
-        raise CCNetError("an ONNX model without ccnet's manifest, expected one made by 'ccnet export'")
-    inside = Manifest.from_json(backend.metadata[MANIFEST_KEY])
-    # Tools may differ: a folder can gain engines, and the graphs can be copied from machine to machine
-    if replace(inside, artifacts=(), tools={}) != replace(folder, artifacts=(), tools={}):
-        raise CCNetError("manifest mismatch: the file and its folder are of different exports; export again")
+def _target(out: Array | None, shape: tuple[int, ...]) -> Array:
+    if out is None:
+        return np.empty(shape, np.float32)
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:
+        kind = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise CCNetError(f"out is {kind}, expected a writeable float32 {shape}")
+    return out

@@ -38,13 +38,14 @@ def from_srgb(frame_HWC: Frame) -> npt.NDArray[np.float32]:
     linear. The NTIRE 2020 "clean" camera, which the shipped weights were trained for, is this one.
     """
     scale = FRAME_SCALE[frame_HWC.dtype.name]
-    table = None if frame_HWC.dtype == np.float32 else _linear(np.arange(scale + 1) / scale)
+    table = None if frame_HWC.dtype == np.float32 else linear(np.arange(scale + 1) / scale)
     out = np.empty(frame_HWC.shape, np.float32)
     for top in range(0, len(frame_HWC), _ROWS):
         rows = frame_HWC[top : top + _ROWS]
-        out[top : top + _ROWS] = (_linear(rows) if table is None else table[rows]) @ _TO_CIE.T
+        out[top : top + _ROWS] = (linear(rows) if table is None else table[rows]) @ _TO_CIE.T
     return np.clip(out, 0, 1, out=out)
 
 
-def _linear(encoded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def linear(encoded: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """sRGB's numbers in [0, 1] as light."""
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,13 +24,16 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import FRAME_SCALE, MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest
-from ccnet.runtime import Reconstructor, backend, read_cube, trt
+from ccnet.runtime import Projection, Reconstructor, Slots, backend, read_cube, trt
 from ccnet.runtime.backend import Selection, select
+from ccnet.runtime.frames import block_mean
+from ccnet.runtime.interchange import as_frame
+from ccnet.runtime.memory import OutOfMemoryError, lacks_memory
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
-from ccnet.runtime.reconstructor import block_mean
 
 Array = npt.NDArray[Any]
 Files = dict[str, bytes]
@@ -213,6 +218,184 @@ def test_saves_the_cube(folder: Path, tmp_path: Path, suffix: str) -> None:
     with Reconstructor.open(folder, window=64) as reconstruct:
         reconstruct.save(frame, tmp_path / f"cube{suffix}", {"source": "test"})
         np.testing.assert_array_equal(read_cube(tmp_path / f"cube{suffix}"), reconstruct(frame))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Embedding: buffers, other libraries' arrays, projections, two slots
+
+
+def test_out_is_filled_and_returned(folder: Path) -> None:
+    frame = pixels(113, 97)
+    with Reconstructor.open(folder, window=64) as reconstruct:
+        out = np.full((31, 113, 97), np.nan, np.float32)
+        assert reconstruct(frame, out=out) is out
+        np.testing.assert_array_equal(out, reconstruct(frame))
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((31, 40, 41), np.float32),
+        np.empty((31, 40, 40)),
+        [0.0],
+        np.broadcast_to(np.float32(0), (31, 40, 40)),
+    ],
+    ids=["shape", "dtype", "list", "read-only"],
+)
+def test_an_out_that_does_not_fit_is_refused(folder: Path, out: Any) -> None:
+    with Reconstructor.open(folder) as reconstruct:
+        refusal(lambda: reconstruct(pixels(40, 40), out=out), "out is", "expected a writeable float32 (31, 40, 40)")
+
+
+def test_nothing_as_large_as_a_frame_is_allocated_after_warm_up(folder: Path) -> None:
+    frame, projection = pixels(640, 600), Projection.differences({"a": (700, 500)})
+    cube, index = np.empty((31, 640, 600), np.float32), np.empty((1, 640, 600), np.float32)
+    with Reconstructor.open(folder, window=64, encode_pixels=64 * 64) as reconstruct:
+        reconstruct(frame, out=cube)
+        reconstruct.project(frame, projection, out=index)
+        tracemalloc.start()
+        try:
+            reconstruct(frame, out=cube)
+            reconstruct.project(frame, projection, out=index)
+            left, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert left < 100_000
+    assert peak < frame.nbytes  # 1.2 MB; the cube has 48
+
+
+@pytest.mark.parametrize("size", [(20, 30), (113, 97)])
+def test_a_projection_is_that_of_the_cube(folder: Path, size: tuple[int, int]) -> None:
+    frame, matrix = pixels(*size), np.random.default_rng(0).normal(size=(4, 31)).astype(np.float32)
+    with Reconstructor.open(folder, window=64) as reconstruct:
+        cube = reconstruct(frame)
+        bands = reconstruct.project(frame, Projection.bands(700, 400))
+        np.testing.assert_array_equal(bands, cube[[30, 0]])
+        np.testing.assert_allclose(
+            reconstruct.project(frame, Projection.linear(matrix)), np.tensordot(matrix, cube, 1), atol=1e-4
+        )
+        index = reconstruct.project(frame, Projection.differences({"red": (700, 500), "blue": (400, 500)}))
+        for found, band in zip(index, (cube[30], cube[0]), strict=True):
+            np.testing.assert_allclose(found, (band - cube[10]) / (band + cube[10]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_frames_come_through_dlpack(folder: Path, dtype: str) -> None:
+    frame = pixels(50, 60, dtype)
+    with Reconstructor.open(folder) as reconstruct:
+        np.testing.assert_array_equal(reconstruct(torch.from_numpy(frame)), reconstruct(frame))
+        shared = as_frame(torch.from_numpy(frame))
+        assert np.shares_memory(shared, frame)
+        assert torch.from_dlpack(reconstruct(frame)).shape == (31, 50, 60)
+
+
+@pytest.mark.gpu
+def test_frames_come_from_cuda(folder: Path) -> None:
+    frame = pixels(50, 60)
+    with Reconstructor.open(folder) as reconstruct:
+        np.testing.assert_array_equal(reconstruct(torch.from_numpy(frame).cuda()), reconstruct(frame))
+
+
+@pytest.mark.parametrize("frame", [[[1, 2, 3]], None, "photo.png", torch.zeros(4, 4, 3, requires_grad=True)])
+def test_what_is_no_array_is_refused(folder: Path, frame: Any) -> None:
+    with Reconstructor.open(folder) as reconstruct:
+        for call in (reconstruct, reconstruct.encode, reconstruct.strips):
+            refusal(lambda call=call: call(frame), "frame")  # type: ignore[misc]
+
+
+def test_slots_give_cubes_in_order_and_errors_to_their_frames(folder: Path) -> None:
+    frames = [pixels(40, 50, seed=seed) for seed in range(5)]
+    outs = [np.empty((31, 40, 50), np.float32) for _ in range(2)]
+    with Reconstructor.open(folder) as reconstruct, Slots(reconstruct) as slots:
+        cubes = [reconstruct(frame) for frame in frames]
+        for number, frame in enumerate(frames):
+            future = slots.submit(frame, out=outs[number % 2])
+            assert future.result(60) is outs[number % 2]
+            np.testing.assert_array_equal(future.result(), cubes[number])
+        refusal(slots.submit(frames[0][..., 0]).result, "frame is uint8")
+        last = slots.submit(frames[1])
+    np.testing.assert_array_equal(last.result(0), cubes[1])  # close has finished it
+    refusal(lambda: slots.submit(frames[0]), "the slots are closed")
+
+
+def test_a_third_frame_waits_for_a_slot(folder: Path) -> None:
+    decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder) as reconstruct, Slots(reconstruct) as slots:
+        decoder.gate.clear()
+        futures = [slots.submit(pixels(20, 20)) for _ in range(2)]
+        third = threading.Thread(target=lambda: futures.append(slots.submit(pixels(20, 20))))
+        third.start()
+        third.join(0.05)
+        assert third.is_alive() and len(futures) == 2
+        decoder.gate.set()
+        third.join(60)
+        assert [future.result(60).shape for future in futures] == [(31, 20, 20)] * 3
+
+
+def test_close_from_another_thread_lets_no_frame_crash(folder: Path) -> None:
+    for delay in (0, 0.001, 0.003, 0.01):
+        reconstruct = Reconstructor.open(folder, window=48)
+        with Slots(reconstruct) as slots:
+            future = slots.submit(pixels(200, 200))
+            threading.Timer(delay, reconstruct.close).start()
+            error = future.exception(60)
+        assert error is None or "is closed" in str(error)
+        reconstruct.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Lack of memory
+
+
+@pytest.mark.parametrize("size", [(90, 100), (300, 70), (250, 260)])
+def test_windows_shrink_where_memory_is_lacking(
+    folder: Path, size: tuple[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = pixels(*size)
+    decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+    decoder.most = 70 * 70
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, window=240) as reconstruct:
+        cube = reconstruct(frame)
+        assert reconstruct.window == 64
+        assert "64 px (by the engine or memory; 240 px was asked for)" in reconstruct.describe()["window"]
+        assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]  # 128 px, 64 px
+        strips = np.concatenate([strip.copy() for _, strip in reconstruct.strips(frame)], axis=1)
+        assert len(caplog.records) == 2  # never said again
+    np.testing.assert_allclose(cube, whole(folder, frame), atol=1e-5)
+    np.testing.assert_array_equal(cube, strips)
+
+
+def test_strips_go_on_where_memory_ends_between_them(folder: Path) -> None:
+    frame = pixels(300, 90)
+    decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, window=112) as reconstruct:
+        found = []
+        for _, strip in reconstruct.strips(frame):
+            found.append(strip.copy())
+            decoder.most = 60 * 60
+    np.testing.assert_allclose(np.concatenate(found, axis=1), whole(folder, frame), atol=1e-5)
+
+
+def test_the_smallest_window_that_is_too_large_is_an_error(folder: Path) -> None:
+    decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+    decoder.most = 10
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, window=240) as reconstruct:
+        refusal(lambda: reconstruct(pixels(200, 200)), "bad_alloc")
+        assert reconstruct.window == 48
+
+
+@pytest.mark.parametrize(
+    ("told", "lacks"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 9"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        ("CUDA_ERROR_OUT_OF_MEMORY", True),
+        (RuntimeError("Got invalid dimensions for input"), False),
+    ],
+)
+def test_lack_of_memory_is_known_by_its_words(told: Any, lacks: bool) -> None:
+    assert lacks_memory(told) == lacks
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -481,10 +664,17 @@ class Spy:
     def __init__(self, real: OnnxRuntimeBackend) -> None:
         self.name, self._real, self.shapes = "spy", real, list[tuple[int, ...]]()
         self.turn = threading.Lock()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.most = 1 << 40
+        """Pixels that there is memory for."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         assert self.turn.acquire(blocking=False), "two threads run at once"
         try:
+            self.gate.wait(60)
+            if math.prod(feeds["rgb"].shape[2:]) > self.most:
+                raise OutOfMemoryError("std::bad_alloc")
             self.shapes.append(feeds["rgb"].shape)
             return self._real.run(feeds)
         finally:

@@ -1,0 +1,20 @@
+"""A camera, or a video, through OpenCV: python examples/camera.py [SOURCE ARTIFACTS]"""
+
+import sys
+
+import cv2
+import numpy as np
+
+from ccnet.runtime import Reconstructor
+from ccnet.runtime.srgb import from_srgb
+
+source, artifacts = sys.argv[1:] or ("0", "build/ccnet")
+camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+cube = None
+with Reconstructor.open(artifacts) as reconstruct:
+    while (got := camera.read())[0]:
+        frame = from_srgb(cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB))  # OpenCV gives gamma-encoded BGR
+        if cube is None or cube.shape[1:] != frame.shape[:2]:
+            cube = np.empty((31, *frame.shape[:2]), np.float32)
+        reconstruct(frame, out=cube)  # reflectance-like, 400 … 700 nm
+        print("mean spectrum:", np.round(cube[::5].mean(axis=(1, 2)), 3))

@@ -1,0 +1,61 @@
+"""Projections of spectra, and what is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccnet.contract import CCNetError
+from ccnet.runtime import Projection
+
+VALUES = np.random.default_rng(0).random((31, 5, 7), np.float32)
+
+
+def projected(projection: Projection, values: Any = VALUES) -> Any:
+    out = np.zeros((len(projection.names), *values.shape[1:]), np.float32)
+    projection(values, out)
+    return out
+
+
+def test_bands_and_ratios() -> None:
+    bands = Projection.bands(450, 400)
+    assert bands.names == ("450 nm", "400 nm")
+    np.testing.assert_array_equal(projected(bands), VALUES[[5, 0]])
+    ratios = projected(Projection.ratios({"a": (500, 400), "b": (700, 690)}))
+    np.testing.assert_allclose(ratios, [VALUES[10] / VALUES[0], VALUES[30] / VALUES[29]], rtol=1e-6)
+
+
+def test_a_ratio_over_nothing_is_nan() -> None:
+    values = VALUES.copy()
+    values[0, 2, 3] = 0
+    found = projected(Projection.ratios({"a": (500, 400)}), values)
+    assert np.argwhere(np.isnan(found)).tolist() == [[0, 2, 3]]
+
+
+def test_an_out_of_any_layout_is_filled() -> None:
+    projection = Projection.linear(np.ones(31))
+    out = np.zeros((5, 7, 3), np.float32).transpose(2, 0, 1)[1:2]
+    projection(VALUES, out)
+    np.testing.assert_allclose(out[0], VALUES.sum(0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Projection.bands(405), "no band at 405 nm"),
+        (lambda: Projection.bands(), "projection is float32"),
+        (lambda: Projection.ratios({}), "no pair of bands"),
+        (lambda: Projection.linear(np.ones((2, 30))), r"\(2, 30\)"),
+        (lambda: Projection.linear(np.ones((2, 31)), ["one"]), "1 names"),
+        (lambda: Projection.linear([[1, 2], [3]]), "not a matrix"),
+        (lambda: Projection.linear("ab"), "not a matrix"),
+        (lambda: Projection.linear(np.full(31, np.nan)), "NaN"),
+        (lambda: Projection.linear(np.full(31, 1e300)), "infinite"),
+        (lambda: Projection.linear(np.full(31, 1j)), "not a matrix"),
+    ],
+)
+def test_what_is_no_projection_is_refused(make: Any, words: str) -> None:
+    with pytest.raises(CCNetError, match=words):
+        make()

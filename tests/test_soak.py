@@ -1,0 +1,15 @@
+"""A minute of the soak, as CI can afford; ``make soak`` is half an hour."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def test_a_minute_of_faults(artifacts: Any) -> None:
+    command = [sys.executable, Path(__file__).with_name("soak.py"), "--seconds", "60", "--artifacts", artifacts[1]]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "second half:" in result.stdout and "Traceback" not in result.stderr
