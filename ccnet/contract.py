@@ -183,7 +183,8 @@ class Manifest:
         except CCNetError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise CCNetError(f"not a ccnet manifest ({error}): export again") from error
+            why = " ".join(str(error).split())[:200]  # it may quote the file
+            raise CCNetError(f"not a ccnet manifest ({why}): export again") from error
         manifest._check()
         return manifest
 

@@ -157,7 +157,7 @@ def test_manifests(changes: Any) -> None:
 # Words
 
 
-WORDS = st.text(max_size=12) | st.sampled_from(
+WORDS = st.text(st.characters(exclude_characters="\0\n\r"), max_size=12) | st.sampled_from(
     ["-", "1x1", "999999999x9", "every:1", "zmq:", "zmq:tcp://", ".zarr", "a.hdr"]
 )
 
@@ -202,7 +202,7 @@ OPTIONS |= st.sampled_from(
 @many
 @given(
     st.sampled_from(["stream", "reconstruct", "inspect", ""]),
-    st.lists(OPTIONS | st.text(st.characters(exclude_characters="/"), max_size=6), max_size=8),
+    st.lists(OPTIONS | st.text(st.characters(exclude_characters="/\0"), max_size=6), max_size=8),
 )
 def test_command_lines(command: str, arguments: list[str]) -> None:
     with inside() as work:
