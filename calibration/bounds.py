@@ -5,7 +5,7 @@ Every bound follows from those of a node's inputs by a rule that holds for all v
 - sums, products, convolutions: of magnitudes, |W| |x| + |b|; whatever moves numbers moves their bounds;
 - sigmoid, tanh, erf: of the bound, so at most 1; softmax: 1; a layer's norm of N values: √(N-1) |γ| + |β|;
 - a cosine: x / ‖x‖ and the product of two of them are at most 1 (Cauchy-Schwarz), so σ cos + RSE at most |σ| + |RSE|;
-- the scan's memory, x + s (m - x) with s from a sigmoid: between m and x; so is a softmax's mean of what it weighs.
+- a softmax's mean: between what it weighs.
 
 Bounds are uniform in space, so they hold for frames of any size where nothing is summed over pixels, as in ``decode``;
 in ``encode`` for the size that they were made for. They are of real arithmetic: rounding is not in them. A chain of
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -52,18 +51,17 @@ class _Proof:
 
     def __init__(self, tensors: Tensors, inputs: Mapping[str, Array]) -> None:
         self.found: Bounds = {(name, "activation"): 1.0 for name, array in inputs.items() if _is_float(array)}
-        self._alive: WeakValueDictionary[str, Array] = WeakValueDictionary(inputs)  # until its last use in the run
         self._shapes = {name: array.shape for name, array in (*tensors.weights.items(), *inputs.items())}
         self._tensors = tensors
         self._makers = {name: node for node in tensors.nodes for name in node.output}
         self._rules: dict[str, Callable[..., Array]] = {
-            "Add": self._add,
             "Clip": self._clip,
             "Div": self._div,
             "LayerNormalization": self._layer_norm,
             "MatMul": self._matmul,
+            "Neg": lambda node, x: x,
             "Softmax": lambda node, x: np.ones_like(x),
-            "Sub": self._sub,
+            "Sub": lambda node, a, b: self._apply(node, "Add", a, b),
         }
 
     def bound(self, node: Any, inputs: Inputs) -> list[Array]:
@@ -79,25 +77,12 @@ class _Proof:
             outputs = [np.broadcast_to(a.max((2, 3), keepdims=True), a.shape).copy() for a in outputs]
         outputs = [np.nan_to_num(a, nan=np.inf, posinf=np.inf) if _is_float(a) else a for a in outputs]  # of 0·inf
         for name, array in zip(filter(None, node.output), outputs, strict=True):
-            self._alive[name], self._shapes[name] = array, array.shape
+            self._shapes[name] = array.shape
             if _is_float(array):
                 self.found[name, "activation"] = float(array.max(initial=0))
                 if node.op_type == "ReduceL2":
                     self.found[name, "sum of squares"] = float(array.max(initial=0)) ** 2
         return outputs
-
-    def _add(self, node: Any, a: Array, b: Array) -> Array:
-        for x, product in (node.input, node.input[::-1]):
-            for difference in self._gated(product):  # x + s (m - x)
-                maker = self._maker(difference, "Sub")
-                memory = self._alive.get(maker.input[0]) if maker is not None and maker.input[1] == x else None
-                if memory is not None:
-                    return np.maximum(memory, a if x == node.input[0] else b)
-        return self._apply(node, "Add", a, b)
-
-    def _sub(self, node: Any, a: Array, b: Array) -> Array:
-        x, product = node.input
-        return a if x in self._gated(product) else self._apply(node, "Add", a, b)  # x - s x
 
     def _clip(self, node: Any, x: Array, *limits: Array | None) -> Array:
         return np.asarray(np.maximum.reduce([x, *(np.full_like(x, limit) for limit in limits if limit is not None)]))
@@ -157,12 +142,6 @@ class _Proof:
         given = self._tensors.weights.get(norm.input[1]) if len(norm.input) > 1 else None
         rank = len(self._shapes[norm.input[0]])
         return {int(axis) % rank - rank for axis in (range(rank) if given is None else given)}
-
-    def _gated(self, product: str) -> list[str]:
-        """What a tensor is times a sigmoid's; empty if it is not a product with one."""
-        maker = self._maker(product, "Mul")
-        pairs = [] if maker is None else [tuple(maker.input), tuple(maker.input)[::-1]]
-        return [other for gate, other in pairs if self._maker(gate, "Sigmoid") is not None]
 
     def _maker(self, name: str, operator: str) -> Any:
         """The node that makes a tensor, if it is of this operator."""
