@@ -22,7 +22,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## the environment, .venv
 
-$(INSTALLED): pyproject.toml constraints.txt ccnet/scan.c ccnet/gates.c
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard ccnet/*.c ccnet/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,rtx]'

@@ -39,6 +39,12 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_KEY = "ccnet.manifest"
 """File beside the artifacts, and ONNX metadata key, that hold the manifest."""
 
+NATIVE = "onnx-native"
+"""Format of graphs with NeSCM as one operator, which ONNX Runtime gets from the package's compiled kernels."""
+
+NATIVE_DOMAIN = "ccnet"
+"""That operator's domain."""
+
 PRECISION_KEY = "ccnet.precision"
 """ONNX metadata key: JSON, ``types``: type → how many nodes give it; ``islands``: part of a mixed graph that stays FP32
 → [how many nodes, why].
@@ -93,7 +99,7 @@ class Artifact:
 
     kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), or ``golden`` (frames
     and what the network makes of them).
-    format: ``onnx``, the backend whose engine it is (``tensorrt``, ``tensorrt_rtx``), or ``npz``.
+    format: ``onnx``, ``onnx-native`` (with the package's own operator), the backend whose engine it is (``tensorrt``, ``tensorrt_rtx``), or ``npz``.
     precision: ``fp32``, ``fp16`` (mixed: typed FP16 with FP32 islands) or ``int8`` (Q/DQ convolutions, else mixed).
     """
 

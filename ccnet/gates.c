@@ -8,30 +8,15 @@
  * Layout: u (B, 4, n, T, H, W), streams ordered as in scan.py; y (B, n, T, H, W); kernel (2, n, n, 3, 3, 3), that is
  * (direction, output head, input head, slot, row, column). Bands [first, last) are counted over all images, B * T.
  */
-#include <string.h>
+#include "kernels.h"
 
-#define MAX_HEADS 4
 #define COLUMNS 128 /* of a tile, at most */
 #define AREA 1024   /* of a tile, gaps included; one row may exceed it no further than COLUMNS allow */
-#define TAPS 9
-
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct { int heads, bands, height, width; } Shape;
 typedef struct { int y, x, rows, columns, stride; long count; } Tile; /* count: from the first pixel to the last */
 typedef float Run[AREA];
 typedef float Haloed[AREA + 2 * (COLUMNS + 2)]; /* a pixel more on every side */
-
-/* What the slots of the forward, then of the backward window read: a stream, at a band so much after the window's. */
-static const struct { int stream, shift; } SLOTS[6] = {{0, -1}, {0, 0}, {1, 0}, {3, 0}, {2, 0}, {2, 1}};
-
-INLINE int least(int a, int b) { return a < b ? a : b; }
 
 INLINE int tile_rows(Shape shape) {
     const int rows = AREA / (least(shape.width, COLUMNS) + 2);
@@ -102,9 +87,6 @@ INLINE const float *plane_of(const float *tensor, Shape shape, long image, int c
     if (band < 0 || band >= shape.bands) return 0;
     return tensor + ((image * channels + channel) * shape.bands + band) * shape.height * shape.width;
 }
-
-/* Where the 3x3 of output head o and input head i for a slot begins in the kernel. */
-INLINE long taps(int n, int slot, int o, int i) { return (((long)(slot / 3 * n + o) * n + i) * 3 + slot % 3) * TAPS; }
 
 INLINE void forward_tile(Shape shape, Tile tile, const float *u, const float *kernel, const float *bias, float *y,
                          long image, int band) {

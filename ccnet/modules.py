@@ -161,14 +161,18 @@ class NeSCM(BandSequence):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """F_p, the progressive features of both directions, summed: (B, C, H, W)."""
+        run = torch.ops.ccnet.nescm if torch.compiler.is_exporting() else nescm
+        result: Tensor = run(x_BCHW, self.groups, *self.weights())
+        return result
+
+    def weights(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The gates of both directions as :func:`nescm` takes them."""
         cmus = (self.forward_cmu, self.backward_cmu)
         forget = torch.stack([cmu.forget.weight.flatten(1) for cmu in cmus])
         forget_bias = torch.stack([cmu.forget.bias for cmu in cmus if cmu.forget.bias is not None])
         output = torch.stack([cmu.output.weight for cmu in cmus])
         output_bias = torch.stack([cmu.output.bias for cmu in cmus if cmu.output.bias is not None]).sum(0)
-        run = torch.ops.ccnet.nescm if torch.compiler.is_exporting() else nescm
-        result: Tensor = run(x_BCHW, self.groups, forget, forget_bias, output, output_bias)
-        return result
+        return forget, forget_bias, output, output_bias
 
     def literal(self, x_BCHW: Tensor) -> Tensor:
         """Section III-C word for word: the reference for tests, FLOP counts and benchmarks."""

@@ -7,56 +7,20 @@
  *
  * Layout: x (n, T, plane) of one image, u (4, n, T, plane), streams ordered as in scan.py.
  */
-#include <string.h>
+#include "kernels.h"
 
 #define PIXELS 128
-#define MAX_HEADS 4
-#define MAX_BANDS 64
-
-#if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CLONES
-#endif
-
-#define INLINE static inline __attribute__((always_inline))
 
 typedef struct { int heads, bands; long plane; } Shape;
 
-/* The band that stream (direction, lead) reads at step: the window's centre, or the slot ahead of it. */
-INLINE int band_of(int bands, int direction, int lead, int step) {
-    int position = step + lead;
-    return position >= bands ? -1 : direction ? bands - 1 - position : position;
-}
-
 INLINE void load(float *restrict to, const float *restrict from, int count) {
     for (int p = 0; p < PIXELS; p++) to[p] = p < count ? from[p] : 0.f;
-}
-
-/* e^x = 2^k e^r with |r| <= ln(2) / 2, to a few units in the last place: inline, so that it is vectorised everywhere.
- * -ffast-math may turn a NaN into a number where it is clamped, so that is put back by its bits. */
-INLINE float exp_of(float x) {
-    const float limited = x < -87.f ? -87.f : x > 88.f ? 88.f : x;
-    const int k = (int)(limited * 1.44269504f + (limited < 0.f ? -.5f : .5f));
-    const float r = limited - k * .693147181f;
-    const float e_r = 1.f + r * (1.f + r * (1.f / 2 + r * (1.f / 6 + r * (1.f / 24 + r * (1.f / 120 + r / 720)))));
-    int bits = (k + 127) << 23, of_x, of_result;
-    float scale, result;
-    memcpy(&scale, &bits, sizeof scale);
-    result = scale * e_r;
-    memcpy(&of_x, &x, sizeof of_x);
-    memcpy(&of_result, &result, sizeof of_result);
-    of_result |= (of_x & 0x7fffffff) > 0x7f800000 ? -1 : 0;
-    memcpy(&result, &of_result, sizeof result);
-    return result;
 }
 
 /* Bands lie too far apart for the processor to see what is read next. */
 INLINE void prefetch(const float *from, int count) {
     for (int p = 0; p < count; p += 16) __builtin_prefetch(from + p);
 }
-
-INLINE float tanh_of(float m) { return 1.f - 2.f / (1.f + exp_of(2.f * m)); }
 
 /* One step for all heads: s = sigmoid(W_m m + W_x x + b), m <- s m + (1 - s) x   (Eq. 5, 6). */
 INLINE void step_forward(int n, const float *restrict w, const float *restrict b, float (*restrict x)[PIXELS],

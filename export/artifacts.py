@@ -20,6 +20,7 @@ from ccnet.contract import (
     CONTEXT,
     HALO,
     MANIFEST_KEY,
+    NATIVE,
     PRECISION_KEY,
     RGB,
     SIZE_MULTIPLE,
@@ -31,10 +32,11 @@ from ccnet.contract import (
     write_atomic,
 )
 from ccnet.model import CCNet
-from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from ccnet.modules import NeSCM
+from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend, operators
 from ccnet.runtime.parity import TOLERANCES, compare
 
-from . import graph
+from . import graph, native
 from .inputs import tools
 from .precision import precisions, to_fp16
 
@@ -64,12 +66,18 @@ def export(
     traced = graph.trace(model)
     tell("cut")
     decode = graph.decode(traced, model.context_shapes)
+    encode = graph.encode(traced)
     models = {
-        ("encode", "fp32"): graph.encode(traced),
-        ("decode", "fp32"): decode,
-        ("decode", "fp16"): decode,
-        ("full", "fp32"): graph.full(traced),
+        ("encode", "fp32", "onnx"): encode,
+        ("decode", "fp32", "onnx"): decode,
+        ("decode", "fp16", "onnx"): decode,
+        ("full", "fp32", "onnx"): graph.full(traced),
     }
+    if operators() and any(isinstance(part, NeSCM) for part in model.modules()):  # what cannot be compared is not written
+        models |= {
+            ("encode", "fp32", NATIVE): native.with_operator(encode, model),
+            ("decode", "fp32", NATIVE): native.with_operator(decode, model),
+        }
     manifest = Manifest(
         config=model.config.to_dict(),
         weights_sha256=weights_hash(model),
@@ -85,14 +93,14 @@ def export(
     _compare(model, files, input)
     tell("write")
     artifacts = []
-    for (kind, precision), data in files.items():
-        path = folder / f"{kind}.{precision}.onnx"
+    for (kind, precision, format), data in files.items():
+        path = folder / (f"{kind}.{precision}.native.onnx" if format == NATIVE else f"{kind}.{precision}.onnx")
         write_atomic(path, data)
         artifacts.append(
             Artifact(
                 file=path.name,
                 kind=kind,
-                format="onnx",
+                format=format,
                 precision=precision,
                 sha256=sha256(path),
                 details={"structure": graph.structure(data)},
@@ -132,7 +140,7 @@ def _finish(model: ir.Model, precision: str, manifest: Manifest) -> bytes:
     return graph.stamp(model, {MANIFEST_KEY: manifest.to_json(), PRECISION_KEY: json.dumps(precisions(model))})
 
 
-def _compare(model: CCNet, files: dict[tuple[str, str], bytes], input: Input) -> None:
+def _compare(model: CCNet, files: dict[tuple[str, str, str], bytes], input: Input) -> None:
     """Every graph, through the runtime's own backend, against PyTorch on one frame of an awkward shape."""
     multiple = model.config.size_multiple
     frame = _patchwork(3 * multiple, 5 * multiple)
@@ -140,14 +148,14 @@ def _compare(model: CCNet, files: dict[tuple[str, str], bytes], input: Input) ->
     rgb = frame if input == "uint8" else planes
     with torch.inference_mode():
         cube, context = (tensor.numpy() for tensor in model.eval().run(torch.from_numpy(planes), None))
-    for (kind, precision), data in files.items():
+    for (kind, precision, format), data in files.items():
         feeds = {RGB: rgb, CONTEXT: context} if kind == "decode" else {RGB: rgb}
         expected = context if kind == "encode" else cube
         with OnnxRuntimeBackend(data) as backend:
             (found,) = backend.run(feeds).values()
         broken = TOLERANCES[precision].broken_by(compare(_as_cube(expected), _as_cube(found)))
         if broken:
-            raise CCNetError(f"the {kind} graph in {precision} is not what PyTorch computes ({', '.join(broken)})")
+            raise CCNetError(f"the {kind} {format} graph in {precision} is not what PyTorch computes ({', '.join(broken)})")
 
 
 def _patchwork(height: int, width: int) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CUBE, RGB, Manifest, padded, reflect_index
+from ccnet.contract import NATIVE, CUBE, RGB, Manifest, padded, reflect_index
 from ccnet.runtime import Reconstructor, trt
 from ccnet.runtime.backend import BackendName, Precision
 from ccnet.runtime.frames import Frame, rgb_tensor
@@ -197,7 +197,7 @@ def _reduced(runner: Reconstructor, frame: Frame, whole: Array) -> Iterator[Row]
 def _engines(folder: Path, manifest: Manifest, reference: Reference) -> Iterator[Row]:
     """Engines run where their library and a GPU are; elsewhere the row says that they were not."""
     for artifact in manifest.artifacts:
-        if artifact.kind != "decode" or artifact.format == "onnx":
+        if artifact.kind != "decode" or artifact.format in ("onnx", NATIVE):
             continue
         backend: BackendName = "tensorrt" if artifact.format == "tensorrt" else "tensorrt-rtx"
         precision: Any = artifact.precision

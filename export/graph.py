@@ -11,7 +11,7 @@ import hashlib
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,24 +29,43 @@ from ccnet.model import CCNet
 
 from . import translate
 
+Translation = Callable[..., Any]
+"""``ccnet::nescm`` in ONNX: its arguments as onnxscript's symbolic values → the value that it makes of them."""
+
 OPSET = 18
 """The oldest with what the network needs, so that every TensorRT from 10.3 parses it."""
 
 _IR_VERSION = 8  # opset 18's own
 
 
-def trace(model: CCNet) -> ir.Model:
-    """The network as one graph, rgb → cube, context; NeSCM unrolled by the scan operator's translation."""
+def trace(model: CCNet, nescm: Translation = translate.nescm) -> ir.Model:
+    """The network as one graph, rgb → cube, context; NeSCM by the translation of its operator."""
     multiple = model.config.size_multiple
+    rgb = torch.rand(1, 3, 4 * multiple, 6 * multiple)
+    return to_onnx(_Run(model).eval(), {RGB: rgb}, [CUBE, CONTEXT], multiple, nescm)
+
+
+def to_onnx(
+    module: nn.Module,
+    inputs: Mapping[str, Tensor],
+    outputs: list[str],
+    multiple: int,
+    nescm: Translation = translate.nescm,
+) -> ir.Model:
+    """A module as one graph. inputs: name → example; all but a context are images (1, C, H, W) of one free size, in
+    multiples of ``multiple``."""
     height, width = (multiple * torch.export.Dim(f"{axis}{multiple}", min=1, max=4096) for axis in "hw")
     with _quiet():
         program = torch.onnx.export(
-            _Run(model).eval(),
-            (torch.rand(1, 3, 4 * multiple, 6 * multiple),),
-            input_names=[RGB],
-            output_names=[CUBE, CONTEXT],
-            dynamic_shapes={"rgb": {2: height, 3: width}},
-            custom_translation_table={torch.ops.ccnet.nescm.default: translate.nescm},
+            module,
+            tuple(inputs.values()),
+            input_names=[*inputs],
+            output_names=outputs,
+            dynamic_shapes=tuple(None if name == CONTEXT else {2: height, 3: width} for name in inputs),
+            custom_translation_table={
+                torch.ops.ccnet.nescm.default: nescm,
+                torch.ops.aten.gelu.default: translate.gelu,
+            },
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
@@ -55,7 +74,7 @@ def trace(model: CCNet) -> ir.Model:
     assert program is not None  # noqa: S101 - for the type checker: no file was asked for
     graph = program.model
     onnxscript.optimizer.fold_constants(graph, onnx_shape_inference=False)
-    _tidy(graph)
+    tidy(graph)
     _name_after_modules(graph)
     graph.ir_version = _IR_VERSION
     return graph
@@ -108,7 +127,7 @@ def decode(traced: ir.Model, shapes: list[tuple[int, int, int]]) -> ir.Model:
     _drop_output(graph, CONTEXT)
     context.name = CONTEXT
     graph.inputs.append(context)
-    _tidy(model)
+    tidy(model)
     return model
 
 
@@ -155,7 +174,7 @@ def _keep(traced: ir.Model, output: str) -> ir.Model:
     for value in list(model.graph.outputs):
         if value.name != output:
             _drop_output(model.graph, str(value.name))
-    _tidy(model)
+    tidy(model)
     return model
 
 
@@ -184,7 +203,8 @@ def _ints(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
     return _constant(graph, name, np.array(values, np.int64))
 
 
-def _tidy(model: ir.Model) -> None:
+def tidy(model: ir.Model) -> None:
+    """No constant twice, nothing computed twice or for nothing; shapes as far as they follow."""
     Sequential(
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.DeduplicateInitializersPass(),

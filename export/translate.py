@@ -9,6 +9,7 @@ distance from what it reads, d_t = m_{t-1} - x_t, which takes one node less than
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,14 @@ def nescm(x: Value, groups: int, forget: Value, forget_bias: Value, output: Valu
     band, head = np.ogrid[:bands, :heads]
     order[channel_index(head, band, heads, bands // groups)] = band * heads + head
     return _gather(features, order)
+
+
+def gelu(x: Value, approximate: str = "none") -> Value:
+    """``aten::gelu`` in the order that ONNX Runtime fuses into one node: ((x / √2).erf() + 1) · x · ½."""
+    if approximate != "none":
+        raise ValueError(f"GELU is approximated by {approximate!r}, expected 'none', as the paper's is")
+    one, half, root = (op.Constant(value_float=value) for value in (1.0, 0.5, math.sqrt(2)))
+    return op.Mul(op.Mul(x, op.Add(op.Erf(op.Div(x, root)), one)), half)
 
 
 def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: int) -> Value:

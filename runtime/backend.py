@@ -11,11 +11,11 @@ from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
 
-from ccnet.contract import Artifact, CCNetError, Manifest
+from ccnet.contract import NATIVE, Artifact, CCNetError, Manifest
 
 from . import trt
 from .cuda import gpus, has_gpu
-from .onnxruntime_backend import OnnxRuntimeBackend, Provider
+from .onnxruntime_backend import OnnxRuntimeBackend, Provider, operators
 from .tensorrt_backend import TensorRTBackend
 
 BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"]
@@ -89,9 +89,17 @@ def select(manifest: Manifest, backend: BackendName = "auto", precision: Precisi
     if backend in _FLAVOURS:
         return _select_engine(manifest, backend, precision)
     if backend in _PROVIDERS:
-        decode = manifest.find("decode", precision=precision or "fp32")
-        return Selection(backend=backend, encode=manifest.find("encode"), decode=decode)
+        return _select_graphs(manifest, backend, precision or "fp32")
     raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
+
+
+def _select_graphs(manifest: Manifest, backend: str, precision: Precision) -> Selection:
+    """On a CPU in FP32, the graphs with NeSCM as one operator, where the folder has both and it is compiled here."""
+    native = {one.kind: one for one in manifest.artifacts if one.format == NATIVE}
+    if backend == "onnxruntime" and precision == "fp32" and operators() and native.keys() >= {"encode", "decode"}:
+        return Selection(backend=backend, encode=native["encode"], decode=native["decode"])
+    decode = manifest.find("decode", precision=precision)
+    return Selection(backend=backend, encode=manifest.find("encode"), decode=decode)
 
 
 def _check_machine(flavour: trt.Name, details: Mapping[str, Any]) -> None:

@@ -25,6 +25,7 @@ from ccnet.contract import (
 
 from .cubes import read_cube
 from .frames import extra, map_npy, read_frame, read_head
+from .onnxruntime_backend import register_operators
 
 Table = list[tuple[str, ...]]
 
@@ -116,6 +117,7 @@ def _onnx(path: Path) -> list[Table]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs
+    register_operators(options)
     with damaged(path, "a whole ONNX model of ccnet's"), naming(path):
         session = ort.InferenceSession(
             path.read_bytes(), options, providers=["CPUExecutionProvider"], enable_fallback=0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.machinery
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+import ccnet
 from ccnet.contract import CCNetError
 
 from .memory import OutOfMemoryError, lacks_memory
@@ -96,6 +98,21 @@ class OnnxRuntimeBackend:
 
 
 @functools.cache
+def operators() -> Path | None:
+    """The package's compiled kernels, which have NeSCM as ONNX Runtime's operator (``ccnet/ort.c``); None where it was
+    installed without a C compiler."""
+    names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+    found = (Path(ccnet.__file__).with_name(name) for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def register_operators(options: Any) -> None:
+    """Let a session know NeSCM, where it is compiled; harmless for graphs without it."""
+    if path := operators():
+        options.register_custom_ops_library(str(path))
+
+
+@functools.cache
 def _onnxruntime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
@@ -126,6 +143,7 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     # Both plan ahead by keeping buffers: decode at 512 px took 7.3 GB and 24 s with them, 0.9 GB and 15 s without
     options.enable_mem_reuse = options.enable_mem_pattern = False
     providers = [name for name in _PROVIDERS[provider] if name in available]
+    register_operators(options)
     try:
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base

@@ -160,6 +160,7 @@ class Reconstructor:
         limit = "" if self.window == self._asked else f" (by the engine or memory; {self._asked} px was asked for)"
         return {
             "backend": self._decoder.name,
+            "graph": self.selection.decode.file,
             "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
             "window": f"{self.window} px{limit}",
             "halo": f"{self.manifest.halo} px",

@@ -1,0 +1,143 @@
+/* NeSCM in one pass (ccnet/scan.py and ccnet/gates.py hold the equations): for inference, where nothing is kept.
+ *
+ * The output gates of a row read the scan of three rows, so a strip of the image is scanned row by row into a ring of
+ * three, and what is read from memory is x, what is written is y, once each. Rows are cut into columns such that the
+ * ring stays in cache. The inner loops run over the pixels of a row; the compiler vectorises them.
+ *
+ * Layout: x, y (C, H, W) of one image, channels ordered (group, head, band in group); w (2, n, 2n), b (2, n), kernel
+ * (2, n, n, 3, 3, 3), bias (n). A row of the ring is (4 streams, n, T, columns and one more on either side).
+ */
+#include <stdlib.h>
+
+#include "kernels.h"
+#include "nescm.h"
+
+#define COLUMNS 256 /* of one head; n heads have as many together */
+#define ROWS 32     /* of a strip: two rows more are scanned, for its ends */
+
+typedef struct { int y, x, rows, columns, left, right; } Tile; /* left, right: columns of the image beside it, 0 or 1 */
+
+static const float ZEROS[COLUMNS + 2];
+
+INLINE long plane_of(NescmShape shape, int head, int band) {
+    const int run = shape.bands / shape.groups;
+    return (long)((band / run * shape.heads + head) * run + band % run) * shape.height * shape.width;
+}
+
+/* s = sigmoid(W_m m + W_x x + b), m <- s m + (1 - s) x, u = tanh(m) + x   (Eq. 5, 6, and what Eq. 7 reads). */
+INLINE void step(const int n, const float *w, const float *b, const float *const *x, float (*restrict m)[COLUMNS + 2],
+                 float (*restrict s)[COLUMNS + 2], float *const *u, int count) {
+    for (int o = 0; o < n; o++) {
+        float *restrict to = s[o];
+        for (int p = 0; p < count; p++) {
+            float g = b[o];
+            for (int i = 0; i < n; i++) g += w[o * 2 * n + i] * m[i][p] + w[o * 2 * n + n + i] * x[i][p];
+            to[p] = 1.f / (1.f + exp_of(-g));
+        }
+    }
+    for (int o = 0; o < n; o++) {
+        const float *restrict read = x[o];
+        float *restrict kept = m[o], *restrict to = u[o];
+        for (int p = 0; p < count; p++) {
+            kept[p] = read[p] + s[o][p] * (kept[p] - read[p]);
+            to[p] = tanh_of(kept[p]) + read[p];
+        }
+    }
+}
+
+/* The four streams of a row of a tile, with the columns beside it. */
+INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, const float *w, const float *b,
+                     float *row, int y) {
+    const int T = shape.bands, count = tile.left + tile.columns + tile.right;
+    const long at = (long)y * shape.width + tile.x - tile.left;
+    for (int stream = 0; stream < 4; stream++) {
+        const int direction = stream / 2, lead = stream % 2;
+        float m[MAX_HEADS][COLUMNS + 2] = {{0}}, s[MAX_HEADS][COLUMNS + 2];
+        for (int t = 0; t < T; t++) {
+            const int band = band_of(T, direction, lead, t), centre = band_of(T, direction, 0, t);
+            const float *from[MAX_HEADS];
+            float *to[MAX_HEADS];
+            for (int i = 0; i < n; i++) {
+                from[i] = band < 0 ? ZEROS : x + plane_of(shape, i, band) + at;
+                to[i] = row + (long)((stream * n + i) * T + centre) * (tile.columns + 2) + 1 - tile.left;
+            }
+            step(n, w + direction * 2 * n * n, b + direction * n, from, m, s, to, count);
+        }
+    }
+}
+
+/* to += the 3x3 correlation of three rows, which begin a column before it, with k. */
+INLINE void add_filtered(float *restrict to, const float *restrict above, const float *restrict centre,
+                         const float *restrict below, const float *restrict k, int count) {
+    const float a = k[0], b = k[1], c = k[2], d = k[3], e = k[4], f = k[5], g = k[6], h = k[7], i = k[8];
+    for (long p = 0; p < count; p++)
+        to[p] += a * above[p] + b * above[p + 1] + c * above[p + 2] + d * centre[p] + e * centre[p + 1] +
+                 f * centre[p + 2] + g * below[p] + h * below[p + 1] + i * below[p + 2];
+}
+
+/* The output gates of a row of a tile (Eq. 7), both directions. rows: the ring, from the row above. */
+INLINE void gates_row(const int n, NescmShape shape, Tile tile, float *const *rows, const float *kernel,
+                      const float *bias, float *y, int at) {
+    const int T = shape.bands, columns = tile.columns;
+    for (int band = 0; band < T; band++) {
+        float made[MAX_HEADS][COLUMNS];
+        for (int o = 0; o < n; o++)
+            for (int p = 0; p < columns; p++) made[o][p] = bias[o];
+        for (int slot = 0; slot < 6; slot++) {
+            const int from = band + SLOTS[slot].shift;
+            if (from < 0 || from >= T) continue;
+            for (int i = 0; i < n; i++) {
+                const long seen = (long)((SLOTS[slot].stream * n + i) * T + from) * (columns + 2);
+                for (int o = 0; o < n; o++)
+                    add_filtered(made[o], rows[0] + seen, rows[1] + seen, rows[2] + seen, kernel + taps(n, slot, o, i),
+                                 columns);
+            }
+        }
+        for (int o = 0; o < n; o++)
+            memcpy(y + plane_of(shape, o, band) + (long)at * shape.width + tile.x, made[o], columns * sizeof(float));
+    }
+}
+
+INLINE int run_tile(const int n, NescmShape shape, Tile tile, const float *x, const float *w, const float *b,
+                    const float *kernel, const float *bias, float *y) {
+    const long size = 4l * n * shape.bands * (tile.columns + 2);
+    float *ring = calloc(3 * size, sizeof *ring); /* columns beyond the image stay zero */
+    if (!ring) return -1;
+    for (int at = tile.y - 1; at <= tile.y + tile.rows; at++) {
+        float *row = ring + (at + 3) % 3 * size;
+        if (at < 0 || at >= shape.height)
+            memset(row, 0, size * sizeof *row);
+        else
+            scan_row(n, shape, tile, x, w, b, row, at);
+        if (at > tile.y) {
+            float *const rows[3] = {ring + (at + 1) % 3 * size, ring + (at + 2) % 3 * size, row};
+            gates_row(n, shape, tile, rows, kernel, bias, y, at - 1);
+        }
+    }
+    free(ring);
+    return 0;
+}
+
+static int columns_of(NescmShape shape) {
+    const int widest = COLUMNS / shape.heads, tiles = (shape.width + widest - 1) / widest;
+    return (shape.width + tiles - 1) / tiles;
+}
+
+long nescm_jobs(NescmShape shape) {
+    const int columns = columns_of(shape);
+    return (long)((shape.height + ROWS - 1) / ROWS) * ((shape.width + columns - 1) / columns);
+}
+
+CLONES int nescm_run(NescmShape shape, const float *x, const float *w, const float *b, const float *kernel,
+                     const float *bias, float *y, long job) {
+    const int columns = columns_of(shape), across = (shape.width + columns - 1) / columns;
+    const int top = (int)(job / across) * ROWS, left = (int)(job % across) * columns;
+    Tile tile = {top, left, least(ROWS, shape.height - top), least(columns, shape.width - left), left > 0, 0};
+    tile.right = left + tile.columns < shape.width;
+    switch (shape.heads) {
+        case 1: return run_tile(1, shape, tile, x, w, b, kernel, bias, y);
+        case 2: return run_tile(2, shape, tile, x, w, b, kernel, bias, y);
+        case 4: return run_tile(4, shape, tile, x, w, b, kernel, bias, y);
+    }
+    return -1;
+}
