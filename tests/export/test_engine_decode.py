@@ -9,11 +9,12 @@ import onnx
 import pytest
 
 from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, Manifest, sha256
-from ccnet.export.artifacts import ENGINES, build
+from ccnet.export.build import Options, build
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor, trt
 
 WINDOW = 2 * HALO + SIZE_MULTIPLE
+ENGINES = [("encode", "fp32"), ("decode", "fp16")]
 
 pytestmark = [
     pytest.mark.slow,
@@ -28,7 +29,8 @@ def built(artifacts: tuple[CCNet, Path], tmp_path_factory: pytest.TempPathFactor
     """A copy of the tiny network's folder with engines, and what they are said to be for."""
     folder = tmp_path_factory.mktemp("built") / "ccnet"
     shutil.copytree(artifacts[1], folder)
-    return folder, build(folder, "tensorrt_rtx", window=WINDOW)[1]
+    reports = build(folder, Options(backend="tensorrt_rtx", window=WINDOW))[1]
+    return folder, [report.purpose for report in reports]
 
 
 @pytest.mark.parametrize(("kind", "precision"), ENGINES)
