@@ -339,7 +339,8 @@ def _is_fresh(folder: Path, inputs: str) -> bool:
         manifest = Manifest.read(folder)
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
-    return manifest.inputs == inputs and is_intact(folder, manifest)
+    graphs = [artifact for artifact in manifest.artifacts if artifact.format == "onnx"]
+    return manifest.inputs == inputs and is_intact(folder, graphs)
 
 
 def _reconstruct(folder: Path, subject: _Subject, rows: list[Row], out: Path) -> dict[str, str]:
@@ -363,13 +364,11 @@ def _reconstruct(folder: Path, subject: _Subject, rows: list[Row], out: Path) ->
         written["NTIRE cube" if suffix == ".mat" else "ENVI cube"] = str(target)
     picture(subject.picture, cube, out / f"{name}.png")
     written["picture"] = str(out / f"{name}.png")
-    row = max(rows, key=lambda row: row.strain)
-    if row.worst:
+    if drawn := [(row, row.worst) for row in rows if row.worst]:  # a context is no picture
+        row, worst = max(drawn, key=lambda pair: pair[0].strain)
         target = out / f"{name}-worst.png"
         title = f"{row.what} against {row.against}"
-        difference(
-            subject.picture, row.worst.differences, row.worst.pixel, row.worst.expected, row.worst.found, title, target
-        )
+        difference(subject.picture, worst.differences, worst.pixel, worst.expected, worst.found, title, target)
         written["worst comparison"] = str(target)
     return written
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ccnet
-from ccnet.contract import MANIFEST_NAME, CCNetError, Manifest, sha256
+from ccnet.contract import MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256
 from ccnet.runtime import cuda
 
 CHECKED = "check.json"
@@ -40,10 +40,10 @@ def check_inputs(folder: Path, weights: Path | None, frames: Sequence[Path], opt
     return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), _code())
 
 
-def is_intact(folder: Path, manifest: Manifest) -> bool:
-    """Whether every file that the manifest names is there and is what it vouches for."""
+def is_intact(folder: Path, artifacts: Sequence[Artifact]) -> bool:
+    """Whether the files of these entries of a manifest are there, and are what it vouches for."""
     try:
-        return all(sha256(folder / artifact.file) == artifact.sha256 for artifact in manifest.artifacts)
+        return all(sha256(folder / artifact.file) == artifact.sha256 for artifact in artifacts)
     except OSError:
         return False
 
@@ -53,7 +53,7 @@ def has_passed(out: Path, folder: Path, inputs: str) -> bool:
     try:
         found = json.loads((out / CHECKED).read_bytes())
         passed = found["inputs"] == inputs and found["passed"] is True
-        return passed and is_intact(folder, Manifest.read(folder))
+        return passed and is_intact(folder, Manifest.read(folder).artifacts)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 

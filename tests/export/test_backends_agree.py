@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ccnet import kernels
-from ccnet.contract import FRAME_SCALE, HALO, SIZE_MULTIPLE
+from ccnet.contract import CONTEXT, CUBE, FRAME_SCALE, HALO, RGB, SIZE_MULTIPLE
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor, read_frame
 from ccnet.runtime.backend import Precision
@@ -65,6 +65,26 @@ def test_a_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[int, int
     frame = a_frame(*size, dtype=dtype)
     with Reconstructor.open(folder, backend="onnxruntime") as whole:
         assert TOLERANCES["fp32"].broken_by(compare(in_torch(model, frame)[0], whole(frame))) == []
+
+
+def test_polygraphy_finds_the_same(artifacts: Artifacts) -> None:
+    """A second opinion: its runner and its comparison, on the files as they are, as docs/engine.md has them run."""
+    from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+    from polygraphy.comparator import Comparator, CompareFunc
+
+    model, folder = artifacts
+    frame = a_frame(32, 48, dtype="float32")
+    cube, context = in_torch(model, frame)
+    rgb = np.ascontiguousarray(frame.transpose(2, 0, 1)[None])
+    runners = [OnnxrtRunner(SessionFromOnnx(str(folder / f"decode.{name}.onnx")), name) for name in ("fp32", "fp16")]
+    found = Comparator.run(runners, data_loader=[{RGB: rgb, CONTEXT: context}])
+    outputs = {name: iterations[0][CUBE][0] for name, iterations in found.items()}
+    assert TOLERANCES["fp32"].broken_by(compare(cube, outputs["fp32"])) == []
+    limit = TOLERANCES["fp16"].mean_abs
+    judge = CompareFunc.simple(check_error_stat="mean", atol=limit, rtol=0)
+    assert bool(Comparator.compare_accuracy(found, compare_func=judge))
+    strict = CompareFunc.simple(check_error_stat="max", atol=1e-7, rtol=0)
+    assert not bool(Comparator.compare_accuracy(found, compare_func=strict)), "FP16 cannot be that near"
 
 
 @each_size
