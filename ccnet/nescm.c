@@ -1,21 +1,17 @@
 /* NeSCM in one pass (ccnet/scan.py and ccnet/gates.py hold the equations): for inference, where nothing is kept.
  *
- * The output gates of a row read the scan of three rows, so a strip of the image is scanned row by row into a ring of
- * three, and what is read from memory is x, what is written is y, once each. Rows are cut into columns such that the
- * ring stays in cache. The inner loops run over the pixels of a row; the compiler vectorises them.
+ * The output gates of a row read the scan of three rows. What is read from memory is x, what is written is y, once each.
+ * The inner loops run over the pixels of a row; the compiler vectorises them.
  *
  * Layout: x, y (C, H, W) of one image, channels ordered (group, head, band in group); w (2, n, 2n), b (2, n), kernel
  * (2, n, n, 3, 3, 3), bias (n). A row of the ring is (4 streams, n, T, columns and one more on either side).
  */
 #include <stdlib.h>
 
-#include "kernels.h"
-#include "nescm.h"
+#include "operators.h"
+#include "tiles.h"
 
 #define COLUMNS 256 /* of one head; n heads have as many together */
-#define ROWS 32     /* of a strip: two rows more are scanned, for its ends */
-
-typedef struct { int y, x, rows, columns, left, right; } Tile; /* left, right: columns of the image beside it, 0 or 1 */
 
 static const float ZEROS[COLUMNS + 2];
 
@@ -118,22 +114,11 @@ INLINE int run_tile(const int n, NescmShape shape, Tile tile, const float *x, co
     return 0;
 }
 
-static int columns_of(NescmShape shape) {
-    const int widest = COLUMNS / shape.heads, tiles = (shape.width + widest - 1) / widest;
-    return (shape.width + tiles - 1) / tiles;
-}
-
-long nescm_jobs(NescmShape shape) {
-    const int columns = columns_of(shape);
-    return (long)((shape.height + ROWS - 1) / ROWS) * ((shape.width + columns - 1) / columns);
-}
+long nescm_jobs(NescmShape shape) { return tiles_of(shape.height, shape.width, COLUMNS / shape.heads); }
 
 CLONES int nescm_run(NescmShape shape, const float *x, const float *w, const float *b, const float *kernel,
                      const float *bias, float *y, long job) {
-    const int columns = columns_of(shape), across = (shape.width + columns - 1) / columns;
-    const int top = (int)(job / across) * ROWS, left = (int)(job % across) * columns;
-    Tile tile = {top, left, least(ROWS, shape.height - top), least(columns, shape.width - left), left > 0, 0};
-    tile.right = left + tile.columns < shape.width;
+    const Tile tile = tile_of(shape.height, shape.width, COLUMNS / shape.heads, job);
     switch (shape.heads) {
         case 1: return run_tile(1, shape, tile, x, w, b, kernel, bias, y);
         case 2: return run_tile(2, shape, tile, x, w, b, kernel, bias, y);

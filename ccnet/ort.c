@@ -1,4 +1,5 @@
-/* The operator ccnet::NeSCM for ONNX Runtime: a graph that has it runs nescm.c on ONNX Runtime's own threads.
+/* The operators ccnet::NeSCM, ccnet::PAF and ccnet::FFN for ONNX Runtime: a graph that has them runs nescm.c, paf.c and
+ * ffn.c on ONNX Runtime's own threads.
  *
  * ONNX Runtime's C headers are in no package registry, so what is needed of them is declared here. Its binary interface
  * only grows: a function's place in the table stays as it was in the version that brought it, here 1.17 at the latest.
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "nescm.h"
+#include "operators.h"
 
 #if defined(_WIN32)
 #define EXPORT __declspec(dllexport)
@@ -30,7 +31,8 @@ typedef void Status; /* null where all went well; ONNX Runtime's to free */
 #define GET_RANK(api) ((Status *(*)(const void *, size_t *))(api)->at[61])
 #define GET_DIMENSIONS(api) ((Status *(*)(const void *, int64_t *, size_t))(api)->at[62])
 #define GET_SHAPE(api) ((Status *(*)(const void *, void **))(api)->at[65])
-#define GET_ATTRIBUTE(api) ((Status *(*)(const void *, const char *, int64_t *))(api)->at[86])
+#define GET_REAL(api) ((Status *(*)(const void *, const char *, float *))(api)->at[85])
+#define GET_WHOLE(api) ((Status *(*)(const void *, const char *, int64_t *))(api)->at[86])
 #define GET_INPUT(api) ((Status *(*)(const void *, size_t, const void **))(api)->at[90])
 #define GET_OUTPUT(api) ((Status *(*)(void *, size_t, const int64_t *, size_t, void **))(api)->at[91])
 #define FREE_SHAPE(api) ((void (*)(void *))(api)->at[99])
@@ -56,13 +58,97 @@ typedef struct Operator {
     void *later[7];
 } Operator;
 
-typedef struct { const Api *api; int64_t groups; } Kernel;
-
-enum { X, FORGET, FORGET_BIAS, OUTPUT, OUTPUT_BIAS, INPUTS };
+enum { INPUTS = 6 };
 
 typedef struct { size_t rank; int64_t size[RANK]; const float *data; } Tensor;
 
-typedef struct { NescmShape shape; Tensor in[INPUTS]; float *y; long jobs; int failed; } Work;
+typedef union { int64_t whole; float real; } Attribute;
+
+struct Part;
+
+typedef struct {
+    const struct Part *part;
+    Attribute attribute;
+    Tensor in[INPUTS]; /* the first is what the output is as large as: (B, C, H, W) */
+    float *y;
+    long jobs; /* of an image */
+    union { NescmShape nescm; PafShape paf; FfnShape ffn; };
+    int failed;
+} Work;
+
+/* An operator: its one attribute; whether the inputs' shapes fit, which fills in the work's shape and jobs; a job of an
+ * image whose tensors begin there. */
+typedef struct Part {
+    Operator base;
+    const char *name, *attribute;
+    size_t inputs;
+    int real;
+    int (*fits)(Work *);
+    int (*run)(const Work *, long image, long job);
+} Part;
+
+typedef struct { const Api *api; const Part *part; Attribute attribute; } Kernel;
+
+static int has(const Tensor *tensor, size_t rank, const int64_t *size) {
+    return tensor->rank == rank && memcmp(tensor->size, size, rank * sizeof *size) == 0;
+}
+#define HAS(tensor, ...) has(tensor, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
+
+static const float *of_image(const Tensor *tensor, long image) {
+    return tensor->data + image * tensor->size[1] * tensor->size[2] * tensor->size[3];
+}
+
+static float *output(const Work *work, long image) {
+    return work->y + (of_image(&work->in[0], image) - work->in[0].data);
+}
+
+static int nescm_fits(Work *work) {
+    const Tensor *in = work->in;
+    const int64_t n = in[1].size[1], groups = work->attribute.whole, *x = in[0].size;
+    if (in[1].rank != 3 || (n != 1 && n != 2 && n != 4) || groups < 1 || groups > 64) return 0;
+    if (x[1] < n || x[1] > 64 * n || x[1] % (n * groups)) return 0;
+    work->nescm = (NescmShape){(int)n, (int)(x[1] / n), (int)groups, (int)x[2], (int)x[3]};
+    work->jobs = nescm_jobs(work->nescm);
+    return HAS(&in[1], 2, n, 2 * n) && HAS(&in[2], 2, n) && HAS(&in[3], 2, n, n, 3, 3, 3) && HAS(&in[4], n);
+}
+
+static int run_nescm(const Work *work, long image, long job) {
+    const Tensor *in = work->in;
+    return nescm_run(work->nescm, of_image(in, image), in[1].data, in[2].data, in[3].data, in[4].data,
+                     output(work, image), job);
+}
+
+static int paf_fits(Work *work) {
+    const Tensor *in = work->in;
+    const int64_t r = work->attribute.whole, groups = in[2].size[1], *x = in[0].size;
+    if (r < 1 || r > 16 || x[2] % r || x[3] % r || in[2].rank != 4 || groups < 1 || groups > 16) return 0;
+    work->paf = (PafShape){(int)x[1], (int)groups, (int)r, (int)x[2], (int)x[3]};
+    work->jobs = paf_jobs(work->paf);
+    return HAS(&in[1], x[0], x[1], x[2], x[3]) && HAS(&in[2], x[0], groups, x[2], x[3]);
+}
+
+static int run_paf(const Work *work, long image, long job) {
+    const Tensor *in = work->in;
+    return paf_run(work->paf, of_image(in, image), of_image(in + 1, image), of_image(in + 2, image),
+                   output(work, image), job);
+}
+
+static int ffn_fits(Work *work) {
+    const Tensor *in = work->in;
+    const int64_t channels = in[0].size[1], hidden = in[3].size[0], *x = in[0].size;
+    if (in[3].rank != 4 || channels % 4 || hidden < 4 || hidden % 4 || hidden > 4096 || channels > 1024) return 0;
+    if (!(work->attribute.real >= 0.f)) return 0;
+    work->ffn = (FfnShape){(int)channels, (int)hidden, (int)x[2], (int)x[3], work->attribute.real};
+    work->jobs = ffn_jobs(work->ffn);
+    return HAS(&in[1], channels) && HAS(&in[2], channels) && HAS(&in[3], hidden, channels, 1, 1) &&
+           HAS(&in[4], hidden, 1, 3, 3) && HAS(&in[5], channels, hidden, 1, 1);
+}
+
+static int run_ffn(const Work *work, long image, long job) {
+    const Tensor *in = work->in;
+    return ffn_run(work->ffn, of_image(in, image), in[1].data, in[2].data, in[3].data, in[4].data, in[5].data,
+                   output(work, image), job);
+}
 
 static Status *read_input(const Api *api, const void *context, size_t index, Tensor *to) {
     const void *value;
@@ -77,80 +163,77 @@ static Status *read_input(const Api *api, const void *context, size_t index, Ten
     return 0;
 }
 
-static int has(const Tensor *tensor, size_t rank, const int64_t *size) {
-    return tensor->rank == rank && memcmp(tensor->size, size, rank * sizeof *size) == 0;
-}
-
-/* Whether the shapes are those that nescm.c takes; fills in the work's. */
-static int fits(Work *work, int64_t groups) {
-    const Tensor *x = &work->in[X], *forget = &work->in[FORGET];
-    if (x->rank != 4 || forget->rank != 3) return 0;
-    const int64_t n = forget->size[1], most = INT32_MAX;
-    if ((n != 1 && n != 2 && n != 4) || groups < 1 || groups > 64 || x->size[1] < n || x->size[1] > 64 * n) return 0;
-    if (x->size[1] % (n * groups) || x->size[2] < 1 || x->size[3] < 1) return 0;
-    if (x->size[0] < 0 || x->size[2] > most || x->size[3] > most) return 0;
-    work->shape = (NescmShape){(int)n, (int)(x->size[1] / n), (int)groups, (int)x->size[2], (int)x->size[3]};
-    return has(forget, 3, (int64_t[]){2, n, 2 * n}) && has(&work->in[FORGET_BIAS], 2, (int64_t[]){2, n}) &&
-           has(&work->in[OUTPUT], 6, (int64_t[]){2, n, n, 3, 3, 3}) && has(&work->in[OUTPUT_BIAS], 1, (int64_t[]){n});
+/* What every part asks of its first input; the rest it asks itself. */
+static int is_image(const Tensor *x) {
+    const int64_t most = INT32_MAX;
+    return x->rank == 4 && x->size[0] >= 0 && x->size[1] >= 1 && x->size[1] <= 4096 && x->size[2] >= 1 &&
+           x->size[2] <= most && x->size[3] >= 1 && x->size[3] <= most;
 }
 
 static void run_job(void *given, size_t index) {
     Work *work = given;
-    const NescmShape s = work->shape;
-    const long at = (long)(index / work->jobs) * s.heads * s.bands * s.height * s.width;
-    if (nescm_run(s, work->in[X].data + at, work->in[FORGET].data, work->in[FORGET_BIAS].data, work->in[OUTPUT].data,
-                  work->in[OUTPUT_BIAS].data, work->y + at, (long)(index % work->jobs)))
-        work->failed = 1;
+    if (work->part->run(work, (long)(index / work->jobs), (long)(index % work->jobs))) work->failed = 1;
+}
+
+static Status *refuse(const Api *api, const Part *part, int code, const char *why) {
+    char text[96] = "ccnet::";
+    strcat(strcat(text, part->name), why);
+    return CREATE_STATUS(api)(code, text);
 }
 
 static Status *compute(void *given, void *context) {
     const Kernel *kernel = given;
     const Api *api = kernel->api;
-    Work work = {0};
-    void *output, *data;
-    for (size_t index = 0; index < INPUTS; index++) {
-        Status *status = read_input(api, context, index, &work.in[index]);
-        if (status) return status;
-    }
-    if (!fits(&work, kernel->groups))
-        return CREATE_STATUS(api)(INVALID_ARGUMENT, "ccnet::NeSCM: its weights' shapes do not fit its input's");
-    const int64_t *size = work.in[X].size;
-    Status *status = GET_OUTPUT(api)(context, 0, size, 4, &output);
-    if (status || (status = GET_DATA(api)(output, &data))) return status;
+    Work work = {.part = kernel->part, .attribute = kernel->attribute};
+    void *made, *data;
+    Status *status;
+    for (size_t index = 0; index < kernel->part->inputs; index++)
+        if ((status = read_input(api, context, index, &work.in[index]))) return status;
+    if (!is_image(work.in) || !kernel->part->fits(&work))
+        return refuse(api, kernel->part, INVALID_ARGUMENT, ": its inputs' shapes do not fit each other");
+    const int64_t *size = work.in[0].size;
+    if ((status = GET_OUTPUT(api)(context, 0, size, 4, &made)) || (status = GET_DATA(api)(made, &data))) return status;
     work.y = data;
-    work.jobs = nescm_jobs(work.shape);
     if ((status = PARALLEL(api)(context, run_job, (size_t)(size[0] * work.jobs), 0, &work))) return status;
-    return work.failed ? CREATE_STATUS(api)(FAIL, "ccnet::NeSCM: Failed to allocate memory") : 0;
+    return work.failed ? refuse(api, kernel->part, FAIL, ": Failed to allocate memory") : 0;
 }
 
 static Status *create(const Operator *self, const Api *api, const void *info, void **kernel) {
+    const Part *part = (const Part *)self;
     Kernel *made = malloc(sizeof *made);
-    (void)self;
-    if (!made) return CREATE_STATUS(api)(FAIL, "ccnet::NeSCM: Failed to allocate memory");
-    made->api = api;
+    if (!made) return refuse(api, part, FAIL, ": Failed to allocate memory");
+    made->api = api, made->part = part;
     *kernel = made;
-    Status *status = GET_ATTRIBUTE(api)(info, "groups", &made->groups);
+    Status *status = part->real ? GET_REAL(api)(info, part->attribute, &made->attribute.real)
+                                : GET_WHOLE(api)(info, part->attribute, &made->attribute.whole);
     if (status) free(made);
     return status;
 }
 
-static const char *name(const Operator *self) { return (void)self, "NeSCM"; }
+static const char *name(const Operator *self) { return ((const Part *)self)->name; }
+static size_t inputs(const Operator *self) { return ((const Part *)self)->inputs; }
 static const char *provider(const Operator *self) { return (void)self, (const char *)0; /* the CPU's */ }
 static int type(const Operator *self, size_t index) { return (void)self, (void)index, FLOAT; }
 static int usual(const Operator *self, size_t index) { return (void)self, (void)index, 0; /* required, on the CPU */ }
-static size_t inputs(const Operator *self) { return (void)self, INPUTS; }
 static size_t outputs(const Operator *self) { return (void)self, 1; }
+
+#define OPERATOR                                                                                                   \
+    .base = {.version = VERSION, .name = name, .provider = provider, .input_type = type, .inputs = inputs,          \
+             .output_type = type, .outputs = outputs, .destroy = free, .input_kind = usual, .output_kind = usual,   \
+             .input_memory = usual, .create = create, .compute = compute}
+
+static const Part PARTS[] = {
+    {OPERATOR, .name = "NeSCM", .attribute = "groups", .inputs = 5, .fits = nescm_fits, .run = run_nescm},
+    {OPERATOR, .name = "PAF", .attribute = "patch", .inputs = 3, .fits = paf_fits, .run = run_paf},
+    {OPERATOR, .name = "FFN", .attribute = "epsilon", .real = 1, .inputs = 6, .fits = ffn_fits, .run = run_ffn},
+};
 
 /* ONNX Runtime calls this by name for a library that is registered with a session's options. */
 EXPORT Status *RegisterCustomOps(void *options, const ApiBase *base) {
-    static const Operator nescm = {
-        .version = VERSION, .name = name, .provider = provider, .input_type = type, .inputs = inputs,
-        .output_type = type, .outputs = outputs, .destroy = free, .input_kind = usual, .output_kind = usual,
-        .input_memory = usual, .create = create, .compute = compute,
-    };
     const Api *api = base->get(VERSION);
     void *domain;
     Status *status = CREATE_DOMAIN(api)("ccnet", &domain); /* lives as long as the process, as the sessions need it */
-    if (status || (status = ADD_OPERATOR(api)(domain, &nescm))) return status;
-    return ADD_DOMAIN(api)(options, domain);
+    for (size_t index = 0; !status && index < sizeof PARTS / sizeof *PARTS; index++)
+        status = ADD_OPERATOR(api)(domain, &PARTS[index].base);
+    return status ? status : ADD_DOMAIN(api)(options, domain);
 }

@@ -75,8 +75,8 @@ def export(
     }
     if operators() and any(isinstance(part, NeSCM) for part in model.modules()):  # what cannot be compared is not written
         models |= {
-            ("encode", "fp32", NATIVE): native.with_operator(encode, model),
-            ("decode", "fp32", NATIVE): native.with_operator(decode, model),
+            ("encode", "fp32", NATIVE): native.with_operators(encode, model),
+            ("decode", "fp32", NATIVE): native.with_operators(decode, model),
         }
     manifest = Manifest(
         config=model.config.to_dict(),

@@ -1,53 +1,89 @@
-"""NeSCM as one node, ``ccnet::NeSCM``, for ONNX Runtime on a CPU where the package's kernels are compiled."""
+"""A graph with its costliest parts as one node each, the operators of ``ccnet/ort.c``, for ONNX Runtime on a CPU where
+the package's kernels are compiled."""
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import onnx_ir as ir
 import torch
+from torch import nn
 
 from ccnet.contract import NATIVE_DOMAIN
-from ccnet.model import CCNet
-from ccnet.modules import NeSCM
+from ccnet.modules import FFN, PAF, NeSCM
 
 from .graph import tidy
 
+Nodes = Mapping[str, ir.Node]
 
-def with_operator(unrolled: ir.Model, model: CCNet) -> ir.Model:
-    """The same graph with what NeSCM was unrolled to replaced by the operator of ``ccnet/ort.c``.
 
-    ValueError where a module's nodes do not lie between one tensor and one other.
+def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
+    """The same graph with the nodes of each NeSCM, PAF and FFN replaced by one; FFN's takes in the sum behind it.
+
+    ``model``: what the graph was traced from, whose modules its nodes are named after. A part that the graph was cut
+    off before is left as it is.
     """
-    made = unrolled.clone()
+    made = portable.clone()
+    nodes = {str(node.name): node for node in made.graph}
     for name, part in model.named_modules():
-        nodes = [node for node in made.graph if str(node.name).startswith(f"{name}/")]
-        if isinstance(part, NeSCM) and nodes:
-            _replace(made.graph, name, nodes, part)
+        if isinstance(part, NeSCM):
+            _nescm(made.graph, nodes, name, part)
+        elif isinstance(part, PAF):
+            _paf(made.graph, nodes, name, part)
+        elif isinstance(part, FFN):
+            _ffn(made.graph, nodes, name, part)
     made.graph.opset_imports[NATIVE_DOMAIN] = 1
     tidy(made)
     return made
 
 
-def _replace(graph: ir.Graph, name: str, nodes: list[ir.Node], part: NeSCM) -> None:
-    inside = set(nodes)
-    computed = {value for node in nodes for value in node.inputs if value and not value.is_initializer()}
+def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
+    inside = {node for key, node in nodes.items() if key.startswith(f"{name or 'ccnet'}/")}
+    if not inside:
+        return
+    computed = {value for node in inside for value in node.inputs if value and not value.is_initializer()}
     given = [value for value in computed if value.producer() not in inside]
-    results = [value for node in nodes for value in node.outputs if any(use.node not in inside for use in value.uses())]
+    results = [one for node in inside for one in node.outputs if any(use.node not in inside for use in one.uses())]
+    results += [one for node in inside for one in node.outputs if one.is_graph_output()]
     if len(given) != 1 or len(results) != 1:
         raise ValueError(f"{name} reads {len(given)} tensors and gives {len(results)}, expected one each")
     weights = []
-    for key, array in zip(("forget", "forget_bias", "output", "output_bias"), _weights(part), strict=True):
-        weight = ir.val(f"{name}.{key}", const_value=ir.tensor(array, name=f"{name}.{key}"))
-        graph.register_initializer(weight)
-        weights.append(weight)
-    groups = {"groups": part.groups}
-    node = ir.node("NeSCM", [given[0], *weights], groups, domain=NATIVE_DOMAIN, name=f"{name}/NeSCM_0")
-    node.outputs[0].type, node.outputs[0].shape = results[0].type, results[0].shape
-    node.outputs[0].name = node.name
-    graph.insert_before(nodes[0], node)
-    ir.convenience.replace_all_uses_with(results[0], node.outputs[0])
-
-
-def _weights(part: NeSCM) -> list[np.ndarray]:
     with torch.inference_mode():
-        return [weight.numpy() for weight in part.weights()]
+        for key, weight in zip(("forget", "forget_bias", "output", "output_bias"), part.weights(), strict=True):
+            weights.append(ir.val(f"{name}.{key}", const_value=ir.tensor(weight.numpy(), name=f"{name}.{key}")))
+            graph.register_initializer(weights[-1])
+    _replace(graph, name, "NeSCM", [given[0], *weights], results[0], groups=part.groups)
+
+
+def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
+    """What follows its convolutions; the sum at its end is its own."""
+    if result := nodes.get(f"{name}/Add_0"):
+        mapped, compressed = (nodes[f"{name}.{conv}/Conv_0"] for conv in ("map_att", "map_cp"))
+        given = [mapped.inputs[0], mapped.outputs[0], compressed.outputs[0]]
+        _replace(graph, name, "PAF", given, result.outputs[0], patch=part.patch)
+
+
+def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
+    if last := nodes.get(f"{name}.net.4/Conv_0"):
+        x = nodes[f"{name}/Transpose_0"].inputs[0]
+        (use,) = last.outputs[0].uses()
+        if use.node.op_type != "Add" or x not in use.node.inputs:
+            raise ValueError(f"{name} is not added to what it reads")
+        norm = nodes[f"{name}.norm/LayerNormalization_0"]
+        convolutions = (nodes[f"{name}.net.{index}/Conv_0"].inputs[1] for index in (0, 2, 4))
+        given = [x, *norm.inputs[1:3], *convolutions]
+        _replace(graph, name, "FFN", given, use.node.outputs[0], epsilon=part.norm.eps)
+
+
+def _replace(
+    graph: ir.Graph, name: str, operator: str, given: Sequence[ir.Value | None], result: ir.Value, **attributes: Any
+) -> None:
+    """Let an operator make the result; what made it before is left to ``tidy``."""
+    node = ir.node(operator, given, attributes, domain=NATIVE_DOMAIN, name=f"{name}/{operator}_0")
+    made = node.outputs[0]
+    made.type, made.shape, made.name = result.type, result.shape, node.name
+    before = result.producer()
+    assert before is not None  # noqa: S101 - for the type checker
+    graph.insert_before(before, node)
+    ir.convenience.replace_all_uses_with(result, made, replace_graph_outputs=True)

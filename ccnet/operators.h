@@ -1,0 +1,20 @@
+/* The network's parts for inference, on one image: each is done in jobs that may run at once.
+ *
+ * Tensors are (channels, height, width), what is read and what is written are apart. A job that is not 0 lacks memory.
+ */
+typedef struct { int heads, bands, groups, height, width; } NescmShape; /* heads 1, 2 or 4 */
+
+long nescm_jobs(NescmShape shape);
+int nescm_run(NescmShape shape, const float *x, const float *w, const float *b, const float *kernel,
+              const float *bias, float *y, long job);
+
+typedef struct { int channels, hidden, height, width; float epsilon; } FfnShape; /* channels and hidden by 4 */
+
+long ffn_jobs(FfnShape shape);
+int ffn_run(FfnShape shape, const float *x, const float *scale, const float *shift, const float *expand,
+            const float *spatial, const float *project, float *y, long job);
+
+typedef struct { int channels, groups, patch, height, width; } PafShape; /* groups to 16, patch to 16, both sides by it */
+
+long paf_jobs(PafShape shape);
+int paf_run(PafShape shape, const float *attended, const float *mapped, const float *compressed, float *y, long job);
