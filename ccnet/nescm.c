@@ -28,7 +28,7 @@ INLINE void step(const int n, const float *w, const float *b, const float *const
         for (int p = 0; p < count; p++) {
             float g = b[o];
             for (int i = 0; i < n; i++) g += w[o * 2 * n + i] * m[i][p] + w[o * 2 * n + n + i] * x[i][p];
-            to[p] = 1.f / (1.f + exp_of(-g));
+            to[p] = sigmoid_of(g);
         }
     }
     for (int o = 0; o < n; o++) {

@@ -14,7 +14,8 @@ long ffn_jobs(FfnShape shape);
 int ffn_run(FfnShape shape, const float *x, const float *scale, const float *shift, const float *expand,
             const float *spatial, const float *project, float *y, long job);
 
-typedef struct { int channels, groups, patch, height, width; } PafShape; /* groups to 16, patch to 16, both sides by it */
+typedef struct { int channels, groups, patch, height, width; } PafShape; /* groups to 16, patch 4, 8 or 16, sides by it */
 
 long paf_jobs(PafShape shape);
-int paf_run(PafShape shape, const float *attended, const float *mapped, const float *compressed, float *y, long job);
+int paf_run(PafShape shape, const float *x, const float *attended, const float *compressed, const float *map,
+            const float *bias, float *y, long job);

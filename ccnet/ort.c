@@ -121,16 +121,18 @@ static int run_nescm(const Work *work, long image, long job) {
 static int paf_fits(Work *work) {
     const Tensor *in = work->in;
     const int64_t r = work->attribute.whole, groups = in[2].size[1], *x = in[0].size;
-    if (r < 1 || r > 16 || x[2] % r || x[3] % r || in[2].rank != 4 || groups < 1 || groups > 16) return 0;
+    if ((r != 4 && r != 8 && r != 16) || x[2] % r || x[3] % r || x[1] % 4 || in[2].rank != 4) return 0;
+    if (groups < 1 || groups > 16) return 0;
     work->paf = (PafShape){(int)x[1], (int)groups, (int)r, (int)x[2], (int)x[3]};
     work->jobs = paf_jobs(work->paf);
-    return HAS(&in[1], x[0], x[1], x[2], x[3]) && HAS(&in[2], x[0], groups, x[2], x[3]);
+    return HAS(&in[1], x[0], x[1], x[2], x[3]) && HAS(&in[2], x[0], groups, x[2], x[3]) &&
+           HAS(&in[3], x[1], x[1], 1, 1) && HAS(&in[4], x[1]);
 }
 
 static int run_paf(const Work *work, long image, long job) {
     const Tensor *in = work->in;
-    return paf_run(work->paf, of_image(in, image), of_image(in + 1, image), of_image(in + 2, image),
-                   output(work, image), job);
+    return paf_run(work->paf, of_image(in, image), of_image(in + 1, image), of_image(in + 2, image), in[3].data,
+                   in[4].data, output(work, image), job);
 }
 
 static int ffn_fits(Work *work) {
@@ -224,7 +226,7 @@ static size_t outputs(const Operator *self) { return (void)self, 1; }
 
 static const Part PARTS[] = {
     {OPERATOR, .name = "NeSCM", .attribute = "groups", .inputs = 5, .fits = nescm_fits, .run = run_nescm},
-    {OPERATOR, .name = "PAF", .attribute = "patch", .inputs = 3, .fits = paf_fits, .run = run_paf},
+    {OPERATOR, .name = "PAF", .attribute = "patch", .inputs = 5, .fits = paf_fits, .run = run_paf},
     {OPERATOR, .name = "FFN", .attribute = "epsilon", .real = 1, .inputs = 6, .fits = ffn_fits, .run = run_ffn},
 };
 

@@ -29,7 +29,7 @@ INLINE void step_forward(int n, const float *restrict w, const float *restrict b
         for (int p = 0; p < PIXELS; p++) {
             float g = b[o];
             for (int i = 0; i < n; i++) g += w[o * 2 * n + i] * m[i][p] + w[o * 2 * n + n + i] * x[i][p];
-            s[o][p] = 1.f / (1.f + exp_of(-g));
+            s[o][p] = sigmoid_of(g);
         }
     for (int o = 0; o < n; o++)
         for (int p = 0; p < PIXELS; p++) m[o][p] = x[o][p] + s[o][p] * (m[o][p] - x[o][p]);

@@ -2,13 +2,16 @@
 
 All ways of a row take turns in one run, so that whatever else the machine does meets them alike. A row's floor is what
 its arithmetic takes at the rate of a large matrix product, or its inputs, weights and outputs at the rate of a copy,
-whichever takes longer: no program on this machine can be faster.
+whichever takes longer: no program that does the same sums on this machine can be faster.
 """
 
 from __future__ import annotations
 
 import copy
-import statistics
+import dataclasses
+import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,42 +29,50 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ccnet.bench import Timing
 from ccnet.config import CCNetConfig
-from ccnet.contract import CONTEXT, CUBE, RGB, padded
+from ccnet.contract import CONTEXT, RGB, Artifact, CCNetError, Manifest, sha256
 from ccnet.model import CCNet, Context
 from ccnet.modules import NeSCM
-from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from ccnet.runtime.frames import read_frame
+from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend, operators
 from ccnet.runtime.reconstructor import Reconstructor
 
-from . import graph, literal
+from . import graph, literal, native
 from .artifacts import export
 
 Array = npt.NDArray[np.float32]
 Work = Callable[[], Array]
 Size = tuple[int, int]
 
-OURS = "ONNX Runtime, ours"
-NAIVE = "PyTorch, the paper's loop"
-WAYS = (
-    OURS, "PyTorch, ours", NAIVE, "ONNX Runtime, the paper's loop", "MHA in ONNX Runtime", "MHA in PyTorch"
-)  # fmt: skip
-"""The columns. MHA is the ablation of Table II with MST++'s attention, with 1.70 M parameters."""
+OURS = "ONNX Runtime, our operators"
+UNROLLED = "ONNX Runtime, our unrolled graph"
+TORCH = "PyTorch, our operators"
+LOOP = "ONNX Runtime, the paper's loop"
+TORCH_LOOP = "PyTorch, the paper's loop"
+MHA = "MHA in ONNX Runtime"
+TORCH_MHA = "MHA in PyTorch"
+OPENVINO = "OpenVINO, our unrolled graph"
+OPENVINO_MHA = "MHA in OpenVINO"
+WAYS = (OURS, UNROLLED, TORCH, LOOP, TORCH_LOOP, MHA, TORCH_MHA, OPENVINO, OPENVINO_MHA)
+"""The columns. MHA is the ablation of Table II with MST++'s attention; OpenVINO is measured where it is installed."""
 
-PARTS = ("nescm", "block", "encode", "decode", "full")
-_TITLES = {"nescm": "NeSCM", "block": "CSRM block"}
+PARTS = ("NeSCM", "CSRM block", "encode", "decode", "full")
+FRAME = "frame"
+"""A PNG read, encoded, decoded in windows: what ``Reconstructor`` does. Only graphs can."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One piece of work in all ways; a way that has no such part is left out.
 
-    floor: milliseconds below which this machine cannot do it. difference: largest, between ours and the paper's loop.
+    size: height and width, px. floor: milliseconds, None where it is not counted. difference: largest, between ours and
+    the paper's loop, in what comes out.
     """
 
     name: str
     size: Size
     ways: Mapping[str, Timing]
-    floor: float
-    difference: float
+    floor: float | None
+    difference: float | None
 
     def ratio(self, way: str) -> float:
         """How many times as long that way takes as ours, by the medians."""
@@ -76,6 +87,17 @@ class Rates:
     product: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A network, its graphs by part, the folder that a Reconstructor opens, and seconds that tracing and cutting took."""
+
+    model: CCNet
+    graphs: Mapping[str, bytes]
+    unrolled: Mapping[str, bytes]
+    folder: Path
+    seconds: float
+
+
 def rates(repeats: int = 5) -> Rates:
     """The best of some repetitions."""
     source, target = torch.rand(1 << 25), torch.empty(1 << 25)  # 128 MB, beyond any cache
@@ -85,43 +107,70 @@ def rates(repeats: int = 5) -> Rates:
     return Rates(copy=2 * source.nbytes / copies, product=2 * 1024**3 / products)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Network:
-    """A network and its graphs, by part. seconds: what the export took, with its comparison where it has one."""
+def networks(model: CCNet, folder: Path) -> Iterator[tuple[str, Network]]:
+    """The three that are compared, as (name, network), each when it is exported: ours, the paper's loop, MHA."""
+    if not operators():
+        raise CCNetError("the package's kernels are not compiled here: install a C compiler, then the package again")
+    torch.manual_seed(0)
+    yield "ours", _exported(model, folder / "ours")
+    yield "loop", _with_loop(model, folder / "loop")
+    mha = dataclasses.replace(model.config, inter_spectral="mha")
+    yield "MHA", _exported(CCNet(mha).eval(), folder / "mha")
 
-    model: CCNet
-    graphs: Mapping[str, bytes]
-    seconds: float
 
-    def work(self, part: str, inputs: Mapping[str, Tensor]) -> Work:
-        """In PyTorch."""
-        block = self.model.units[0].enc1
-        run: dict[str, Callable[..., Tensor]] = {
-            "nescm": lambda: block.inter.nescm(*inputs.values()),
-            "block": lambda: _Block(block)(*inputs.values()),
-            "encode": lambda: self.model.encode(*inputs.values()),
-            "decode": lambda: self.model.decode(*inputs.values()),
-            "full": lambda: self.model(*inputs.values()),
-        }
+def _exported(model: CCNet, folder: Path) -> Network:
+    """As ``ccnet export`` does it; single parts are traced apart and not counted."""
+    seconds, manifest = _seconds(lambda: export(model, folder))
+    whole = {kind: manifest.find(kind).read(folder) for kind in ("encode", "decode", "full")}
+    unrolled = {**whole, **_parts(model, {})}
+    graphs = {part: _native(data, _module(model, part)) for part, data in unrolled.items()}
+    return Network(model=model, graphs=graphs, unrolled=unrolled, folder=folder, seconds=seconds)
 
-        @torch.inference_mode()
-        def work() -> Array:
-            result: Array = run[part]().numpy()
-            return result
 
-        return work
+def _with_loop(model: CCNet, folder: Path) -> Network:
+    naive = copy.deepcopy(model)
+    started = time.perf_counter()
+    traced = graph.trace(naive, literal.nescm)
+    cut = {
+        "encode": graph.encode(traced), "decode": graph.decode(traced, model.context_shapes), "full": graph.full(traced)
+    }  # fmt: skip
+    whole = {kind: graph.stamp(one, {}) for kind, one in cut.items()}
+    seconds = time.perf_counter() - started
+    for part in naive.modules():
+        if isinstance(part, NeSCM):
+            part.forward = part.literal  # type: ignore[method-assign]
+    graphs = {**whole, **_parts(model, {"nescm": literal.nescm})}
+    _folder_of(whole, model, folder)
+    return Network(model=naive, graphs=graphs, unrolled=graphs, folder=folder, seconds=seconds)
 
-    def inputs(self, part: str, size: Size) -> dict[str, Tensor]:
-        """Seeded noise of a part's shapes, with the context that belongs to it."""
-        torch.manual_seed(0)
-        if part == "nescm":
-            return {"x": torch.rand(1, self.model.config.width, *size)}
-        if part == "block":
-            shape = self.model.context_shapes[0]
-            return {"x": torch.rand(1, self.model.config.width, *size), CONTEXT: torch.rand(1, *shape).softmax(-1)}
-        rgb = torch.rand(1, 3, *size)
-        with torch.inference_mode():
-            return {RGB: rgb, CONTEXT: self.model.encode(rgb)} if part == "decode" else {RGB: rgb}
+
+def _folder_of(whole: Mapping[str, bytes], model: CCNet, folder: Path) -> None:
+    """What a Reconstructor opens, of these graphs."""
+    folder.mkdir(parents=True)
+    bare = Manifest(
+        config=model.config.to_dict(),
+        weights_sha256="0" * 64,
+        context_size=model.context_size,
+        size_multiple=model.config.size_multiple,
+    )
+    artifacts = []
+    for kind in ("encode", "decode"):
+        path = folder / f"{kind}.fp32.onnx"
+        stamped = ir.from_proto(_proto(whole[kind]))
+        path.write_bytes(graph.stamp(stamped, {"ccnet.manifest": bare.to_json()}))
+        artifacts.append(Artifact(file=path.name, kind=kind, format="onnx", precision="fp32", sha256=sha256(path)))
+    dataclasses.replace(bare, artifacts=tuple(artifacts)).write(folder)
+
+
+def _native(data: bytes, module: nn.Module) -> bytes:
+    made = native.with_operators(ir.from_proto(_proto(data)), module)
+    return bytes(ir.to_proto(made).SerializeToString())
+
+
+def _proto(data: bytes) -> Any:
+    import onnx
+
+    return onnx.load_model_from_string(data)
 
 
 class _Block(nn.Module):
@@ -136,86 +185,113 @@ class _Block(nn.Module):
         return result
 
 
-def networks(model: CCNet) -> Iterator[tuple[str, Network]]:
-    """The three that are compared, as (name, network), each when it is exported: ours, the paper's loop, MHA."""
-    yield "ours", _exported(model)
-    yield "loop", _with_loop(model)
-    torch.manual_seed(0)
-    yield "MHA", _exported(CCNet(CCNetConfig(inter_spectral="mha")).eval())
-
-
-def _exported(model: CCNet) -> Network:
-    """As ``ccnet export`` does it; the graphs of single parts are traced apart and not counted."""
-    with tempfile.TemporaryDirectory() as folder:
-        seconds, manifest = _seconds(lambda: export(model, Path(folder)))
-        graphs = {kind: manifest.find(kind).read(Path(folder)) for kind in ("encode", "decode", "full")}
-    return Network(model=model, graphs=graphs | _parts(model, {}), seconds=seconds)
-
-
-def _with_loop(model: CCNet) -> Network:
-    naive = copy.deepcopy(model)
-    started = time.perf_counter()
-    traced = graph.trace(naive, literal.nescm)
-    graphs = {
-        "encode": graph.encode(traced), "decode": graph.decode(traced, model.context_shapes), "full": graph.full(traced)
-    }  # fmt: skip
-    files = {kind: graph.stamp(one, {}) for kind, one in graphs.items()} | _parts(naive, {"nescm": literal.nescm})
-    seconds = time.perf_counter() - started
-    for part in naive.modules():
-        if isinstance(part, NeSCM):
-            part.forward = part.literal  # type: ignore[method-assign]
-    return Network(model=naive, graphs=files, seconds=seconds)
+def _module(model: CCNet, part: str) -> nn.Module:
+    """What a part's graph is traced from."""
+    block = model.units[0].enc1
+    if part == "NeSCM":
+        made: nn.Module = block.inter.nescm
+        return made
+    return _Block(block).eval() if part == "CSRM block" else model
 
 
 def _parts(model: CCNet, translation: Mapping[str, graph.Translation]) -> dict[str, bytes]:
-    block, multiple = model.units[0].enc1, model.config.size_multiple
-    x = torch.rand(1, model.config.width, 4 * multiple, 6 * multiple)
-    modules: dict[str, tuple[nn.Module, dict[str, Tensor]]] = {
-        "block": (_Block(block).eval(), {"x": x, CONTEXT: torch.rand(1, *model.context_shapes[0])})
+    multiple = model.config.size_multiple
+    parts = [part for part in PARTS[:2] if part != "NeSCM" or model.units[0].enc1.inter.nescm is not None]
+    graphs = {
+        part: graph.to_onnx(
+            _module(model, part), _inputs(model, part, (4 * multiple, 6 * multiple)), ["y"], multiple, **translation
+        )
+        for part in parts
     }
-    if block.inter.nescm is not None:
-        modules["nescm"] = block.inter.nescm, {"x": x}
-    return {
-        part: bytes(ir.to_proto(graph.to_onnx(module, given, ["y"], multiple, **translation)).SerializeToString())
-        for part, (module, given) in modules.items()
-    }
+    return {part: bytes(ir.to_proto(one).SerializeToString()) for part, one in graphs.items()}
 
 
-def measure(
-    made: Mapping[str, Network], parts: Sequence[str], size: Size, repeats: int, threads: int, limits: Rates
-) -> Iterator[Row]:
-    """A row for each part, of frames or features of one size in px."""
-    for part in parts:
-        with ExitStack() as stack:
-            works = dict(_works(made, part, size, threads, stack))
-            naive = made["loop"]
-            inputs = naive.inputs(part, size)
-            floor = _floor(naive, part, inputs, limits)
-            timings, results = take_turns(works, repeats)
-        difference = float(np.abs(results[OURS] - results[NAIVE]).max())
-        yield Row(name=_TITLES.get(part, part), size=size, ways=timings, floor=floor, difference=difference)
+def _inputs(model: CCNet, part: str, size: Size) -> dict[str, Tensor]:
+    """Seeded noise of a part's shapes, with the context that belongs to it."""
+    generator = torch.Generator().manual_seed(0)
+    if part in PARTS[:2]:
+        x = {"x": torch.rand(1, model.config.width, *size, generator=generator)}
+        attention = torch.rand(1, *model.context_shapes[0], generator=generator).softmax(-1)
+        return x if part == "NeSCM" else {**x, CONTEXT: attention}
+    rgb = torch.rand(1, 3, *size, generator=generator)
+    with torch.inference_mode():
+        return {RGB: rgb, CONTEXT: model.encode(rgb)} if part == "decode" else {RGB: rgb}
+
+
+def measure(made: Mapping[str, Network], part: str, size: Size, repeats: int, threads: int, limits: Rates) -> Row:
+    """A row: a part of PARTS, or a frame, of one size in px."""
+    if part == FRAME:
+        return _measure_frame(made, size, repeats, threads)
+    with ExitStack() as stack:
+        works = {way: work for way, work in _works(made, part, size, threads, stack) if work}
+        timings, results = take_turns(works, repeats)
+    naive = made["loop"].model
+    floor = _floor(naive, part, _inputs(naive, part, size), limits)
+    difference = float(np.abs(results[OURS] - results[TORCH_LOOP]).max())
+    return Row(name=part, size=size, ways=timings, floor=floor, difference=difference)
 
 
 def _works(
     made: Mapping[str, Network], part: str, size: Size, threads: int, stack: ExitStack
-) -> Iterator[tuple[str, Work]]:
+) -> Iterator[tuple[str, Work | None]]:
     """Every way that has the part, in the order of WAYS."""
-    names = {"ours": WAYS[:2], "loop": WAYS[3:1:-1], "MHA": WAYS[4:]}
-    works = {}
-    for name, (by_graph, by_torch) in names.items():
-        network = made[name]
-        if part not in network.graphs:
-            continue
-        inputs = network.inputs(part, size)
-        backend = stack.enter_context(OnnxRuntimeBackend(network.graphs[part], threads=threads))
-        feeds = {key: tensor.numpy() for key, tensor in inputs.items()}
-        works[by_graph] = _graph_work(backend, feeds)
-        works[by_torch] = network.work(part, inputs)
-    return ((way, works[way]) for way in WAYS if way in works)
+
+    def run(network: str, data: Mapping[str, bytes]) -> Work | None:
+        if part not in data:
+            return None
+        backend = stack.enter_context(OnnxRuntimeBackend(data[part], threads=threads))
+        feeds = {key: one.numpy() for key, one in _inputs(made[network].model, part, size).items()}
+        return lambda: next(iter(backend.run(feeds).values()))
+
+    ours, loop, mha = (made[name] for name in ("ours", "loop", "MHA"))
+    yield OURS, run("ours", ours.graphs)
+    yield UNROLLED, run("ours", ours.unrolled)
+    yield TORCH, _torch_work(ours.model, part, size)
+    yield LOOP, run("loop", loop.graphs)
+    yield TORCH_LOOP, _torch_work(loop.model, part, size)
+    if part in mha.unrolled:
+        yield MHA, run("MHA", mha.unrolled)
+        yield TORCH_MHA, _torch_work(mha.model, part, size)
+    if openvino := _openvino():
+        yield OPENVINO, _openvino_work(openvino, ours, part, size, threads)
+        if part in mha.unrolled:
+            yield OPENVINO_MHA, _openvino_work(openvino, mha, part, size, threads)
 
 
-def _graph_work(backend: OnnxRuntimeBackend, feeds: Mapping[str, Array]) -> Work:
-    return lambda: next(iter(backend.run(feeds).values()))
+def _torch_work(model: CCNet, part: str, size: Size) -> Work:
+    inputs = _inputs(model, part, size)
+    run: Callable[..., Tensor] = (
+        getattr(model, part) if part in ("encode", "decode") else model if part == "full" else _module(model, part)
+    )
+
+    @torch.inference_mode()
+    def work() -> Array:
+        result: Array = run(*inputs.values()).numpy()
+        return result
+
+    return work
+
+
+def _openvino() -> Any:
+    try:
+        import openvino
+    except ImportError:
+        return None
+    return openvino
+
+
+def _openvino_work(openvino: Any, network: Network, part: str, size: Size, threads: int) -> Work:
+    core = openvino.Core()
+    core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(core.read_model(network.unrolled[part]), "CPU")
+    feeds = {key: one.numpy() for key, one in _inputs(network.model, part, size).items()}
+    return lambda: np.asarray(next(iter(compiled(feeds).values())))
+
+
+def _measure_frame(made: Mapping[str, Network], size: Size, repeats: int, threads: int) -> Row:
+    import imageio.v3 as imageio  # noqa: F401 - replaced below
+
+    raise NotImplementedError
 
 
 def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timing], dict[str, Array]]:
@@ -228,12 +304,13 @@ def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timin
     return {way: Timing.of(times) for way, times in seconds.items()}, results
 
 
-def _floor(network: Network, part: str, inputs: Mapping[str, Tensor], limits: Rates) -> float:
+def _floor(naive: CCNet, part: str, inputs: Mapping[str, Tensor], limits: Rates) -> float:
     """Milliseconds. Operations are those of convolutions and matrix products, as torch counts them in the paper's form."""
     counter = FlopCounterMode(display=False)
+    height, width = next(iter(inputs.values())).shape[2:]
     with counter:
-        result = network.work(part, inputs)()
-    weights = sum(one.nbytes for one in network.model.parameters()) if part in ("encode", "decode", "full") else 0
+        result = _torch_work(naive, part, (height, width))()
+    weights = sum(one.nbytes for one in _module(naive, part).parameters())
     moved = sum(one.nbytes for one in inputs.values()) + result.nbytes + weights
     return 1e3 * max(counter.get_total_flops() / limits.product, moved / limits.copy)
 

@@ -19,7 +19,7 @@ Nodes = Mapping[str, ir.Node]
 
 
 def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
-    """The same graph with the nodes of each NeSCM, PAF and FFN replaced by one; FFN's takes in the sum behind it.
+    """The same graph with the nodes of each NeSCM, PAF and FFN replaced by one; the last two take in the sum behind them.
 
     ``model``: what the graph was traced from, whose modules its nodes are named after. A part that the graph was cut
     off before is left as it is.
@@ -57,23 +57,33 @@ def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
 
 
 def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
-    """What follows its convolutions; the sum at its end is its own."""
-    if result := nodes.get(f"{name}/Add_0"):
+    """What follows its small convolutions, with the one to C channels."""
+    if last := nodes.get(f"{name}/Add_0"):
         mapped, compressed = (nodes[f"{name}.{conv}/Conv_0"] for conv in ("map_att", "map_cp"))
-        given = [mapped.inputs[0], mapped.outputs[0], compressed.outputs[0]]
-        _replace(graph, name, "PAF", given, result.outputs[0], patch=part.patch)
+        x, result = _sum_behind(name, last.outputs[0])
+        attended, *weights = mapped.inputs
+        _replace(graph, name, "PAF", [x, attended, compressed.outputs[0], *weights], result, patch=part.patch)
 
 
 def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
     if last := nodes.get(f"{name}.net.4/Conv_0"):
-        x = nodes[f"{name}/Transpose_0"].inputs[0]
-        (use,) = last.outputs[0].uses()
-        if use.node.op_type != "Add" or x not in use.node.inputs:
+        x, result = _sum_behind(name, last.outputs[0])
+        if x is not nodes[f"{name}/Transpose_0"].inputs[0]:
             raise ValueError(f"{name} is not added to what it reads")
         norm = nodes[f"{name}.norm/LayerNormalization_0"]
         convolutions = (nodes[f"{name}.net.{index}/Conv_0"].inputs[1] for index in (0, 2, 4))
-        given = [x, *norm.inputs[1:3], *convolutions]
-        _replace(graph, name, "FFN", given, use.node.outputs[0], epsilon=part.norm.eps)
+        _replace(graph, name, "FFN", [x, *norm.inputs[1:3], *convolutions], result, epsilon=part.norm.eps)
+
+
+def _sum_behind(name: str, made: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """What a part's result is added to, and the sum."""
+    uses = made.uses()
+    if len(uses) != 1 or uses[0].node.op_type != "Add":
+        raise ValueError(f"what {name} gives is not just added to something")
+    node = uses[0].node
+    other = node.inputs[1 - uses[0].idx]
+    assert other is not None  # noqa: S101 - for the type checker
+    return other, node.outputs[0]
 
 
 def _replace(
