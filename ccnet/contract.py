@@ -219,9 +219,14 @@ class Manifest:
             return cls.from_json(path.read_bytes())
 
 
+def partial_of(path: Path) -> Path:
+    """The file that ``write_atomic`` writes before it renames it."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, then rename, so that nobody ever sees half a file; CCNetError where it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
         partial.write_bytes(data)
         partial.replace(path)

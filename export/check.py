@@ -95,6 +95,8 @@ def check(folder: Path, reference: Reference, *, window: int = 320) -> Iterator[
     is not whole, or its context has another size than the reference's.
     """
     manifest = Manifest.read(folder)
+    for artifact in manifest.artifacts:
+        artifact.read(folder)  # engines that cannot run here, too: "not run" would say nothing of their damage
     sides = [padded(size, manifest.size_multiple) for size in reference.frame.shape[:2]]
     windows = _window(max(sides), window, manifest)
     frame, judged = reference.frame, partial(_row, against=reference.made_by)
