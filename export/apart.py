@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -41,10 +40,9 @@ def build_apart(onnx_path: Path, out_path: Path, *, progress: Progress | None = 
     if "refused" in last:
         raise CCNetError(last["refused"])
     if "report" not in last:
-        raise CCNetError(
-            f"{onnx_path}: building an engine of it ends the process ({ending(child.returncode)}): it is damaged, or"
-            " memory ran out where it says SIGKILL; export it again, or build with less --memory"
-        )
+        how = ending(child.returncode)
+        why = "memory ran out: build with less --memory" if how == "SIGKILL" else "it is damaged: export it again"
+        raise CCNetError(f"{onnx_path}: building an engine of it ends the process ({how}), {why}")
     return _report(last["report"])
 
 
@@ -59,9 +57,7 @@ def main(request: str) -> int:
 
     try:
         with damaged(Path(source), "a graph made by 'ccnet export'"):
-            report = build_engine(
-                Path(source), Path(target), progress=lambda *step: tell(step), **_typed(**options)
-            )
+            report = build_engine(Path(source), Path(target), progress=lambda *step: tell(step), **_typed(**options))
     except CCNetError as error:
         tell({"refused": str(error)})
         return 2

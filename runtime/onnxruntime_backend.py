@@ -95,7 +95,7 @@ class OnnxRuntimeBackend:
 
 
 def refuse_external(label: str, data: bytes) -> None:
-    """CCNetError for an ONNX model with tensors in other files: no hash vouches for those, and they may lie anywhere."""
+    """CCNetError for an ONNX model with tensors in other files: no hash vouches for them, and they may lie anywhere."""
     if _EXTERNAL.search(data):
         raise CCNetError(f"{label}: keeps tensors in another file, expected all in one: export it again")
 
