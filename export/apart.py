@@ -68,7 +68,10 @@ def main(request: str) -> int:
 def _listen(lines: Iterable[str], progress: Progress | None) -> dict[str, Any]:
     """Pass the steps on; the message that is none, or nothing."""
     for line in lines:
-        message = json.loads(line)
+        try:
+            message = json.loads(line)
+        except ValueError:
+            break  # cut short, as the process died
         if isinstance(message, dict):
             return message
         if progress is not None:

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256
-from ccnet.export import device
+from ccnet.export import apart, device
 from ccnet.export.apart import build_apart
 from ccnet.export.build import Options, build, plan
 from ccnet.export.bundle import make_bundle
@@ -157,6 +157,7 @@ def hundred(work: Path, built: Path, *, lies: bool) -> Iterator[str]:
         yield name
 
 
+@pytest.mark.slow
 def test_a_hundred_damaged_engines_are_noticed(work: Path, built: Path, ccnet: Ccnet) -> None:
     """By what is behind the commands; the commands themselves, a tenth of a second each, take turns."""
     commands = [
@@ -189,6 +190,7 @@ def assert_planned(result: Any, name: str) -> None:
     assert any(line.startswith(name) and line.endswith("is damaged") for line in result.err.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(trt.has_gpu(), reason="there is a GPU: the test below gives its library the engines")
 def test_a_hundred_engines_that_the_manifest_vouches_for_are_not_run(work: Path, built: Path, ccnet: Ccnet) -> None:
     """Without a GPU every command says so, and none reads them; ONNX Runtime goes on beside them."""
@@ -308,6 +310,7 @@ def outcomes(paths: list[Path], engine: Path) -> dict[str, str]:
     return found
 
 
+@pytest.mark.slow
 @needs_rtx
 @pytest.mark.parametrize("name", ["encode.fp32.onnx", "decode.fp16.onnx"])
 def test_a_hundred_damaged_graphs_become_engines_or_a_line(
@@ -338,14 +341,36 @@ def test_a_hundred_damaged_graphs_become_engines_or_a_line(
         assert left <= {ENGINES[0]} - {f"{name.rsplit('.', 1)[0]}.tensorrt_rtx.engine"}, "encode's is whole"
 
 
-@needs_rtx
-def test_a_parser_that_crashes_is_a_line(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_parser_that_crashes_is_a_line(
+    work: Path, tmp_path: Path, ccnet: Ccnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever this version of TensorRT survives."""
     (tmp_path / "sitecustomize.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(CCNetError, match=r"decode\.fp16\.onnx: building an engine of it ends the process \(SIGSEGV\)"):
-        build_apart(exported / "decode.fp16.onnx", tmp_path / "engine", backend="tensorrt_rtx", shapes=SHAPES)
-    assert [path.name for path in tmp_path.iterdir() if "engine" in path.name] == []
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    result = ccnet("build", work, "--backend", "tensorrt-rtx", "--window", 64, "--force")
+    assert result.code == 2 and "Traceback" not in result.err
+    last = result.err.splitlines()[-1]
+    assert last.startswith("ccnet: ")
+    assert "encode.fp32.onnx: building an engine of it ends the process (SIGSEGV), it is damaged" in last
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("""print('["parse", 1', end="")""", r"\(exit code 0\), it is damaged"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"\(SIGKILL\), memory ran out"),
+    ],
+    ids=["half a line", "killed"],
+)
+def test_a_process_that_says_no_more_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    monkeypatch.setattr(apart, "python", lambda *_: [sys.executable, "-c", code])
+    with pytest.raises(CCNetError, match=said) as caught:
+        build_apart(tmp_path / "model.onnx", tmp_path / "engine", backend="tensorrt_rtx", shapes=SHAPES)
+    assert "\n" not in str(caught.value)
 
 
 @needs_rtx
