@@ -29,7 +29,7 @@ from ccnet.export.build import Options, build, plan
 from ccnet.export.bundle import make_bundle
 from ccnet.export.check import check
 from ccnet.export.reference import GOLDEN, Reference, pack
-from ccnet.runtime import backend, trt
+from ccnet.runtime import Reconstructor, backend, trt
 from ccnet.runtime.contents import contents
 from ccnet.runtime.guard import open_guarded, survive
 
@@ -260,6 +260,61 @@ def test_an_engine_that_kills_its_process_is_a_line(
 @pytest.mark.skipif(trt.has_gpu(), reason="there is a GPU")
 def test_what_the_other_process_refuses_is_told_here(ccnet: Ccnet) -> None:
     assert_refused(ccnet("reconstruct", "photo.png", "-o", "cube.npy"), "build/ccnet: no CUDA driver")
+
+
+LIES: list[object] = [
+    None,
+    True,
+    "yes",
+    0,
+    -1,
+    1.5,
+    1 << 70,
+    "",
+    "10.3.0",
+    "1.7.1.116",
+    "RTX 4090 (sm_89)",
+    "x\x1b[31m",
+    [],
+    [16, 64],
+]
+LIES += [[64], ["a", "b"], [None, None], {}, {"HALF": "x"}, {"HALF": [1]}]
+DETAILS = ("version", "gpu", "compatible", "stripped", "window", "types", "layers", "inputs", "structure")
+
+
+@pytest.mark.usefixtures("pretended")
+def test_a_hundred_lies_about_engines_are_a_line_each(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another version, another GPU, or words that make no sense: what does not fit this machine is never loaded."""
+    loaded: list[str] = []
+    times = 0
+
+    def load(data: bytes, **options: Any) -> Any:
+        loaded.append("it is loaded")
+        raise CCNetError(loaded[-1])
+
+    monkeypatch.setattr(backend, "TensorRTBackend", load)
+    monkeypatch.setattr(trt, "title", lambda name: f"{name} 1.7.1")
+    rng, honest = np.random.default_rng(0), Manifest.read(work)
+    for _ in range(100):
+        encode = honest.find("encode", format="tensorrt_rtx")
+        lies = {str(key): LIES[rng.integers(len(LIES))] for key in rng.choice(DETAILS, int(rng.integers(1, 4)))}
+        lying = replace(encode, details={**encode.details, **lies})
+        honest.having(lying).write(work)
+        loaded.clear()
+        for ask in (
+            lambda: Reconstructor.open(work, backend="tensorrt-rtx"),
+            lambda: contents(work),
+            lambda: plan(work, RTX),
+        ):
+            try:
+                ask()
+            except CCNetError as error:
+                assert len(str(error).splitlines()) == 1
+        about = lying.details
+        fits = about["version"] == "1.7.1.116" and (not about["gpu"] or about["gpu"] == "RTX 4090 (sm_89)")
+        assert bool(loaded) == (fits or about["compatible"] is True), lies
+        times += bool(loaded)
+    assert 20 < times < 80
 
 
 @pytest.mark.gpu
