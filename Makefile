@@ -15,7 +15,7 @@ CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine bundle demo test test-fast lint soak train evaluate bench-train clean
+.PHONY: help install engine bundle demo test test-fast lint soak train evaluate bench bench-train clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -75,6 +75,10 @@ train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders i
 evaluate: $(INSTALLED)  ## the shipped weights, or WEIGHTS, and the regressions on the validation scenes, with pictures
 	$(CCNET) evaluate $(weights) --data cave:$(DATA)/cave/val --train cave:$(DATA)/cave/train \
 	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out build/evaluation
+
+bench: $(INSTALLED)  ## inference beside the paper's loop, PyTorch, OpenVINO and MST++'s design, on this CPU, in half an hour
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(CCNET) bench
 
 bench-train: $(INSTALLED)  ## our training step beside the paper's loop through autograd, on this CPU
 	$(CCNET) bench-train

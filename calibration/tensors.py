@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
+from ccnet.runtime.onnxruntime_backend import refuse_external
 
 Array = npt.NDArray[Any]
 Inputs = Sequence[Array | None]
@@ -111,8 +112,9 @@ class Tensors:
 
 
 def load(model: bytes) -> Any:
-    """The graph as protobuf; CCNetError if it is none."""
+    """The graph as protobuf; CCNetError if it is none, or keeps weights in other files."""
     onnx = module("onnx")
+    refuse_external("the graph", model)
     try:
         return onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model))
     except Exception as error:  # protobuf's errors have no common base with ONNX's
@@ -145,10 +147,11 @@ def part(node: Any) -> str:
 
 
 def _array(weight: Any) -> Array:
-    onnx = module("onnx")
-    if weight.data_location == onnx.TensorProto.EXTERNAL:
-        raise CCNetError(f"weight {weight.name!r} is kept in another file, expected all in one: export it again")
-    array: Array = onnx.numpy_helper.to_array(weight)
+    try:
+        array: Array = module("onnx").numpy_helper.to_array(weight)
+    except Exception as error:  # damaged types and sizes raise nearly anything
+        why = " ".join(str(error).split())[:200]
+        raise CCNetError(f"weight {weight.name!r} is damaged ({why}): export it again") from error
     return array
 
 

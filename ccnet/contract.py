@@ -40,10 +40,13 @@ MANIFEST_KEY = "ccnet.manifest"
 """File beside the artifacts, and ONNX metadata key, that hold the manifest."""
 
 NATIVE = "onnx-native"
-"""Format of graphs with NeSCM as one operator, which ONNX Runtime gets from the package's compiled kernels."""
+"""Format of graphs with NeSCM, PAF and FFN as one operator each, which the package's compiled kernels bring."""
 
 NATIVE_DOMAIN = "ccnet"
-"""That operator's domain."""
+"""Those operators' domain."""
+
+GRAPHS = ("onnx", NATIVE)
+"""Formats that ONNX Runtime runs."""
 
 PRECISION_KEY = "ccnet.precision"
 """ONNX metadata key: JSON, ``types``: type → how many nodes give it; ``islands``: part of a mixed graph that stays FP32
@@ -99,7 +102,8 @@ class Artifact:
 
     kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), or ``golden`` (frames
     and what the network makes of them).
-    format: ``onnx``, ``onnx-native`` (with the package's own operator), the backend whose engine it is (``tensorrt``, ``tensorrt_rtx``), or ``npz``.
+    format: ``onnx``, ``onnx-native`` (with the package's own operators), the backend whose engine it is (``tensorrt``,
+    ``tensorrt_rtx``), or ``npz``.
     precision: ``fp32``, ``fp16`` (mixed: typed FP16 with FP32 islands) or ``int8`` (Q/DQ convolutions, else mixed).
     """
 
@@ -225,9 +229,14 @@ class Manifest:
             return cls.from_json(path.read_bytes())
 
 
+def partial_of(path: Path) -> Path:
+    """The file that ``write_atomic`` writes before it renames it."""
+    return path.with_name(f".{path.name}.partial")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, then rename, so that nobody ever sees half a file; CCNetError where it cannot be written."""
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
     try:
         partial.write_bytes(data)
         partial.replace(path)

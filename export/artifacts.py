@@ -73,7 +73,9 @@ def export(
         ("decode", "fp16", "onnx"): decode,
         ("full", "fp32", "onnx"): graph.full(traced),
     }
-    if operators() and any(isinstance(part, NeSCM) for part in model.modules()):  # what cannot be compared is not written
+    if operators() and any(
+        isinstance(part, NeSCM) for part in model.modules()
+    ):  # what cannot be compared is not written
         models |= {
             ("encode", "fp32", NATIVE): native.with_operators(encode, model),
             ("decode", "fp32", NATIVE): native.with_operators(decode, model),
@@ -155,7 +157,9 @@ def _compare(model: CCNet, files: dict[tuple[str, str, str], bytes], input: Inpu
             (found,) = backend.run(feeds).values()
         broken = TOLERANCES[precision].broken_by(compare(_as_cube(expected), _as_cube(found)))
         if broken:
-            raise CCNetError(f"the {kind} {format} graph in {precision} is not what PyTorch computes ({', '.join(broken)})")
+            raise CCNetError(
+                f"the {kind} {format} graph in {precision} is not what PyTorch computes ({', '.join(broken)})"
+            )
 
 
 def _patchwork(height: int, width: int) -> npt.NDArray[np.uint8]:

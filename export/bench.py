@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
+import io
 import json
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +24,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import onnx_ir as ir
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ccnet.bench import Timing
-from ccnet.config import CCNetConfig
-from ccnet.contract import CONTEXT, RGB, Artifact, CCNetError, Manifest, sha256
+from ccnet.contract import CONTEXT, MANIFEST_KEY, RGB, Artifact, CCNetError, Manifest, sha256
 from ccnet.model import CCNet, Context
 from ccnet.modules import NeSCM
 from ccnet.runtime.frames import read_frame
@@ -58,6 +60,19 @@ WAYS = (OURS, UNROLLED, TORCH, LOOP, TORCH_LOOP, MHA, TORCH_MHA, OPENVINO, OPENV
 PARTS = ("NeSCM", "CSRM block", "encode", "decode", "full")
 FRAME = "frame"
 """A PNG read, encoded, decoded in windows: what ``Reconstructor`` does. Only graphs can."""
+
+_HD: Size = (1080, 1920)
+_FRAME: Size = (482, 512)  # NTIRE's
+
+SIZES: tuple[tuple[str, Size], ...] = (
+    *((part, (side, side)) for side in (128, 256) for part in PARTS),
+    ("decode", (480, 512)),
+    (FRAME, _FRAME),
+    (FRAME, _HD),
+)
+QUICK: tuple[tuple[str, Size], ...] = (*((part, (64, 64)) for part in PARTS), (FRAME, (64, 80)))
+GROWN: tuple[Size, ...] = ((248, 248), (504, 504), (1000, 1000), (1536, 2048), (3000, 4000))
+"""What ``ccnet bench`` measures: parts by size, and the frames, 0.06 to 12 Mpx, whose cost should be a straight line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,26 +166,23 @@ def _folder_of(whole: Mapping[str, bytes], model: CCNet, folder: Path) -> None:
         config=model.config.to_dict(),
         weights_sha256="0" * 64,
         context_size=model.context_size,
+        input="float32",
+        tools={},
         size_multiple=model.config.size_multiple,
     )
     artifacts = []
     for kind in ("encode", "decode"):
         path = folder / f"{kind}.fp32.onnx"
-        stamped = ir.from_proto(_proto(whole[kind]))
-        path.write_bytes(graph.stamp(stamped, {"ccnet.manifest": bare.to_json()}))
+        path.write_bytes(
+            graph.stamp(ir.from_proto(onnx.load_model_from_string(whole[kind])), {MANIFEST_KEY: bare.to_json()})
+        )
         artifacts.append(Artifact(file=path.name, kind=kind, format="onnx", precision="fp32", sha256=sha256(path)))
     dataclasses.replace(bare, artifacts=tuple(artifacts)).write(folder)
 
 
 def _native(data: bytes, module: nn.Module) -> bytes:
-    made = native.with_operators(ir.from_proto(_proto(data)), module)
+    made = native.with_operators(ir.from_proto(onnx.load_model_from_string(data)), module)
     return bytes(ir.to_proto(made).SerializeToString())
-
-
-def _proto(data: bytes) -> Any:
-    import onnx
-
-    return onnx.load_model_from_string(data)
 
 
 class _Block(nn.Module):
@@ -289,9 +301,73 @@ def _openvino_work(openvino: Any, network: Network, part: str, size: Size, threa
 
 
 def _measure_frame(made: Mapping[str, Network], size: Size, repeats: int, threads: int) -> Row:
-    import imageio.v3 as imageio  # noqa: F401 - replaced below
+    """The paper's loop is left out beyond half a megapixel: ONNX Runtime would take minutes a frame."""
+    names = {OURS: "ours", LOOP: "loop", MHA: "MHA"}
+    if size[0] * size[1] > 1 << 19:
+        del names[LOOP]
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        path = Path(folder) / "frame.png"
+        path.write_bytes(_picture(size))
+        works: dict[str, Work] = {}
+        for way, name in names.items():
+            run = stack.enter_context(Reconstructor.open(made[name].folder, threads=threads))
+            works[way] = functools.partial(lambda run: run(read_frame(path)), run)
+        timings, results = take_turns(works, repeats)
+    difference = float(np.abs(results[OURS] - results[LOOP]).max()) if LOOP in results else None
+    return Row(name=FRAME, size=size, ways=timings, floor=None, difference=difference)
 
-    raise NotImplementedError
+
+def _picture(size: Size) -> bytes:
+    """A PNG of patches in random colours."""
+    from PIL import Image
+
+    colours = np.random.default_rng(0).integers(0, 256, (-(-size[0] // 8), -(-size[1] // 8), 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(colours.repeat(8, axis=0).repeat(8, axis=1)[: size[0], : size[1]]).save(file, "PNG")
+    return file.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """What a frame of so many megapixels costs: seconds and peak resident memory, MB, of a process that does it alone."""
+
+    megapixels: float
+    seconds: float
+    peak_mb: float
+
+    @property
+    def per_megapixel(self) -> float:
+        return self.seconds / self.megapixels
+
+
+_GROWTH = """
+import json, resource, sys, time
+import numpy as np
+from ccnet.runtime import Reconstructor
+folder, height, width, threads = sys.argv[1], *map(int, sys.argv[2:])
+colours = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+frame = colours.repeat(8, axis=0).repeat(8, axis=1)
+with Reconstructor.open(folder, threads=threads) as run:
+    run(frame[:512, :512])  # the first use of everything
+    started = time.perf_counter()
+    for top, strip in run.strips(frame):
+        pass
+    seconds = time.perf_counter() - started
+print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3]))
+"""
+
+
+def growth(network: Network, size: Size, threads: int) -> Growth:
+    """A synthetic frame, its cube streamed out strip by strip and dropped."""
+    given = [sys.executable, "-c", _GROWTH, str(network.folder), *map(str, (*size, threads))]
+    done = subprocess.run(given, check=True, capture_output=True, text=True)
+    seconds, peak = json.loads(done.stdout)
+    return Growth(megapixels=size[0] * size[1] / 1e6, seconds=seconds, peak_mb=peak)
+
+
+def load_seconds(network: Network) -> float:
+    """Of a Reconstructor on the network's folder, once files are in memory."""
+    return min(_seconds(lambda: Reconstructor.open(network.folder).close())[0] for _ in range(3))
 
 
 def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timing], dict[str, Array]]:

@@ -18,7 +18,8 @@ from ccnet.runtime.cuda import gpus
 from ccnet.runtime.tiling import check_window
 
 from . import engine
-from .engine import EngineReport, Progress, Range, build_engine
+from .apart import build_apart
+from .engine import EngineReport, Progress, Range
 from .inputs import code, digest
 
 Asked = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
@@ -93,13 +94,15 @@ def build(
 ) -> tuple[Manifest, list[EngineReport]]:
     """Build what ``plan`` says and enter it into the manifest; returns that, and a report of each engine built.
 
+    Graphs may come from anywhere: each is parsed and built in a process of its own.
+
     A file with TensorRT's kernel timings on this GPU stays in the folder, and makes the next build shorter.
     """
     manifest, reports = Manifest.read(folder), []
     for job in plan(folder, options, force=force):
         if not job.why:
             continue
-        report = build_engine(
+        report = build_apart(
             folder / job.source.file,
             folder / job.file,
             backend=options.backend,

@@ -12,7 +12,17 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ccnet.contract import MANIFEST_NAME, Artifact, CCNetError, Manifest, damaged, make_folder, naming, write_atomic
+from ccnet.contract import (
+    GRAPHS,
+    MANIFEST_NAME,
+    Artifact,
+    CCNetError,
+    Manifest,
+    damaged,
+    make_folder,
+    naming,
+    write_atomic,
+)
 
 from .reference import GOLDEN, Reference, golden, pack
 
@@ -27,7 +37,7 @@ def make_bundle(folder: Path, references: Sequence[Reference], path: Path) -> Ma
     """
     manifest = Manifest.read(folder)
     outputs = pack(references)
-    artifacts = (*(one for one in manifest.artifacts if one.format == "onnx"), _golden(outputs))
+    artifacts = (*(one for one in manifest.artifacts if one.format in GRAPHS), _golden(outputs))
     files = [outputs if one.file == GOLDEN else one.read(folder) for one in artifacts]
     bundled = dataclasses.replace(manifest, artifacts=artifacts)
     archive = io.BytesIO()
@@ -85,4 +95,4 @@ def _engines(folder: Path, manifest: Manifest) -> list[Artifact]:
         return []  # nothing was there, or nothing worth keeping
     if old.inputs != manifest.inputs or old.weights_sha256 != manifest.weights_sha256:
         return []
-    return [artifact for artifact in old.artifacts if artifact.format not in ("onnx", "npz")]
+    return [artifact for artifact in old.artifacts if artifact.format not in (*GRAPHS, "npz")]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import NATIVE, CUBE, RGB, Manifest, padded, reflect_index
+from ccnet.contract import CUBE, GRAPHS, RGB, Manifest, padded, reflect_index
 from ccnet.runtime import Reconstructor, trt
 from ccnet.runtime.backend import BackendName, Precision
 from ccnet.runtime.frames import Frame, rgb_tensor
@@ -95,6 +95,8 @@ def check(folder: Path, reference: Reference, *, window: int = 320) -> Iterator[
     is not whole, or its context has another size than the reference's.
     """
     manifest = Manifest.read(folder)
+    for artifact in manifest.artifacts:
+        artifact.read(folder)  # engines that cannot run here, too: "not run" would say nothing of their damage
     sides = [padded(size, manifest.size_multiple) for size in reference.frame.shape[:2]]
     windows = _window(max(sides), window, manifest)
     frame, judged = reference.frame, partial(_row, against=reference.made_by)
@@ -197,7 +199,7 @@ def _reduced(runner: Reconstructor, frame: Frame, whole: Array) -> Iterator[Row]
 def _engines(folder: Path, manifest: Manifest, reference: Reference) -> Iterator[Row]:
     """Engines run where their library and a GPU are; elsewhere the row says that they were not."""
     for artifact in manifest.artifacts:
-        if artifact.kind != "decode" or artifact.format in ("onnx", NATIVE):
+        if artifact.kind != "decode" or artifact.format in GRAPHS:
             continue
         backend: BackendName = "tensorrt" if artifact.format == "tensorrt" else "tensorrt-rtx"
         precision: Any = artifact.precision

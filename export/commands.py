@@ -1,9 +1,11 @@
-"""``ccnet export``, ``ccnet build``, ``ccnet check`` and ``ccnet bundle``."""
+"""``ccnet export``, ``build``, ``check``, ``bundle`` and ``bench``."""
 
 from __future__ import annotations
 
 import itertools
 import math
+import os
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import MANIFEST_NAME, SHIPPED, CCNetError, Manifest, make_folder, plain_json, write_atomic
+from ccnet.contract import GRAPHS, MANIFEST_NAME, SHIPPED, CCNetError, Manifest, make_folder, plain_json, write_atomic
 from ccnet.export.build import Asked
 from ccnet.runtime.backend import Precision
 from ccnet.runtime.srgb import Space
@@ -329,6 +331,58 @@ def _centre(frame: Frame, side: int | None) -> Frame:
     return centre
 
 
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for bench.json, bench.md and bench.png.")] = Path(
+        "build/bench"
+    ),
+    weights: Weights = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Repetitions, in turns, after one that does not count.")] = 5,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every way.")] = os.cpu_count() or 1,
+    quick: Annotated[bool, typer.Option("--quick", help="Small sizes only, and no large frames.")] = False,
+) -> None:
+    """Time CCNet beside the paper's loop, PyTorch and MST++'s design, in turns, on this CPU.
+
+    The whole of it takes about half an hour; nothing else should run meanwhile. GPUs are not measured.
+    """
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from ccnet.checkpoint import load_checkpoint
+    from ccnet.export import bench, bench_report
+
+    torch.set_num_threads(threads)
+    make_folder(out)
+    model, console = load_checkpoint(weights or SHIPPED), Console(stderr=True)
+    sizes = bench.QUICK if quick else bench.SIZES
+    grown = () if quick else bench.GROWN
+    rows, growth, seconds = [], [], {}
+    with tempfile.TemporaryDirectory() as folder, Progress(console=console, transient=True) as progress:
+        task = progress.add_task("rates", total=3 + len(sizes) + len(grown))
+        limits, made = bench.rates(), {}
+        progress.update(task, description="export")
+        for name, network in bench.networks(model, Path(folder)):
+            made[name] = network
+            seconds[f"export, {name}"] = network.seconds
+            progress.advance(task)
+        seconds["load, ours"] = bench.load_seconds(made["ours"])
+        for part, size in sizes:
+            progress.update(task, description=f"{part} {size[0]}×{size[1]}")
+            rows.append(bench.measure(made, part, size, repeats, threads, limits))
+            progress.advance(task)
+        for size in grown:
+            progress.update(task, description=f"frame {size[0]}×{size[1]}")
+            growth.append(bench.growth(made["ours"], size, threads))
+            progress.advance(task)
+    found = bench_report.document(rows, growth, limits, seconds, {"repeats": repeats, "threads": threads})
+    text = bench_report.markdown(found)
+    write_atomic(out / "bench.json", plain_json(found, 2).encode())
+    write_atomic(out / "bench.md", text.encode())
+    bench_report.picture(found, out / "bench.png")
+    typer.echo(text)
+
+
 def _is_fresh(folder: Path, inputs: str) -> bool:
     """Whether a folder is intact and made from these inputs."""
     from ccnet.export.inputs import is_intact
@@ -339,7 +393,7 @@ def _is_fresh(folder: Path, inputs: str) -> bool:
         manifest = Manifest.read(folder)
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
-    graphs = [artifact for artifact in manifest.artifacts if artifact.format == "onnx"]
+    graphs = [artifact for artifact in manifest.artifacts if artifact.format in GRAPHS]
     return manifest.inputs == inputs and is_intact(folder, graphs)
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ccnet.contract import CCNetError, write_atomic
+from ccnet.contract import CCNetError, damaged, write_atomic
 from ccnet.runtime import trt
 from ccnet.runtime.cuda import gpus, has_gpu
+from ccnet.runtime.onnxruntime_backend import refuse_external
 
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]
@@ -84,8 +85,10 @@ def build_engine(
     _check_request(backend, out_path, workspace_bytes, timing_cache, compatible, strip)
     started = time.perf_counter()
     builder = module.Builder(trt.log(backend))
-    network, parser = _parse(module, builder, onnx_path, backend)
-    config = _configure(module, builder, network, shapes, workspace_bytes)
+    with damaged(onnx_path, "a whole graph made by 'ccnet export'"):
+        network, parser = _parse(module, builder, onnx_path, backend)
+        config = _configure(module, builder, network, shapes, workspace_bytes)
+        io, layers, types = _io(network, shapes), network.num_layers, _types(network)
     _set_flags(module, config, compatible, strip)
     cache = None if timing_cache is None else _attach(config, timing_cache, backend)
     plan = _compile(module, builder, network, config, onnx_path, backend, progress)
@@ -98,11 +101,11 @@ def build_engine(
         backend=backend,
         version=module.__version__,
         gpu=gpus()[0] if backend == "tensorrt" else "",
-        layers=network.num_layers,
-        types=_types(network),
+        layers=layers,
+        types=types,
         bytes=len(plan),
         seconds=time.perf_counter() - started,
-        io=_io(network, shapes),
+        io=io,
         purpose=_purpose(backend),
     )
 
@@ -153,10 +156,11 @@ def _parse(module: Any, builder: Any, path: Path, backend: trt.Name) -> tuple[An
         data = path.read_bytes()
     except OSError as error:
         raise CCNetError(f"{path}: cannot be read ({error.strerror}); expected an ONNX model") from error
+    refuse_external(str(path), data)
     network = builder.create_network(1 << int(module.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
     parser = module.OnnxParser(network, trt.log(backend))
     trt.log(backend).forget()
-    if not parser.parse(data, str(path)):  # the path is where external weights are looked for
+    if not parser.parse(data):
         errors = "; ".join(_refusal(parser.get_error(index)) for index in range(min(parser.num_errors, 3)))
         raise CCNetError(f"{path}: {trt.title(backend)} refuses {errors or trt.log(backend).reason()}")
     if not network.num_outputs:  # protobuf reads arbitrary text as a model of unknown fields

@@ -15,7 +15,11 @@ from ccnet.contract import NATIVE, Artifact, CCNetError, Manifest
 
 from . import trt
 from .cuda import gpus, has_gpu
+<<<<<<< HEAD
 from .onnxruntime_backend import OnnxRuntimeBackend, Provider, operators
+=======
+from .onnxruntime_backend import OnnxRuntimeBackend, Provider, refuse_external
+>>>>>>> main
 from .tensorrt_backend import TensorRTBackend
 
 BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"]
@@ -66,16 +70,24 @@ class Selection:
             return OnnxRuntimeBackend(data, provider=_PROVIDERS[self.backend], threads=threads)
         flavour, details = _FLAVOURS[self.backend], artifact.details
         _check_machine(flavour, details)
-        graph = manifest.find(artifact.kind, precision=artifact.precision)
+        weights = _weights(folder, manifest, artifact) if details.get("stripped") else None
         kernels = folder / f"{artifact.file}.kernels"
         return TensorRTBackend(
             data,
             backend=flavour,
             # Where it cannot be kept, kernels are compiled each time
             runtime_cache=kernels if flavour == "tensorrt_rtx" and os.access(folder, os.W_OK) else None,
-            weights=graph.read(folder) if details.get("stripped") else None,
+            weights=weights,
             compatible=details.get("compatible") is True,
         )
+
+
+def _weights(folder: Path, manifest: Manifest, engine: Artifact) -> bytes:
+    """The graph that an engine without weights takes them from."""
+    graph = manifest.find(engine.kind, precision=engine.precision)
+    data = graph.read(folder)
+    refuse_external(graph.file, data)
+    return data
 
 
 def select(manifest: Manifest, backend: BackendName = "auto", precision: Precision | None = None) -> Selection:

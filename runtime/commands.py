@@ -17,6 +17,7 @@ from .backend import BackendName, Precision
 from .consistency import Consistency
 from .cubes import open_cube
 from .frames import read_frame
+from .guard import open_guarded
 from .picture import Thumbnail, check_picture, heat_map
 from .picture import picture as draw
 from .provenance import provenance
@@ -89,7 +90,7 @@ def reconstruct(
             _check_drawing(option, drawing, frames)
     if picture is not None and consistency is not None and picture.resolve() == consistency.resolve():
         raise CCNetError(f"{picture}: is named by both --picture and --consistency; give two names")
-    with Reconstructor.open(artifacts, backend=backend, precision=precision, window=window) as reconstructor:
+    with open_guarded(artifacts, backend=backend, precision=precision, window=window) as reconstructor:
         if targets != [out]:
             out.mkdir(exist_ok=True)
         for source, target in zip(frames, targets, strict=True):

@@ -25,7 +25,7 @@ from ccnet.contract import (
 
 from .cubes import read_cube
 from .frames import extra, map_npy, read_frame, read_head
-from .onnxruntime_backend import register_operators
+from .onnxruntime_backend import refuse_external, register_operators
 
 Table = list[tuple[str, ...]]
 
@@ -118,10 +118,11 @@ def _onnx(path: Path) -> list[Table]:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs
     register_operators(options)
+    with damaged(path, "a whole ONNX model of ccnet's"):
+        data = path.read_bytes()
+        refuse_external(str(path), data)
     with damaged(path, "a whole ONNX model of ccnet's"), naming(path):
-        session = ort.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"], enable_fallback=0
-        )
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         table: Table = [("tensor", "type", "shape")]
         for role, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
             table += [(f"{role} {node.name}", node.type, f"({', '.join(map(str, node.shape))})") for node in nodes]

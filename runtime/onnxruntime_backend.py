@@ -52,8 +52,7 @@ class OnnxRuntimeBackend:
         if threads is not None and threads < 1:
             raise CCNetError(f"threads is {threads}, expected at least 1, or None for one per core")
         label, data = ("the ONNX model", model) if isinstance(model, bytes) else (str(model), _read(model))
-        if _EXTERNAL.search(data):
-            raise CCNetError(f"{label}: keeps tensors in another file, expected all in one: export it again")
+        refuse_external(label, data)
         ort = _onnxruntime()
         self.name = f"onnxruntime {ort.__version__} ({provider})"
         self._session: Any = _session(ort, label, data, provider, threads)
@@ -95,6 +94,12 @@ class OnnxRuntimeBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def refuse_external(label: str, data: bytes) -> None:
+    """CCNetError for an ONNX model with tensors in other files: no hash vouches for them, and they may lie anywhere."""
+    if _EXTERNAL.search(data):
+        raise CCNetError(f"{label}: keeps tensors in another file, expected all in one: export it again")
 
 
 @functools.cache

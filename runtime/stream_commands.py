@@ -16,9 +16,9 @@ from ccnet.contract import CCNetError
 from .backend import BackendName, Precision
 from .contexts import ContextPolicy
 from .frame_queue import Policy
+from .guard import open_guarded
 from .provenance import provenance
 from .radiometry import Radiometry
-from .reconstructor import Reconstructor
 from .sinks import Format, open_sink
 from .sources import parse_source
 from .srgb import Space, as_camera
@@ -82,7 +82,7 @@ def stream(
     spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
-            Reconstructor.open(artifacts, backend=backend, precision=precision, window=window)
+            open_guarded(artifacts, backend=backend, precision=precision, window=window)
         )
         if raw and reconstructor.manifest.input == "uint8":
             raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")

@@ -147,7 +147,10 @@ class TensorRTBackend:
         self._context = self._make_context(runtime_cache)
         if self._context is None:
             raise CCNetError(f"{self.name} cannot start the engine: {log.reason() or 'out of memory?'}")
-        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        try:
+            names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        except UnicodeDecodeError as error:
+            raise CCNetError(f"{self.name} finds damaged names in the engine: build it again") from error
         tensors = [_Tensor(module, self._engine, name, self._buffer()) for name in names]
         self._inputs = [tensor for tensor in tensors if tensor.is_input]
         self._outputs = [tensor for tensor in tensors if not tensor.is_input]

@@ -223,8 +223,21 @@ def test_weights_in_another_file_are_refused() -> None:
     weight = tensors.proto.graph.initializer[0]
     weight.data_location = TensorProto.EXTERNAL
     weight.external_data.add(key="location", value="/etc/hostname")
-    with pytest.raises(CCNetError, match="kept in another file"):
+    with pytest.raises(CCNetError, match="keeps tensors in another file"):
         Tensors(tensors.proto.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "change", [{"dims": [3]}, {"data_type": 0}, {"data_type": 77}], ids=["size", "no type", "type"]
+)
+def test_damaged_weights_are_refused(change: dict[str, Any]) -> None:
+    proto = graph(make_node("Add", ["rgb", "w"], ["cube"], name="m/Add_0"), w=1).proto
+    weight = proto.graph.initializer[0]
+    weight.ClearField(next(iter(change)))
+    weight.MergeFrom(TensorProto(**change))
+    with pytest.raises(CCNetError) as caught:
+        Tensors(proto.SerializeToString())
+    assert "\n" not in str(caught.value)
 
 
 def test_the_folder_stays_as_it_is(artifacts: tuple[CCNet, Path]) -> None:

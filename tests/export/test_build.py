@@ -56,7 +56,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             purpose="for tests",
         )
 
-    monkeypatch.setattr(module, "build_engine", build_engine)
+    monkeypatch.setattr(module, "build_apart", build_engine)
     monkeypatch.setattr(trt, "load", lambda name: None)
     monkeypatch.setattr(trt, "title", lambda name: f"{name} 1.7.1")
     monkeypatch.setattr(trt, "has_gpu", lambda: False)

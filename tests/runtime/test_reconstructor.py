@@ -825,6 +825,18 @@ def test_an_engine_of_another_machine_is_never_loaded(
         chosen.open(engine, b"", tmp_path, manifest(artifacts=GRAPHS))
 
 
+def test_an_engines_weights_come_from_its_graph_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    graph = b"\x0a\x08location\x12\x0b/etc/passwd"  # protobuf's words for a tensor in another file
+    (tmp_path / "encode.fp32.onnx").write_bytes(graph)
+    source = dataclasses.replace(GRAPHS[0], sha256=hashlib.sha256(graph).hexdigest())
+    monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(backend, "TensorRTBackend", lambda *_, **__: pytest.fail("it is loaded"))
+    engine = dataclasses.replace(ENGINES[0], details={"version": "10.3.0", "stripped": True})
+    chosen = Selection(backend="tensorrt", encode=engine, decode=engine)
+    with pytest.raises(CCNetError, match=r"encode\.fp32\.onnx: keeps tensors in another file"):
+        chosen.open(engine, b"", tmp_path, manifest(artifacts=(source,)))
+
+
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_a_provider_that_was_asked_for_is_never_replaced(
     folder: Path, monkeypatch: pytest.MonkeyPatch, provider: str

@@ -521,6 +521,15 @@ def test_a_bad_engine_is_refused_and_leaves_nothing(engine: Engine, driver: Driv
     assert (driver.alive, driver.contexts) == ({}, 0)
 
 
+def test_damaged_names_are_refused_and_leave_nothing(
+    engine: Engine, driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "get_tensor_name", lambda index: b"rgb\xe1".decode())
+    with pytest.raises(CCNetError, match="damaged names in the engine: build it again"):
+        TensorRTBackend(b"plan")
+    assert (driver.alive, driver.contexts) == ({}, 0)
+
+
 def test_a_stripped_engine_gets_its_graphs_weights(engine: Engine, driver: Driver) -> None:
     with TensorRTBackend(b"plan", weights=b"graph") as backend:
         assert engine.weights == b"graph"
