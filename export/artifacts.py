@@ -32,7 +32,6 @@ from ccnet.contract import (
     write_atomic,
 )
 from ccnet.model import CCNet
-from ccnet.modules import NeSCM
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend, operators
 from ccnet.runtime.parity import TOLERANCES, compare
 
@@ -73,9 +72,7 @@ def export(
         ("decode", "fp16", "onnx"): decode,
         ("full", "fp32", "onnx"): graph.full(traced),
     }
-    if operators() and any(
-        isinstance(part, NeSCM) for part in model.modules()
-    ):  # what cannot be compared is not written
+    if operators():  # what cannot be compared here is not written
         models |= {
             ("encode", "fp32", NATIVE): native.with_operators(encode, model),
             ("decode", "fp32", NATIVE): native.with_operators(decode, model),

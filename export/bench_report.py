@@ -30,7 +30,7 @@ def document(
 
 
 def markdown(found: Document) -> str:
-    """Tables for a page: how many times as long each way takes as ours; ours in ms with its spread; growth; the rest."""
+    """Tables for a page: how many times as long each way takes as ours, growth with a frame's size, and the rest."""
     here, rows = found["machine"], found["rows"]
     ways = [way for way in WAYS if any(way in row["ways"] for row in rows)]
     lines = [

@@ -19,7 +19,7 @@ Nodes = Mapping[str, ir.Node]
 
 
 def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
-    """The same graph with the nodes of each NeSCM, PAF and FFN replaced by one; the last two take in the sum behind them.
+    """The same graph with the nodes of each NeSCM, PAF and FFN in one; the last two take in the sum behind.
 
     ``model``: what the graph was traced from, whose modules its nodes are named after. A part that the graph was cut
     off before is left as it is.
@@ -77,7 +77,7 @@ def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
 
 def _sum_behind(name: str, made: ir.Value) -> tuple[ir.Value, ir.Value]:
     """What a part's result is added to, and the sum."""
-    uses = made.uses()
+    uses = [*made.uses()]
     if len(uses) != 1 or uses[0].node.op_type != "Add":
         raise ValueError(f"what {name} gives is not just added to something")
     node = uses[0].node

@@ -15,11 +15,7 @@ from ccnet.contract import NATIVE, Artifact, CCNetError, Manifest
 
 from . import trt
 from .cuda import gpus, has_gpu
-<<<<<<< HEAD
-from .onnxruntime_backend import OnnxRuntimeBackend, Provider, operators
-=======
-from .onnxruntime_backend import OnnxRuntimeBackend, Provider, refuse_external
->>>>>>> main
+from .onnxruntime_backend import OnnxRuntimeBackend, Provider, operators, refuse_external
 from .tensorrt_backend import TensorRTBackend
 
 BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"]
