@@ -24,6 +24,10 @@ INLINE float gelu_of(float x) {
     return x < -5.5f ? 0.f : x * (.5f + c * p / q);
 }
 
+INLINE void gelu(float *x, long count) {
+    for (long p = 0; p < count; p++) x[p] = gelu_of(x[p]);
+}
+
 /* norm(x) of a row of a tile with the columns beside it; zero where there are none. */
 INLINE void normalise(FfnShape shape, Tile tile, const float *x, const float *scale, const float *shift, float *to,
                       long stride, int y) {
@@ -81,13 +85,12 @@ CLONES int ffn_run(FfnShape shape, const float *x, const float *scale, const flo
             memset(made, 0, size * sizeof *made);
         else {
             normalise(shape, tile, x, scale, shift, row, stride, at);
-            product(expand, shape.hidden, shape.channels, row, made, stride);
-            for (long p = 0; p < size; p++) made[p] = gelu_of(made[p]);
+            product(expand, shape.hidden, shape.channels, row, made, stride, gelu);
         }
         if (at <= tile.y) continue;
         float *const rows[3] = {ring + (at + 1) % 3 * size, ring + (at + 2) % 3 * size, made};
         filter(shape, rows, spatial, filtered, stride);
-        product(project, shape.channels, shape.hidden, filtered, row, stride);
+        product(project, shape.channels, shape.hidden, filtered, row, stride, 0);
         for (int c = 0; c < shape.channels; c++) {
             const long to = c * plane + (long)(at - 1) * shape.width + tile.x;
             for (long p = 0; p < tile.columns; p++) y[to + p] = x[to + p] + row[c * stride + p];

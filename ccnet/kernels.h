@@ -50,4 +50,6 @@ INLINE float tanh_of_number(float x) {
 INLINE float tanh_of(float x) { return unless_nan(tanh_of_number(x), x); }
 
 /* 1 / (1 + e^-x). */
-INLINE float sigmoid_of(float x) { return unless_nan(.5f + .5f * tanh_of_number(.5f * x), x); }
+INLINE float sigmoid_of_number(float x) { return .5f + .5f * tanh_of_number(.5f * x); }
+
+INLINE float sigmoid_of(float x) { return unless_nan(sigmoid_of_number(x), x); }

@@ -28,7 +28,7 @@ INLINE void step(const int n, const float *w, const float *b, const float *const
         for (int p = 0; p < count; p++) {
             float g = b[o];
             for (int i = 0; i < n; i++) g += w[o * 2 * n + i] * m[i][p] + w[o * 2 * n + n + i] * x[i][p];
-            to[p] = sigmoid_of(g);
+            to[p] = n == 1 ? sigmoid_of_number(g) : sigmoid_of(g); /* one head's NaN stays in m by itself */
         }
     }
     for (int o = 0; o < n; o++) {

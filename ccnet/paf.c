@@ -2,7 +2,7 @@
  *
  *     y = x + attended + softmax over k of cos(M attended + b, compressed_k) compressed_k
  *
- * channel by channel, patch by patch. Some patches side by side are worked on at once: a run of COLUMNS pixels and r rows.
+ * channel by channel, patch by patch.
  *
  * Layout: x, attended, y (C, H, W); compressed (k, H, W); M (C, C), b (C); patches of r x r pixels.
  */
@@ -14,31 +14,31 @@
 #include "product.h"
 
 #define MAX_GROUPS 16
-#define COLUMNS 64
+#define COLUMNS 64 /* of patches that are worked on at once, so that they stay in cache */
 
-typedef struct { int r, columns; long plane, width; } Run; /* in the buffers rows are columns apart, channels r rows */
+/* Some patches side by side. A buffer has all pixels of a patch together: (channel, patch, r * r). */
+typedef struct { int patches, pixels; long width, plane; } Run;
 
-/* So many channels of a run of the image, into a buffer or added to the image from one. */
-INLINE void load(Run run, const float *from, int channels, float *to) {
-    for (int c = 0; c < channels; c++)
-        for (int row = 0; row < run.r; row++)
-            memcpy(to + ((long)c * run.r + row) * run.columns, from + c * run.plane + row * run.width,
-                   run.columns * sizeof *to);
+INLINE void load(const int r, Run run, const float *from, int channels, float *to) {
+    for (int c = 0; c < channels; c++, from += run.plane)
+        for (int patch = 0; patch < run.patches; patch++)
+            for (int row = 0; row < r; row++, to += r) memcpy(to, from + row * run.width + patch * r, r * sizeof *to);
 }
 
-INLINE void add(Run run, float *to, const float *x, int channels, const float *from) {
-    for (int c = 0; c < channels; c++)
-        for (int row = 0; row < run.r; row++) {
-            const float *made = from + ((long)c * run.r + row) * run.columns;
-            const long at = c * run.plane + row * run.width;
-            for (int p = 0; p < run.columns; p++) to[at + p] = x[at + p] + made[p];
-        }
+/* to = x + what is in a buffer. */
+INLINE void add(const int r, Run run, const float *restrict x, const float *restrict from, int channels,
+                float *restrict to) {
+    for (int c = 0; c < channels; c++, x += run.plane, to += run.plane)
+        for (int patch = 0; patch < run.patches; patch++)
+            for (int row = 0; row < r; row++, from += r) {
+                const long at = row * run.width + patch * r;
+                for (int p = 0; p < r; p++) to[at + p] = x[at + p] + from[p];
+            }
 }
 
-INLINE float dot(Run run, const float *a, const float *b) {
+INLINE float dot(const float *restrict a, const float *restrict b, int count) {
     float sum = 0.f;
-    for (int row = 0; row < run.r; row++, a += run.columns, b += run.columns)
-        for (int p = 0; p < run.r; p++) sum += a[p] * b[p];
+    for (int p = 0; p < count; p++) sum += a[p] * b[p];
     return sum;
 }
 
@@ -55,35 +55,35 @@ INLINE void softmax(float *weight, int count) {
     for (int k = 0; k < count; k++) weight[k] /= sum;
 }
 
-/* to += the fusion of a patch, for every channel of it. */
-INLINE void fuse(Run run, int channels, int groups, const float *mapped, const float *compressed, float *to) {
-    const long size = (long)run.r * run.columns;
+/* to += the fusion of a patch, for every channel of it; a channel's numbers are so many apart. */
+INLINE void fuse(int pixels, long apart, int channels, int groups, const float *mapped, const float *compressed,
+                 float *restrict to) {
     float over[MAX_GROUPS], weight[MAX_GROUPS];
-    for (int k = 0; k < groups; k++) over[k] = over_norm(dot(run, compressed + k * size, compressed + k * size));
-    for (int c = 0; c < channels; c++, mapped += size, to += size) {
-        const float own = over_norm(dot(run, mapped, mapped));
-        for (int k = 0; k < groups; k++) weight[k] = own * over[k] * dot(run, mapped, compressed + k * size);
+    for (int k = 0; k < groups; k++) over[k] = over_norm(dot(compressed + k * apart, compressed + k * apart, pixels));
+    for (int c = 0; c < channels; c++, mapped += apart, to += apart) {
+        const float own = over_norm(dot(mapped, mapped, pixels));
+        for (int k = 0; k < groups; k++) weight[k] = own * over[k] * dot(mapped, compressed + k * apart, pixels);
         softmax(weight, groups);
-        for (int k = 0; k < groups; k++)
-            for (int row = 0; row < run.r; row++)
-                for (int p = 0; p < run.r; p++)
-                    to[row * run.columns + p] += weight[k] * compressed[k * size + row * run.columns + p];
+        for (int k = 0; k < groups; k++) {
+            const float *restrict one = compressed + k * apart;
+            for (int p = 0; p < pixels; p++) to[p] += weight[k] * one[p];
+        }
     }
 }
 
-/* A run of patches. memory: of the run's C channels twice, and k. */
+/* memory: of the run's C channels twice, and k. */
 INLINE void fuse_run(const int r, PafShape shape, Run run, const float *x, const float *attended,
                      const float *compressed, const float *map, const float *bias, float *y, float *memory) {
-    run.r = r; /* known to the compiler */
-    const long size = (long)r * run.columns;
-    float *const kept = memory, *const mapped = kept + shape.channels * size, *const seen = mapped + shape.channels * size;
-    load(run, attended, shape.channels, kept);
-    load(run, compressed, shape.groups, seen);
-    product(map, shape.channels, shape.channels, kept, mapped, size);
+    const long apart = (long)run.patches * run.pixels;
+    float *const kept = memory, *const mapped = kept + shape.channels * apart, *const seen = mapped + shape.channels * apart;
+    load(r, run, attended, shape.channels, kept);
+    load(r, run, compressed, shape.groups, seen);
+    product(map, shape.channels, shape.channels, kept, mapped, apart, 0);
     for (int c = 0; c < shape.channels; c++)
-        for (long p = 0; p < size; p++) mapped[c * size + p] += bias[c];
-    for (int p = 0; p < run.columns; p += r) fuse(run, shape.channels, shape.groups, mapped + p, seen + p, kept + p);
-    add(run, y, x, shape.channels, kept);
+        for (long p = 0; p < apart; p++) mapped[c * apart + p] += bias[c];
+    for (long p = 0; p < apart; p += run.pixels)
+        fuse(run.pixels, apart, shape.channels, shape.groups, mapped + p, seen + p, kept + p);
+    add(r, run, x, kept, shape.channels, y);
 }
 
 long paf_jobs(PafShape shape) { return shape.height / shape.patch; }
@@ -91,17 +91,18 @@ long paf_jobs(PafShape shape) { return shape.height / shape.patch; }
 /* A job is a row of patches. */
 CLONES int paf_run(PafShape shape, const float *x, const float *attended, const float *compressed, const float *map,
                    const float *bias, float *y, long job) {
-    const int r = shape.patch, widest = COLUMNS / r * r;
-    Run run = {r, 0, (long)shape.height * shape.width, shape.width};
-    float *memory = malloc((2l * shape.channels + shape.groups) * r * widest * sizeof *memory);
+    const int r = shape.patch, most = COLUMNS / r, across = shape.width / r;
+    Run run = {0, r * r, shape.width, (long)shape.height * shape.width};
+    float *memory = malloc((2l * shape.channels + shape.groups) * r * COLUMNS * sizeof *memory);
     if (!memory) return -1;
-    for (int p = 0; p < shape.width; p += run.columns) {
-        const long at = job * r * shape.width + p;
-        run.columns = least(widest, shape.width - p);
-        switch (r) {
-            case 4: fuse_run(4, shape, run, x + at, attended + at, compressed + at, map, bias, y + at, memory); break;
-            case 8: fuse_run(8, shape, run, x + at, attended + at, compressed + at, map, bias, y + at, memory); break;
-            default: fuse_run(16, shape, run, x + at, attended + at, compressed + at, map, bias, y + at, memory);
+    for (int patch = 0; patch < across; patch += run.patches) {
+        const long at = (job * shape.width + patch) * r;
+        const float *from = attended + at, *seen = compressed + at;
+        run.patches = least(most, across - patch);
+        switch (r) { /* known to the compiler: rows of patches are short */
+            case 4: fuse_run(4, shape, run, x + at, from, seen, map, bias, y + at, memory); break;
+            case 8: fuse_run(8, shape, run, x + at, from, seen, map, bias, y + at, memory); break;
+            default: fuse_run(16, shape, run, x + at, from, seen, map, bias, y + at, memory);
         }
     }
     free(memory);

@@ -18,13 +18,16 @@ INLINE void multiply(const int vectors, const float *w, int inner, const float *
         for (int v = 0; v < vectors; v++) *(Vector *)(to + o * stride + v * LANES) = sums[o][v];
 }
 
-/* to (outer, stride) = w (outer, inner) from (inner, stride); outer by 4, stride by LANES. */
-INLINE void product(const float *w, int outer, int inner, const float *from, float *to, long stride) {
+/* to (outer, stride) = w (outer, inner) from (inner, stride); outer by 4, stride by LANES. then: done to four rows while
+ * they are in cache. */
+INLINE void product(const float *w, int outer, int inner, const float *from, float *to, long stride,
+                    void (*const then)(float *, long)) {
     for (int o = 0; o < outer; o += 4) {
         const float *rows = w + (long)o * inner;
         float *made = to + o * stride;
         long p = 0;
         for (; p + PANEL * LANES <= stride; p += PANEL * LANES) multiply(PANEL, rows, inner, from + p, made + p, stride);
         for (; p < stride; p += LANES) multiply(1, rows, inner, from + p, made + p, stride);
+        if (then) then(made, 4 * stride);
     }
 }
