@@ -7,6 +7,7 @@ the config's size multiple, float32 in and out; rgb is (1, 3, H, W) in [0, 1].
 from __future__ import annotations
 
 import ast
+import copy
 import hashlib
 import logging
 import warnings
@@ -39,10 +40,76 @@ _IR_VERSION = 8  # opset 18's own
 
 
 def trace(model: CCNet, nescm: Translation = translate.nescm) -> ir.Model:
-    """The network as one graph, rgb → cube, context; NeSCM by the translation of its operator."""
+    """The network as one graph, rgb → cube, context; NeSCM by the translation of its operator.
+
+    All units are the same graph but for their weights, and tracing is what an export takes its time for: one is traced.
+    """
     multiple = model.config.size_multiple
     rgb = torch.rand(1, 3, 4 * multiple, 6 * multiple)
-    return to_onnx(_Run(model).eval(), {RGB: rgb}, [CUBE, CONTEXT], multiple, nescm)
+    first = copy.copy(model)
+    first._modules = {**model._modules, "units": model.units[:1]}
+    traced = to_onnx(_Run(first).eval(), {RGB: rgb}, [CUBE, CONTEXT], multiple, nescm, fold=False)
+    _repeat_unit(traced.graph, model.units)
+    _fold(traced)
+    return traced
+
+
+def _repeat_unit(graph: ir.Graph, units: nn.ModuleList) -> None:
+    """Chain further units behind the one in the graph: its nodes again, with their own weights."""
+    concat = _output(graph, CONTEXT).producer()
+    assert concat is not None  # noqa: S101 - for the type checker
+    flat = [_producer(value) for value in concat.inputs]
+    nodes = [node for node in graph if str(node.name).startswith("units.0") or node in flat]
+    inside = set(nodes)
+    start = next(node for node in graph if node.name == "conv_in/Conv_0").outputs[0]
+    (end,) = (value for node in inside - set(flat) for value in node.outputs if _leaves(value, inside))
+    outside = [(use.node, use.idx) for use in end.uses() if use.node not in inside]
+    last, context, before = end, list(concat.inputs), concat
+    for number, unit in enumerate(units[1:], start=1):
+        made = {start: last} | _weights_of(graph, nodes, unit, number)
+        for node in nodes:
+            clone = ir.Node(
+                node.domain,
+                node.op_type,
+                [made.get(value, value) if value else None for value in node.inputs],
+                node.attributes.values(),
+                num_outputs=len(node.outputs),
+                name=_renumbered(str(node.name), number),
+            )
+            for old, new in zip(node.outputs, clone.outputs, strict=True):
+                new.name, new.type, new.shape = _renumbered(str(old.name), number), old.type, old.shape
+                made[old] = new
+            graph.insert_before(before, clone)
+        context += [made[one.outputs[0]] for one in flat]
+        last = made[end]
+    for node, index in outside:
+        node.replace_input_with(index, last)
+    joined = ir.Node("", "Concat", context, concat.attributes.values(), name=concat.name)
+    joined.outputs[0].name, joined.outputs[0].type = concat.outputs[0].name, concat.outputs[0].type
+    graph.insert_before(concat, joined)
+    ir.convenience.replace_all_uses_with(concat.outputs[0], joined.outputs[0], replace_graph_outputs=True)
+    graph.remove(concat, safe=True)
+
+
+def _leaves(value: ir.Value, inside: set[ir.Node]) -> bool:
+    return any(use.node not in inside for use in value.uses())
+
+
+def _weights_of(graph: ir.Graph, nodes: list[ir.Node], unit: nn.Module, number: int) -> dict[ir.Value, ir.Value]:
+    """The first unit's weights in the graph → this one's, which it adds."""
+    state = unit.state_dict()
+    found = {value for node in nodes for value in node.inputs if value and value.is_initializer()}
+    made = {}
+    for value in found:
+        place, _, name = str(value.name).partition("units.0.")
+        if name in state:
+            own = f"{place}units.{number}.{name}"
+            made[value] = _constant(graph, own, state[name].numpy())
+    return made
+
+
+def _renumbered(name: str, number: int) -> str:
+    return name.replace("units.0", f"units.{number}", 1) if name.startswith("units.0") else f"{name}_{number}"
 
 
 def to_onnx(
@@ -51,9 +118,11 @@ def to_onnx(
     outputs: list[str],
     multiple: int,
     nescm: Translation = translate.nescm,
+    *,
+    fold: bool = True,
 ) -> ir.Model:
     """A module as one graph. inputs: name → example; all but a context are images (1, C, H, W) of one free size, in
-    multiples of ``multiple``."""
+    multiples of ``multiple``. fold: what is made of weights alone."""
     height, width = (multiple * torch.export.Dim(f"{axis}{multiple}", min=1, max=4096) for axis in "hw")
     with _quiet():
         program = torch.onnx.export(
@@ -72,13 +141,17 @@ def to_onnx(
             optimize=False,  # its pattern rewriter takes minutes on an unrolled graph; folding is what it needs
         )
     assert program is not None  # noqa: S101 - for the type checker: no file was asked for
-    graph = program.model
-    # A weight that is made of others is one as well: what quantises or refits it must find it whole
-    onnxscript.optimizer.fold_constants(graph, onnx_shape_inference=False, input_size_limit=1 << 18)
-    tidy(graph)
-    _name_after_modules(graph)
-    graph.ir_version = _IR_VERSION
-    return graph
+    _name_after_modules(program.model)
+    if fold:
+        _fold(program.model)
+    program.model.ir_version = _IR_VERSION
+    return program.model
+
+
+def _fold(model: ir.Model) -> None:
+    """A weight that is made of others is one as well: what quantises or refits it must find it whole."""
+    onnxscript.optimizer.fold_constants(model, onnx_shape_inference=False, input_size_limit=1 << 18)
+    tidy(model)
 
 
 class _Run(nn.Module):
