@@ -54,7 +54,8 @@ def trace(model: CCNet) -> ir.Model:
         )
     assert program is not None  # noqa: S101 - for the type checker: no file was asked for
     graph = program.model
-    onnxscript.optimizer.fold_constants(graph, onnx_shape_inference=False)
+    # A weight that is made of others is one as well: what quantises or refits it must find it whole
+    onnxscript.optimizer.fold_constants(graph, onnx_shape_inference=False, input_size_limit=1 << 18)
     _tidy(graph)
     _name_after_modules(graph)
     graph.ir_version = _IR_VERSION

@@ -34,6 +34,7 @@ from ccnet.runtime.sources import GoneError, SourceSpec
 from ccnet.runtime.stream import Stream
 
 SIZES = ((48, 64), (64, 48), (40, 40))
+LIBC = ctypes.CDLL(None)  # glibc 2.33 or later
 GROWTH_MB = 2.0  # in use; it comes and goes by the cubes that wait in a socket, 0.4 MB each
 KEPT = 20  # cubes a sink may hold before they are read back and removed
 CONSUMER = """
@@ -182,10 +183,9 @@ def measure() -> Sample:
     the slower the machine, the longer that takes. What is held of it is counted exactly.
     """
     gc.collect()
-    libc = ctypes.CDLL(None)
-    libc.malloc_trim(0)
-    libc.mallinfo2.restype = _Malloc
-    malloc = libc.mallinfo2()
+    LIBC.malloc_trim(0)
+    LIBC.mallinfo2.restype = _Malloc
+    malloc = LIBC.mallinfo2()
     python = 100 * sys.getallocatedblocks()  # small objects are beside malloc, of about so many bytes
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     handles = sum(len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task"))
@@ -288,7 +288,7 @@ def leaks(samples: list[Sample]) -> list[str]:
     rate = 3600 / np.ptp(seconds)
     rss = float(np.polyfit(seconds, resident, 1)[0] * np.ptp(seconds))
     print(
-        f"second half: in use {in_use.min():.1f} to {in_use.max():.1f} MB, {growth:+.2f} MB or {growth * rate:+.1f} MB/h;"
+        f"second half: in use {in_use.min():.1f} to {in_use.max():.1f} MB, {growth:+.2f} MB, {growth * rate:+.1f} MB/h;"
         f" resident {resident.min():.0f} to {resident.max():.0f} MB, {rss:+.1f} MB;"
         f" {handles.min()} to {handles.max()} handles and threads"
     )
