@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,33 @@ def test_a_consumer_pulls_cubes(tmp_path: Path) -> None:
             np.testing.assert_array_equal(np.frombuffer(values, header["dtype"]).reshape(header["shape"]), CUBE)
     feeder.join(60)
     sink.close()
+
+
+QUEUE = """
+import sys
+import numpy as np
+from ccnet.runtime.sinks import Socket
+sink = Socket(sys.argv[1])
+for name in "abc":
+    with sink.cube(name, 300, 150, {}) as writer:
+        writer.write(0, np.ones((31, 300, 150), np.float32))
+sink.close()
+"""
+
+
+def test_cubes_that_wait_for_a_slow_consumer_outlive_the_stream(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/socket"
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.setsockopt(zmq.RCVTIMEO, 60_000)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(address)
+        with subprocess.Popen([sys.executable, "-c", QUEUE, address]) as process:
+            assert socket.poll(60_000)  # the first is here
+            time.sleep(2)  # and the others were sent since: without a wait at its end the process would be gone
+            names = [json.loads(socket.recv_multipart()[0])["name"] for _ in range(3)]
+            assert process.wait(60) == 0
+    assert names == ["a", "b", "c"]
 
 
 def test_a_cube_that_no_consumer_takes_is_told(tmp_path: Path) -> None:

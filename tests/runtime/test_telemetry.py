@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -103,3 +105,14 @@ def test_the_status_line_is_for_terminals_and_fits_them(monkeypatch: pytest.Monk
         line.close()
         assert out.getvalue().count("100 frames/s") == lines
         assert all(len(part) < 60 for part in out.getvalue().split("\r\x1b[K"))
+
+
+def test_a_terminal_that_was_closed_ends_nothing() -> None:
+    ours, theirs = os.openpty()
+    out = os.fdopen(theirs, "w")
+    line = StatusLine(pulse(), out)
+    os.close(ours)
+    line.refresh()
+    line.close()
+    with suppress(OSError):  # what it could not write is still in its buffer
+        out.close()
