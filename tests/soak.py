@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -134,10 +135,10 @@ def read_back(folder: Path) -> int:
         read_cube(header)
         header.unlink()
         header.with_suffix(".img").unlink()
-    for array in arrays:
-        values = np.asarray(zarr.open_array(str(array), mode="r")[:])
+    for path in arrays:
+        values = np.asarray(zarr.open_array(str(path), mode="r")[:])
         assert np.isfinite(values).all() and values.any()
-        shutil.rmtree(array)
+        shutil.rmtree(path)
     return len(headers) + len(arrays)
 
 
@@ -195,7 +196,7 @@ class Sample(NamedTuple):
     seconds: float
     in_use: float
     resident: float
-    handles: int
+    handles: float
 
 
 def measure() -> Sample:
@@ -240,7 +241,7 @@ def cameras(
 def soak(seconds: float, artifacts: str) -> list[str]:
     """What is wrong after so long."""
     stream._FIRST_WAIT, stream._LONGEST_WAIT = 0.05, 0.2
-    samples: list[Sample] = []
+    samples = array("d")  # a list of objects would grow by half a megabyte an hour
     still = np.full((*SIZES[0], 3), 99, np.uint8)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         reconstruct = stack.enter_context(Reconstructor.open(artifacts, threads=1))
@@ -257,11 +258,11 @@ def soak(seconds: float, artifacts: str) -> list[str]:
                 break
             with rest.all():
                 reconstruct(still)  # ONNX Runtime keeps the region of its last outputs: let that be the same always
-                samples.append(measure())
-            now = samples[-1]
+                now = measure()
+            samples.extend(now)
             print(
                 f"{until - now.seconds:6.1f} s left, {now.in_use:.2f} MB in use, {now.resident:.1f} MB resident,"
-                f" {now.handles} handles and threads",
+                f" {now.handles:.0f} handles and threads",
                 flush=True,
             )
         wrong = [f"{thread.name} ended early" for thread in threads if not thread.is_alive()]
@@ -274,7 +275,7 @@ def soak(seconds: float, artifacts: str) -> list[str]:
     print(f"consumer killed {consumer.kills} times")
     if not consumer.kills:
         wrong.append("the consumer was never killed")
-    return wrong + leaks(samples)
+    return wrong + leaks([Sample(*values) for values in zip(*[iter(samples)] * len(Sample._fields), strict=True)])
 
 
 def check(camera: Camera, one: Stream, sinks: list[Troubled]) -> list[str]:
@@ -309,11 +310,11 @@ def leaks(samples: list[Sample]) -> list[str]:
     handles = [[sample.handles for sample in half] for half in (before, after)]
     print(f"in use {lowest(before, 'in_use'):.2f} MB, {grown['in_use'] / hours:+.2f} MB/h;", end=" ")
     print(f"resident {lowest(before, 'resident'):.2f} MB, {grown['resident'] / hours:+.2f} MB/h;", end=" ")
-    print(f"{min(handles[0])} to {max(handles[0])} handles and threads, then {min(handles[1])} to {max(handles[1])}")
+    print("handles and threads", ", then ".join(f"{min(half):.0f} to {max(half):.0f}" for half in handles))
     most = GROWTH_MB_H * hours if hours > 0.1 else GROWTH_MB
     wrong = [f"memory {kind} grew by {growth:.2f} MB" for kind, growth in grown.items() if growth > most]
     left = min(handles[1]) - min(handles[0])
-    return wrong + ([f"{left} more handles and threads are open"] if left > HANDLES else [])
+    return wrong + ([f"{left:.0f} more handles and threads are open"] if left > HANDLES else [])
 
 
 def lowest(samples: list[Sample], kind: str) -> float:
