@@ -137,7 +137,7 @@ class Socket:
         self._cube = np.empty((0, 0, 0), "<f4")
         try:
             self._socket.bind(address)
-        except self._zmq.ZMQError as error:
+        except (self._zmq.ZMQError, UnicodeError) as error:
             self.close()
             raise CCNetError(f"{self.name}: cannot be bound ({error}), expected such as zmq:tcp://*:5555") from error
 

@@ -156,5 +156,6 @@ def _naming(what: str) -> Iterator[None]:
     """What the system refuses, in one line."""
     try:
         yield
-    except OSError as error:
-        raise CCNetError(f"{what}: cannot be used for metrics ({error.strerror}); give another --metrics") from error
+    except (OSError, ValueError) as error:  # a ValueError for a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        raise CCNetError(f"{what}: cannot be used for metrics ({why}); give another --metrics") from error

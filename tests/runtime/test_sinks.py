@@ -127,6 +127,9 @@ def test_a_cube_that_no_consumer_takes_is_told(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("zmq:nowhere", "zmq:nowhere: cannot be bound"),
+        ("zmq:ipc://\ud800", "cannot be bound"),
+        ("\ud800", "cannot be made"),
+        ("\0", "cannot be made"),
         ("cube.hdr", "a cube's name"),
         ("/proc/none/cubes", "/proc/none"),
         ("/proc/none/cubes.zarr", "/proc/none"),

@@ -84,7 +84,7 @@ def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path: Path, caplog: pytes
     assert len(caplog.records) == 1 and "cannot be used for metrics" in caplog.text
 
 
-@pytest.mark.parametrize("target", ["metrics.txt", "0", "65536", "-1", "none/ccnet.prom"])
+@pytest.mark.parametrize("target", ["metrics.txt", "0", "65536", "-1", "none/ccnet.prom", "\ud800.prom"])
 def test_targets_that_cannot_be_are_refused(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CCNetError, match="--metrics"):
