@@ -28,7 +28,7 @@ import numpy as np
 import zarr
 
 from ccnet.contract import CCNetError
-from ccnet.runtime import Reconstructor, read_cube, stream
+from ccnet.runtime import Reconstructor, read_cube, stream, telemetry
 from ccnet.runtime.contexts import ContextPolicy
 from ccnet.runtime.sinks import Files, Sink, Socket, ZarrGroup
 from ccnet.runtime.sources import GoneError, SourceSpec
@@ -241,6 +241,7 @@ def cameras(
 def soak(seconds: float, artifacts: str) -> list[str]:
     """What is wrong after so long."""
     stream._FIRST_WAIT, stream._LONGEST_WAIT = 0.05, 0.2
+    telemetry._RECENT = 16  # of 1024 latencies the memory would grow for a quarter of an hour
     samples = array("d")  # a list of objects would grow by half a megabyte an hour
     still = np.full((*SIZES[0], 3), 99, np.uint8)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
