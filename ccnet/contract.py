@@ -271,8 +271,9 @@ def make_folder(folder: Path) -> None:
     """The folder and those above it, where they are not there yet; CCNetError where that cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CCNetError(f"{folder}: cannot be made ({error.strerror}); name a folder that you can write") from error
+    except (OSError, ValueError) as error:  # a ValueError for a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        raise CCNetError(f"{folder}: cannot be made ({why}); name a folder that you can write") from error
 
 
 def plain_json(value: Any, indent: int) -> str:

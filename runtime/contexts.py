@@ -60,17 +60,17 @@ class ContextPolicy:
         """The context (1, N) of this frame, the next one of the stream."""
         fresh = self._context is None or frame.shape != self._shape
         self._age += 1
+        now = self._signature
         if self._every is not None:
             again = fresh or self._age >= self._every
         else:
             now = signature(frame)
             fresh = fresh or change(self._signature, now) > SCENE_CHANGE
             again = fresh or self.name == "smooth"
-            if again:
-                self._signature = now
         if again or self._context is None:
+            # An encode that fails changes nothing else, so that the next frame is encoded in its place
             self._context = self._mixed(encoder.encode(frame), fresh)
-            self._shape, self._age = frame.shape, 0
+            self._shape, self._age, self._signature = frame.shape, 0, now
             self.encoded += 1
         return self._context
 

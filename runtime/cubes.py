@@ -87,6 +87,12 @@ def _suffix(path: Path) -> str:
 
 
 def _check_target(path: Path, need: int) -> None:
+    try:
+        path.lstat()
+    except OSError:
+        pass  # most often nothing is there
+    except ValueError as error:
+        raise CCNetError(f"{path}: no file can have that name ({error}); choose another") from error
     for target in (path, path.with_suffix(".img")) if path.suffix.lower() == ".hdr" else (path,):
         if target.is_dir():
             raise CCNetError(f"{target}: is a directory, expected a file name for the cube")

@@ -48,7 +48,7 @@ class Radiometry:
     """A ``.npy`` of factors (h, w) or (h, w, 3) that make a white wall even; stretched to the frame's size."""
 
     def __post_init__(self) -> None:
-        white = 2**self.bits - 1 if self.bits in BITS else 0
+        white = 2**self.bits - 1 if type(self.bits) is int and self.bits in BITS else 0  # 12.0 shifts nothing
         power = isinstance(self.transfer, int | float) and 0.1 <= self.transfer <= 10
         _require(bool(white), "bits", self.bits, f"one of {', '.join(map(str, BITS))}")
         _require(self.bayer in (None, *BAYER), "bayer", self.bayer, f"one of {', '.join(BAYER)}, or none")

@@ -29,7 +29,7 @@ Format = Literal["hdr", "mat", "npy"]
 _CHUNK = 128  # px a side of a Zarr chunk, which holds all bands: 2 MB
 _QUEUED = 2  # cubes that a socket holds for a consumer that is behind
 _PATIENCE_MS = 5000  # for a consumer to take a cube
-_FAREWELL_MS = 2000  # for what is queued when a socket closes
+_FAREWELL_MS = 10_000  # for what is queued when a socket closes
 
 
 class Sink(Protocol):
@@ -128,14 +128,16 @@ class Socket:
         """address: to bind, in ZeroMQ's words. patience_ms: how long a cube waits for a consumer."""
         self._zmq = extra("zmq", "camera")
         self.name = f"zmq:{address}"
-        self._socket = self._zmq.Context.instance().socket(self._zmq.PUSH)
+        # Its own context, which close ends: the shared one is never ended, and a process that exits drops what waits
+        self._context = self._zmq.Context()
+        self._socket = self._context.socket(self._zmq.PUSH)
         self._socket.setsockopt(self._zmq.SNDHWM, _QUEUED)
         self._socket.setsockopt(self._zmq.SNDTIMEO, patience_ms)
         self._socket.setsockopt(self._zmq.LINGER, _FAREWELL_MS)
         self._cube = np.empty((0, 0, 0), "<f4")
         try:
             self._socket.bind(address)
-        except self._zmq.ZMQError as error:
+        except (self._zmq.ZMQError, UnicodeError) as error:
             self.close()
             raise CCNetError(f"{self.name}: cannot be bound ({error}), expected such as zmq:tcp://*:5555") from error
 
@@ -151,7 +153,9 @@ class Socket:
             raise CCNetError(f"{self.name}: no consumer took the cube in time; start one that PULLs") from error
 
     def close(self) -> None:
+        """Wait for the consumer to take what is queued, up to 10 s, after which it is lost."""
         self._socket.close()
+        self._context.term()
 
 
 class _Region:

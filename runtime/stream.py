@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol
@@ -33,7 +33,8 @@ Array = npt.NDArray[np.float32]
 _logger = logging.getLogger(__name__)
 
 _POLL = 0.1  # s, to see a stop
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # s, before a camera is tried again; doubled each time
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # s, before a camera is tried again; doubled until it gives a frame
+_FAREWELL = 1.0  # s, for the capturing thread to close its source; one that hangs is left behind
 
 
 class Stripper(Protocol):
@@ -83,7 +84,7 @@ class Stream:
 
         Returns the account, in which nothing is in flight any more. CCNetError where the source cannot be opened at
         all; a camera that was there and disappears is tried again, after 0.5 s, then after twice as long each time, up
-        to 30 s.
+        to 30 s, until it gives a frame. The source is closed when this returns, unless it hangs for a second.
         """
         capture = threading.Thread(target=self._capture, args=(self.source.open(),), daemon=True, name="ccnet-capture")
         capture.start()
@@ -94,6 +95,7 @@ class Stream:
             # Also after an error of the program: what was in work is told by the error, what waits is dropped
             self._stops += 1
             self._queue.abandon()
+            capture.join(_FAREWELL)
         if self._failure is not None:
             raise self._failure
         return self.account.tally()
@@ -154,44 +156,48 @@ class Stream:
     # The capturing thread
 
     def _capture(self, source: Source) -> None:
+        opened: Source | None = source
         try:
-            frame_id = 0
-            while not self._stops and frame_id != self.most:
+            frame_id, wait = 0, _FIRST_WAIT
+            while opened and frame_id != self.most and not self._stops:
                 try:
-                    shot = _read(source, frame_id)
+                    shot = _read(opened, frame_id)
                 except GoneError as error:
-                    source.close()
                     _logger.warning("%s: it is tried again", error)
-                    again = self._reopen()
-                    if again is None:
-                        return
-                    source = again
+                    gone, opened = opened, None
+                    gone.close()
+                    opened, wait = self._reopen(wait)
                     continue
                 if shot is None or not self._queue.put(shot):
                     return
-                frame_id += 1
+                frame_id, wait = frame_id + 1, _FIRST_WAIT
         except Exception as error:  # of the program or the system; run raises it when the frames before are done
             self._failure = error
         finally:
-            source.close()
-            self._queue.close()
-
-    def _reopen(self) -> Source | None:
-        """The camera that disappeared, once it is back; None where the stream was stopped first."""
-        wait = _FIRST_WAIT
-        while True:
-            until = time.monotonic() + wait
-            while time.monotonic() < until:
-                if self._stops:
-                    return None
-                time.sleep(min(_POLL, wait))
             try:
+                if opened:
+                    opened.close()
+            finally:
+                self._queue.close()  # whatever happens: run waits for it
+
+    def _reopen(self, wait: float) -> tuple[Source | None, float]:
+        """The camera that disappeared, once it is back, and how long to wait if it gives no frame after all.
+
+        None where the stream was stopped first.
+        """
+        while not self._stopped_within(wait):
+            wait = min(2 * wait, _LONGEST_WAIT)
+            with suppress(CCNetError):
                 source = self.source.open()
-            except CCNetError:
-                wait = min(2 * wait, _LONGEST_WAIT)
-                continue
-            self.pulse.reconnects += 1
-            return source
+                self.pulse.reconnects += 1
+                return source, wait
+        return None, wait
+
+    def _stopped_within(self, seconds: float) -> bool:
+        until = time.monotonic() + seconds
+        while not self._stops and (left := until - time.monotonic()) > 0:
+            time.sleep(min(_POLL, left))
+        return self._stops > 0
 
 
 def _read(source: Source, frame_id: int) -> Shot | None:

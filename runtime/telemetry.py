@@ -72,12 +72,17 @@ class StatusLine:
         if self._on and (now := time.monotonic()) >= self._next:
             self._next = now + 1
             # A line that wraps could not be wiped again
-            line = str(self._pulse)[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\x1b[K{line}", end="", file=self._out, flush=True)
+            self._print(str(self._pulse)[: shutil.get_terminal_size().columns - 1])
 
     def close(self) -> None:
         if self._on:
-            print("\r\x1b[K", end="", file=self._out, flush=True)
+            self._print("")
+
+    def _print(self, line: str) -> None:
+        try:
+            print(f"\r\x1b[K{line}", end="", file=self._out, flush=True)
+        except OSError:  # the terminal was closed, which is no reason to end the stream
+            self._on = False
 
 
 class Metrics:
@@ -151,5 +156,6 @@ def _naming(what: str) -> Iterator[None]:
     """What the system refuses, in one line."""
     try:
         yield
-    except OSError as error:
-        raise CCNetError(f"{what}: cannot be used for metrics ({error.strerror}); give another --metrics") from error
+    except (OSError, ValueError) as error:  # a ValueError for a name that no file can have
+        why = getattr(error, "strerror", None) or error
+        raise CCNetError(f"{what}: cannot be used for metrics ({why}); give another --metrics") from error

@@ -1,8 +1,8 @@
 """Two cameras for as long as is asked, with everything going wrong now and then: python tests/soak.py [--seconds 1800]
 
 Cameras stall, tear frames, change size and disappear; a sink is slow, a disk is full, and a ZeroMQ consumer is killed
-and started again. It exits with 1 unless every frame is accounted for, every cube that is there is whole, no file
-handle is left open and memory does not grow.
+and started again. It exits with 1 unless every fault has come, both streams live to the end, every frame is accounted
+for, every cube that a sink took is there and whole, no file handle is left open and memory does not grow.
 """
 
 from __future__ import annotations
@@ -18,51 +18,74 @@ import sys
 import tempfile
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import zarr
 
 from ccnet.contract import CCNetError
-from ccnet.runtime import Reconstructor, read_cube, stream
+from ccnet.runtime import Reconstructor, read_cube, stream, telemetry
 from ccnet.runtime.contexts import ContextPolicy
 from ccnet.runtime.sinks import Files, Sink, Socket, ZarrGroup
 from ccnet.runtime.sources import GoneError, SourceSpec
 from ccnet.runtime.stream import Stream
 
 SIZES = ((48, 64), (64, 48), (40, 40))
-LIBC = ctypes.CDLL(None)
+LIBC = ctypes.CDLL(None)  # glibc 2.33 or later
+GROWTH_MB, GROWTH_MB_H = 3.0, 1.0  # in a short run, less than what comes and goes; in a long one
+HANDLES = 2  # files and threads
+_ARENA_MAX, _MMAP_THRESHOLD = -8, -3  # of mallopt
 KEPT = 20  # cubes a sink may hold before they are read back and removed
 CONSUMER = """
 import sys, zmq
 socket = zmq.Context().socket(zmq.PULL)
 socket.connect(sys.argv[1])
+print(flush=True)
 while True:
     socket.recv_multipart()
 """
+
+
+class Faults:
+    """Says which fault is due: rounds of all of them in random order, at times that a slow machine does not stretch."""
+
+    def __init__(self, names: tuple[str, ...], seconds: float, seed: int) -> None:
+        """seconds: from one fault to the next, on average."""
+        self._names, self._seconds, self.random = names, seconds, random.Random(seed)
+        self._round: list[str] = []
+        self._next = time.monotonic()
+        self.times = dict.fromkeys(names, 0)
+
+    def due(self) -> str:
+        """The fault that is to happen now, or nothing."""
+        if time.monotonic() < self._next:
+            return ""
+        self._next = time.monotonic() + self._seconds * self.random.uniform(0.2, 1.8)
+        self._round = self._round or self.random.sample(self._names, len(self._names))
+        fault = self._round.pop()
+        self.times[fault] += 1
+        return fault
 
 
 class Camera:
     """Frames at 100 Hz, and faults."""
 
     def __init__(self, seed: int) -> None:
-        self._random, self._size = random.Random(seed), SIZES[0]
+        self.faults, self._size = Faults(("stall", "torn", "torn", "size", "gone"), 0.5, seed), SIZES[0]
         self.given = 0
-        self.faults = dict.fromkeys(("stall", "torn", "size", "gone"), 0)
 
     def open(self) -> Camera:
-        if self.given and self._random.random() < 0.5:
+        if self.given and self.faults.random.random() < 0.5:
             raise GoneError("still away")
         return self
 
     def read(self) -> tuple[str, Any]:
         time.sleep(0.01)
-        fault = self._random.choices(("stall", "torn", "size", "gone", ""), (1, 5, 3, 1, 200))[0]
-        if fault:
-            self.faults[fault] += 1
+        fault = self.faults.due()
         if fault == "gone":
             raise GoneError("unplugged")
         self.given += 1
@@ -71,7 +94,7 @@ class Camera:
         if fault == "stall":
             time.sleep(0.5)
         if fault == "size":
-            self._size = self._random.choice(SIZES)
+            self._size = self.faults.random.choice([size for size in SIZES if size != self._size])
         return "", np.full((*self._size, 3), self.given % 256, np.uint8)
 
     def close(self) -> None: ...
@@ -81,12 +104,13 @@ class Troubled:
     """A sink that is slow or full now and then, whose cubes are read back and removed."""
 
     def __init__(self, sink: Sink, folder: Path, seed: int) -> None:
-        self.name, self._sink, self._folder, self._random = sink.name, sink, folder, random.Random(seed)
-        self.taken = 0
+        self.name, self._sink, self._folder = sink.name, sink, folder
+        self.taken = self.read = 0
+        self.faults = Faults(("slow", "full"), 2, seed)
 
     @contextmanager
     def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[Any]:
-        trouble = self._random.choices(("slow", "full", ""), (2, 2, 100))[0]
+        trouble = self.faults.due()
         with self._sink.cube(name, height, width, metadata) as writer:
             yield writer
             if trouble == "slow":
@@ -95,22 +119,49 @@ class Troubled:
                 raise CCNetError("no space left on device")
         self.taken += 1
         if self.taken % KEPT == 0:
-            read_back(self._folder)
+            self.read_back()
+
+    def read_back(self) -> None:
+        self.read += read_back(self._folder)
 
     def close(self) -> None:
         self._sink.close()
 
 
-def read_back(folder: Path) -> None:
-    """Read and remove the cubes of a folder or a Zarr group; an error for one that is not whole."""
-    assert not list(folder.glob(".ccnet-*")), "something half-written is left"
-    for header in folder.glob("*.hdr"):
+def read_back(folder: Path) -> int:
+    """Read and remove the cubes of a folder or a Zarr group, and count them; an error for one that is not whole."""
+    headers, arrays = list(folder.glob("*.hdr")), [path for path in folder.glob("0*") if path.is_dir()]
+    for header in headers:
         read_cube(header)
         header.unlink()
         header.with_suffix(".img").unlink()
-    for array in folder.glob("0*"):
-        assert np.isfinite(zarr.open_array(str(array), mode="r")[:]).all()
-        shutil.rmtree(array)
+    for path in arrays:
+        values = np.asarray(zarr.open_array(str(path), mode="r")[:])
+        assert np.isfinite(values).all() and values.any()
+        shutil.rmtree(path)
+    return len(headers) + len(arrays)
+
+
+class Rest:
+    """Holds all streams between two frames, so that what is in memory is what they keep, and no frame in work."""
+
+    def __init__(self, streams: int) -> None:
+        self._asked, self._here = threading.Event(), threading.Barrier(streams + 1, timeout=60)
+
+    def prepare(self, pixels: Any) -> Any:
+        """Of each stream: pass a frame on, after a rest where one is asked for."""
+        if self._asked.is_set():
+            self._here.wait()
+            self._here.wait()
+        return pixels
+
+    @contextmanager
+    def all(self) -> Iterator[None]:
+        self._asked.set()
+        self._here.wait()
+        yield
+        self._asked.clear()
+        self._here.wait()
 
 
 class Consumer(threading.Thread):
@@ -122,24 +173,47 @@ class Consumer(threading.Thread):
 
     def run(self) -> None:
         while time.monotonic() < self._until:
-            with subprocess.Popen([sys.executable, "-c", CONSUMER, self._address]) as process:
+            command = [sys.executable, "-c", CONSUMER, self._address]
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+                assert process.stdout is not None
+                process.stdout.readline()  # it is there, which takes a slow machine seconds
                 time.sleep(4)
                 process.kill()
             self.kills += 1
             time.sleep(1)
 
 
-def measure() -> tuple[float, int]:
-    """Resident memory, MB, without what was freed and the C library keeps; open file handles. Of this process."""
+class _Malloc(ctypes.Structure):
+    """What glibc (2.33 and later) says of all its arenas; ``used`` and ``mapped`` are what the program holds."""
+
+    _names = ("arena", "free_chunks", "fast_chunks", "maps", "mapped", "unused", "fast_free", "used", "free", "top")
+    _fields_ = [(name, ctypes.c_size_t) for name in _names]
+
+
+class Sample(NamedTuple):
+    """In use: MB that malloc and Python count as held. Resident: MB, with all else. Handles: open files, threads."""
+
+    seconds: float
+    in_use: float
+    resident: float
+    handles: float
+
+
+def measure() -> Sample:
+    """This process now, which is best done at rest."""
     gc.collect()
-    if hasattr(LIBC, "malloc_trim"):  # glibc's
-        LIBC.malloc_trim(0)
+    LIBC.malloc_trim(0)
+    LIBC.mallinfo2.restype = _Malloc
+    malloc = LIBC.mallinfo2()
+    python = 100 * sys.getallocatedblocks()  # small objects are beside malloc, of about so many bytes
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6, len(list(Path("/proc/self/fd").iterdir()))
+    handles = sum(len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task"))
+    held = malloc.used + malloc.mapped + python
+    return Sample(time.monotonic(), held / 1e6, pages * os.sysconf("SC_PAGE_SIZE") / 1e6, handles)
 
 
 def cameras(
-    work: Path, stack: ExitStack, reconstruct: Reconstructor
+    work: Path, stack: ExitStack, reconstruct: Reconstructor, rest: Rest
 ) -> Iterator[tuple[Camera, Stream, list[Troubled]]]:
     """One to a Zarr group under ``latest``, one to a socket under ``drop-oldest``, both to files as well."""
     for number, policy in enumerate(("latest", "drop-oldest")):
@@ -156,7 +230,7 @@ def cameras(
                 source=SourceSpec(f"camera {number}", True, camera.open),
                 sinks=sinks,
                 reconstructor=reconstruct,
-                prepare=lambda pixels: pixels,
+                prepare=rest.prepare,
                 context=ContextPolicy("scene" if number else "smooth"),
                 policy=policy,  # type: ignore[arg-type]
             ),
@@ -167,38 +241,52 @@ def cameras(
 def soak(seconds: float, artifacts: str) -> list[str]:
     """What is wrong after so long."""
     stream._FIRST_WAIT, stream._LONGEST_WAIT = 0.05, 0.2
-    samples: list[tuple[float, float, int]] = []
+    telemetry._RECENT = 16  # of 1024 latencies the memory would grow for a quarter of an hour
+    samples = array("d")  # a list of objects would grow by half a megabyte an hour
+    still = np.full((*SIZES[0], 3), 99, np.uint8)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         reconstruct = stack.enter_context(Reconstructor.open(artifacts, threads=1))
-        running = list(cameras(Path(work), stack, reconstruct))
+        rest = Rest(streams=2)
+        running = list(cameras(Path(work), stack, reconstruct, rest))
         threads = [threading.Thread(target=one.run, name=one.source.name) for _, one, _ in running]
         until = time.monotonic() + seconds
         consumer = Consumer(f"ipc://{work}/socket", until)
         for thread in (*threads, consumer):
             thread.start()
-        while (now := time.monotonic()) < until:
-            time.sleep(max(0.5, min(10, seconds / 60)))
-            samples.append((now, *measure()))
-            alive = sum(thread.is_alive() for thread in threads)
+        while time.monotonic() < until:
+            time.sleep(max(0.5, min(2, seconds / 60)))
+            if not all(thread.is_alive() for thread in threads):
+                break
+            with rest.all():
+                reconstruct(still)  # ONNX Runtime keeps the region of its last outputs: let that be the same always
+                now = measure()
+            samples.extend(now)
             print(
-                f"{until - now:6.0f} s left, {samples[-1][1]:.1f} MB, {samples[-1][2]} handles, {alive} streams",
+                f"{until - now.seconds:6.1f} s left, {now.in_use:.2f} MB in use, {now.resident:.1f} MB resident,"
+                f" {now.handles:.0f} handles and threads",
                 flush=True,
             )
+        wrong = [f"{thread.name} ended early" for thread in threads if not thread.is_alive()]
         for _, one, _ in running:
             one.stop()
         for thread in (*threads, consumer):
             thread.join(60)
-        wrong = [problem for each in running for problem in check(*each)]
-        for folder in Path(work).iterdir():
-            read_back(folder)
+        wrong += [problem for each in running for problem in check(*each)]
+        wrong += [f"{path} is half-written" for path in Path(work).rglob(".ccnet-*")]
     print(f"consumer killed {consumer.kills} times")
-    return wrong + leaks(samples)
+    if not consumer.kills:
+        wrong.append("the consumer was never killed")
+    return wrong + leaks([Sample(*values) for values in zip(*[iter(samples)] * len(Sample._fields), strict=True)])
 
 
 def check(camera: Camera, one: Stream, sinks: list[Troubled]) -> list[str]:
     tally = one.account.tally()
-    print(f"{one.source.name}, {one.policy}: {one.pulse}; faults {camera.faults}")
-    wrong = []
+    schedules = [camera.faults, *(sink.faults for sink in sinks)]
+    print(f"{one.source.name}, {one.policy}: {one.pulse}; faults {[schedule.times for schedule in schedules]}")
+    faults = [fault for schedule in schedules for fault in schedule.times.items()]
+    faults += [("reconnect", one.pulse.reconnects), ("dropped frame", tally.dropped)]
+    faults += [("rejection by a sink", tally.rejected.get("sink", 0))]
+    wrong = [f"{one.source.name}: no {name} came" for name, times in faults if not times]
     if tally.in_flight or tally.arrived != tally.delivered + tally.dropped + sum(tally.rejected.values()):
         wrong.append(f"{one.source.name}: the account does not balance: {tally}")
     if tally.arrived not in (camera.given, camera.given - 1):
@@ -206,17 +294,33 @@ def check(camera: Camera, one: Stream, sinks: list[Troubled]) -> list[str]:
     for sink in sinks:
         if not tally.delivered or sink.taken < tally.delivered:
             wrong.append(f"{one.source.name}: {tally.delivered} delivered, {sink.taken} taken by {sink.name}")
+        sink.read_back()
+        if not sink.name.startswith("zmq:") and sink.read != sink.taken:
+            wrong.append(f"{sink.name}: {sink.taken} cubes taken, {sink.read} were there")
     return wrong
 
 
-def leaks(samples: list[tuple[float, float, int]]) -> list[str]:
-    """By the second half of the run, when all sizes have been seen: 1 MB/h, and 8 MB that come and go."""
-    times, memory, handles = (np.array(column) for column in zip(*samples[len(samples) // 2 :], strict=True))
-    slope = np.polyfit(times, memory, 1)[0] * 3600
-    growth = slope / 3600 * (times[-1] - times[0])
-    print(f"second half: {slope:+.2f} MB/h ({growth:+.2f} MB), {handles.min()} to {handles.max()} handles")
-    wrong = [f"memory grew by {growth:.1f} MB, {slope:.1f} MB/h"] if growth > 8 and slope > 1 else []
-    return wrong + ([f"{handles.max()} handles after {handles.min()}"] if handles.max() - handles.min() > 12 else [])
+def leaks(samples: list[Sample]) -> list[str]:
+    """By the third and the last quarter of the run, when all sizes have been seen."""
+    later = samples[len(samples) // 2 :]
+    if len(later) < 4:
+        return [f"{len(samples)} measurements are too few"]
+    before, after = later[: len(later) // 2], later[len(later) // 2 :]
+    hours = (after[0].seconds - before[0].seconds) / 3600
+    grown = {kind: lowest(after, kind) - lowest(before, kind) for kind in ("in_use", "resident")}
+    handles = [[sample.handles for sample in half] for half in (before, after)]
+    print(f"in use {lowest(before, 'in_use'):.2f} MB, {grown['in_use'] / hours:+.2f} MB/h;", end=" ")
+    print(f"resident {lowest(before, 'resident'):.2f} MB, {grown['resident'] / hours:+.2f} MB/h;", end=" ")
+    print("handles and threads", ", then ".join(f"{min(half):.0f} to {max(half):.0f}" for half in handles))
+    most = GROWTH_MB_H * hours if hours > 0.1 else GROWTH_MB
+    wrong = [f"memory {kind} grew by {growth:.2f} MB" for kind, growth in grown.items() if growth > most]
+    left = min(handles[1]) - min(handles[0])
+    return wrong + ([f"{left:.0f} more handles and threads are open"] if left > HANDLES else [])
+
+
+def lowest(samples: list[Sample], kind: str) -> float:
+    """MB that are always there: beside them are the cubes that wait in a socket, and what malloc has not returned."""
+    return min(float(getattr(sample, kind)) for sample in samples)
 
 
 def main() -> None:
@@ -224,6 +328,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--artifacts", default="build/ccnet")
     options = parser.parse_args()
+    # Else each thread has an arena that fills with holes, and resident memory wanders by 20 MB for a quarter of an hour
+    LIBC.mallopt(_ARENA_MAX, 1)
+    LIBC.mallopt(_MMAP_THRESHOLD, 1 << 16)
     wrong = soak(options.seconds, options.artifacts)
     print(*wrong, sep="\n", end="\n" if wrong else "")
     sys.exit(bool(wrong))

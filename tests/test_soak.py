@@ -10,6 +10,6 @@ from typing import Any
 
 def test_a_minute_of_faults(artifacts: Any) -> None:
     command = [sys.executable, Path(__file__).with_name("soak.py"), "--seconds", "60", "--artifacts", artifacts[1]]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1000)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert "second half:" in result.stdout and "Traceback" not in result.stderr
+    assert "MB/h" in result.stdout and "Traceback" not in result.stderr

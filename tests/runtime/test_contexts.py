@@ -21,6 +21,13 @@ class Counter:
         return np.full((1, 3), self.calls, np.float32)
 
 
+class Broken:
+    """An encoder whose contexts are none."""
+
+    def encode(self, frame: Any) -> Any:
+        raise CCNetError("NaN")
+
+
 def contexts(text: str, frames: list[Any]) -> list[float]:
     policy, encoder = ContextPolicy(text), Counter()
     found = [float(policy(encoder, frame)[0, 0]) for frame in frames]
@@ -52,6 +59,16 @@ def test_smooth_is_a_running_mean_that_a_cut_ends() -> None:
 @pytest.mark.parametrize("text", ["every:5", "scene", "smooth"])
 def test_another_size_begins_anew(text: str) -> None:
     assert contexts(text, [frame(9), frame(9, (91, 130)), frame(9, (90, 130))]) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("text", ["every:1", "scene", "smooth"])
+def test_a_frame_after_one_whose_encode_failed_is_encoded_in_its_place(text: str) -> None:
+    policy, encoder = ContextPolicy(text), Counter()
+    policy(encoder, frame(100))
+    with pytest.raises(CCNetError, match="NaN"):
+        policy(Broken(), frame(200))
+    assert float(policy(encoder, frame(200))[0, 0]) == 1  # not 0, nor a mean of both
+    assert policy.encoded == 2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (64, 64), (70, 33), (3000, 2000)])

@@ -280,6 +280,9 @@ def test_targets_that_cannot_be(tmp_path: Path, suffix: str, monkeypatch: pytest
         open_cube(path / "c.npy", 20, 24)
     with refusal(long, "cannot be written"):
         save(long, cube_of())
+    for impossible in (tmp_path / f"\ud800{suffix}", tmp_path / f"\0{suffix}"):
+        with refusal(impossible, "no file can have that name"):
+            open_cube(impossible, 20, 24)
     with pytest.raises(ValueError, match="0×20"):
         open_cube(path, 20, 0)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=4 * 31 * 20 * 24 - 1))

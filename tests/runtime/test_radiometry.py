@@ -84,6 +84,7 @@ def test_it_is_read_from_json_and_told_in_metadata(tmp_path: Path) -> None:
     [
         ({"bits": 9}, "bits is 9, expected one of 8, 10, 12, 16"),
         ({"bits": "8"}, "bits is '8'"),
+        ({"bits": 12.0}, "bits is 12.0, expected one of 8, 10, 12, 16"),
         ({"bayer": "RGBG"}, "bayer is 'RGBG', expected one of RGGB"),
         ({"black": [1, 2]}, "black is (1, 2), expected three in [0, 255)"),
         ({"black": [0, 0, 255]}, "black is"),

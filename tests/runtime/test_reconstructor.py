@@ -25,6 +25,8 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import FRAME_SCALE, MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest
@@ -163,6 +165,17 @@ def test_tiled_equals_whole(folder: Path, size: tuple[int, int], window: int) ->
         cube = reconstruct(frame)
     assert cube.dtype == np.float32
     np.testing.assert_allclose(cube, whole(folder, frame), atol=1e-5)
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 180), st.integers(1, 180), st.integers(1, 4), st.integers(1, 6))
+def test_any_frame_in_any_window_under_any_halo_is_the_whole(
+    folder: Path, height: int, width: int, halo: int, kept: int
+) -> None:
+    encoder, decoder = (OnnxRuntimeBackend(folder / f"{kind}.onnx") for kind in ("encode", "decode"))
+    frame = pixels(height, width)
+    with fake(encoder, decoder, window=16 * (2 * halo + kept), halo=16 * halo) as reconstruct:
+        np.testing.assert_allclose(reconstruct(frame), whole(folder, frame), atol=1e-5)
 
 
 def test_the_small_network_needs_all_of_its_halo(folder: Path) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +89,33 @@ def test_a_consumer_pulls_cubes(tmp_path: Path) -> None:
     sink.close()
 
 
+QUEUE = """
+import sys
+import numpy as np
+from ccnet.runtime.sinks import Socket
+sink = Socket(sys.argv[1])
+for name in "abc":
+    with sink.cube(name, 300, 150, {}) as writer:
+        writer.write(0, np.ones((31, 300, 150), np.float32))
+sink.close()
+"""
+
+
+def test_cubes_that_wait_for_a_slow_consumer_outlive_the_stream(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/socket"
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.setsockopt(zmq.RCVHWM, 1)
+        socket.setsockopt(zmq.RCVTIMEO, 60_000)
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.connect(address)
+        with subprocess.Popen([sys.executable, "-c", QUEUE, address]) as process:
+            assert socket.poll(60_000)  # the first is here
+            time.sleep(2)  # and the others were sent since: without a wait at its end the process would be gone
+            names = [json.loads(socket.recv_multipart()[0])["name"] for _ in range(3)]
+            assert process.wait(60) == 0
+    assert names == ["a", "b", "c"]
+
+
 def test_a_cube_that_no_consumer_takes_is_told(tmp_path: Path) -> None:
     sink = Socket(f"ipc://{tmp_path}/socket", patience_ms=10)
     with pytest.raises(CCNetError, match="no consumer took the cube"):
@@ -97,6 +127,9 @@ def test_a_cube_that_no_consumer_takes_is_told(tmp_path: Path) -> None:
     ("text", "words"),
     [
         ("zmq:nowhere", "zmq:nowhere: cannot be bound"),
+        ("zmq:ipc://\ud800", "cannot be bound"),
+        ("\ud800", "cannot be made"),
+        ("\0", "cannot be made"),
         ("cube.hdr", "a cube's name"),
         ("/proc/none/cubes", "/proc/none"),
         ("/proc/none/cubes.zarr", "/proc/none"),

@@ -241,6 +241,16 @@ def test_a_camera_that_comes_back_goes_on_with_its_ids() -> None:
     assert running.pulse.reconnects == 3 and source.closed == 4
 
 
+def test_a_camera_that_gives_no_frame_is_waited_for_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stream, "_FIRST_WAIT", 1)
+    monkeypatch.setattr(stream, "_LONGEST_WAIT", 5)
+    waits: list[float] = []
+    running, _ = make(["go", "go", "go", "go", "go", "give", "go", "go", "give"], Memory())
+    monkeypatch.setattr(running, "_stopped_within", waits.append)  # never
+    assert running.run().delivered == 2
+    assert waits == [1, 2, 4, 5, 5, 1, 2]
+
+
 def test_a_camera_that_stays_away_can_be_stopped() -> None:
     opened = [Script(["give", "go"])]
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -82,7 +84,7 @@ def test_a_full_disk_is_said_once_and_ends_nothing(tmp_path: Path, caplog: pytes
     assert len(caplog.records) == 1 and "cannot be used for metrics" in caplog.text
 
 
-@pytest.mark.parametrize("target", ["metrics.txt", "0", "65536", "-1", "none/ccnet.prom"])
+@pytest.mark.parametrize("target", ["metrics.txt", "0", "65536", "-1", "none/ccnet.prom", "\ud800.prom"])
 def test_targets_that_cannot_be_are_refused(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CCNetError, match="--metrics"):
@@ -103,3 +105,14 @@ def test_the_status_line_is_for_terminals_and_fits_them(monkeypatch: pytest.Monk
         line.close()
         assert out.getvalue().count("100 frames/s") == lines
         assert all(len(part) < 60 for part in out.getvalue().split("\r\x1b[K"))
+
+
+def test_a_terminal_that_was_closed_ends_nothing() -> None:
+    ours, theirs = os.openpty()
+    out = os.fdopen(theirs, "w")
+    line = StatusLine(pulse(), out)
+    os.close(ours)
+    line.refresh()
+    line.close()
+    with suppress(OSError):  # what it could not write is still in its buffer
+        out.close()

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccnet.contract import CCNetError, padded
+from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded
 from ccnet.runtime.tiling import Span, crop, plan
 
 GRID = 16
@@ -109,3 +109,13 @@ def test_windows_see_the_frame_padded_by_reflection_at_the_right_and_the_bottom(
 def test_a_window_inside_the_frame_copies_nothing() -> None:
     frame = np.zeros((64, 64, 3), np.uint8)
     assert np.shares_memory(crop(frame, Span(16, 64, 32, 64), Span(0, 48, 0, 32)), frame)
+
+
+def test_100_megapixels_cost_at_most_15_percent_more_a_pixel_than_one() -> None:
+    """What decode sees for a pixel of the cube, in the default window and halo; its time is proportional to that."""
+
+    def seen(side: int) -> float:
+        spans = plan(side, 512, HALO, multiple=SIZE_MULTIPLE)
+        return (sum(span.stop - span.start for span in spans) / side) ** 2
+
+    assert seen(1000) < seen(10_000) <= 1.15 * seen(1000)
