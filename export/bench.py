@@ -39,7 +39,7 @@ from ccnet.runtime.frames import read_frame
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend, operators
 from ccnet.runtime.reconstructor import Reconstructor
 
-from . import graph, literal, native
+from . import graph, literal, native, translate
 from .artifacts import export
 
 Array = npt.NDArray[np.float32]
@@ -145,7 +145,7 @@ def _exported(model: CCNet, folder: Path) -> Network:
     """As ``ccnet export`` does it; single parts are traced apart and not counted."""
     seconds, manifest = _seconds(lambda: export(model, folder))
     whole = {kind: manifest.find(kind).read(folder) for kind in ("encode", "decode", "full")}
-    unrolled = {**whole, **_parts(model, {})}
+    unrolled = {**whole, **_parts(model)}
     graphs = {part: _native(data, _module(model, part)) for part, data in unrolled.items()}
     return Network(model=model, graphs=graphs, unrolled=unrolled, folder=folder, seconds=seconds)
 
@@ -162,7 +162,7 @@ def _with_loop(model: CCNet, folder: Path) -> Network:
     for part in naive.modules():
         if isinstance(part, NeSCM):
             part.forward = part.literal  # type: ignore[method-assign]
-    graphs = {**whole, **_parts(model, {"nescm": literal.nescm})}
+    graphs = {**whole, **_parts(model, literal.nescm)}
     _folder_of(whole, model, folder)
     return Network(model=naive, graphs=graphs, unrolled=graphs, folder=folder, seconds=seconds)
 
@@ -212,12 +212,12 @@ def _module(model: CCNet, part: str) -> nn.Module:
     return _Block(model.get_submodule(_BLOCK)).eval() if part == "CSRM block" else model
 
 
-def _parts(model: CCNet, translation: Mapping[str, graph.Translation]) -> dict[str, bytes]:
+def _parts(model: CCNet, nescm: graph.Translation = translate.nescm) -> dict[str, bytes]:
     multiple = model.config.size_multiple
     parts = PARTS[1:2] if model.config.inter_spectral == "mha" else PARTS[:2]
     graphs = {
         part: graph.to_onnx(
-            _module(model, part), _inputs(model, part, (4 * multiple, 6 * multiple)), ["y"], multiple, **translation
+            _module(model, part), _inputs(model, part, (4 * multiple, 6 * multiple)), ["y"], multiple, nescm
         )
         for part in parts
     }
