@@ -82,7 +82,7 @@ def forward_kernel(
     N: tl.constexpr,
     MEMORIES: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     image = tl.program_id(1) // STREAMS
     direction, lead = tl.program_id(1) % STREAMS // 2, tl.program_id(1) % 2
     w_m, w_x, b = _gate(weight, bias, direction, N)
@@ -111,7 +111,7 @@ def backward_kernel(
     plane: int,
     N: tl.constexpr,
     BLOCK: tl.constexpr,
-):
+) -> None:
     stream = tl.program_id(1)
     direction, lead = stream % STREAMS // 2, stream % 2
     w_m, w_x, b = _gate(weight, bias, direction, N)
@@ -154,7 +154,9 @@ def backward_kernel(
 
 
 @triton.jit
-def _gate(weight: tl.tensor, bias: tl.tensor, direction: tl.tensor, N: tl.constexpr):
+def _gate(
+    weight: tl.tensor, bias: tl.tensor, direction: tl.tensor, N: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """A direction's W_m (N, N), W_x (N, N) and b (N, 1)."""
     o, i = tl.arange(0, N)[:, None], tl.arange(0, N)[None, :]
     at = weight + direction * 2 * N * N + o * 2 * N + i
@@ -162,7 +164,9 @@ def _gate(weight: tl.tensor, bias: tl.tensor, direction: tl.tensor, N: tl.conste
 
 
 @triton.jit
-def _tile(base: tl.tensor, index: tl.tensor, bands: int, plane: int, N: tl.constexpr, BLOCK: tl.constexpr):
+def _tile(
+    base: tl.tensor, index: tl.tensor, bands: int, plane: int, N: tl.constexpr, BLOCK: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor]:
     """Where (n, T, plane) number ``index`` holds this program's pixels at band 0: (N, P), and which there are."""
     heads = index.to(tl.int64) * N + tl.arange(0, N)[:, None]  # 64 bits: u has more than 2³¹ numbers on large frames
     pixels = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
@@ -170,25 +174,25 @@ def _tile(base: tl.tensor, index: tl.tensor, bands: int, plane: int, N: tl.const
 
 
 @triton.jit
-def _offset(position: tl.tensor, direction: tl.tensor, bands: int, plane: int):
+def _offset(position: tl.tensor, direction: tl.tensor, bands: int, plane: int) -> tl.tensor:
     """From band 0 to the band at a position of the direction's order."""
     band = tl.where(direction == 1, bands - 1 - position, position)
     return band.to(tl.int64) * plane
 
 
 @triton.jit
-def _product(w: tl.tensor, v: tl.tensor):
+def _product(w: tl.tensor, v: tl.tensor) -> tl.tensor:
     """w v at every pixel: (N, N), (N, P) → (N, P)."""
     return tl.sum(w[:, :, None] * v[None, :, :], axis=1)
 
 
 @triton.jit
-def _transposed_product(w: tl.tensor, v: tl.tensor):
+def _transposed_product(w: tl.tensor, v: tl.tensor) -> tl.tensor:
     """wᵀ v at every pixel: (N, N), (N, P) → (N, P)."""
     return tl.sum(w[:, :, None] * v[:, None, :], axis=0)
 
 
 @triton.jit
-def _tanh(m: tl.tensor):
+def _tanh(m: tl.tensor) -> tl.tensor:
     # Triton's own comes from CUDA's library, which its interpreter lacks
     return 2 * tl.sigmoid(2 * m) - 1
