@@ -1,12 +1,14 @@
 """The compiled kernels of ``scan.c`` and ``gates.c``: where they are, what they take, and the threads that run them.
 
-They are plain C behind ctypes, each working on a part of the output that nobody else writes.
+They are plain C behind ctypes, each working on a part of the output that nobody else writes. Those for CUDA are
+``scan_triton.py``.
 """
 
 from __future__ import annotations
 
 import ctypes
 import importlib.machinery
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -16,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-_MAX_BANDS = 64  # as in scan.c
+_MAX_BANDS = 64  # as in scan.c; Triton's have no such limit, but are tested up to it
 _HEADS = (1, 2, 4)  # at most MAX_HEADS in both files
 Result = TypeVar("Result")
 
@@ -33,13 +35,22 @@ def kernel() -> ctypes.CDLL | None:
 
 def fits(x: Tensor, heads: int, bands: int) -> bool:
     """Whether the kernels are here and compute this: float32 on a CPU."""
-    return (
-        x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and heads in _HEADS
-        and bands <= _MAX_BANDS
-        and kernel() is not None
-    )
+    return x.device.type == "cpu" and _in_reach(x, heads, bands) and kernel() is not None
+
+
+def triton_fits(x: Tensor, heads: int, bands: int) -> bool:
+    """Whether Triton is here and its kernels compute this: float32 on CUDA."""
+    return x.is_cuda and _in_reach(x, heads, bands) and _has_triton()
+
+
+def _in_reach(x: Tensor, heads: int, bands: int) -> bool:
+    return x.dtype == torch.float32 and heads in _HEADS and bands <= _MAX_BANDS
+
+
+@cache
+def _has_triton() -> bool:
+    # Looked for, not imported: that takes a second, which only a process with a GPU should pay
+    return importlib.util.find_spec("triton") is not None
 
 
 @cache

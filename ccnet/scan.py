@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.kernels import fits, kernel, parallel, pointer, runs
+from ccnet.kernels import fits, kernel, parallel, pointer, runs, triton_fits
 
 STREAMS = 4
 _BLOCK = 128  # pixels, as in scan.c
@@ -33,8 +33,9 @@ def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     x: (B, n, T, H, W) float; weight: (2, n, 2n), a direction's [W_m | W_x]; bias: (2, n).
     Returns (B, 4, n, T, H, W); step t of a stream stands at the band t that its window is centred on.
-    float32 on a CPU runs the compiled kernel where the package was built with a C compiler, everything else the
-    eager reference; the two share this signature and are tested as a pair.
+    float32 on a CPU runs the compiled kernel where the package was built with a C compiler, float32 on CUDA the one of
+    ``scan_triton.py`` where Triton is installed, everything else the eager reference; they share this signature and
+    are tested in pairs.
     """
     result: Tensor = torch.ops.ccnet.scan(x, weight, bias)
     return result
@@ -69,6 +70,10 @@ def _window_streams(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("ccnet::scan", mutates_args=())
 def _scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if triton_fits(x, *x.shape[1:3]):
+        from ccnet.scan_triton import triton_scan  # needs triton, which few have
+
+        return triton_scan(x, weight, bias)
     return _compiled_scan(x, weight, bias) if fits(x, *x.shape[1:3]) else scan_reference(x, weight, bias).contiguous()
 
 
@@ -81,6 +86,10 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @torch.library.custom_op("ccnet::scan_backward", mutates_args=())
 def _scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; the memory is recomputed, so the forward pass keeps only its inputs."""
+    if triton_fits(x, *x.shape[1:3]):
+        from ccnet.scan_triton import triton_scan_backward
+
+        return triton_scan_backward(grad, x, weight, bias)
     if fits(x, *x.shape[1:3]):
         return _compiled_scan_backward(grad, x, weight, bias)
     return _reference_backward(grad, x, weight, bias)
