@@ -39,7 +39,7 @@ engine: $(INSTALLED)  ## weights to ONNX to the best engine here, and a real FRA
 	$(CCNET) check $(ARTIFACTS) $(weights) --frames '$(FRAME)' --out $(RESULTS)
 endif
 
-$(DEVICE)/installed: pyproject.toml constraints.txt
+$(DEVICE)/installed: pyproject.toml constraints.txt $(wildcard ccnet/*.c ccnet/*.h)
 	$(PYTHON) -m venv --system-site-packages $(DEVICE)
 	$(DEVICE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@

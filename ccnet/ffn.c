@@ -21,7 +21,7 @@ INLINE float gelu_of(float x) {
                     u * 2.27493581e-8f))));
     const float q = 1.f + u * (.251522059f + u * (.0286459036f + u * (.00188444808f + u * (7.36476788e-5f +
                     u * 1.19750396e-6f))));
-    return x < -5.5f ? 0.f : x * (.5f + c * p / q);
+    return unless_nan(x < -5.5f ? 0.f : x * (.5f + c * p / q), x);
 }
 
 INLINE void gelu(float *x, long count) {

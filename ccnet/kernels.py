@@ -9,6 +9,8 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 import importlib.util
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -49,8 +51,10 @@ def _in_reach(x: Tensor, heads: int, bands: int) -> bool:
 
 @cache
 def _has_triton() -> bool:
-    # Looked for, not imported: that takes a second, which only a process with a GPU should pay
-    return importlib.util.find_spec("triton") is not None
+    # Looked for, not imported: that takes a second, which only a process with a GPU should pay. It starts its kernels
+    # through a module that it compiles itself: without a C compiler the eager reference goes on
+    compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
+    return importlib.util.find_spec("triton") is not None and compiler is not None
 
 
 @cache

@@ -156,7 +156,8 @@ static Status *read_input(const Api *api, const void *context, size_t index, Ten
     const void *value;
     void *shape, *data;
     Status *status = GET_INPUT(api)(context, index, &value);
-    if (status || (status = GET_SHAPE(api)(value, &shape))) return status;
+    if (status || !value) return status ? status : CREATE_STATUS(api)(INVALID_ARGUMENT, "ccnet: an input is missing");
+    if ((status = GET_SHAPE(api)(value, &shape))) return status;
     status = GET_RANK(api)(shape, &to->rank);
     if (!status && to->rank <= RANK) status = GET_DIMENSIONS(api)(shape, to->size, to->rank);
     FREE_SHAPE(api)(shape);
@@ -167,7 +168,7 @@ static Status *read_input(const Api *api, const void *context, size_t index, Ten
 
 /* What every part asks of its first input; the rest it asks itself. */
 static int is_image(const Tensor *x) {
-    const int64_t most = INT32_MAX;
+    const int64_t most = 1 << 24;
     return x->rank == 4 && x->size[0] >= 0 && x->size[1] >= 1 && x->size[1] <= 4096 && x->size[2] >= 1 &&
            x->size[2] <= most && x->size[3] >= 1 && x->size[3] <= most;
 }
@@ -192,9 +193,10 @@ static Status *compute(void *given, void *context) {
     for (size_t index = 0; index < kernel->part->inputs; index++)
         if ((status = read_input(api, context, index, &work.in[index]))) return status;
     if (!is_image(work.in) || !kernel->part->fits(&work))
-        return refuse(api, kernel->part, INVALID_ARGUMENT, ": its inputs' shapes do not fit each other");
+        return refuse(api, kernel->part, INVALID_ARGUMENT, ": its inputs' shapes do not fit each other, or its attribute");
     const int64_t *size = work.in[0].size;
-    if ((status = GET_OUTPUT(api)(context, 0, size, 4, &made)) || (status = GET_DATA(api)(made, &data))) return status;
+    if ((status = GET_OUTPUT(api)(context, 0, size, 4, &made)) || !made) return status;
+    if ((status = GET_DATA(api)(made, &data))) return status;
     work.y = data;
     if ((status = PARALLEL(api)(context, run_job, (size_t)(size[0] * work.jobs), 0, &work))) return status;
     return work.failed ? refuse(api, kernel->part, FAIL, ": Failed to allocate memory") : 0;
@@ -232,9 +234,11 @@ static const Part PARTS[] = {
 
 /* ONNX Runtime calls this by name for a library that is registered with a session's options. */
 EXPORT Status *RegisterCustomOps(void *options, const ApiBase *base) {
+    static void *domain; /* lives as long as the process, as the sessions need it */
     const Api *api = base->get(VERSION);
-    void *domain;
-    Status *status = CREATE_DOMAIN(api)("ccnet", &domain); /* lives as long as the process, as the sessions need it */
+    if (!api) return 0; /* older than 1.17: a graph with our operators is refused for want of them */
+    if (domain) return ADD_DOMAIN(api)(options, domain);
+    Status *status = CREATE_DOMAIN(api)("ccnet", &domain);
     for (size_t index = 0; !status && index < sizeof PARTS / sizeof *PARTS; index++)
         status = ADD_OPERATOR(api)(domain, &PARTS[index].base);
     return status ? status : ADD_DOMAIN(api)(options, domain);

@@ -1,8 +1,9 @@
 """CCNet beside what a user would run instead, on this CPU: the paper's loop, PyTorch, and MST++'s design (MHA).
 
-All ways of a row take turns in one run, so that whatever else the machine does meets them alike. A row's floor is what
-its arithmetic takes at the rate of a large matrix product, or its inputs, weights and outputs at the rate of a copy,
-whichever takes longer: no program that does the same sums on this machine can be faster.
+All ways of a row take turns in one run, in another order each round, so that whatever else the machine does meets them
+alike. What is not ours runs as its users would have it: ONNX Runtime and OpenVINO with their own defaults but for the
+number of threads, OpenVINO with the row's size known. A row's floor is an estimate: what the arithmetic of the paper's
+form takes at the rate of a large matrix product, or its inputs, weights and outputs at the rate of a copy from memory.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ it can use the feed-forward network's. OpenVINO is measured where it is installe
 
 PARTS = ("NeSCM", "CSRM block", "encode", "decode", "full")
 _BLOCK = "units.0.enc1"
+_PAUSE = 0.05  # s, in which the threads of the way before come to rest
 
 FRAME = "frame"
 """A PNG read, encoded, decoded in windows: what ``Reconstructor`` does. Only graphs can."""
@@ -261,14 +263,17 @@ def _works(
         feeds = {key: one.numpy() for key, one in _inputs(made[network].model, part, size).items()}
         return lambda: next(iter(backend.run(feeds).values()))
 
+    def plain(network: str, data: Mapping[str, bytes]) -> Work | None:
+        return None if part not in data else _plain_work(data[part], made[network].model, part, size, threads)
+
     ours, loop, mha = (made[name] for name in ("ours", "loop", "MHA"))
     yield OURS, run("ours", ours.graphs)
     yield UNROLLED, run("ours", ours.unrolled)
     yield TORCH, _torch_work(ours.model, part, size)
-    yield LOOP, run("loop", loop.graphs)
+    yield LOOP, plain("loop", loop.graphs)
     yield TORCH_LOOP, _torch_work(loop.model, part, size)
     if part in mha.unrolled:
-        yield MHA, run("MHA", mha.unrolled)
+        yield MHA, plain("MHA", mha.unrolled)
         yield TORCH_MHA, _torch_work(mha.model, part, size)
         yield MHA_OURS, run("MHA", mha.graphs)
     if openvino := _openvino():
@@ -291,6 +296,16 @@ def _torch_work(model: CCNet, part: str, size: Size) -> Work:
     return work
 
 
+def _plain_work(data: bytes, model: CCNet, part: str, size: Size, threads: int) -> Work:
+    """ONNX Runtime with its own defaults."""
+    ort = importlib.import_module("onnxruntime")
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    feeds = {key: one.numpy() for key, one in _inputs(model, part, size).items()}
+    return lambda: session.run(None, feeds)[0]  # type: ignore[no-any-return]
+
+
 def _openvino() -> Any:
     return importlib.import_module("openvino") if importlib.util.find_spec("openvino") else None
 
@@ -298,8 +313,10 @@ def _openvino() -> Any:
 def _openvino_work(openvino: Any, network: Network, part: str, size: Size, threads: int) -> Work:
     core = openvino.Core()
     core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"})
-    compiled = core.compile_model(core.read_model(network.unrolled[part]), "CPU")
+    read = core.read_model(network.unrolled[part])
     feeds = {key: one.numpy() for key, one in _inputs(network.model, part, size).items()}
+    read.reshape({key: list(one.shape) for key, one in feeds.items()})
+    compiled = core.compile_model(read, "CPU")
     return lambda: np.asarray(next(iter(compiled(feeds).values())))
 
 
@@ -344,7 +361,7 @@ class Growth:
 
 
 _GROWTH = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np
 from ccnet.runtime import Reconstructor
 folder, height, width, threads = sys.argv[1], *map(int, sys.argv[2:])
@@ -356,7 +373,8 @@ with Reconstructor.open(folder, threads=threads) as run:
     for top, strip in run.strips(frame):
         pass
     seconds = time.perf_counter() - started
-print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3]))
+status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+print(json.dumps([seconds, 1024 * int(status["VmHWM"].split()[0]) / 1e6]))
 """
 
 
@@ -368,18 +386,20 @@ def growth(network: Network, size: Size, threads: int) -> Growth:
     return Growth(megapixels=size[0] * size[1] / 1e6, seconds=seconds, peak_mb=peak)
 
 
-def load_seconds(network: Network) -> float:
+def load_seconds(network: Network, threads: int) -> float:
     """Of a Reconstructor on the network's folder, once files are in memory."""
-    return min(_seconds(lambda: Reconstructor.open(network.folder).close())[0] for _ in range(3))
+    return min(_seconds(lambda: Reconstructor.open(network.folder, threads=threads).close())[0] for _ in range(3))
 
 
 def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timing], dict[str, Array]]:
     """Times by way, after one round that pays for the first use of everything and gives the results."""
     results = {way: work() for way, work in works.items()}
     seconds: dict[str, list[float]] = {way: [] for way in works}
+    order = np.random.default_rng(0)
     for _ in range(repeats):
-        for way, work in works.items():
-            seconds[way].append(_seconds(work)[0])
+        for way in order.permutation([*works]).tolist():
+            time.sleep(_PAUSE)
+            seconds[way].append(_seconds(works[way])[0])
     return {way: Timing.of(times) for way, times in seconds.items()}, results
 
 

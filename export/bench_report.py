@@ -43,8 +43,8 @@ def markdown(found: Document) -> str:
     for row in rows:
         ours = row["ways"][OURS]
         size = "{}×{}".format(*row["size"])
-        spread = f"{ours['median']:.0f} ({ours['least']:.0f} to {ours['most']:.0f})"
-        floor = "–" if row["floor"] is None else f"{row['floor']:.0f}"
+        spread = f"{ours['median']:.3g} ({ours['least']:.3g} to {ours['most']:.3g})"
+        floor = "–" if row["floor"] is None else f"{row['floor']:.2g}"
         difference = "–" if row["difference"] is None else f"{row['difference']:.0e}"
         ratios = [f"{row['ratios'][way]:.2f}×" if way in row["ratios"] else "–" for way in ways[1:]]
         lines.append(_line([row["name"], size, spread, floor, difference, *ratios]))

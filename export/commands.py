@@ -338,7 +338,7 @@ def bench(
     ),
     weights: Weights = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions, in turns, after one that does not count.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of every way.")] = os.cpu_count() or 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every way.")] = len(os.sched_getaffinity(0)),
     quick: Annotated[bool, typer.Option("--quick", help="Small sizes only, and no large frames.")] = False,
 ) -> None:
     """Time CCNet beside the paper's loop, PyTorch and MST++'s design, in turns, on this CPU.
@@ -364,12 +364,15 @@ def bench(
         progress.update(task, description="export")
         for name, network in bench.networks(model, Path(folder)):
             made[name] = network
-            seconds[f"export, {name}"] = network.seconds
+            seconds[f"export, {name}{'' if name == 'loop' else ', with FP16, operators and comparison'}"] = (
+                network.seconds
+            )
             progress.advance(task)
-        seconds["load, ours"] = bench.load_seconds(made["ours"])
+        seconds["load, ours"] = bench.load_seconds(made["ours"], threads)
         for part, size in sizes:
             progress.update(task, description=f"{part} {size[0]}×{size[1]}")
             rows.append(bench.measure(made, part, size, repeats, threads, limits))
+            console.print(f"{part} {size[0]}×{size[1]}: {rows[-1].ways[bench.OURS].median:.0f} ms", highlight=False)
             progress.advance(task)
         for size in grown:
             progress.update(task, description=f"frame {size[0]}×{size[1]}")
@@ -410,7 +413,7 @@ def _reconstruct(folder: Path, subject: _Subject, rows: list[Row], out: Path) ->
         cube = reconstructor(frame)
         ms = 1e3 * (time.perf_counter() - started)
         describe = reconstructor.describe()
-    written = {"backend": describe["backend"], "precision": describe["precision"], "ms per frame": f"{ms:.0f}"}
+    written = {key: describe[key] for key in ("backend", "graph", "precision")} | {"ms per frame": f"{ms:.0f}"}
     for suffix in (".mat", ".hdr"):
         target = out / f"{name}{suffix}"
         with open_cube(target, frame.shape[0], frame.shape[1], {"source": subject.name}) as writer:

@@ -101,10 +101,9 @@ def _weights_of(graph: ir.Graph, nodes: list[ir.Node], unit: nn.Module, number: 
     found = {value for node in nodes for value in node.inputs if value and value.is_initializer()}
     made = {}
     for value in found:
-        place, _, name = str(value.name).partition("units.0.")
-        if name in state:
-            own = f"{place}units.{number}.{name}"
-            made[value] = _constant(graph, own, state[name].numpy())
+        place, ours, name = str(value.name).partition("units.0.")
+        if ours:
+            made[value] = _constant(graph, f"{place}units.{number}.{name}", state[name].numpy())
     return made
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import ccnet
 from ccnet.contract import MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256
 from ccnet.runtime import cuda
+from ccnet.runtime.onnxruntime_backend import operators
 
 CHECKED = "check.json"
 """What a check leaves: its inputs, whether it passed, and all figures."""
@@ -29,15 +30,15 @@ def tools(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
 
 
 def export_inputs(weights: Path, input: str) -> str:
-    """Of an export: weights, options, tools, and this package's own code."""
-    return digest(_sha256(weights), input, tools(), _code())
+    """Of an export: weights, options, tools, this package's own code, and its compiled kernels."""
+    return digest(_sha256(weights), input, tools(), _code(), _kernels())
 
 
 def check_inputs(folder: Path, weights: Path | None, frames: Sequence[Path], options: Sequence[object]) -> str:
     """Of a check: the artifacts, as their manifest vouches for them, weights, frames, options, tools, GPU and code."""
     files = [folder / MANIFEST_NAME, *([weights] if weights else []), *frames]
     named = [(str(path), _sha256(path)) for path in files]
-    return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), _code())
+    return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), _code(), _kernels())
 
 
 def is_intact(folder: Path, artifacts: Sequence[Artifact]) -> bool:
@@ -80,6 +81,11 @@ def _code() -> list[str]:
     root = Path(ccnet.__file__).parent
     folders = [root, Path(__file__).parent, Path(cuda.__file__).parent]
     return code(*(str(path) for folder in folders for path in sorted(folder.glob("*.py"))))
+
+
+def _kernels() -> str:
+    library = operators()
+    return _sha256(library) if library else ""
 
 
 def _sha256(path: Path) -> str:

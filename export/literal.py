@@ -1,5 +1,5 @@
-"""NeSCM in ONNX word for word as section III-C has it: the nodes that tracing the paper's loop gives, without the
-minutes that tracing it takes. What ``ccnet bench`` compares with."""
+"""NeSCM in ONNX step by step as section III-C has it: tracing the paper's loop would take minutes.
+What ``ccnet bench`` compares with."""
 
 from __future__ import annotations
 

@@ -17,12 +17,15 @@ from .graph import tidy
 
 Nodes = Mapping[str, ir.Node]
 
+# What the operators take (``ccnet/ort.c``); a part of another size stays as it is
+_HEADS, _BANDS, _PATCHES, _GROUPS, _CHANNELS, _HIDDEN = (1, 2, 4), 64, (4, 8, 16), 16, 1024, 4096
+
 
 def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
     """The same graph with the nodes of each NeSCM, PAF and FFN in one; the last two take in the sum behind.
 
-    ``model``: what the graph was traced from, whose modules its nodes are named after. A part that the graph was cut
-    off before is left as it is.
+    ``model``: what the graph was traced from, whose modules its nodes are named after. Parts that the graph was cut off
+    before, and those of sizes that the operators do not take, stay as they are.
     """
     made = portable.clone()
     nodes = {str(node.name): node for node in made.graph}
@@ -40,7 +43,7 @@ def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
 
 def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
     inside = {node for key, node in nodes.items() if key.startswith(f"{name or 'ccnet'}/")}
-    if not inside:
+    if not inside or part.heads not in _HEADS or part.weights()[0].shape[1] not in _HEADS:
         return
     computed = {value for node in inside for value in node.inputs if value and not value.is_initializer()}
     given = [value for value in computed if value.producer() not in inside]
@@ -58,7 +61,8 @@ def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
 
 def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
     """What follows its small convolutions, with the one to C channels."""
-    if last := nodes.get(f"{name}/Add_0"):
+    last, channels = nodes.get(f"{name}/Add_0"), part.map_att.in_channels
+    if last and part.patch in _PATCHES and part.groups <= _GROUPS and channels % 4 == 0:
         mapped, compressed = (nodes[f"{name}.{conv}/Conv_0"] for conv in ("map_att", "map_cp"))
         x, result = _sum_behind(name, last.outputs[0])
         attended, *weights = mapped.inputs
@@ -66,7 +70,9 @@ def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
 
 
 def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
-    if last := nodes.get(f"{name}.net.4/Conv_0"):
+    channels, hidden = part.net[0].weight.shape[1::-1]
+    last, fits = nodes.get(f"{name}.net.4/Conv_0"), channels % 4 == 0 and channels <= _CHANNELS and hidden <= _HIDDEN
+    if last and fits:
         x, result = _sum_behind(name, last.outputs[0])
         if x is not nodes[f"{name}/Transpose_0"].inputs[0]:
             raise ValueError(f"{name} is not added to what it reads")

@@ -102,7 +102,7 @@ def select(manifest: Manifest, backend: BackendName = "auto", precision: Precisi
 
 
 def _select_graphs(manifest: Manifest, backend: str, precision: Precision) -> Selection:
-    """On a CPU in FP32, the graphs with NeSCM as one operator, where the folder has both and it is compiled here."""
+    """On a CPU in FP32, the graphs with our operators, where the folder has both and they are compiled here."""
     native = {one.kind: one for one in manifest.artifacts if one.format == NATIVE}
     if backend == "onnxruntime" and precision == "fp32" and operators() and native.keys() >= {"encode", "decode"}:
         return Selection(backend=backend, encode=native["encode"], decode=native["decode"])

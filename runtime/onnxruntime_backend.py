@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 import importlib.machinery
@@ -104,15 +105,22 @@ def refuse_external(label: str, data: bytes) -> None:
 
 @functools.cache
 def operators() -> Path | None:
-    """The package's compiled kernels, which have NeSCM as ONNX Runtime's operator (``ccnet/ort.c``); None where it was
-    installed without a C compiler."""
+    """The package's compiled kernels, which have NeSCM, PAF and FFN as ONNX Runtime's operators (``ccnet/ort.c``); None
+    where it was installed without a C compiler, or where they do not load."""
     names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
     found = (Path(ccnet.__file__).with_name(name) for name in names)
-    return next((path for path in found if path.is_file()), None)
+    return next((path for path in found if path.is_file() and _loads(path)), None)
+
+
+def _loads(path: Path) -> bool:
+    try:
+        return hasattr(ctypes.CDLL(str(path)), "RegisterCustomOps")
+    except OSError:
+        return False
 
 
 def register_operators(options: Any) -> None:
-    """Let a session know NeSCM, where it is compiled; harmless for graphs without it."""
+    """Let a session know them, where they are compiled; harmless for graphs without them."""
     if path := operators():
         options.register_custom_ops_library(str(path))
 

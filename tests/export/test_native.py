@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,8 +12,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from ccnet.config import CCNetConfig
 from ccnet.contract import CONTEXT, NATIVE, RGB, CCNetError, Manifest
-from ccnet.export import graph, native
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor, backend
@@ -75,12 +76,27 @@ def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
     assert not {"Tanh", "LayerNormalization", "Softmax"} & {node.op_type for node in model.graph.node}
 
 
-def test_ablations_have_what_they_share(tiny: object) -> None:
-    from ccnet.config import CCNetConfig
+@pytest.mark.parametrize(
+    ("changes", "nodes"),
+    [
+        ({"inter_spectral": "mha"}, {"FFN": 5}),
+        ({"patch": 8}, {"NeSCM": 5, "FFN": 5, "PAF": 4}),  # the coarsest scale's patches are of 2 px
+        ({"groups": 32}, {"NeSCM": 5, "FFN": 5}),
+    ],
+)
+def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
+    model = CCNet(CCNetConfig(units=1, **changes)).eval()
+    manifest = export(model, tmp_path / "ablation")  # which compares it with PyTorch
+    data = manifest.find("decode", format=NATIVE).read(tmp_path / "ablation")
+    made = onnx.load_model_from_string(data)
+    assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
 
-    model = CCNet(CCNetConfig(units=1, inter_spectral="mha")).eval()
-    made = native.with_operators(graph.trace(model), model)
-    assert Counter(node.op_type for node in made.graph if node.domain) == {"FFN": 5}
+
+def test_units_are_repeated_with_their_own_weights(tmp_path: Path) -> None:
+    model = CCNet(CCNetConfig(units=2)).eval()
+    manifest = export(model, tmp_path / "two", input="uint8")  # which compares it with PyTorch
+    made = onnx.load_model_from_string(manifest.find("decode", format=NATIVE).read(tmp_path / "two"))
+    assert Counter(node.op_type for node in made.graph.node if node.domain) == {"NeSCM": 10, "PAF": 10, "FFN": 10}
 
 
 def damaged(data: bytes, operator: str, index: int, shape: tuple[int, ...]) -> bytes:
