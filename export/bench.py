@@ -303,7 +303,7 @@ def _plain_work(data: bytes, model: CCNet, part: str, size: Size, threads: int) 
     options.intra_op_num_threads = threads
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     feeds = {key: one.numpy() for key, one in _inputs(model, part, size).items()}
-    return lambda: session.run(None, feeds)[0]  # type: ignore[no-any-return]
+    return lambda: session.run(None, feeds)[0]
 
 
 def _openvino() -> Any:

@@ -70,7 +70,7 @@ def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
 
 
 def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
-    channels, hidden = part.net[0].weight.shape[1::-1]
+    hidden, channels = part.state_dict()["net.0.weight"].shape[:2]
     last, fits = nodes.get(f"{name}.net.4/Conv_0"), channels % 4 == 0 and channels <= _CHANNELS and hidden <= _HIDDEN
     if last and fits:
         x, result = _sum_behind(name, last.outputs[0])
