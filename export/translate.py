@@ -84,7 +84,8 @@ def gelu(x: Value, approximate: str = "none") -> Value:
 def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: int) -> Value:
     """tanh(m_t) + x_t, step-major: (1, T·4·n, H, W)."""
     channels = STREAMS * heads  # of one step
-    steps = _gather(op.Pad(x, _ints(0, 0, 0, 0, 0, 1, 0, 0)), read_index(heads, bands, groups))
+    read, padded = read_index(heads, bands, groups), op.Pad(x, _ints(0, 0, 0, 0, 0, 1, 0, 0))
+    steps = _gather(padded, read)
     # A direction's two streams share its gates: (2, n, 2n) → (4n, 2n, 1, 1)
     gates = op.Reshape(op.Gather(weight, _ints(0, 0, 1, 1), axis=0), _ints(channels, 2 * heads, 1, 1))
     w_m = op.Slice(gates, _ints(0), _ints(heads), _ints(1))
@@ -93,13 +94,10 @@ def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: 
     # The gates' x-part needs no memory: all steps at once
     tiled = op.Tile(op.Add(w_m, w_x), _ints(bands, 1, 1, 1))
     hoisted = op.Split(op.Conv(steps, tiled, b, group=bands * STREAMS, kernel_shape=[1, 1]), num_outputs=bands, axis=1)
-    end = bands * channels
-    differences = op.Sub(
-        op.Slice(steps, _ints(0), _ints(end - channels), _ints(1)),
-        op.Slice(steps, _ints(channels), _ints(end), _ints(1)),
-    )
+    # Read again, not sliced from the steps: of a Slice TensorRT makes 27 layers, of a Gather 3
+    differences = op.Sub(_gather(padded, read[:-channels]), _gather(padded, read[channels:]))
     changes = op.Split(differences, num_outputs=bands - 1, axis=1)
-    distance = op.Neg(op.Slice(steps, _ints(0), _ints(channels), _ints(1)))  # m = 0 before the first band
+    distance = op.Neg(_gather(padded, read[:channels]))  # m = 0 before the first band
     kept = []
     for step, gate_t in enumerate(hoisted):
         s_t = op.Sigmoid(op.Add(_mixed(distance, w_m, heads), gate_t))  # Eq. 5
