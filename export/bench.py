@@ -77,7 +77,7 @@ SIZES: tuple[tuple[str, Size], ...] = (
     (FRAME, _FRAME),
     (FRAME, _HD),
 )
-QUICK: tuple[tuple[str, Size], ...] = (*((part, (64, 64)) for part in PARTS), (FRAME, (64, 80)))
+QUICK: tuple[tuple[str, Size], ...] = (*((part, (256, 256)) for part in PARTS[:4]), (FRAME, (240, 256)))
 GROWN: tuple[Size, ...] = ((248, 248), (504, 504), (1000, 1000), (1536, 2048), (3000, 4000))
 """What ``ccnet bench`` measures: parts by size, and frames of 0.06 to 12 Mpx, whose cost should be a straight line."""
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CUBE, GRAPHS, RGB, Manifest, padded, reflect_index
+from ccnet.contract import CONTEXT, GRAPHS, NATIVE, RGB, Manifest, padded, reflect_index
 from ccnet.runtime import Reconstructor, trt
 from ccnet.runtime.backend import BackendName, Precision
 from ccnet.runtime.frames import Frame, rgb_tensor
@@ -102,12 +102,18 @@ def check(folder: Path, reference: Reference, *, window: int = 320) -> Iterator[
     frame, judged = reference.frame, partial(_row, against=reference.made_by)
 
     if _has(manifest, "full", "fp32"):
-        yield judged("full fp32", *_full(folder, manifest, frame), reference.cube, "fp32")
+        yield judged("full fp32", *_portable(folder, manifest, "full", frame), reference.cube, "fp32")
     with _open(folder, max(*sides, 2 * manifest.halo + manifest.size_multiple)) as runner:
         yield judged("encode fp32", *_encoded(runner, frame), _as_cube(reference.context), "fp32")
         whole, name, ms = _timed(runner, frame, reference.context)
         yield judged("decode fp32", whole, name, ms, reference.cube, "fp32")
         yield from _reduced(runner, frame, whole)
+        natively = runner.selection.decode.format == NATIVE
+    if natively:  # what TensorRT builds from, and what runs where the operators are not compiled
+        context = _portable(folder, manifest, "encode", frame)
+        yield judged("encode fp32, unrolled", *context, _as_cube(reference.context), "fp32")
+        cube = _portable(folder, manifest, "decode", frame, reference.context)
+        yield judged("decode fp32, unrolled", *cube, reference.cube, "fp32")
     if windows < max(sides):
         with _open(folder, windows) as runner:
             tiled = _timed(runner, frame, reference.context)
@@ -150,15 +156,19 @@ def _worst(expected: Array, found: Array) -> Worst:
     return Worst(differences=differences, pixel=(y, x), expected=expected[:, y, x].copy(), found=found[:, y, x].copy())
 
 
-def _full(folder: Path, manifest: Manifest, frame: Frame) -> tuple[Array, str, float]:
-    """The full graph on the whole frame."""
+def _portable(
+    folder: Path, manifest: Manifest, kind: str, frame: Frame, context: Array | None = None
+) -> tuple[Array, str, float]:
+    """A graph without operators of ours on the whole frame; what it gives, as a cube."""
     height, width = frame.shape[:2]
     rows, columns = (reflect_index(size, 0, padded(size, manifest.size_multiple)) for size in (height, width))
     pixels = frame[np.ix_(rows, columns)]
-    with OnnxRuntimeBackend(manifest.find("full").read(folder)) as backend:
+    feeds = {RGB: rgb_tensor(pixels, manifest.input)} | ({} if context is None else {CONTEXT: context})
+    with OnnxRuntimeBackend(manifest.find(kind).read(folder)) as backend:
         started = time.perf_counter()
-        cube = backend.run({RGB: rgb_tensor(pixels, manifest.input)})[CUBE]
-        return cube[0, :, :height, :width], backend.name, 1e3 * (time.perf_counter() - started)
+        (found,) = backend.run(feeds).values()
+        ms = 1e3 * (time.perf_counter() - started)
+        return _as_cube(found) if kind == "encode" else found[0, :, :height, :width], backend.name, ms
 
 
 def _open(

@@ -339,7 +339,7 @@ def bench(
     weights: Weights = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions, in turns, after one that does not count.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every way.")] = len(os.sched_getaffinity(0)),
-    quick: Annotated[bool, typer.Option("--quick", help="Small sizes only, and no large frames.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="256 px only, and no large frames.")] = False,
 ) -> None:
     """Time CCNet beside the paper's loop, PyTorch and MST++'s design, in turns, on this CPU.
 

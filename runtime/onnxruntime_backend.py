@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-import ccnet
+from ccnet import contract
 from ccnet.contract import CCNetError
 
 from .memory import OutOfMemoryError, lacks_memory
@@ -108,7 +108,7 @@ def operators() -> Path | None:
     """The package's compiled kernels, which have NeSCM, PAF and FFN as ONNX Runtime's operators (``ccnet/ort.c``); None
     where it was installed without a C compiler, or where they do not load."""
     names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
-    found = (Path(ccnet.__file__).with_name(name) for name in names)
+    found = (Path(contract.__file__).with_name(name) for name in names)
     return next((path for path in found if path.is_file() and _loads(path)), None)
 
 

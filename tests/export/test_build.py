@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ccnet.contract import Artifact, CCNetError, Manifest
+from ccnet.contract import GRAPHS, Artifact, CCNetError, Manifest
 from ccnet.export import build as module
 from ccnet.export import graph
 from ccnet.export.artifacts import export
@@ -64,7 +64,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def engines(manifest: Manifest) -> list[Artifact]:
-    return [artifact for artifact in manifest.artifacts if artifact.format != "onnx"]
+    return [artifact for artifact in manifest.artifacts if artifact.format not in GRAPHS]
 
 
 def reasons(folder: Path, options: Options) -> list[str]:

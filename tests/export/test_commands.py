@@ -97,11 +97,13 @@ def test_check_writes_cubes_and_picture(
     assert mat.shape == (31, 80, 240)
 
 
-@pytest.mark.parametrize("name", ["full.fp32.onnx", "decode.fp32.onnx", "decode.fp16.onnx"])
+@pytest.mark.parametrize("name", ["full.fp32.onnx", "decode.fp32.onnx", "decode.fp32.native.onnx", "decode.fp16.onnx"])
 def test_check_fails_where_a_graph_computes_something_else(
     ccnet: Ccnet, copy: Path, weights: Path, photo: Path, name: str
 ) -> None:
     """Consistent to every SHA-256, but not the network."""
+    if not (copy / name).is_file():
+        pytest.skip("the kernels are not compiled here: no C compiler")
     model = onnx.load(copy / name)
     kernel = next(one for one in model.graph.initializer if one.dims == [31, 32, 3, 3])
     kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * kernel_error(name), kernel.name))
@@ -112,7 +114,7 @@ def test_check_fails_where_a_graph_computes_something_else(
     result = ccnet("check", copy, "-f", photo, "-w", weights, "--window", WINDOW)
     assert result.code == 1
     assert "FAILS" in result.out
-    kind, precision, _ = name.split(".")
+    kind, precision = name.split(".")[:2]
     assert f"parity fails\n{photo.name}: {kind} {precision}" in result.err
 
 
