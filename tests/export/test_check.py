@@ -16,6 +16,7 @@ from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, CCNetError, Manif
 from ccnet.export.check import Row, check
 from ccnet.export.reference import Reference, by_torch, golden, pack
 from ccnet.model import CCNet
+from ccnet.runtime.onnxruntime_backend import operators
 from ccnet.runtime.parity import TOLERANCES, Parity
 
 Artifacts = tuple[CCNet, Path]
@@ -44,6 +45,7 @@ def test_every_graph_is_compared_and_passes(rows: dict[str, Row]) -> None:
         "decode fp32": "fp32",
         f"decode fp32, {tiles}": "tiled",
         f"decode fp16, {tiles}": "fp16",
+        **({"encode fp32, unrolled": "fp32", "decode fp32, unrolled": "fp32"} if operators() else {}),
     }
     assert all(row.verdict == "passes" and 0 < row.strain <= 1 for row in rows.values() if row.tolerance)
     assert {rows[what].verdict for what in ("default context", "context of 1/4 of the pixels")} == {"reported"}
