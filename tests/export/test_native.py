@@ -92,11 +92,12 @@ def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[st
     assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
 
 
-def test_units_are_repeated_with_their_own_weights(tmp_path: Path) -> None:
-    model = CCNet(CCNetConfig(units=2)).eval()
+@pytest.mark.parametrize(("attention", "nodes"), [("ccnet", {"NeSCM": 10, "PAF": 10, "FFN": 10}), ("mha", {"FFN": 10})])
+def test_units_are_repeated_with_their_own_weights(tmp_path: Path, attention: Any, nodes: dict[str, int]) -> None:
+    model = CCNet(CCNetConfig(units=2, inter_spectral=attention)).eval()
     manifest = export(model, tmp_path / "two", input="uint8")  # which compares it with PyTorch
     made = onnx.load_model_from_string(manifest.find("decode", format=NATIVE).read(tmp_path / "two"))
-    assert Counter(node.op_type for node in made.graph.node if node.domain) == {"NeSCM": 10, "PAF": 10, "FFN": 10}
+    assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
 
 
 def damaged(data: bytes, operator: str, index: int, shape: tuple[int, ...]) -> bytes:
