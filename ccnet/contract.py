@@ -6,7 +6,9 @@ numpy only, so that the runtime on a camera needs neither torch nor the model's 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.machinery
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -34,6 +36,15 @@ FRAME_SCALE: Mapping[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32"
 
 SHIPPED = Path(__file__).parent / "weights" / "ccnet-cave.safetensors"
 """The weights that the package ships; weights/README.md is their model card."""
+
+
+@functools.cache
+def compiled() -> Path | None:
+    """The package's compiled kernels, or None where it was installed without a C compiler."""
+    names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
+    found = (Path(__file__).with_name(name) for name in names)
+    return next((path for path in found if path.is_file()), None)
+
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_KEY = "ccnet.manifest"

@@ -7,18 +7,18 @@ They are plain C behind ctypes, each working on a part of the output that nobody
 from __future__ import annotations
 
 import ctypes
-import importlib.machinery
 import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 from torch import Tensor
+
+from ccnet.contract import compiled
 
 _MAX_BANDS = 64  # as in scan.c; Triton's have no such limit, but are tested up to it
 _HEADS = (1, 2, 4)  # at most MAX_HEADS in both files
@@ -28,11 +28,8 @@ Result = TypeVar("Result")
 @cache
 def kernel() -> ctypes.CDLL | None:
     """The library of both kernels, or None where the package was installed without a C compiler."""
-    for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-        path = Path(__file__).with_name(f"_kernels{suffix}")
-        if path.exists():
-            return ctypes.CDLL(str(path))
-    return None
+    path = compiled()
+    return ctypes.CDLL(str(path)) if path else None
 
 
 def fits(x: Tensor, heads: int, bands: int) -> bool:

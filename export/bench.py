@@ -8,7 +8,6 @@ form takes at the rate of a large matrix product, or its inputs, weights and out
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import functools
 import importlib.util
@@ -32,10 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ccnet.bench import Timing
+from ccnet.bench import Timing, with_loop
 from ccnet.contract import CONTEXT, MANIFEST_KEY, RGB, Artifact, CCNetError, Manifest, sha256
 from ccnet.model import CCNet, Context
-from ccnet.modules import NeSCM
 from ccnet.runtime.frames import read_frame
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend, operators
 from ccnet.runtime.reconstructor import Reconstructor
@@ -153,20 +151,16 @@ def _exported(model: CCNet, folder: Path) -> Network:
 
 
 def _with_loop(model: CCNet, folder: Path) -> Network:
-    naive = copy.deepcopy(model)
     started = time.perf_counter()
-    traced = graph.trace(naive, literal.nescm)
+    traced = graph.trace(model, literal.nescm)
     cut = {
         "encode": graph.encode(traced), "decode": graph.decode(traced, model.context_shapes), "full": graph.full(traced)
     }  # fmt: skip
     whole = {kind: graph.stamp(one, {}) for kind, one in cut.items()}
     seconds = time.perf_counter() - started
-    for part in naive.modules():
-        if isinstance(part, NeSCM):
-            part.forward = part.literal  # type: ignore[method-assign]
     graphs = {**whole, **_parts(model, literal.nescm)}
     _folder_of(whole, model, folder)
-    return Network(model=naive, graphs=graphs, unrolled=graphs, folder=folder, seconds=seconds)
+    return Network(model=with_loop(model), graphs=graphs, unrolled=graphs, folder=folder, seconds=seconds)
 
 
 def _folder_of(whole: Mapping[str, bytes], model: CCNet, folder: Path) -> None:

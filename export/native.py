@@ -43,7 +43,7 @@ def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
 
 def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
     inside = {node for key, node in nodes.items() if key.startswith(f"{name or 'ccnet'}/")}
-    if not inside or part.heads not in _HEADS or part.weights()[0].shape[1] not in _HEADS:
+    if not inside or part.heads not in _HEADS:
         return
     computed = {value for node in inside for value in node.inputs if value and not value.is_initializer()}
     given = [value for value in computed if value.producer() not in inside]
@@ -51,6 +51,9 @@ def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
     results += [one for node in inside for one in node.outputs if one.is_graph_output()]
     if len(given) != 1 or len(results) != 1:
         raise ValueError(f"{name} reads {len(given)} tensors and gives {len(results)}, expected one each")
+    channels = given[0].shape[1] if given[0].shape else None
+    if not isinstance(channels, int) or channels > _BANDS * part.heads:
+        return
     weights = []
     with torch.inference_mode():
         for key, weight in zip(("forget", "forget_bias", "output", "output_bias"), part.weights(), strict=True):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib
-import importlib.machinery
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet import contract
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, compiled
 
 from .memory import OutOfMemoryError, lacks_memory
 
@@ -107,9 +105,8 @@ def refuse_external(label: str, data: bytes) -> None:
 def operators() -> Path | None:
     """The package's compiled kernels, which have NeSCM, PAF and FFN as ONNX Runtime's operators (``ccnet/ort.c``); None
     where it was installed without a C compiler, or where they do not load."""
-    names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
-    found = (Path(contract.__file__).with_name(name) for name in names)
-    return next((path for path in found if path.is_file() and _loads(path)), None)
+    path = compiled()
+    return path if path and _loads(path) else None
 
 
 def _loads(path: Path) -> bool:

@@ -82,6 +82,7 @@ def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
         ({"inter_spectral": "mha"}, {"FFN": 5}),
         ({"patch": 8}, {"NeSCM": 5, "FFN": 5, "PAF": 4}),  # the coarsest scale's patches are of 2 px
         ({"groups": 32}, {"NeSCM": 5, "FFN": 5}),
+        ({"width": 68}, {"PAF": 5, "FFN": 5}),
     ],
 )
 def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
