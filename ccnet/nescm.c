@@ -28,7 +28,7 @@ INLINE void step(const int n, const float *w, const float *b, const float *const
         for (int p = 0; p < count; p++) {
             float g = b[o];
             for (int i = 0; i < n; i++) g += w[o * 2 * n + i] * m[i][p] + w[o * 2 * n + n + i] * x[i][p];
-            to[p] = n == 1 ? sigmoid_of_number(g) : sigmoid_of(g); /* one head's NaN stays in m by itself */
+            to[p] = sigmoid_of(g);
         }
     }
     for (int o = 0; o < n; o++) {
@@ -63,12 +63,11 @@ INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, c
 }
 
 /* to += the 3x3 correlation of three rows, which begin a column before it, with k. */
-INLINE void add_filtered(float *restrict to, const float *restrict above, const float *restrict centre,
-                         const float *restrict below, const float *restrict k, int count) {
-    const float a = k[0], b = k[1], c = k[2], d = k[3], e = k[4], f = k[5], g = k[6], h = k[7], i = k[8];
-    for (long p = 0; p < count; p++)
-        to[p] += a * above[p] + b * above[p + 1] + c * above[p + 2] + d * centre[p] + e * centre[p + 1] +
-                 f * centre[p + 2] + g * below[p] + h * below[p + 1] + i * below[p + 2];
+INLINE void add_filtered(float *restrict to, const float *above, const float *centre, const float *below,
+                         const float *kernel, int count) {
+    float k[TAPS];
+    memcpy(k, kernel, sizeof k);
+    for (long p = 0; p < count; p++) to[p] += correlation(k, above, centre, below, p);
 }
 
 /* The output gates of a row of a tile (Eq. 7), both directions. rows: the ring, from the row above. */
@@ -100,13 +99,13 @@ INLINE int run_tile(const int n, NescmShape shape, Tile tile, const float *x, co
     float *ring = calloc(3 * size, sizeof *ring); /* columns beyond the image stay zero */
     if (!ring) return -1;
     for (int at = tile.y - 1; at <= tile.y + tile.rows; at++) {
-        float *row = ring + (at + 3) % 3 * size;
+        float *row = row_of(ring, size, at);
         if (at < 0 || at >= shape.height)
             memset(row, 0, size * sizeof *row);
         else
             scan_row(n, shape, tile, x, w, b, row, at);
         if (at > tile.y) {
-            float *const rows[3] = {ring + (at + 1) % 3 * size, ring + (at + 2) % 3 * size, row};
+            float *const rows[3] = {row_of(ring, size, at - 2), row_of(ring, size, at - 1), row};
             gates_row(n, shape, tile, rows, kernel, bias, y, at - 1);
         }
     }
@@ -118,7 +117,7 @@ long nescm_jobs(NescmShape shape) { return tiles_of(shape.height, shape.width, C
 
 CLONES int nescm_run(NescmShape shape, const float *x, const float *w, const float *b, const float *kernel,
                      const float *bias, float *y, long job) {
-    const Tile tile = tile_of(shape.height, shape.width, COLUMNS / shape.heads, job);
+    const Tile tile = tile_of(shape.height, shape.width, COLUMNS / shape.heads, 1, job);
     switch (shape.heads) {
         case 1: return run_tile(1, shape, tile, x, w, b, kernel, bias, y);
         case 2: return run_tile(2, shape, tile, x, w, b, kernel, bias, y);

@@ -19,3 +19,9 @@ typedef struct { int channels, groups, patch, height, width; } PafShape; /* grou
 long paf_jobs(PafShape shape);
 int paf_run(PafShape shape, const float *x, const float *attended, const float *compressed, const float *map,
             const float *bias, float *y, long job);
+
+typedef struct { int channels, groups, height, width; } GrscmShape; /* channels of a group by 4 */
+
+long grscm_jobs(GrscmShape shape);
+int grscm_run(GrscmShape shape, const float *x, const float *values, const float *matrix, const float *bias,
+              const float *first, const float *second, float *y, long job);

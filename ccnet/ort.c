@@ -1,5 +1,5 @@
-/* The operators ccnet::NeSCM, ccnet::PAF and ccnet::FFN for ONNX Runtime: a graph that has them runs nescm.c, paf.c and
- * ffn.c on ONNX Runtime's own threads.
+/* The operators ccnet::GrSCM, ccnet::NeSCM, ccnet::PAF and ccnet::FFN for ONNX Runtime: a graph that has them runs
+ * grscm.c, nescm.c, paf.c and ffn.c on ONNX Runtime's own threads.
  *
  * ONNX Runtime's C headers are in no package registry, so what is needed of them is declared here. Its binary interface
  * only grows: a function's place in the table stays as it was in the version that brought it, here 1.17 at the latest.
@@ -72,7 +72,7 @@ typedef struct {
     Tensor in[INPUTS]; /* the first is what the output is as large as: (B, C, H, W) */
     float *y;
     long jobs; /* of an image */
-    union { NescmShape nescm; PafShape paf; FfnShape ffn; };
+    union { GrscmShape grscm; NescmShape nescm; PafShape paf; FfnShape ffn; };
     int failed;
 } Work;
 
@@ -100,6 +100,23 @@ static const float *of_image(const Tensor *tensor, long image) {
 
 static float *output(const Work *work, long image) {
     return work->y + (of_image(&work->in[0], image) - work->in[0].data);
+}
+
+static int grscm_fits(Work *work) {
+    const Tensor *in = work->in;
+    const int64_t groups = work->attribute.whole, *x = in[0].size;
+    if (groups < 1 || groups > x[1] || x[1] % (4 * groups) || x[1] > 1024) return 0;
+    work->grscm = (GrscmShape){(int)x[1], (int)groups, (int)x[2], (int)x[3]};
+    work->jobs = grscm_jobs(work->grscm);
+    return HAS(&in[1], x[1], x[1] / groups, 1, 1) && HAS(&in[2], x[0], x[1], x[1]) && HAS(&in[3], x[1]) &&
+           HAS(&in[4], x[1], 1, 3, 3) && HAS(&in[5], x[1], 1, 3, 3);
+}
+
+static int run_grscm(const Work *work, long image, long job) {
+    const Tensor *in = work->in;
+    const float *matrix = in[2].data + image * in[2].size[1] * in[2].size[2];
+    return grscm_run(work->grscm, of_image(in, image), in[1].data, matrix, in[3].data, in[4].data, in[5].data,
+                     output(work, image), job);
 }
 
 static int nescm_fits(Work *work) {
@@ -227,6 +244,7 @@ static size_t outputs(const Operator *self) { return (void)self, 1; }
              .input_memory = usual, .create = create, .compute = compute}
 
 static const Part PARTS[] = {
+    {OPERATOR, .name = "GrSCM", .attribute = "groups", .inputs = 6, .fits = grscm_fits, .run = run_grscm},
     {OPERATOR, .name = "NeSCM", .attribute = "groups", .inputs = 5, .fits = nescm_fits, .run = run_nescm},
     {OPERATOR, .name = "PAF", .attribute = "patch", .inputs = 5, .fits = paf_fits, .run = run_paf},
     {OPERATOR, .name = "FFN", .attribute = "epsilon", .real = 1, .inputs = 6, .fits = ffn_fits, .run = run_ffn},

@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ccnet.contract import NATIVE_DOMAIN
-from ccnet.modules import FFN, PAF, NeSCM
+from ccnet.modules import FFN, PAF, GrSCM, NeSCM
 
 from .graph import tidy
 
@@ -22,7 +21,7 @@ _HEADS, _BANDS, _PATCHES, _GROUPS, _CHANNELS, _HIDDEN = (1, 2, 4), 64, (4, 8, 16
 
 
 def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
-    """The same graph with the nodes of each NeSCM, PAF and FFN in one; the last two take in the sum behind.
+    """The same graph with the nodes of each GrSCM, NeSCM, PAF and FFN in one; the last two take in the sum behind.
 
     ``model``: what the graph was traced from, whose modules its nodes are named after. Parts that the graph was cut off
     before, and those of sizes that the operators do not take, stay as they are.
@@ -30,7 +29,9 @@ def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
     made = portable.clone()
     nodes = {str(node.name): node for node in made.graph}
     for name, part in model.named_modules():
-        if isinstance(part, NeSCM):
+        if isinstance(part, GrSCM):
+            _grscm(made.graph, nodes, name, part)
+        elif isinstance(part, NeSCM):
             _nescm(made.graph, nodes, name, part)
         elif isinstance(part, PAF):
             _paf(made.graph, nodes, name, part)
@@ -39,6 +40,20 @@ def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
     made.graph.opset_imports[NATIVE_DOMAIN] = 1
     tidy(made)
     return made
+
+
+def _grscm(graph: ir.Graph, nodes: Nodes, name: str, part: GrSCM) -> None:
+    """What follows its attention."""
+    last, (channels, run) = nodes.get(f"{name}.position.2/Conv_0"), part.to_v.weight.shape[:2]
+    if not last or run % 4 or channels > _CHANNELS:
+        return
+    mixed, result = _sum_behind(name, last.outputs[0])
+    product = _made_by(_made_by(mixed, "Add").inputs[0], "Reshape").inputs[0]
+    x, values = nodes[f"{name}.to_v/Conv_0"].inputs[:2]
+    bias = _weight(graph, f"{name}.proj.bias", part.proj.bias)
+    filters = (nodes[f"{name}.position.{index}/Conv_0"].inputs[1] for index in (0, 2))
+    matrix = _made_by(product, "MatMul").inputs[0]
+    _replace(graph, name, "GrSCM", [x, values, matrix, bias, *filters], result, groups=part.to_v.groups)
 
 
 def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
@@ -54,11 +69,8 @@ def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
     channels = given[0].shape[1] if given[0].shape else None
     if not isinstance(channels, int) or channels > _BANDS * part.heads:
         return
-    weights = []
-    with torch.inference_mode():
-        for key, weight in zip(("forget", "forget_bias", "output", "output_bias"), part.weights(), strict=True):
-            weights.append(ir.val(f"{name}.{key}", const_value=ir.tensor(weight.numpy(), name=f"{name}.{key}")))
-            graph.register_initializer(weights[-1])
+    keys = ("forget", "forget_bias", "output", "output_bias")
+    weights = [_weight(graph, f"{name}.{key}", one) for key, one in zip(keys, part.weights(), strict=True)]
     _replace(graph, name, "NeSCM", [given[0], *weights], results[0], groups=part.groups)
 
 
@@ -93,6 +105,19 @@ def _sum_behind(name: str, made: ir.Value) -> tuple[ir.Value, ir.Value]:
     other = node.inputs[1 - uses[0].idx]
     assert other is not None  # noqa: S101 - for the type checker
     return other, node.outputs[0]
+
+
+def _made_by(value: ir.Value | None, operator: str) -> ir.Node:
+    node = value.producer() if value else None
+    if node is None or node.op_type != operator:
+        raise ValueError(f"{value} is made by {node}, expected a node {operator}")
+    return node
+
+
+def _weight(graph: ir.Graph, name: str, weight: Tensor) -> ir.Value:
+    value = ir.val(name, const_value=ir.tensor(weight.detach().numpy(), name=name))
+    graph.register_initializer(value)
+    return value
 
 
 def _replace(
