@@ -57,7 +57,7 @@ OPENVINO = "OpenVINO, our unrolled graph"
 OPENVINO_MHA = "MHA in OpenVINO"
 WAYS = (OURS, UNROLLED, TORCH, LOOP, TORCH_LOOP, MHA, TORCH_MHA, OPENVINO, OPENVINO_MHA, MHA_OURS)
 """The columns. MHA is the ablation of Table II with MST++'s attention, which has no NeSCM and no PAF; of our operators
-it can use the feed-forward network's. OpenVINO is measured where it is installed."""
+it can use all but NeSCM's and PAF's. OpenVINO is measured where it is installed."""
 
 PARTS = ("NeSCM", "CSRM block", "encode", "decode", "full")
 _BLOCK = "units.0.enc1"

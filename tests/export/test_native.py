@@ -72,17 +72,17 @@ def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
     folder = artifacts[1]
     model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE).read(folder))
     counts = Counter(node.op_type for node in model.graph.node if node.domain)
-    assert counts == {"NeSCM": 5, "PAF": 5, "FFN": 5}  # the five blocks of the one unit
-    assert not {"Tanh", "LayerNormalization", "Softmax"} & {node.op_type for node in model.graph.node}
+    assert counts == {"GrSCM": 5, "NeSCM": 5, "PAF": 5, "FFN": 5}  # the five blocks of the one unit
+    assert not {"Tanh", "LayerNormalization", "Softmax", "Erf"} & {node.op_type for node in model.graph.node}
 
 
 @pytest.mark.parametrize(
     ("changes", "nodes"),
     [
-        ({"inter_spectral": "mha"}, {"FFN": 5}),
-        ({"patch": 8}, {"NeSCM": 5, "FFN": 5, "PAF": 4}),  # the coarsest scale's patches are of 2 px
-        ({"groups": 32}, {"NeSCM": 5, "FFN": 5}),
-        ({"width": 68}, {"PAF": 5, "FFN": 5}),
+        ({"inter_spectral": "mha"}, {"GrSCM": 5, "FFN": 5}),
+        ({"patch": 8}, {"GrSCM": 5, "NeSCM": 5, "FFN": 5, "PAF": 4}),  # the coarsest scale's patches are of 2 px
+        ({"groups": 32}, {"GrSCM": 1, "NeSCM": 5, "FFN": 5}),  # of 1, 2 and 4 bands
+        ({"width": 68}, {"GrSCM": 1, "PAF": 5, "FFN": 5}),
     ],
 )
 def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
@@ -93,7 +93,10 @@ def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[st
     assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
 
 
-@pytest.mark.parametrize(("attention", "nodes"), [("ccnet", {"NeSCM": 10, "PAF": 10, "FFN": 10}), ("mha", {"FFN": 10})])
+@pytest.mark.parametrize(
+    ("attention", "nodes"),
+    [("ccnet", {"GrSCM": 10, "NeSCM": 10, "PAF": 10, "FFN": 10}), ("mha", {"GrSCM": 10, "FFN": 10})],
+)
 def test_units_are_repeated_with_their_own_weights(tmp_path: Path, attention: Any, nodes: dict[str, int]) -> None:
     model = CCNet(CCNetConfig(units=2, inter_spectral=attention)).eval()
     manifest = export(model, tmp_path / "two", input="uint8")  # which compares it with PyTorch
@@ -115,6 +118,16 @@ def damaged(data: bytes, operator: str, index: int, shape: tuple[int, ...]) -> b
 @pytest.mark.parametrize(
     ("operator", "index", "shape"),
     [
+        ("GrSCM", 0, (1, 36, 48, 64)),
+        ("GrSCM", 0, (32, 48, 64)),
+        ("GrSCM", 1, (32, 16, 1, 1)),
+        ("GrSCM", 1, (32, 8)),
+        ("GrSCM", 2, (1, 32, 31)),
+        ("GrSCM", 2, (2, 32, 32)),
+        ("GrSCM", 2, (32, 32)),
+        ("GrSCM", 3, (31,)),
+        ("GrSCM", 4, (32, 1, 3, 2)),
+        ("GrSCM", 5, (31, 1, 3, 3)),
         ("NeSCM", 0, (1, 33, 48, 64)),
         ("NeSCM", 0, (32, 48, 64)),
         ("NeSCM", 1, (2, 3, 6)),
@@ -149,7 +162,14 @@ def test_shapes_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("operator", "key", "value"), [("NeSCM", "groups", 0), ("PAF", "patch", 3), ("FFN", "epsilon", -1.0)]
+    ("operator", "key", "value"),
+    [
+        ("GrSCM", "groups", 0),
+        ("GrSCM", "groups", 3),
+        ("NeSCM", "groups", 0),
+        ("PAF", "patch", 3),
+        ("FFN", "epsilon", -1.0),
+    ],
 )
 def test_attributes_that_do_not_fit_are_refused(
     artifacts: tuple[CCNet, Path], operator: str, key: str, value: float
