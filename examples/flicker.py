@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
@@ -54,7 +53,7 @@ def shared(cube: np.ndarray, number: int, count: int) -> np.ndarray:
 
 
 def main(path: str, artifacts: str = "build/ccnet", count: str = "24") -> None:
-    frames = sequence(read_frame(Path(path)), int(count))
+    frames = sequence(read_frame(path), int(count))
     print(f"{'context':12}{'encoded':>8}{'flicker':>10}{'jump':>10}{'MRAE':>10}{'s/frame':>10}")
     with Reconstructor.open(artifacts) as reconstruct:
         own = [reconstruct(frame) for frame in frames]

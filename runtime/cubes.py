@@ -48,7 +48,7 @@ class CubeWriter(Protocol):
 
 
 def open_cube(
-    path: Path, height: int, width: int, metadata: Mapping[str, str] | None = None
+    path: str | Path, height: int, width: int, metadata: Mapping[str, str] | None = None
 ) -> AbstractContextManager[CubeWriter]:
     """A writer of a cube (31, height, width), in the format of the path's suffix: .hdr, .mat or .npy.
 
@@ -59,18 +59,20 @@ def open_cube(
     """
     if min(height, width) < 1:
         raise ValueError(f"cube is {width}×{height} px, expected at least 1×1")
+    path = Path(path)
     suffix = _suffix(path)
     with _writing(path):
         _check_target(path, 4 * _COUNT * height * width)
     return _WRITERS[suffix](path, height, width, _clean(metadata or {}))
 
 
-def read_cube(path: Path) -> Array:
+def read_cube(path: str | Path) -> Array:
     """The cube (31, H, W) float32 of a .hdr, .mat or .npy file, as ``open_cube`` writes them.
 
     Of ENVI it reads float32 BSQ; ``.mat`` and ``.npy`` may hold any float type. CCNetError, one line that names the
     path, for a file that is missing, damaged, or not a finite cube of the 31 bands in ascending order.
     """
+    path = Path(path)
     reader = _READERS[_suffix(path)]
     read_head(path, _EXPECTED)
     with damaged(path, _EXPECTED), np.errstate(all="ignore"):

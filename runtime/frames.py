@@ -44,7 +44,7 @@ _MODES = {
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 254, 258, 277
 
 
-def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
+def read_frame(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
     """An RGB frame (H, W, 3), C-contiguous: uint8 or uint16 of full range, or float32 in [0, 1].
 
     Reads PNG, JPEG, TIFF and BMP of 8 bits, upright as their EXIF orientation says, PNG and TIFF of 16 bits, and
@@ -52,6 +52,7 @@ def read_frame(path: Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
     file of these formats, not three channels, many pages, a side under 16 px, more than ``max_pixels`` (known from
     the header, before anything is decoded), floats that are not finite or not in [0, 1].
     """
+    path = Path(path)
     head = read_head(path, "an RGB frame")
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if kind is None:

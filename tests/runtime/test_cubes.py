@@ -20,6 +20,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime import frames
@@ -153,6 +154,15 @@ def write_mat(path: Path, cube: Any, bands: Any, **options: Any) -> None:
 def test_suffix_in_capitals(tmp_path: Path, suffix: str) -> None:
     cube = cube_of(3, 3)
     np.testing.assert_array_equal(read_cube(save(tmp_path / f"C{suffix.upper()}", cube)), cube)
+
+
+def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+    path = f"{tmp_path}/cube.npy"
+    with open_cube(path, 20, 24) as writer:
+        writer.write(0, cube_of())
+    assert np.array_equal(read_cube(path), cube_of())
+    Image.fromarray(np.zeros((16, 20, 3), np.uint8)).save(f"{tmp_path}/frame.png")
+    assert frames.read_frame(f"{tmp_path}/frame.png").shape == (16, 20, 3)
 
 
 @every_format
