@@ -2,8 +2,8 @@
 
 All ways of a row take turns in one run, in another order each round, so that whatever else the machine does meets them
 alike. What is not ours runs as its users would have it: ONNX Runtime and OpenVINO with their own defaults but for the
-number of threads, OpenVINO with the row's size known. A row's floor is an estimate: what the arithmetic of the paper's
-form takes at the rate of a large matrix product, or its inputs, weights and outputs at the rate of a copy from memory.
+number of threads, OpenVINO with the row's size known. A row's floor is an estimate: what its convolutions and products
+take at the rate of a large matrix product, or its inputs, weights and outputs at the rate of a copy from memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import functools
 import importlib.util
 import io
 import json
+import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -48,6 +50,7 @@ Size = tuple[int, int]
 OURS = "ONNX Runtime, our operators"
 UNROLLED = "ONNX Runtime, our unrolled graph"
 TORCH = "PyTorch, our operators"
+COMPILED = "torch.compile, our operators"
 LOOP = "ONNX Runtime, the paper's loop"
 TORCH_LOOP = "PyTorch, the paper's loop"
 MHA = "MHA in ONNX Runtime"
@@ -55,11 +58,12 @@ MHA_OURS = "MHA in ONNX Runtime, our operators"
 TORCH_MHA = "MHA in PyTorch"
 OPENVINO = "OpenVINO, our unrolled graph"
 OPENVINO_MHA = "MHA in OpenVINO"
-WAYS = (OURS, UNROLLED, TORCH, LOOP, TORCH_LOOP, MHA, TORCH_MHA, OPENVINO, OPENVINO_MHA, MHA_OURS)
+WAYS = (OURS, UNROLLED, TORCH, COMPILED, LOOP, TORCH_LOOP, MHA, TORCH_MHA, OPENVINO, OPENVINO_MHA, MHA_OURS)
 """The columns. MHA is the ablation of Table II with MST++'s attention, which has no NeSCM and no PAF; of our operators
-it can use all but NeSCM's and PAF's. OpenVINO is measured where it is installed."""
+it can use all but NeSCM's and PAF's. torch.compile is measured where it finds a C++ compiler, OpenVINO where installed."""
 
 PARTS = ("NeSCM", "CSRM block", "encode", "decode", "full")
+_COMPILED = ("CSRM block", "decode")  # minutes to compile, so not more of them
 _BLOCK = "units.0.enc1"
 _PAUSE = 0.05  # s, in which the threads of the way before come to rest
 
@@ -239,8 +243,7 @@ def measure(made: Mapping[str, Network], part: str, size: Size, repeats: int, th
     with ExitStack() as stack:
         works = {way: work for way, work in _works(made, part, size, threads, stack) if work}
         timings, results = take_turns(works, repeats)
-    naive = made["loop"].model
-    floor = _floor(naive, part, _inputs(naive, part, size), limits)
+    floor = _floor(made["ours"].model, part, size, limits)
     difference = float(np.abs(results[OURS] - results[TORCH_LOOP]).max())
     return Row(name=part, size=size, ways=timings, floor=floor, difference=difference)
 
@@ -264,6 +267,8 @@ def _works(
     yield OURS, run("ours", ours.graphs)
     yield UNROLLED, run("ours", ours.unrolled)
     yield TORCH, _torch_work(ours.model, part, size)
+    if part in _COMPILED and shutil.which(os.environ.get("CXX", "c++")):
+        yield COMPILED, _torch_work(ours.model, part, size, compiled=True)
     yield LOOP, plain("loop", loop.graphs)
     yield TORCH_LOOP, _torch_work(loop.model, part, size)
     if part in mha.unrolled:
@@ -276,11 +281,13 @@ def _works(
             yield OPENVINO_MHA, _openvino_work(openvino, mha, part, size, threads)
 
 
-def _torch_work(model: CCNet, part: str, size: Size) -> Work:
+def _torch_work(model: CCNet, part: str, size: Size, *, compiled: bool = False) -> Work:
     inputs = _inputs(model, part, size)
     run: Callable[..., Tensor] = (
         getattr(model, part) if part in ("encode", "decode") else model if part == "full" else _module(model, part)
     )
+    if compiled:
+        run = torch.compile(run, dynamic=False)
 
     @torch.inference_mode()
     def work() -> Array:
@@ -397,13 +404,12 @@ def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timin
     return {way: Timing.of(times) for way, times in seconds.items()}, results
 
 
-def _floor(naive: CCNet, part: str, inputs: Mapping[str, Tensor], limits: Rates) -> float:
-    """Milliseconds. Operations are those of convolutions and products, as torch counts them in the paper's form."""
-    counter = FlopCounterMode(display=False)
-    height, width = next(iter(inputs.values())).shape[2:]
-    with counter:
-        result = _torch_work(naive, part, (height, width))()
-    weights = sum(one.nbytes for one in _module(naive, part).parameters())
+def _floor(model: CCNet, part: str, size: Size, limits: Rates) -> float:
+    """Milliseconds. Operations are those of convolutions and products as torch counts them; of NeSCM it counts none."""
+    inputs = _inputs(model, part, size)
+    with FlopCounterMode(display=False) as counter:
+        result = _torch_work(model, part, size)()
+    weights = sum(one.nbytes for one in _module(model, part).parameters())
     moved = sum(one.nbytes for one in inputs.values()) + result.nbytes + weights
     return 1e3 * max(counter.get_total_flops() / limits.product, moved / limits.copy)
 

@@ -29,6 +29,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, bench.Network
     return dict(bench.networks(model, tmp_path_factory.mktemp("networks")))
 
 
+@pytest.fixture(autouse=True)
+def only_a_block_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_COMPILED", ("CSRM block",))  # of a network it takes a minute
+
+
 @compiled
 @pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
