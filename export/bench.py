@@ -60,7 +60,8 @@ OPENVINO = "OpenVINO, our unrolled graph"
 OPENVINO_MHA = "MHA in OpenVINO"
 WAYS = (OURS, UNROLLED, TORCH, COMPILED, LOOP, TORCH_LOOP, MHA, TORCH_MHA, OPENVINO, OPENVINO_MHA, MHA_OURS)
 """The columns. MHA is the ablation of Table II with MST++'s attention, which has no NeSCM and no PAF; of our operators
-it can use all but NeSCM's and PAF's. torch.compile is measured where it finds a C++ compiler, OpenVINO where installed."""
+it can use all but NeSCM's and PAF's. torch.compile is measured where it
+finds a C++ compiler, OpenVINO where it is installed."""
 
 PARTS = ("NeSCM", "CSRM block", "encode", "decode", "full")
 _COMPILED = ("CSRM block", "decode")  # minutes to compile, so not more of them
