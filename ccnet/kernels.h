@@ -30,9 +30,13 @@ INLINE long taps(int n, int slot, int o, int i) { return (((long)(slot / 3 * n +
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
+extern const float TANH_END; /* 8, which the compiler must not know: it would compute the constant results beyond apart */
+
 /* tanh as x P(x^2) / Q(x^2), fitted for the least relative error, 1.5e-7, up to 8, where tanh is 1 but for 2e-7. */
 INLINE float tanh_of(float x) {
-    const float c = x < -8.f ? -8.f : x > 8.f ? 8.f : x, u = c * c; /* in this order a NaN stays one */
+    float c = TANH_END < x ? TANH_END : x; /* in this order a NaN stays one */
+    c = c < -TANH_END ? -TANH_END : c;
+    const float u = c * c;
     const float p = .999999854f + u * (.129256626f + u * (.00295102344f + u * 1.14284202e-5f));
     const float q = 1.f + u * (.462588782f + u * (.0238155527f + u * (2.38669124e-4f + u * 2.4592099e-7f)));
     return c * p / q;

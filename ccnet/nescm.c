@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "operators.h"
+#include "product.h"
 #include "tiles.h"
 
 #define COLUMNS 256 /* of one head; n heads have as many together */
@@ -62,41 +63,66 @@ INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, c
     }
 }
 
-/* to += the 3x3 correlation of three rows, which begin a column before it, with k. */
-INLINE void add_filtered(float *restrict to, const float *above, const float *centre, const float *below,
-                         const float *kernel, int count) {
-    float k[TAPS];
-    memcpy(k, kernel, sizeof k);
-    for (long p = 0; p < count; p++) to[p] += correlation(k, above, centre, below, p);
+/* to[i] += the 3x3 correlation with k[i] of three rows, which begin a column before it. */
+INLINE void add_filtered(const int outputs, float *const *to, const float (*k)[TAPS], const float *above,
+                         const float *centre, const float *below, long count) {
+    for (long p = 0; p < count; p += LANES) {
+        Vector seen[TAPS];
+        for (int column = 0; column < 3; column++) {
+            seen[column] = *(const Vector *)(above + p + column);
+            seen[3 + column] = *(const Vector *)(centre + p + column);
+            seen[6 + column] = *(const Vector *)(below + p + column);
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < outputs; i++) {
+            Vector sum = *(Vector *)(to[i] + p);
+#pragma GCC unroll 9
+            for (int tap = 0; tap < TAPS; tap++) sum += k[i][tap] * seen[tap];
+            *(Vector *)(to[i] + p) = sum;
+        }
+    }
+}
+
+/* Adds to the output gates (Eq. 7) of the bands around one what they read of its plane of a stream, in so many slots. */
+INLINE void add_band(const int n, const int slots, NescmShape shape, Tile tile, float *const *rows, const float *kernel,
+                     float (*made)[MAX_HEADS][COLUMNS], int stream, int band) {
+    for (int i = 0; i < n; i++) {
+        const long seen = (long)((stream * n + i) * shape.bands + band) * (tile.columns + 2);
+        float k[2 * MAX_HEADS][TAPS], *to[2 * MAX_HEADS];
+        int outputs = 0;
+        for (int slot = 0; slot < 6; slot++)
+            for (int o = 0; o < n && SLOTS[slot].stream == stream; o++, outputs++) {
+                memcpy(k[outputs], kernel + taps(n, slot, o, i), sizeof *k);
+                to[outputs] = made[(band - SLOTS[slot].shift) & 3][o];
+            }
+        add_filtered(slots * n, to, k, rows[0] + seen, rows[1] + seen, rows[2] + seen, tile.columns);
+    }
 }
 
 /* The output gates of a row of a tile (Eq. 7), both directions. rows: the ring, from the row above. */
 INLINE void gates_row(const int n, NescmShape shape, Tile tile, float *const *rows, const float *kernel,
                       const float *bias, float *y, int at) {
     const int T = shape.bands, columns = tile.columns;
-    for (int band = 0; band < T; band++) {
-        float made[MAX_HEADS][COLUMNS];
+    float made[4][MAX_HEADS][COLUMNS] = {{{0}}}; /* of the band, the one before and the one after; in turn */
+    for (int band = -1; band <= T; band++) {
         for (int o = 0; o < n; o++)
-            for (int p = 0; p < columns; p++) made[o][p] = bias[o];
-        for (int slot = 0; slot < 6; slot++) {
-            const int from = band + SLOTS[slot].shift;
-            if (from < 0 || from >= T) continue;
-            for (int i = 0; i < n; i++) {
-                const long seen = (long)((SLOTS[slot].stream * n + i) * T + from) * (columns + 2);
-                for (int o = 0; o < n; o++)
-                    add_filtered(made[o], rows[0] + seen, rows[1] + seen, rows[2] + seen, kernel + taps(n, slot, o, i),
-                                 columns);
-            }
+            for (int p = 0; p < columns; p++) made[(band + 1) & 3][o][p] = bias[o];
+        if (band >= 0 && band < T) {
+            add_band(n, 2, shape, tile, rows, kernel, made, 0, band);
+            add_band(n, 1, shape, tile, rows, kernel, made, 1, band);
+            add_band(n, 2, shape, tile, rows, kernel, made, 2, band);
+            add_band(n, 1, shape, tile, rows, kernel, made, 3, band);
         }
-        for (int o = 0; o < n; o++)
-            memcpy(y + plane_of(shape, o, band) + (long)at * shape.width + tile.x, made[o], columns * sizeof(float));
+        for (int o = 0; o < n && band > 0; o++)
+            memcpy(y + plane_of(shape, o, band - 1) + (long)at * shape.width + tile.x, made[(band - 1) & 3][o],
+                   columns * sizeof(float));
     }
 }
 
 INLINE int run_tile(const int n, NescmShape shape, Tile tile, const float *x, const float *w, const float *b,
                     const float *kernel, const float *bias, float *y) {
     const long size = 4l * n * shape.bands * (tile.columns + 2);
-    float *ring = calloc(3 * size, sizeof *ring); /* columns beyond the image stay zero */
+    float *ring = calloc(3 * size + LANES, sizeof *ring); /* columns beyond the image stay zero */
     if (!ring) return -1;
     for (int at = tile.y - 1; at <= tile.y + tile.rows; at++) {
         float *row = row_of(ring, size, at);
