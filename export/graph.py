@@ -29,6 +29,7 @@ from ccnet.contract import CONTEXT, CUBE, RGB
 from ccnet.model import CCNet
 
 from . import translate
+from .sizes import Sizes, free
 
 Translation = Callable[..., Any]
 """``ccnet::nescm`` in ONNX: its arguments as onnxscript's symbolic values → the value that it makes of them."""
@@ -44,10 +45,9 @@ def trace(model: CCNet, nescm: Translation = translate.nescm) -> ir.Model:
 
     All units are the same graph but for their weights, and tracing is what an export takes its time for: one is traced.
     """
-    multiple = model.config.size_multiple
-    rgb = torch.rand(1, 3, 4 * multiple, 6 * multiple)
     first = copy.copy(model)
     first._modules = {**model._modules, "units": model.units[:1]}
+    rgb, multiple = torch.empty(1, 3, 1, 1), model.config.size_multiple
     traced = to_onnx(_Run(first).eval(), {RGB: rgb}, [CUBE, CONTEXT], multiple, nescm, fold=False)
     _repeat_unit(traced.graph, model.units)
     _fold(traced)
@@ -121,15 +121,15 @@ def to_onnx(
     fold: bool = True,
 ) -> ir.Model:
     """A module as one graph. inputs: name → example; all but a context are images (1, C, H, W) of one free size, in
-    multiples of ``multiple``. fold: what is made of weights alone."""
-    height, width = (multiple * torch.export.Dim(f"{axis}{multiple}", min=1, max=4096) for axis in "hw")
+    multiples of ``multiple``, the first among them. fold: what is made of weights alone."""
+    weights = (*module.parameters(), *module.buffers(), *inputs.values())
+    sizes = Sizes.unlike(multiple, (size for tensor in weights for size in tensor.shape))
     with _quiet():
         program = torch.onnx.export(
             module,
-            tuple(inputs.values()),
+            tuple(one if name == CONTEXT else one.new_empty(*one.shape[:2], *sizes.pixels) for name, one in inputs.items()),
             input_names=[*inputs],
             output_names=outputs,
-            dynamic_shapes=tuple(None if name == CONTEXT else {2: height, 3: width} for name in inputs),
             custom_translation_table={
                 torch.ops.ccnet.nescm.default: nescm,
                 torch.ops.aten.gelu.default: translate.gelu,
@@ -141,6 +141,7 @@ def to_onnx(
         )
     assert program is not None  # noqa: S101 - for the type checker: no file was asked for
     _name_after_modules(program.model)
+    free(program.model.graph, sizes)
     if fold:
         _fold(program.model)
     program.model.ir_version = _IR_VERSION
