@@ -1,8 +1,8 @@
 """A graph traced at one size → the same for every height and width.
 
-The arithmetic of symbolic sizes would be most of a trace's time, so they are numbers in it, and unmistakable ones: primes,
-which divide no size of the network's own, in multiples of the config's size multiple. What they divide in the graph was
-made of the image's height or width, and is made of them again.
+The arithmetic of symbolic sizes would be most of a trace's time, so they are numbers in it, and unmistakable ones: in
+multiples of the config's size multiple they are primes that divide no size of the network's own. What they divide in
+the graph was made of the image's height or width, and is made of them again.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ class Sizes:
     def unlike(cls, multiple: int, own: Iterable[int]) -> Sizes:
         """Sizes that nothing can be mistaken for which is made of the network's own."""
         own = {*own, multiple}
-        height, width, *_ = (prime for prime in _PRIMES if all(size % prime for size in own))
-        return cls(multiple, (height, width))
+        clear = [prime for prime in _PRIMES if all(size % prime for size in own)]
+        if len(clear) < 2:
+            raise ValueError(f"of the primes {_PRIMES} only {clear} divide no size of the network, expected two")
+        return cls(multiple, (clear[0], clear[1]))
 
     @property
     def pixels(self) -> tuple[int, int]:
@@ -86,7 +88,7 @@ def _reshaped(node: ir.Node, numbers: Numbers, sizes: Sizes) -> Numbers:
     before = [*given.shape] if given is not None and given.shape is not None else []
     kept = {axis for axis, (new, old) in enumerate(zip(numbers, before, strict=False)) if new == old}
     said = [0 if axis in kept and sizes.is_free(number) else number for axis, number in enumerate(numbers)]
-    if sum(map(sizes.is_free, said)) > 1:
+    if sum(number == -1 or sizes.is_free(number) for number in said) > 1:
         return numbers
     node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
     return tuple(-1 if sizes.is_free(number) else number for number in said)
