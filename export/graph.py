@@ -169,7 +169,7 @@ def to_onnx(
 def _fold(model: ir.Model) -> None:
     """A weight that is made of others is one as well: what quantises or refits it must find it whole."""
     onnxscript.optimizer.fold_constants(model, onnx_shape_inference=False, input_size_limit=1 << 18)
-    tidy(model)
+    _tidy(model)
 
 
 class _Run(nn.Module):
@@ -296,7 +296,7 @@ def _ints(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
     return _constant(graph, name, np.array(values, np.int64))
 
 
-def tidy(model: ir.Model) -> None:
+def _tidy(model: ir.Model) -> None:
     """No constant twice, nothing computed twice or for nothing."""
     Sequential(
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
