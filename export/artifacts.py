@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -43,6 +44,7 @@ Input = Literal["float32", "uint8"]
 Tell = Callable[[str], None]
 
 
+@graph.uncollected()
 def export(
     model: CCNet,
     folder: Path,
@@ -147,16 +149,21 @@ def _compare(model: CCNet, files: dict[tuple[str, str, str], bytes], input: Inpu
     rgb = frame if input == "uint8" else planes
     with torch.inference_mode():
         cube, context = (tensor.numpy() for tensor in model.eval().run(torch.from_numpy(planes), None))
-    for (kind, precision, format), data in files.items():
+
+    def judge(key: tuple[str, str, str]) -> None:
+        kind, precision, format = key
         feeds = {RGB: rgb, CONTEXT: context} if kind == "decode" else {RGB: rgb}
         expected = context if kind == "encode" else cube
-        with OnnxRuntimeBackend(data) as backend:
+        with OnnxRuntimeBackend(files[key]) as backend:
             (found,) = backend.run(feeds).values()
         broken = TOLERANCES[precision].broken_by(compare(_as_cube(expected), _as_cube(found)))
         if broken:
             raise CCNetError(
                 f"the {kind} {format} graph in {precision} is not what PyTorch computes ({', '.join(broken)})"
             )
+
+    with ThreadPoolExecutor() as pool:  # ONNX Runtime takes most of the time to optimise a graph, on one core
+        [*pool.map(judge, files)]
 
 
 def _patchwork(height: int, width: int) -> npt.NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import copy
+import gc
 import hashlib
 import logging
 import warnings
@@ -29,6 +30,7 @@ from ccnet.contract import CONTEXT, CUBE, RGB
 from ccnet.model import CCNet
 
 from . import translate
+from .sizes import Sizes, free
 
 Translation = Callable[..., Any]
 """``ccnet::nescm`` in ONNX: its arguments as onnxscript's symbolic values → the value that it makes of them."""
@@ -39,17 +41,31 @@ OPSET = 18
 _IR_VERSION = 8  # opset 18's own
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """No garbage collection: graphs are cycles that are all needed, and walking them again and again is a quarter of an
+    export's time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@uncollected()
 def trace(model: CCNet, nescm: Translation = translate.nescm) -> ir.Model:
     """The network as one graph, rgb → cube, context; NeSCM by the translation of its operator.
 
-    All units are the same graph but for their weights, and tracing is what an export takes its time for: one is traced.
+    All units are the same graph but for their weights, and tracing is half of an export's time: one is traced.
     """
-    multiple = model.config.size_multiple
-    rgb = torch.rand(1, 3, 4 * multiple, 6 * multiple)
     first = copy.copy(model)
     first._modules = {**model._modules, "units": model.units[:1]}
+    rgb, multiple = torch.empty(1, 3, 1, 1), model.config.size_multiple
     traced = to_onnx(_Run(first).eval(), {RGB: rgb}, [CUBE, CONTEXT], multiple, nescm, fold=False)
     _repeat_unit(traced.graph, model.units)
+    _output(traced.graph, CONTEXT).shape = ir.Shape([1, model.context_size])
     _fold(traced)
     return traced
 
@@ -121,15 +137,16 @@ def to_onnx(
     fold: bool = True,
 ) -> ir.Model:
     """A module as one graph. inputs: name → example; all but a context are images (1, C, H, W) of one free size, in
-    multiples of ``multiple``. fold: what is made of weights alone."""
-    height, width = (multiple * torch.export.Dim(f"{axis}{multiple}", min=1, max=4096) for axis in "hw")
-    with _quiet():
+    multiples of ``multiple``, the first among them. fold: what is made of weights alone."""
+    weights = (*module.parameters(), *module.buffers(), *inputs.values())
+    sizes = Sizes.unlike(multiple, (size for tensor in weights for size in tensor.shape))
+    images = {name: one.new_empty(*one.shape[:2], *sizes.pixels) for name, one in inputs.items() if name != CONTEXT}
+    with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
-            tuple(inputs.values()),
+            tuple({**inputs, **images}.values()),
             input_names=[*inputs],
             output_names=outputs,
-            dynamic_shapes=tuple(None if name == CONTEXT else {2: height, 3: width} for name in inputs),
             custom_translation_table={
                 torch.ops.ccnet.nescm.default: nescm,
                 torch.ops.aten.gelu.default: translate.gelu,
@@ -141,6 +158,8 @@ def to_onnx(
         )
     assert program is not None  # noqa: S101 - for the type checker: no file was asked for
     _name_after_modules(program.model)
+    free(program.model.graph, sizes)
+    passes.ShapeInferencePass()(program.model)  # torch knows none inside of translations
     if fold:
         _fold(program.model)
     program.model.ir_version = _IR_VERSION
@@ -150,7 +169,7 @@ def to_onnx(
 def _fold(model: ir.Model) -> None:
     """A weight that is made of others is one as well: what quantises or refits it must find it whole."""
     onnxscript.optimizer.fold_constants(model, onnx_shape_inference=False, input_size_limit=1 << 18)
-    tidy(model)
+    _tidy(model)
 
 
 class _Run(nn.Module):
@@ -188,19 +207,19 @@ def decode(traced: ir.Model, shapes: list[tuple[int, int, int]]) -> ir.Model:
     sizes = [int(np.prod(shape)) for shape in shapes]
     context = ir.val("given", ir.DataType.FLOAT, [1, sum(sizes)])
     parts = [context, _ints(graph, "context_sizes", sizes)]
-    split = ir.node("Split", parts, {"axis": 1}, num_outputs=len(sizes), name="context/Split")
+    flat = [ir.val(f"context/Split:{index}", ir.DataType.FLOAT, [1, size]) for index, size in enumerate(sizes)]
+    split = ir.node("Split", parts, {"axis": 1}, outputs=flat, name="context/Split")
     graph.insert_before(graph[0], split)
-    for index, (matrix, shape, part) in enumerate(zip(computed, shapes, split.outputs, strict=True)):
+    for index, (matrix, shape, part) in enumerate(zip(computed, shapes, flat, strict=True)):
         assert matrix is not None  # noqa: S101 - for the type checker
-        name = f"context/Reshape_{index}"
-        given = ir.node("Reshape", [part, _ints(graph, f"context_shape_{index}", [1, *shape])], name=name)
-        part.name, given.outputs[0].name = f"context/Split:{index}", name
-        graph.insert_after(split, given)
-        ir.convenience.replace_all_uses_with(matrix, given.outputs[0])
+        given = ir.val(f"context/Reshape_{index}", ir.DataType.FLOAT, [1, *shape])
+        target = _ints(graph, f"context_shape_{index}", [1, *shape])
+        graph.insert_after(split, ir.node("Reshape", [part, target], outputs=[given], name=given.name))
+        ir.convenience.replace_all_uses_with(matrix, given)
     _drop_output(graph, CONTEXT)
     context.name = CONTEXT
     graph.inputs.append(context)
-    tidy(model)
+    prune(model)
     return model
 
 
@@ -228,8 +247,9 @@ def stamp(model: ir.Model, metadata: Mapping[str, str]) -> bytes:
     """The checked ONNX file, with metadata."""
     model.metadata_props.update(metadata)
     model.producer_name, model.producer_version = "ccnet", None
-    passes.CheckerPass(full_check=True)(model)
-    return bytes(ir.to_proto(model).SerializeToString())
+    data = bytes(ir.to_proto(model).SerializeToString())
+    onnx.checker.check_model(data, full_check=True)
+    return data
 
 
 def structure(data: bytes) -> str:
@@ -247,7 +267,7 @@ def _keep(traced: ir.Model, output: str) -> ir.Model:
     for value in list(model.graph.outputs):
         if value.name != output:
             _drop_output(model.graph, str(value.name))
-    tidy(model)
+    prune(model)
     return model
 
 
@@ -276,8 +296,8 @@ def _ints(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
     return _constant(graph, name, np.array(values, np.int64))
 
 
-def tidy(model: ir.Model) -> None:
-    """No constant twice, nothing computed twice or for nothing; shapes as far as they follow."""
+def _tidy(model: ir.Model) -> None:
+    """No constant twice, nothing computed twice or for nothing."""
     Sequential(
         passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0),
         passes.DeduplicateInitializersPass(),
@@ -285,8 +305,12 @@ def tidy(model: ir.Model) -> None:
         passes.IdentityEliminationPass(),
         passes.RemoveUnusedNodesPass(),
         passes.TopologicalSortPass(),
-        passes.ShapeInferencePass(),
     )(model)
+
+
+def prune(model: ir.Model) -> None:
+    """Leave out what nothing needs any more."""
+    passes.RemoveUnusedNodesPass()(model)
 
 
 def _name_after_modules(model: ir.Model) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ccnet.contract import NATIVE_DOMAIN
 from ccnet.modules import FFN, PAF, GrSCM, NeSCM
 
-from .graph import tidy
+from .graph import prune
 
 Nodes = Mapping[str, ir.Node]
 
@@ -38,7 +38,7 @@ def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
         elif isinstance(part, FFN):
             _ffn(made.graph, nodes, name, part)
     made.graph.opset_imports[NATIVE_DOMAIN] = 1
-    tidy(made)
+    prune(made)
     return made
 
 
@@ -123,7 +123,7 @@ def _weight(graph: ir.Graph, name: str, weight: Tensor) -> ir.Value:
 def _replace(
     graph: ir.Graph, name: str, operator: str, given: Sequence[ir.Value | None], result: ir.Value, **attributes: Any
 ) -> None:
-    """Let an operator make the result; what made it before is left to ``tidy``."""
+    """Let an operator make the result; what made it before is left to ``prune``."""
     node = ir.node(operator, given, attributes, domain=NATIVE_DOMAIN, name=f"{name}/{operator}_0")
     made = node.outputs[0]
     made.type, made.shape, made.name = result.type, result.shape, node.name
