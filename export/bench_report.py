@@ -43,8 +43,8 @@ def markdown(found: Document) -> str:
     for row in rows:
         ours = row["ways"][OURS]
         size = "{}×{}".format(*row["size"])
-        spread = f"{ours['median']:.3g} ({ours['least']:.3g} to {ours['most']:.3g})"
-        floor = "–" if row["floor"] is None else f"{row['floor']:.2g}"
+        spread = "{} ({} to {})".format(*(_three_digits(ours[key]) for key in ("median", "least", "most")))
+        floor = "–" if row["floor"] is None else _three_digits(row["floor"])
         difference = "–" if row["difference"] is None else f"{row['difference']:.0e}"
         ratios = [f"{row['ratios'][way]:.2f}×" if way in row["ratios"] else "–" for way in ways[1:]]
         lines.append(_line([row["name"], size, spread, floor, difference, *ratios]))
@@ -60,6 +60,10 @@ def markdown(found: Document) -> str:
     lines += ["", _line(["once", "seconds"]), _line(["---", "---:"])]
     lines += [_line([name, f"{value:.1f}"]) for name, value in found["seconds"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _three_digits(value: float) -> str:
+    return f"{float(f'{value:.3g}'):g}"
 
 
 def _line(cells: Sequence[str]) -> str:
