@@ -407,9 +407,9 @@ def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timin
 
 def _floor(model: CCNet, part: str, size: Size, limits: Rates) -> float:
     """Milliseconds. Operations are those of convolutions and products as torch counts them; of NeSCM it counts none."""
-    inputs = _inputs(model, part, size)
+    inputs, work = _inputs(model, part, size), _torch_work(model, part, size)
     with FlopCounterMode(display=False) as counter:
-        result = _torch_work(model, part, size)()
+        result = work()
     weights = sum(one.nbytes for one in _module(model, part).parameters())
     moved = sum(one.nbytes for one in inputs.values()) + result.nbytes + weights
     return 1e3 * max(counter.get_total_flops() / limits.product, moved / limits.copy)

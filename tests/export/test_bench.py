@@ -47,6 +47,12 @@ def test_all_ways_of_a_part_do_the_same_work(made: Mapping[str, bench.Network], 
     assert row.floor > 0
 
 
+def test_a_floor_counts_its_own_part_alone() -> None:
+    model = CCNet(CCNetConfig(units=1)).eval()
+    decode, full = (bench._floor(model, part, (32, 48), LIMITS) for part in ("decode", "full"))
+    assert 0 < decode < full
+
+
 @compiled
 @pytest.mark.slow
 def test_the_results_of_each_way(made: Mapping[str, bench.Network], monkeypatch: pytest.MonkeyPatch) -> None:
