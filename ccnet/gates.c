@@ -10,6 +10,8 @@
  */
 #include "kernels.h"
 
+HIDDEN const float TANH_END = 8.f; /* here, where no tanh is */
+
 #define COLUMNS 128 /* of a tile, at most */
 #define AREA 1024   /* of a tile, gaps included; one row may exceed it no further than COLUMNS allow */
 

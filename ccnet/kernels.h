@@ -14,6 +14,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+#if defined(_WIN32)
+#define HIDDEN
+#else
+#define HIDDEN __attribute__((visibility("hidden")))
+#endif
+
 /* The band that stream (direction, lead) reads at step: the window's centre, or the slot ahead of it. */
 INLINE int band_of(int bands, int direction, int lead, int step) {
     int position = step + lead;
@@ -30,9 +36,10 @@ INLINE long taps(int n, int slot, int o, int i) { return (((long)(slot / 3 * n +
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
-extern const float TANH_END; /* 8, which the compiler must not know: it would compute the constant results beyond apart */
+HIDDEN extern const float TANH_END; /* 8, which the compiler must not know: it would give the results beyond apart */
 
-/* tanh as x P(x^2) / Q(x^2), fitted for the least relative error, 1.5e-7, up to 8, where tanh is 1 but for 2e-7. */
+/* tanh as x P(x^2) / Q(x^2), fitted for the least relative error, 1.5e-7 before rounding, up to 8, where tanh is 1 but
+ * for 2e-7. */
 INLINE float tanh_of(float x) {
     float c = TANH_END < x ? TANH_END : x; /* in this order a NaN stays one */
     c = c < -TANH_END ? -TANH_END : c;
@@ -46,7 +53,7 @@ INLINE float tanh_of(float x) {
 INLINE float sigmoid_of(float x) { return .5f + .5f * tanh_of(.5f * x); }
 
 /* x Phi(x) = (x + |x|) / 2 - |x| Phi(-|x|); Phi(-a) as 1/2 - a P(a^2) / Q(a^2), fitted for the least error of the whole,
- * 2e-7, up to 5.25, where what is taken off is that small. */
+ * 2e-7 before rounding, up to 5.25, where what is taken off is that small. */
 INLINE float gelu_of(float x) {
     const float size = fabsf(x), a = size > 5.25f ? 5.25f : size, u = a * a;
     const float p = .398939724f + u * (.0591569856f + u * (.00619350899f + u * (4.24284416e-4f + u * 7.79221287e-6f)));

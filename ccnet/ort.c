@@ -139,7 +139,7 @@ static int paf_fits(Work *work) {
     const Tensor *in = work->in;
     const int64_t r = work->attribute.whole, groups = in[2].size[1], *x = in[0].size;
     if ((r != 4 && r != 8 && r != 16) || x[2] % r || x[3] % r || x[1] % 4 || in[2].rank != 4) return 0;
-    if (groups < 1 || groups > 16) return 0;
+    if (groups < 1 || groups > 16 || x[1] > 1024) return 0;
     work->paf = (PafShape){(int)x[1], (int)groups, (int)r, (int)x[2], (int)x[3]};
     work->jobs = paf_jobs(work->paf);
     return HAS(&in[1], x[0], x[1], x[2], x[3]) && HAS(&in[2], x[0], groups, x[2], x[3]) &&

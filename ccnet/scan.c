@@ -11,8 +11,6 @@
 
 #define PIXELS 128
 
-const float TANH_END = 8.f;
-
 typedef struct { int heads, bands; long plane; } Shape;
 
 INLINE void load(float *restrict to, const float *restrict from, int count) {

@@ -60,8 +60,8 @@ OPENVINO = "OpenVINO, our unrolled graph"
 OPENVINO_MHA = "MHA in OpenVINO"
 WAYS = (OURS, UNROLLED, TORCH, COMPILED, LOOP, TORCH_LOOP, MHA, TORCH_MHA, OPENVINO, OPENVINO_MHA, MHA_OURS)
 """The columns. MHA is the ablation of Table II with MST++'s attention, which has no NeSCM and no PAF; of our operators
-it can use all but NeSCM's and PAF's. torch.compile is measured where it
-finds a C++ compiler, OpenVINO where it is installed."""
+it can use all but NeSCM's and PAF's. torch.compile is measured where it finds a C++
+compiler, OpenVINO where it is installed."""
 
 PARTS = ("NeSCM", "CSRM block", "encode", "decode", "full")
 _COMPILED = ("CSRM block", "decode")  # minutes to compile, so not more of them
@@ -268,7 +268,7 @@ def _works(
     yield OURS, run("ours", ours.graphs)
     yield UNROLLED, run("ours", ours.unrolled)
     yield TORCH, _torch_work(ours.model, part, size)
-    if part in _COMPILED and shutil.which(os.environ.get("CXX", "c++")):
+    if part in _COMPILED and shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")):
         yield COMPILED, _torch_work(ours.model, part, size, compiled=True)
     yield LOOP, plain("loop", loop.graphs)
     yield TORCH_LOOP, _torch_work(loop.model, part, size)

@@ -77,7 +77,7 @@ def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
 def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
     """What follows its small convolutions, with the one to C channels."""
     last, channels = nodes.get(f"{name}/Add_0"), part.map_att.in_channels
-    if last and part.patch in _PATCHES and part.groups <= _GROUPS and channels % 4 == 0:
+    if last and part.patch in _PATCHES and part.groups <= _GROUPS and channels % 4 == 0 and channels <= _CHANNELS:
         mapped, compressed = (nodes[f"{name}.{conv}/Conv_0"] for conv in ("map_att", "map_cp"))
         x, result = _sum_behind(name, last.outputs[0])
         attended, *weights = mapped.inputs

@@ -1,8 +1,9 @@
 """A graph traced at one size → the same for every height and width.
 
-The arithmetic of symbolic sizes would be most of a trace's time, so they are numbers in it, and unmistakable ones: in
-multiples of the config's size multiple they are primes that divide no size of the network's own. What they divide in
-the graph was made of the image's height or width, and is made of them again.
+The arithmetic of symbolic sizes would be half of a trace's time, so they are numbers in it, and unmistakable ones: in
+multiples of the config's size multiple they are primes that divide no dimension of the network's weights and lie beyond
+its bands. What they divide in the graph was made of the image's height or width, and is made of them again. Sums of
+sizes are not seen; they show when an export's graphs are compared with PyTorch at another size.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-_PRIMES = (37, 41, 43, 47)
+_PRIMES = (131, 137, 139, 149)
 Numbers = tuple[int, ...]
 
 
@@ -46,18 +47,20 @@ class Sizes:
         """A size in a shape by its factors: 16*h16 is 16 times the height in multiples of 16."""
         if not isinstance(size, int):
             return None
+        if not self.is_free(size):
+            return size
         factors = []
         for axis, prime in zip("hw", self.primes, strict=True):
             if size % prime == 0:
                 size //= prime
                 factors.append(f"{axis}{self.multiple}")
-        return "*".join(factors if size == 1 else [str(size), *factors]) if factors else size
+        return "*".join(factors if size == 1 else [str(size), *factors])
 
 
 def free(graph: ir.Graph, sizes: Sizes) -> None:
     """Make what was made of the traced size from that of the first input, an image, and name it in all shapes.
 
-    ValueError where something is neither a fraction of height or width nor the only unknown of a Reshape.
+    ValueError where a multiple of a prime is neither a fraction of height or width nor the only unknown of a Reshape.
     """
     arithmetic = _Arithmetic(graph, sizes)
     for node in list(graph):

@@ -6,6 +6,7 @@ import ctypes
 import functools
 import importlib
 import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,8 @@ _PROVIDERS: dict[str, tuple[str, ...]] = {
 """The first is what was asked for; the others take nodes that it does not know."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
+
+_REGISTERING = threading.Lock()  # the first session makes the operators' domain for all
 
 _EXTERNAL = re.compile(rb"[\x08\x00]location")
 """Key of a tensor kept in another file, as protobuf spells it: a length of 8 (or 8 in a longer form), the word."""
@@ -119,7 +122,8 @@ def _loads(path: Path) -> bool:
 def register_operators(options: Any) -> None:
     """Let a session know them, where they are compiled; harmless for graphs without them."""
     if path := operators():
-        options.register_custom_ops_library(str(path))
+        with _REGISTERING:
+            options.register_custom_ops_library(str(path))
 
 
 @functools.cache

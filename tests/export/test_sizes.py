@@ -49,11 +49,15 @@ def filled(x: Tensor) -> Tensor:
     return torch.cat([x, torch.ones_like(x)], 1)
 
 
+def one_of(x: Tensor) -> Tensor:
+    return x[:, 1:2] + x.repeat(1, 8, 1, 1)[:, 37:38]  # a place, and no size
+
+
 def made(function: Callable[[Tensor], Tensor]) -> ir.Model:
     return graph.to_onnx(Function(function), {"x": torch.zeros(1, 6, MULTIPLE, MULTIPLE)}, ["y"], MULTIPLE)
 
 
-@pytest.mark.parametrize("function", [groups, flat, patches, transposed, filled])
+@pytest.mark.parametrize("function", [groups, flat, patches, transposed, filled, one_of])
 def test_any_size_computes_what_pytorch_does(function: Callable[[Tensor], Tensor]) -> None:
     session = onnxruntime.InferenceSession(ir.to_proto(made(function)).SerializeToString())
     for height, width in ((1, 1), (2, 3), (5, 2)):
@@ -79,8 +83,9 @@ def test_a_size_that_is_no_fraction_of_the_images_is_refused() -> None:
 
 
 def test_no_size_of_the_network_is_taken_for_the_images() -> None:
-    sizes = Sizes.unlike(16, [37 * 3, 64])
-    assert sizes.pixels == (16 * 41, 16 * 43)
-    assert not any(map(sizes.is_free, (37, 64, 0, -1, 16)))
-    with pytest.raises(ValueError, match=r"only \[47\]"):
-        Sizes.unlike(16, [37, 41, 43])
+    sizes = Sizes.unlike(16, [131 * 3, 64])
+    assert sizes.pixels == (16 * 137, 16 * 139)
+    assert not any(map(sizes.is_free, (131, 64, 0, -1, 16)))
+    assert sizes.name(0) == 0
+    with pytest.raises(ValueError, match=r"only \[149\]"):
+        Sizes.unlike(16, [131, 137, 139])
