@@ -10,7 +10,7 @@
  */
 #include "kernels.h"
 
-HIDDEN const float TANH_END = 8.f; /* here, where no tanh is */
+HIDDEN const float TANH_END = 9.f; /* here, where no tanh is */
 
 #define COLUMNS 128 /* of a tile, at most */
 #define AREA 1024   /* of a tile, gaps included; one row may exceed it no further than COLUMNS allow */
