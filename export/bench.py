@@ -412,7 +412,7 @@ def _floor(model: CCNet, part: str, size: Size, limits: Rates) -> float:
         result = work()
     weights = sum(one.nbytes for one in _module(model, part).parameters())
     moved = sum(one.nbytes for one in inputs.values()) + result.nbytes + weights
-    return 1e3 * max(counter.get_total_flops() / limits.product, moved / limits.copy)
+    return 1e3 * max(float(counter.get_total_flops()) / limits.product, moved / limits.copy)
 
 
 def _seconds(work: Callable[[], Any]) -> tuple[float, Any]:

@@ -50,6 +50,7 @@ def _grscm(graph: ir.Graph, nodes: Nodes, name: str, part: GrSCM) -> None:
     mixed, result = _sum_behind(name, last.outputs[0])
     product = _made_by(_made_by(mixed, "Add").inputs[0], "Reshape").inputs[0]
     x, values = nodes[f"{name}.to_v/Conv_0"].inputs[:2]
+    assert part.proj.bias is not None  # noqa: S101 - for the type checker
     bias = _weight(graph, f"{name}.proj.bias", part.proj.bias)
     filters = (nodes[f"{name}.position.{index}/Conv_0"].inputs[1] for index in (0, 2))
     matrix = _made_by(product, "MatMul").inputs[0]
