@@ -235,7 +235,9 @@ class Manifest:
         """The manifest of an artifact folder."""
         path = folder / MANIFEST_NAME
         if not path.is_file():
-            raise CCNetError(f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'")
+            raise CCNetError(
+                f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'; make or name one"
+            )
         with naming(path):
             return cls.from_json(path.read_bytes())
 

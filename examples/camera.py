@@ -1,4 +1,4 @@
-"""A camera, or a video, through OpenCV: python examples/camera.py [SOURCE ARTIFACTS]"""
+"""A camera, or a video, through OpenCV: python examples/camera.py [SOURCE [ARTIFACTS]]"""
 
 import sys
 
@@ -8,8 +8,10 @@ import numpy as np
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.srgb import from_srgb
 
-source, artifacts = sys.argv[1:] or ("0", "build/ccnet")
+source, artifacts = [*sys.argv[1:], *["0", "build/ccnet"][len(sys.argv) - 1 :]]
 camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
+if not camera.isOpened():
+    sys.exit(f"{source}: neither a camera nor a video that OpenCV can open")
 cube = None
 with Reconstructor.open(artifacts) as reconstruct:
     while (got := camera.read())[0]:
