@@ -3,7 +3,7 @@
  *     y = x + P gelu(dw3x3(gelu(E norm(x))))
  *
  * Its hidden tensors are four times x; a row of them is made, filtered and used up while it is in cache. Columns beyond
- * the image are zeros of norm(x), which E and gelu leave at zero: that is the 3x3's padding.
+ * the image are zero in the ring, as E and gelu leave a norm(x) of zero: that is the 3x3's padding.
  *
  * Layout: x, y (C, H, W); scale, shift (C) of the norm; E (hidden, C); 3x3 (hidden, 9); P (C, hidden).
  */

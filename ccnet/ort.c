@@ -105,7 +105,7 @@ static float *output(const Work *work, long image) {
 static int grscm_fits(Work *work) {
     const Tensor *in = work->in;
     const int64_t groups = work->attribute.whole, *x = in[0].size;
-    if (groups < 1 || groups > x[1] || x[1] % (4 * groups) || x[1] > 1024) return 0;
+    if (groups < 1 || groups > x[1] || x[1] % (4 * groups)) return 0;
     work->grscm = (GrscmShape){(int)x[1], (int)groups, (int)x[2], (int)x[3]};
     work->jobs = grscm_jobs(work->grscm);
     return HAS(&in[1], x[1], x[1] / groups, 1, 1) && HAS(&in[2], x[0], x[1], x[1]) && HAS(&in[3], x[1]) &&
@@ -139,7 +139,7 @@ static int paf_fits(Work *work) {
     const Tensor *in = work->in;
     const int64_t r = work->attribute.whole, groups = in[2].size[1], *x = in[0].size;
     if ((r != 4 && r != 8 && r != 16) || x[2] % r || x[3] % r || x[1] % 4 || in[2].rank != 4) return 0;
-    if (groups < 1 || groups > 16 || x[1] > 1024) return 0;
+    if (groups < 1 || groups > 16) return 0;
     work->paf = (PafShape){(int)x[1], (int)groups, (int)r, (int)x[2], (int)x[3]};
     work->jobs = paf_jobs(work->paf);
     return HAS(&in[1], x[0], x[1], x[2], x[3]) && HAS(&in[2], x[0], groups, x[2], x[3]) &&
@@ -155,7 +155,7 @@ static int run_paf(const Work *work, long image, long job) {
 static int ffn_fits(Work *work) {
     const Tensor *in = work->in;
     const int64_t channels = in[0].size[1], hidden = in[3].size[0], *x = in[0].size;
-    if (in[3].rank != 4 || channels % 4 || hidden < 4 || hidden % 4 || hidden > 4096 || channels > 1024) return 0;
+    if (in[3].rank != 4 || channels % 4 || hidden < 4 || hidden % 4 || hidden > 4096) return 0;
     if (!(work->attribute.real >= 0.f)) return 0;
     work->ffn = (FfnShape){(int)channels, (int)hidden, (int)x[2], (int)x[3], work->attribute.real};
     work->jobs = ffn_jobs(work->ffn);
@@ -186,7 +186,7 @@ static Status *read_input(const Api *api, const void *context, size_t index, Ten
 /* What every part asks of its first input; the rest it asks itself. */
 static int is_image(const Tensor *x) {
     const int64_t most = 1 << 24;
-    return x->rank == 4 && x->size[0] >= 0 && x->size[1] >= 1 && x->size[1] <= 4096 && x->size[2] >= 1 &&
+    return x->rank == 4 && x->size[0] >= 0 && x->size[1] >= 1 && x->size[1] <= 1024 && x->size[2] >= 1 &&
            x->size[2] <= most && x->size[3] >= 1 && x->size[3] <= most;
 }
 

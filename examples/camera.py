@@ -8,7 +8,7 @@ import numpy as np
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.srgb import from_srgb
 
-source, artifacts = [*sys.argv[1:], *["0", "build/ccnet"][len(sys.argv) - 1 :]]
+source, artifacts = sys.argv[1:] + ["0", "build/ccnet"][len(sys.argv) - 1 :]
 camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)
 if not camera.isOpened():
     sys.exit(f"{source}: neither a camera nor a video that OpenCV can open")

@@ -74,7 +74,7 @@ def _repeat_unit(graph: ir.Graph, units: nn.ModuleList) -> None:
     """Chain further units behind the one in the graph: its nodes again, with their own weights."""
     concat = _output(graph, CONTEXT).producer()
     assert concat is not None  # noqa: S101 - for the type checker
-    flat = [_producer(value) for value in concat.inputs]
+    flat = [made_by(value, "Reshape") for value in concat.inputs]
     nodes = [node for node in graph if str(node.name).startswith("units.0") or node in flat]
     inside = set(nodes)
     start = next(node for node in graph if node.name == "conv_in/Conv_0").outputs[0]
@@ -119,7 +119,7 @@ def _weights_of(graph: ir.Graph, nodes: list[ir.Node], unit: nn.Module, number: 
     for value in found:
         place, ours, name = str(value.name).partition("units.0.")
         if ours:
-            made[value] = _constant(graph, f"{place}units.{number}.{name}", state[name].detach().numpy())
+            made[value] = constant(graph, f"{place}units.{number}.{name}", state[name].detach().numpy())
     return made
 
 
@@ -201,7 +201,7 @@ def decode(traced: ir.Model, shapes: list[tuple[int, int, int]]) -> ir.Model:
     model = traced.clone()
     graph = model.graph
     concat = _output(graph, CONTEXT).producer()
-    computed = [_producer(flat).inputs[0] for flat in concat.inputs] if concat else []
+    computed = [made_by(flat, "Reshape").inputs[0] for flat in concat.inputs] if concat else []
     if len(computed) != len(shapes):
         raise ValueError(f"the context is made of {len(computed)} matrices, expected {len(shapes)}")
     sizes = [int(np.prod(shape)) for shape in shapes]
@@ -232,7 +232,7 @@ def with_uint8_frames(model: ir.Model) -> ir.Model:
     frame = ir.val(RGB, ir.DataType.UINT8, ir.Shape([1, rgb.shape[2], rgb.shape[3], 3]))
     cast = ir.node("Cast", [frame], {"to": ir.DataType.FLOAT}, name="rgb/Cast")
     planes = ir.node("Transpose", cast.outputs, {"perm": [0, 3, 1, 2]}, name="rgb/Transpose")
-    scale = _constant(graph, "rgb_scale", np.float32(255))
+    scale = constant(graph, "rgb_scale", np.float32(255))
     scaled = ir.node("Div", [planes.outputs[0], scale], name="rgb/Div")
     scaled.outputs[0].type, scaled.outputs[0].shape = rgb.type, rgb.shape
     for node in (cast, planes):
@@ -279,21 +279,23 @@ def _output(graph: ir.Graph, name: str) -> ir.Value:
     return next(value for value in graph.outputs if value.name == name)
 
 
-def _producer(value: ir.Value | None) -> ir.Node:
+def made_by(value: ir.Value | None, operator: str) -> ir.Node:
+    """The node that makes a value; ValueError if that is another operator's, or none."""
     node = value.producer() if value else None
-    if node is None or node.op_type != "Reshape":
-        raise ValueError(f"the context's part {value} is not a reshaped attention matrix")
+    if node is None or node.op_type != operator:
+        raise ValueError(f"{value} is made by {node}, expected a node {operator}")
     return node
 
 
-def _constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
+def constant(graph: ir.Graph, name: str, array: Any) -> ir.Value:
+    """An initializer that the graph is given."""
     value = ir.val(name, const_value=ir.tensor(array, name=name))
     graph.register_initializer(value)
     return value
 
 
 def _ints(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
-    return _constant(graph, name, np.array(values, np.int64))
+    return constant(graph, name, np.array(values, np.int64))
 
 
 def _tidy(model: ir.Model) -> None:

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
-from torch import Tensor, nn
+from torch import nn
 
 from ccnet.contract import NATIVE_DOMAIN
 from ccnet.modules import FFN, PAF, GrSCM, NeSCM
 
-from .graph import prune
+from .graph import constant, made_by, prune
 
 Nodes = Mapping[str, ir.Node]
 
@@ -48,12 +48,12 @@ def _grscm(graph: ir.Graph, nodes: Nodes, name: str, part: GrSCM) -> None:
     if not last or run % 4 or channels > _CHANNELS:
         return
     mixed, result = _sum_behind(name, last.outputs[0])
-    product = _made_by(_made_by(mixed, "Add").inputs[0], "Reshape").inputs[0]
+    product = made_by(made_by(mixed, "Add").inputs[0], "Reshape").inputs[0]
     x, values = nodes[f"{name}.to_v/Conv_0"].inputs[:2]
     assert part.proj.bias is not None  # noqa: S101 - for the type checker
-    bias = _weight(graph, f"{name}.proj.bias", part.proj.bias)
+    bias = constant(graph, f"{name}.proj.bias", part.proj.bias.detach().numpy())
     filters = (nodes[f"{name}.position.{index}/Conv_0"].inputs[1] for index in (0, 2))
-    matrix = _made_by(product, "MatMul").inputs[0]
+    matrix = made_by(product, "MatMul").inputs[0]
     _replace(graph, name, "GrSCM", [x, values, matrix, bias, *filters], result, groups=part.to_v.groups)
 
 
@@ -71,7 +71,10 @@ def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
     if not isinstance(channels, int) or channels > _BANDS * part.heads:
         return
     keys = ("forget", "forget_bias", "output", "output_bias")
-    weights = [_weight(graph, f"{name}.{key}", one) for key, one in zip(keys, part.weights(), strict=True)]
+    weights = [
+        constant(graph, f"{name}.{key}", weight.detach().numpy())
+        for key, weight in zip(keys, part.weights(), strict=True)
+    ]
     _replace(graph, name, "NeSCM", [given[0], *weights], results[0], groups=part.groups)
 
 
@@ -106,19 +109,6 @@ def _sum_behind(name: str, made: ir.Value) -> tuple[ir.Value, ir.Value]:
     other = node.inputs[1 - uses[0].idx]
     assert other is not None  # noqa: S101 - for the type checker
     return other, node.outputs[0]
-
-
-def _made_by(value: ir.Value | None, operator: str) -> ir.Node:
-    node = value.producer() if value else None
-    if node is None or node.op_type != operator:
-        raise ValueError(f"{value} is made by {node}, expected a node {operator}")
-    return node
-
-
-def _weight(graph: ir.Graph, name: str, weight: Tensor) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(weight.detach().numpy(), name=name))
-    graph.register_initializer(value)
-    return value
 
 
 def _replace(

@@ -16,6 +16,8 @@ from onnx_ir.passes import common as passes
 
 from ccnet.contract import CCNetError
 
+from .graph import constant
+
 ISLANDS: Mapping[str, str] = {
     "paf.unit": "sums of squares, and the floor of 1e-6 under a norm, fall below the smallest normal FP16 number",
     "intra.norm": "a sum of squares may pass 65504, and its floor of 1e-5 is below the smallest normal FP16 number",
@@ -106,10 +108,7 @@ def _half_weight(graph: ir.Graph, value: ir.Value) -> ir.Value:
     array = value.const_value.numpy()
     if np.abs(array).max(initial=0) > _HALF_MAX:
         raise CCNetError(f"weight {value.name} reaches {np.abs(array).max():g}, FP16 ends at 65504: export fp32")
-    name = f"{value.name}.fp16"
-    half = ir.val(name, const_value=ir.tensor(array.astype(np.float16), name=name))
-    graph.register_initializer(half)
-    return half
+    return constant(graph, f"{value.name}.fp16", array.astype(np.float16))
 
 
 def _cast(graph: ir.Graph, before: ir.Node, value: ir.Value, wanted: ir.DataType) -> ir.Value:
