@@ -51,7 +51,7 @@ MANIFEST_KEY = "ccnet.manifest"
 """File beside the artifacts, and ONNX metadata key, that hold the manifest."""
 
 NATIVE = "onnx-native"
-"""Format of graphs with GrSCM, NeSCM, PAF and FFN as one operator each, which the package's compiled kernels bring."""
+"""Format of graphs with the operators of ``ccnet/ort.c``, which the package's compiled kernels bring."""
 
 NATIVE_DOMAIN = "ccnet"
 """Those operators' domain."""

@@ -1,10 +1,11 @@
 /* NeSCM in one pass (ccnet/scan.py and ccnet/gates.py hold the equations): for inference, where nothing is kept.
  *
- * The output gates of a row read the scan of three rows. What is read from memory is x, what is written is y, once each.
+ * The output gates of a row read the scan of three rows. What is read from memory is x, what is written is y, once each, or what
+ * SIA makes of it first.
  * The inner loops run over the pixels of a row; the compiler vectorises them.
  *
  * Layout: x, y (C, H, W) of one image, channels ordered (group, head, band in group); w (2, n, 2n), b (2, n), kernel
- * (2, n, n, 3, 3, 3), bias (n). A row of the ring is (4 streams, n, T, columns and one more on either side).
+ * (2, n, n, 3, 3, 3), bias (n); pooled, y (k, mean and maximum, H, W). A row of the ring is (4 streams, n, T, columns and one more on either side).
  */
 #include <stdlib.h>
 
@@ -64,24 +65,25 @@ INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, c
 }
 
 /* to[i] += the 3x3 correlation with k[i] of three rows, which begin a column before it. */
-INLINE void add_filtered(const int outputs, float *const *to, const float (*k)[TAPS], const float *above,
-                         const float *centre, const float *below, long count) {
-    for (long p = 0; p < count; p += LANES) {
-        Vector seen[TAPS];
-        for (int column = 0; column < 3; column++) {
-            seen[column] = *(const Vector *)(above + p + column);
-            seen[3 + column] = *(const Vector *)(centre + p + column);
-            seen[6 + column] = *(const Vector *)(below + p + column);
-        }
-#pragma GCC unroll 8
-        for (int i = 0; i < outputs; i++) {
-            Vector sum = *(Vector *)(to[i] + p);
-#pragma GCC unroll 9
-            for (int tap = 0; tap < TAPS; tap++) sum += k[i][tap] * seen[tap];
-            *(Vector *)(to[i] + p) = sum;
-        }
+#define ADD_FILTERED(lanes)                                                                                          \
+    INLINE void add_filtered_##lanes(const int outputs, float *const *to, const float (*k)[TAPS], const float *above, \
+                                     const float *centre, const float *below, long count) {                         \
+        for (long p = 0; p < count; p += lanes) {                                                                    \
+            Vector##lanes seen[TAPS];                                                                                \
+            for (int column = 0; column < 3; column++) {                                                             \
+                seen[column] = *(const Vector##lanes *)(above + p + column);                                         \
+                seen[3 + column] = *(const Vector##lanes *)(centre + p + column);                                    \
+                seen[6 + column] = *(const Vector##lanes *)(below + p + column);                                     \
+            }                                                                                                        \
+            for (int i = 0; i < outputs; i++) {                                                                      \
+                Vector##lanes sum = *(Vector##lanes *)(to[i] + p);                                                   \
+                for (int tap = 0; tap < TAPS; tap++) sum += k[i][tap] * seen[tap];                                   \
+                *(Vector##lanes *)(to[i] + p) = sum;                                                                 \
+            }                                                                                                        \
+        }                                                                                                            \
     }
-}
+ADD_FILTERED(8)
+ADD_FILTERED(4)
 
 /* Adds to the output gates (Eq. 7) of the bands around one what they read of its plane of a stream, in so many slots. */
 INLINE void add_band(const int n, const int slots, NescmShape shape, Tile tile, float *const *rows, const float *kernel,
@@ -95,15 +97,40 @@ INLINE void add_band(const int n, const int slots, NescmShape shape, Tile tile, 
                 memcpy(k[outputs], kernel + taps(n, slot, o, i), sizeof *k);
                 to[outputs] = made[(band - SLOTS[slot].shift) & 3][o];
             }
-        add_filtered(slots * n, to, k, rows[0] + seen, rows[1] + seen, rows[2] + seen, tile.columns);
+        const float *above = rows[0] + seen, *centre = rows[1] + seen, *below = rows[2] + seen;
+        if (REGISTER >= 8) /* 16 are no faster: their loads cross two lines of cache */
+            add_filtered_8(slots * n, to, k, above, centre, below, tile.columns);
+        else
+            add_filtered_4(slots * n, to, k, above, centre, below, tile.columns);
     }
+}
+
+/* The mean and the maximum of each group's channels (Eq. 8, 9) so far, a band more: y is (mean and maximum of k groups). */
+INLINE void pool(const int n, NescmShape shape, const float (*made)[COLUMNS], float (*pooled)[COLUMNS], float *y,
+                 int columns, int band) {
+    const int run = shape.bands / shape.groups, first = band % run == 0, last = band % run == run - 1;
+    const long plane = (long)shape.height * shape.width;
+    float *restrict mean = pooled[0], *restrict most = pooled[1];
+    for (int o = 0; o < n; o++)
+        for (int p = 0; p < columns; p++) {
+            const float one = made[o][p];
+            const int fresh = first && !o;
+            mean[p] = fresh ? one : mean[p] + one;
+            most[p] = fresh || !(one <= most[p]) ? one : most[p]; /* a NaN stays one */
+        }
+    if (!last) return;
+    for (int p = 0; p < columns; p++) mean[p] /= (float)(n * run);
+    for (int kind = 0; kind < 2; kind++)
+        memcpy(y + (2l * (band / run) + kind) * plane, pooled[kind], columns * sizeof *y);
 }
 
 /* The output gates of a row of a tile (Eq. 7), both directions. rows: the ring, from the row above. */
 INLINE void gates_row(const int n, NescmShape shape, Tile tile, float *const *rows, const float *kernel,
                       const float *bias, float *y, int at) {
     const int T = shape.bands, columns = tile.columns;
+    const long to = (long)at * shape.width + tile.x;
     float made[4][MAX_HEADS][COLUMNS] = {{{0}}}; /* of the band, the one before and the one after; in turn */
+    float pooled[2][COLUMNS];
     for (int band = -1; band <= T; band++) {
         for (int o = 0; o < n; o++)
             for (int p = 0; p < columns; p++) made[(band + 1) & 3][o][p] = bias[o];
@@ -113,9 +140,13 @@ INLINE void gates_row(const int n, NescmShape shape, Tile tile, float *const *ro
             add_band(n, 2, shape, tile, rows, kernel, made, 2, band);
             add_band(n, 1, shape, tile, rows, kernel, made, 3, band);
         }
-        for (int o = 0; o < n && band > 0; o++)
-            memcpy(y + plane_of(shape, o, band - 1) + (long)at * shape.width + tile.x, made[(band - 1) & 3][o],
-                   columns * sizeof(float));
+        if (band < 1) continue;
+        const float(*finished)[COLUMNS] = made[(band - 1) & 3];
+        if (shape.pooled)
+            pool(n, shape, finished, pooled, y + to, columns, band - 1);
+        else
+            for (int o = 0; o < n; o++)
+                memcpy(y + plane_of(shape, o, band - 1) + to, finished[o], columns * sizeof *y);
     }
 }
 

@@ -1,5 +1,5 @@
-/* The operators ccnet::GrSCM, ccnet::NeSCM, ccnet::PAF and ccnet::FFN for ONNX Runtime: a graph that has them runs
- * grscm.c, nescm.c, paf.c and ffn.c on ONNX Runtime's own threads.
+/* The operators ccnet::GrSCM, NeSCM, PooledNeSCM, PAF, FFN and Join for ONNX Runtime: a graph that has them runs grscm.c,
+ * nescm.c, paf.c, ffn.c and join.c on ONNX Runtime's own threads.
  *
  * ONNX Runtime's C headers are in no package registry, so what is needed of them is declared here. Its binary interface
  * only grows: a function's place in the table stays as it was in the version that brought it, here 1.17 at the latest.
@@ -58,7 +58,7 @@ typedef struct Operator {
     void *later[7];
 } Operator;
 
-enum { INPUTS = 6 };
+enum { INPUTS = 9 };
 
 typedef struct { size_t rank; int64_t size[RANK]; const float *data; } Tensor;
 
@@ -69,20 +69,21 @@ struct Part;
 typedef struct {
     const struct Part *part;
     Attribute attribute;
-    Tensor in[INPUTS]; /* the first is what the output is as large as: (B, C, H, W) */
+    Tensor in[INPUTS]; /* the first is (B, C, H, W) */
     float *y;
+    int64_t channels; /* of the output, whose other sizes are those of the first input */
     long jobs; /* of an image */
-    union { GrscmShape grscm; NescmShape nescm; PafShape paf; FfnShape ffn; };
+    union { GrscmShape grscm; NescmShape nescm; PafShape paf; FfnShape ffn; JoinShape join; };
     int failed;
 } Work;
 
-/* An operator: its one attribute; whether the inputs' shapes fit, which fills in the work's shape and jobs; a job of an
+/* An operator: its attribute, if it has one; whether the inputs' shapes fit, which fills in the work's shape and jobs; a job of an
  * image whose tensors begin there. */
 typedef struct Part {
     Operator base;
     const char *name, *attribute;
     size_t inputs;
-    int real;
+    int real, pooled;
     int (*fits)(Work *);
     int (*run)(const Work *, long image, long job);
 } Part;
@@ -99,7 +100,7 @@ static const float *of_image(const Tensor *tensor, long image) {
 }
 
 static float *output(const Work *work, long image) {
-    return work->y + (of_image(&work->in[0], image) - work->in[0].data);
+    return work->y + image * work->channels * work->in[0].size[2] * work->in[0].size[3];
 }
 
 static int grscm_fits(Work *work) {
@@ -124,7 +125,9 @@ static int nescm_fits(Work *work) {
     const int64_t n = in[1].size[1], groups = work->attribute.whole, *x = in[0].size;
     if (in[1].rank != 3 || (n != 1 && n != 2 && n != 4) || groups < 1 || groups > 64) return 0;
     if (x[1] < n || x[1] > 64 * n || x[1] % (n * groups)) return 0;
-    work->nescm = (NescmShape){(int)n, (int)(x[1] / n), (int)groups, (int)x[2], (int)x[3]};
+    const int pooled = work->part->pooled;
+    if (pooled) work->channels = 2 * groups;
+    work->nescm = (NescmShape){(int)n, (int)(x[1] / n), (int)groups, pooled, (int)x[2], (int)x[3]};
     work->jobs = nescm_jobs(work->nescm);
     return HAS(&in[1], 2, n, 2 * n) && HAS(&in[2], 2, n) && HAS(&in[3], 2, n, n, 3, 3, 3) && HAS(&in[4], n);
 }
@@ -137,19 +140,20 @@ static int run_nescm(const Work *work, long image, long job) {
 
 static int paf_fits(Work *work) {
     const Tensor *in = work->in;
-    const int64_t r = work->attribute.whole, groups = in[2].size[1], *x = in[0].size;
-    if ((r != 4 && r != 8 && r != 16) || x[2] % r || x[3] % r || x[1] % 4 || in[2].rank != 4) return 0;
+    const int64_t r = work->attribute.whole, groups = in[3].size[0], *x = in[0].size;
+    if ((r != 4 && r != 8 && r != 16) || x[2] % r || x[3] % r || x[1] % 4 || in[3].rank != 4) return 0;
     if (groups < 1 || groups > 16) return 0;
     work->paf = (PafShape){(int)x[1], (int)groups, (int)r, (int)x[2], (int)x[3]};
     work->jobs = paf_jobs(work->paf);
-    return HAS(&in[1], x[0], x[1], x[2], x[3]) && HAS(&in[2], x[0], groups, x[2], x[3]) &&
-           HAS(&in[3], x[1], x[1], 1, 1) && HAS(&in[4], x[1]);
+    return HAS(&in[1], x[0], x[1], x[2], x[3]) && HAS(&in[2], x[0], 2 * groups, x[2], x[3]) &&
+           HAS(&in[3], groups, 2, 3, 3) && HAS(&in[4], groups) && HAS(&in[5], groups, groups, 1, 1) &&
+           HAS(&in[6], groups) && HAS(&in[7], x[1], x[1], 1, 1) && HAS(&in[8], x[1]);
 }
 
 static int run_paf(const Work *work, long image, long job) {
     const Tensor *in = work->in;
     return paf_run(work->paf, of_image(in, image), of_image(in + 1, image), of_image(in + 2, image), in[3].data,
-                   in[4].data, output(work, image), job);
+                   in[4].data, in[5].data, in[6].data, in[7].data, in[8].data, output(work, image), job);
 }
 
 static int ffn_fits(Work *work) {
@@ -167,6 +171,22 @@ static int run_ffn(const Work *work, long image, long job) {
     const Tensor *in = work->in;
     return ffn_run(work->ffn, of_image(in, image), in[1].data, in[2].data, in[3].data, in[4].data, in[5].data,
                    output(work, image), job);
+}
+
+static int join_fits(Work *work) {
+    const Tensor *in = work->in;
+    const int64_t *x = in[0].size, *below = in[1].size;
+    if (in[1].rank != 4 || x[1] % 4 || x[2] % 2 || x[3] % 2 || below[1] < 1 || below[1] > 1024) return 0;
+    work->join = (JoinShape){(int)x[1], (int)below[1], (int)(x[2] / 2), (int)(x[3] / 2)};
+    work->jobs = join_jobs(work->join);
+    return HAS(&in[1], x[0], below[1], x[2] / 2, x[3] / 2) && HAS(&in[2], 2, 2, x[1], below[1]) &&
+           HAS(&in[3], x[1], x[1]) && HAS(&in[4], x[1]);
+}
+
+static int run_join(const Work *work, long image, long job) {
+    const Tensor *in = work->in;
+    return join_run(work->join, of_image(in, image), of_image(in + 1, image), in[2].data, in[3].data, in[4].data,
+                    output(work, image), job);
 }
 
 static Status *read_input(const Api *api, const void *context, size_t index, Tensor *to) {
@@ -209,9 +229,10 @@ static Status *compute(void *given, void *context) {
     Status *status;
     for (size_t index = 0; index < kernel->part->inputs; index++)
         if ((status = read_input(api, context, index, &work.in[index]))) return status;
+    work.channels = work.in[0].size[1];
     if (!is_image(work.in) || !kernel->part->fits(&work))
         return refuse(api, kernel->part, INVALID_ARGUMENT, ": its inputs' shapes do not fit each other, or its attribute");
-    const int64_t *size = work.in[0].size;
+    const int64_t *x = work.in[0].size, size[4] = {x[0], work.channels, x[2], x[3]};
     if ((status = GET_OUTPUT(api)(context, 0, size, 4, &made)) || !made) return status;
     if ((status = GET_DATA(api)(made, &data))) return status;
     work.y = data;
@@ -225,6 +246,7 @@ static Status *create(const Operator *self, const Api *api, const void *info, vo
     if (!made) return refuse(api, part, FAIL, ": Failed to allocate memory");
     made->api = api, made->part = part;
     *kernel = made;
+    if (!part->attribute) return 0;
     Status *status = part->real ? GET_REAL(api)(info, part->attribute, &made->attribute.real)
                                 : GET_WHOLE(api)(info, part->attribute, &made->attribute.whole);
     if (status) free(made);
@@ -246,8 +268,10 @@ static size_t outputs(const Operator *self) { return (void)self, 1; }
 static const Part PARTS[] = {
     {OPERATOR, .name = "GrSCM", .attribute = "groups", .inputs = 6, .fits = grscm_fits, .run = run_grscm},
     {OPERATOR, .name = "NeSCM", .attribute = "groups", .inputs = 5, .fits = nescm_fits, .run = run_nescm},
-    {OPERATOR, .name = "PAF", .attribute = "patch", .inputs = 5, .fits = paf_fits, .run = run_paf},
+    {OPERATOR, .name = "PooledNeSCM", .attribute = "groups", .inputs = 5, .pooled = 1, .fits = nescm_fits, .run = run_nescm},
+    {OPERATOR, .name = "PAF", .attribute = "patch", .inputs = 9, .fits = paf_fits, .run = run_paf},
     {OPERATOR, .name = "FFN", .attribute = "epsilon", .real = 1, .inputs = 6, .fits = ffn_fits, .run = run_ffn},
+    {OPERATOR, .name = "Join", .inputs = 5, .fits = join_fits, .run = run_join},
 };
 
 /* ONNX Runtime calls this by name for a library that is registered with a session's options. */

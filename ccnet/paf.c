@@ -1,23 +1,27 @@
-/* Patch-wise adaptive fusion (section III-D, Eq. 11-13), with what it is added to:
+/* Patch-wise adaptive fusion (section III-D, Eq. 10-13) behind SIA's pooling, with what it is added to:
  *
- *     y = x + attended + softmax over k of cos(M attended + b, compressed_k) compressed_k
+ *     compressed = N dw3x3(pooled) + c,   y = x + attended + softmax over k of cos(M attended + b, compressed_k) compressed_k
  *
- * channel by channel, patch by patch.
+ * the latter channel by channel, patch by patch.
  *
- * Layout: x, attended, y (C, H, W); compressed (k, H, W); M (C, C), b (C); patches of r x r pixels.
+ * Layout: x, attended, y (C, H, W); pooled (k, mean and maximum, H, W); 3x3 (k, 2, 9) with a bias (k); N (k, k), c (k);
+ * M (C, C), b (C); patches of r x r pixels.
  */
 #include <math.h>
 #include <stdlib.h>
 
-#include "kernels.h"
 #include "operators.h"
 #include "product.h"
+#include "tiles.h"
 
 #define MAX_GROUPS 16
 #define COLUMNS 64 /* of patches that are worked on at once, so that they stay in cache */
 
 /* Some patches side by side. A buffer has all pixels of a patch together: (channel, patch, r * r). */
 typedef struct { int patches, pixels; long width, plane; } Run;
+
+/* The weights that make F_cp. */
+typedef struct { const float *aggregate, *aggregate_bias, *compress, *compress_bias; } Compression;
 
 INLINE void load(const int r, Run run, const float *from, int channels, float *to) {
     for (int c = 0; c < channels; c++, from += run.plane)
@@ -71,13 +75,51 @@ INLINE void fuse(int pixels, long apart, int channels, int groups, const float *
         }
 }
 
+/* What a run of patches sees of an image, a pixel around it included, zero beyond the image: (row, columns). */
+INLINE void surround(PafShape shape, const float *plane, int y, int x, int rows, int columns, float (*to)[COLUMNS + 2]) {
+    const int left = x > 0, right = x + columns < shape.width;
+    for (int row = 0; row < rows + 2; row++, to++) {
+        const int at = y + row - 1, inside = at >= 0 && at < shape.height;
+        const float *from = plane + (long)at * shape.width + x - left;
+        for (int p = 0; p < columns + left + right && inside; p++) (*to)[!left + p] = from[p];
+        for (int p = 0; p < columns + 2 && !inside; p++) (*to)[p] = 0.f;
+        if (!left) (*to)[0] = 0.f;
+        if (!right) (*to)[columns + 1] = 0.f;
+    }
+}
+
+/* SIA's convolution of each group's mean and maximum (Eq. 10) and the 1x1 behind it. to: (k, patch, r * r). */
+INLINE void compress(const int r, PafShape shape, Run run, Compression with, const float *pooled, int y, int x, float *to) {
+    const int groups = shape.groups, columns = run.patches * r;
+    float around[2][r + 2][COLUMNS + 2], aggregated[MAX_GROUPS][r][COLUMNS], sum[COLUMNS];
+    for (int k = 0; k < groups; k++) {
+        float taps[2][TAPS];
+        memcpy(taps, with.aggregate + 2 * TAPS * k, sizeof taps);
+        for (int kind = 0; kind < 2; kind++)
+            surround(shape, pooled + (2 * k + kind) * run.plane, y, x, r, columns, around[kind]);
+        for (int row = 0; row < r; row++) {
+            const float(*mean)[COLUMNS + 2] = around[0] + row, (*most)[COLUMNS + 2] = around[1] + row;
+            for (int p = 0; p < columns; p++)
+                aggregated[k][row][p] = with.aggregate_bias[k] + correlation(taps[0], mean[0], mean[1], mean[2], p) +
+                                        correlation(taps[1], most[0], most[1], most[2], p);
+        }
+    }
+    for (int o = 0; o < groups; o++)
+        for (int row = 0; row < r; row++) {
+            for (int p = 0; p < columns; p++) sum[p] = with.compress_bias[o];
+            for (int k = 0; k < groups; k++)
+                for (int p = 0; p < columns; p++) sum[p] += with.compress[o * groups + k] * aggregated[k][row][p];
+            for (int patch = 0; patch < run.patches; patch++)
+                memcpy(to + ((long)o * run.patches + patch) * run.pixels + row * r, sum + patch * r, r * sizeof *to);
+        }
+}
+
 /* memory: of the run's C channels twice, and k. */
-INLINE void fuse_run(const int r, PafShape shape, Run run, const float *x, const float *attended,
-                     const float *compressed, const float *map, const float *bias, float *y, float *memory) {
+INLINE void fuse_run(const int r, PafShape shape, Run run, const float *x, const float *attended, const float *map,
+                     const float *bias, float *y, float *memory) {
     const long apart = (long)run.patches * run.pixels;
-    float *const kept = memory, *const mapped = kept + shape.channels * apart, *const seen = mapped + shape.channels * apart;
+    float *const seen = memory, *const kept = seen + shape.groups * apart, *const mapped = kept + shape.channels * apart;
     load(r, run, attended, shape.channels, kept);
-    load(r, run, compressed, shape.groups, seen);
     product(map, shape.channels, shape.channels, kept, apart, mapped, apart, apart, 0);
     for (int c = 0; c < shape.channels; c++)
         for (long p = 0; p < apart; p++) mapped[c * apart + p] += bias[c];
@@ -86,24 +128,32 @@ INLINE void fuse_run(const int r, PafShape shape, Run run, const float *x, const
     add(r, run, x, kept, shape.channels, y);
 }
 
+/* A row of patches. */
+INLINE void fuse_row(const int r, PafShape shape, Compression with, const float *x, const float *attended,
+                     const float *pooled, const float *map, const float *bias, float *y, int top, float *memory) {
+    Run run = {0, r * r, shape.width, (long)shape.height * shape.width};
+    for (int left = 0; left < shape.width; left += run.patches * r) {
+        const long at = (long)top * shape.width + left;
+        run.patches = least(COLUMNS / r, (shape.width - left) / r);
+        compress(r, shape, run, with, pooled, top, left, memory);
+        fuse_run(r, shape, run, x + at, attended + at, map, bias, y + at, memory);
+    }
+}
+
 long paf_jobs(PafShape shape) { return shape.height / shape.patch; }
 
 /* A job is a row of patches. */
-CLONES int paf_run(PafShape shape, const float *x, const float *attended, const float *compressed, const float *map,
+CLONES int paf_run(PafShape shape, const float *x, const float *attended, const float *pooled, const float *aggregate,
+                   const float *aggregate_bias, const float *compress, const float *compress_bias, const float *map,
                    const float *bias, float *y, long job) {
-    const int r = shape.patch, most = COLUMNS / r, across = shape.width / r;
-    Run run = {0, r * r, shape.width, (long)shape.height * shape.width};
+    const Compression with = {aggregate, aggregate_bias, compress, compress_bias};
+    const int r = shape.patch, top = (int)job * r;
     float *memory = malloc((2l * shape.channels + shape.groups) * r * COLUMNS * sizeof *memory);
     if (!memory) return -1;
-    for (int patch = 0; patch < across; patch += run.patches) {
-        const long at = (job * shape.width + patch) * r;
-        const float *from = attended + at, *seen = compressed + at;
-        run.patches = least(most, across - patch);
-        switch (r) { /* known to the compiler: rows of patches are short */
-            case 4: fuse_run(4, shape, run, x + at, from, seen, map, bias, y + at, memory); break;
-            case 8: fuse_run(8, shape, run, x + at, from, seen, map, bias, y + at, memory); break;
-            default: fuse_run(16, shape, run, x + at, from, seen, map, bias, y + at, memory);
-        }
+    switch (r) { /* known to the compiler: rows of patches are short */
+        case 4: fuse_row(4, shape, with, x, attended, pooled, map, bias, y, top, memory); break;
+        case 8: fuse_row(8, shape, with, x, attended, pooled, map, bias, y, top, memory); break;
+        default: fuse_row(16, shape, with, x, attended, pooled, map, bias, y, top, memory);
     }
     free(memory);
     return 0;

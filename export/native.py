@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
+import torch
 from torch import nn
 
 from ccnet.contract import NATIVE_DOMAIN
+from ccnet.model import SRU
 from ccnet.modules import FFN, PAF, GrSCM, NeSCM
 
 from .graph import constant, made_by, prune
@@ -37,6 +39,9 @@ def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
             _paf(made.graph, nodes, name, part)
         elif isinstance(part, FFN):
             _ffn(made.graph, nodes, name, part)
+        elif isinstance(part, SRU):
+            _join(made.graph, nodes, f"{name}.up2", f"{name}.fuse2", part.up2, part.fuse2)
+            _join(made.graph, nodes, f"{name}.up1", f"{name}.fuse1", part.up1, part.fuse1)
     made.graph.opset_imports[NATIVE_DOMAIN] = 1
     prune(made)
     return made
@@ -58,6 +63,7 @@ def _grscm(graph: ir.Graph, nodes: Nodes, name: str, part: GrSCM) -> None:
 
 
 def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
+    """With SIA's pooling behind it where PAF reads nothing else of it."""
     inside = {node for key, node in nodes.items() if key.startswith(f"{name or 'ccnet'}/")}
     if not inside or part.heads not in _HEADS:
         return
@@ -75,17 +81,22 @@ def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
         constant(graph, f"{name}.{key}", weight.detach().numpy())
         for key, weight in zip(keys, part.weights(), strict=True)
     ]
-    _replace(graph, name, "NeSCM", [given[0], *weights], results[0], groups=part.groups)
+    pooling = nodes.get(f"{name.rpartition('.')[0]}.paf.aggregate/Conv_0")
+    operator, result = ("PooledNeSCM", pooling.inputs[0]) if pooling else ("NeSCM", results[0])
+    assert result is not None  # noqa: S101 - for the type checker
+    _replace(graph, name, operator, [given[0], *weights], result, groups=part.groups)
 
 
 def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
-    """What follows its small convolutions, with the one to C channels."""
+    """What follows SIA's pooling."""
     last, channels = nodes.get(f"{name}/Add_0"), part.map_att.in_channels
     if last and part.patch in _PATCHES and part.groups <= _GROUPS and channels % 4 == 0 and channels <= _CHANNELS:
-        mapped, compressed = (nodes[f"{name}.{conv}/Conv_0"] for conv in ("map_att", "map_cp"))
+        aggregate, compress, mapped = (
+            nodes[f"{name}.{conv}/Conv_0"].inputs for conv in ("aggregate", "map_cp", "map_att")
+        )
         x, result = _sum_behind(name, last.outputs[0])
-        attended, *weights = mapped.inputs
-        _replace(graph, name, "PAF", [x, attended, compressed.outputs[0], *weights], result, patch=part.patch)
+        given = [x, mapped[0], *aggregate, *compress[1:], *mapped[1:]]
+        _replace(graph, name, "PAF", given, result, patch=part.patch)
 
 
 def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
@@ -98,6 +109,23 @@ def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
         norm = nodes[f"{name}.norm/LayerNormalization_0"]
         convolutions = (nodes[f"{name}.net.{index}/Conv_0"].inputs[1] for index in (0, 2, 4))
         _replace(graph, name, "FFN", [x, *norm.inputs[1:3], *convolutions], result, epsilon=part.norm.eps)
+
+
+def _join(graph: ir.Graph, nodes: Nodes, up: str, fuse: str, rise: nn.ConvTranspose2d, mix: nn.Conv2d) -> None:
+    """An up-convolution, the concatenation and the 1×1 behind it: two linear maps after another are one."""
+    last, channels = nodes.get(f"{fuse}/Conv_0"), mix.out_channels
+    if not last or channels % 4 or rise.in_channels > _CHANNELS:
+        return
+    _, beside = made_by(last.inputs[0], "Concat").inputs
+    assert rise.bias is not None  # noqa: S101 - for the type checker
+    above, skip = mix.weight.detach().flatten(1).split([rise.out_channels, mix.in_channels - rise.out_channels], 1)
+    given = {
+        "up": torch.einsum("om,imab->aboi", above, rise.weight.detach()),
+        "skip": skip,
+        "bias": above @ rise.bias.detach(),
+    }
+    weights = [constant(graph, f"{fuse}.{key}", one.numpy()) for key, one in given.items()]
+    _replace(graph, fuse, "Join", [beside, nodes[f"{up}/ConvTranspose_0"].inputs[0], *weights], last.outputs[0])
 
 
 def _sum_behind(name: str, made: ir.Value) -> tuple[ir.Value, ir.Value]:

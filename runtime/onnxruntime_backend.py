@@ -106,7 +106,7 @@ def refuse_external(label: str, data: bytes) -> None:
 
 @functools.cache
 def operators() -> Path | None:
-    """The package's compiled kernels, which have GrSCM, NeSCM, PAF and FFN as ONNX Runtime's operators
+    """The package's compiled kernels, which have the network's parts as ONNX Runtime's operators
     (``ccnet/ort.c``); None where it was installed without a C compiler, or where they do not load."""
     path = compiled()
     return path if path and _loads(path) else None

@@ -72,17 +72,22 @@ def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
     folder = artifacts[1]
     model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE).read(folder))
     counts = Counter(node.op_type for node in model.graph.node if node.domain)
-    assert counts == {"GrSCM": 5, "NeSCM": 5, "PAF": 5, "FFN": 5}  # the five blocks of the one unit
-    assert not {"Tanh", "LayerNormalization", "Softmax", "Erf"} & {node.op_type for node in model.graph.node}
+    # The five blocks of the one unit, and its way back up
+    assert counts == {"GrSCM": 5, "PooledNeSCM": 5, "PAF": 5, "FFN": 5, "Join": 2}
+    assert not {"Tanh", "LayerNormalization", "Softmax", "Erf", "ReduceMax", "ConvTranspose", "Concat"} & {
+        node.op_type for node in model.graph.node
+    }
 
 
 @pytest.mark.parametrize(
     ("changes", "nodes"),
     [
-        ({"inter_spectral": "mha"}, {"GrSCM": 5, "FFN": 5}),
-        ({"patch": 8}, {"GrSCM": 5, "NeSCM": 5, "FFN": 5, "PAF": 4}),  # the coarsest scale's patches are of 2 px
-        ({"groups": 32}, {"GrSCM": 1, "NeSCM": 5, "FFN": 5}),  # of 1, 2 and 4 bands
-        ({"width": 68}, {"GrSCM": 1, "PAF": 5, "FFN": 5}),
+        ({"inter_spectral": "mha"}, {"GrSCM": 5, "FFN": 5, "Join": 2}),
+        ({"fusion": "add"}, {"GrSCM": 5, "NeSCM": 5, "FFN": 5, "Join": 2}),  # which nothing pools
+        # The coarsest scale's patches are of 2 px
+        ({"patch": 8}, {"GrSCM": 5, "PooledNeSCM": 5, "FFN": 5, "PAF": 4, "Join": 2}),
+        ({"groups": 32}, {"GrSCM": 1, "PooledNeSCM": 5, "FFN": 5, "Join": 2}),  # of 1, 2 and 4 bands
+        ({"width": 68}, {"GrSCM": 1, "PAF": 5, "FFN": 5, "Join": 2}),
     ],
 )
 def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
@@ -95,7 +100,10 @@ def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[st
 
 @pytest.mark.parametrize(
     ("attention", "nodes"),
-    [("ccnet", {"GrSCM": 10, "NeSCM": 10, "PAF": 10, "FFN": 10}), ("mha", {"GrSCM": 10, "FFN": 10})],
+    [
+        ("ccnet", {"GrSCM": 10, "PooledNeSCM": 10, "PAF": 10, "FFN": 10, "Join": 4}),
+        ("mha", {"GrSCM": 10, "FFN": 10, "Join": 4}),
+    ],
 )
 def test_units_are_repeated_with_their_own_weights(tmp_path: Path, attention: Any, nodes: dict[str, int]) -> None:
     model = CCNet(CCNetConfig(units=2, inter_spectral=attention)).eval()
@@ -128,20 +136,34 @@ def damaged(data: bytes, operator: str, index: int, shape: tuple[int, ...]) -> b
         ("GrSCM", 3, (31,)),
         ("GrSCM", 4, (32, 1, 3, 2)),
         ("GrSCM", 5, (31, 1, 3, 3)),
-        ("NeSCM", 0, (1, 33, 48, 64)),
-        ("NeSCM", 0, (32, 48, 64)),
-        ("NeSCM", 1, (2, 3, 6)),
-        ("NeSCM", 1, (2, 64, 128)),
-        ("NeSCM", 2, (2, 2)),
-        ("NeSCM", 3, (2, 1, 1, 3, 3)),
-        ("NeSCM", 3, (2, 1, 1, 3, 3, 2)),
-        ("NeSCM", 4, (2,)),
-        ("NeSCM", 4, ()),
+        ("PooledNeSCM", 0, (1, 33, 48, 64)),
+        ("PooledNeSCM", 0, (32, 48, 64)),
+        ("PooledNeSCM", 1, (2, 3, 6)),
+        ("PooledNeSCM", 1, (2, 64, 128)),
+        ("PooledNeSCM", 2, (2, 2)),
+        ("PooledNeSCM", 3, (2, 1, 1, 3, 3)),
+        ("PooledNeSCM", 3, (2, 1, 1, 3, 3, 2)),
+        ("PooledNeSCM", 4, (2,)),
+        ("PooledNeSCM", 4, ()),
         ("PAF", 1, (1, 32, 48, 60)),
         ("PAF", 2, (1, 17, 48, 64)),
-        ("PAF", 2, (4, 48, 64)),
-        ("PAF", 3, (32, 31, 1, 1)),
-        ("PAF", 4, (31,)),
+        ("PAF", 2, (1, 4, 48, 64)),
+        ("PAF", 2, (8, 48, 64)),
+        ("PAF", 3, (17, 2, 3, 3)),
+        ("PAF", 3, (4, 2, 3, 2)),
+        ("PAF", 4, (3,)),
+        ("PAF", 5, (4, 5, 1, 1)),
+        ("PAF", 6, (2, 2)),
+        ("PAF", 7, (32, 31, 1, 1)),
+        ("PAF", 8, (31,)),
+        ("Join", 0, (1, 64, 25, 32)),
+        ("Join", 1, (1, 128, 12, 15)),
+        ("Join", 1, (2, 128, 12, 16)),
+        ("Join", 1, (128, 12, 16)),
+        ("Join", 2, (2, 2, 64, 127)),
+        ("Join", 2, (4, 64, 128)),
+        ("Join", 3, (64, 63)),
+        ("Join", 4, (63,)),
         ("FFN", 1, (31,)),
         ("FFN", 2, (33,)),
         ("FFN", 3, (126, 32, 1, 1)),
@@ -166,7 +188,7 @@ def test_shapes_that_do_not_fit_are_refused(
     [
         ("GrSCM", "groups", 0),
         ("GrSCM", "groups", 3),
-        ("NeSCM", "groups", 0),
+        ("PooledNeSCM", "groups", 0),
         ("PAF", "patch", 3),
         ("FFN", "epsilon", -1.0),
     ],
