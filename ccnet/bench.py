@@ -1,4 +1,4 @@
-"""What NeSCM's operators bring in training, on this machine: the paper's loop through autograd against ours.
+"""What our operators bring in training, on this machine: the paper's loop in plain torch through autograd against them.
 
 Both sides of a comparison take turns in one run, so that whatever else the machine does meets them alike.
 """
@@ -22,7 +22,7 @@ from ccnet.config import CCNetConfig
 from ccnet.contract import BANDS_NM
 from ccnet.losses import ccnet_loss
 from ccnet.model import CCNet
-from ccnet.modules import NeSCM
+from ccnet.modules import FFN, PAF, NeSCM
 from ccnet.recipe import Recipe
 from ccnet.scan import STREAMS, scan, scan_reference
 
@@ -82,23 +82,27 @@ def works(config: CCNetConfig, patch: int, batch: int) -> Iterator[tuple[str, Wo
 
 
 def with_loop(model: CCNet) -> CCNet:
-    """A copy whose NeSCMs are the paper's loop."""
-    naive = copy.deepcopy(model)
-    for part in naive.modules():
-        if isinstance(part, NeSCM):
+    """A copy whose NeSCMs are the paper's loop, and that has no operators of ours elsewhere."""
+    return without_operators(model, (NeSCM, PAF, FFN))
+
+
+def without_operators(model: CCNet, kinds: tuple[type[NeSCM | PAF | FFN], ...]) -> CCNet:
+    """A copy whose parts of these kinds are as they are written."""
+    plain = copy.deepcopy(model)
+    for part in plain.modules():
+        if isinstance(part, kinds):
             part.forward = part.literal  # type: ignore[method-assign]
-    return naive
+    return plain
 
 
 def _step(config: CCNetConfig, patch: int, batch: int) -> tuple[str, Work, Work]:
-    """Forward, loss, backward and Adam of the whole network."""
+    """Forward, loss, backward and Adam of the whole network. Both have our loss, and GrSCM's cosines."""
     ours = CCNet(config)
     naive = with_loop(ours)
-    frames = torch.rand(batch, 3, patch, patch).contiguous(memory_format=torch.channels_last)  # as train has them
-    cubes = torch.rand(batch, len(BANDS_NM), patch, patch)
+    frames, cubes = torch.rand(batch, 3, patch, patch), torch.rand(batch, len(BANDS_NM), patch, patch)
 
     def updates(model: CCNet) -> Work:
-        optimizer = torch.optim.Adam(model.parameters(), lr=Recipe().lr)
+        optimizer = torch.optim.Adam(model.parameters(), lr=Recipe().lr, fused=True)  # as train has it
 
         def update() -> None:
             optimizer.zero_grad(set_to_none=True)

@@ -10,7 +10,7 @@
  */
 #include "kernels.h"
 
-HIDDEN const float TANH_END = 9.f; /* here, where no tanh is */
+HIDDEN const float TANH_END = 9.f, SLOPE_END = 6.f; /* here, where neither is used */
 
 #define COLUMNS 128 /* of a tile, at most */
 #define AREA 1024   /* of a tile, gaps included; one row may exceed it no further than COLUMNS allow */
@@ -64,24 +64,27 @@ INLINE void store(float *restrict plane, const float *restrict from, Shape shape
 /* to += the 3x3 correlation of a haloed tile with k. */
 INLINE void add_filtered(float *restrict to, const float *restrict above, const float *restrict k, Tile tile) {
     const float *restrict centre = above + tile.stride, *restrict below = centre + tile.stride;
-    const float a = k[0], b = k[1], c = k[2], d = k[3], e = k[4], f = k[5], g = k[6], h = k[7], i = k[8];
-    for (long p = 0; p < tile.count; p++)
-        to[p] += a * above[p] + b * above[p + 1] + c * above[p + 2] + d * centre[p] + e * centre[p + 1] +
-                 f * centre[p + 2] + g * below[p] + h * below[p + 1] + i * below[p + 2];
+    float taps[TAPS];
+    memcpy(taps, k, sizeof taps);
+    for (long p = 0; p < tile.count; p++) to[p] += correlation(taps, above, centre, below, p);
 }
 
-/* sums += what each tap of the 3x3 saw, weighted by the gradient of what it made. */
-INLINE void add_taps(double *restrict sums, const float *restrict grad, const float *restrict above, Tile tile) {
+/* Both gradients of a 3x3 correlation with a kernel, from that of its result, a haloed tile: to += what was read, sums +=
+ * the kernel, which saw `seen`. turned: the kernel, as the gradient goes the other way; so do the sums. */
+INLINE void add_gradients(float *restrict to, double *restrict sums, const float *restrict seen,
+                          const float *restrict above, const float *restrict turned, Tile tile) {
     const float *restrict centre = above + tile.stride, *restrict below = centre + tile.stride;
-    float a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, i = 0;
+    float k[TAPS], a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0, i = 0;
+    memcpy(k, turned, sizeof k);
     for (long p = 0; p < tile.count; p++) {
-        const float v = grad[p];
+        const float v = seen[p];
+        to[p] += correlation(k, above, centre, below, p);
         a += v * above[p], b += v * above[p + 1], c += v * above[p + 2];
         d += v * centre[p], e += v * centre[p + 1], f += v * centre[p + 2];
         g += v * below[p], h += v * below[p + 1], i += v * below[p + 2];
     }
-    sums[0] += a, sums[1] += b, sums[2] += c, sums[3] += d, sums[4] += e, sums[5] += f, sums[6] += g, sums[7] += h;
-    sums[8] += i;
+    sums[8] += a, sums[7] += b, sums[6] += c, sums[5] += d, sums[4] += e, sums[3] += f, sums[2] += g, sums[1] += h;
+    sums[0] += i;
 }
 
 /* Plane (image, channel, band) of a tensor with so many channels; none before the first band or after the last. */
@@ -108,43 +111,30 @@ INLINE void forward_tile(Shape shape, Tile tile, const float *u, const float *ke
     for (int o = 0; o < n; o++) store((float *)plane_of(y, shape, image, n, o, band), made[o], shape, tile);
 }
 
-/* The gradient of the four streams at a band: what the gates of this band and its neighbours read there. */
-INLINE void streams_tile(Shape shape, Tile tile, const float *gy, const float *kernel, float *gu, long image,
-                         int band) {
+/* The gradient of the four streams at a band, and of the kernel for what it saw there: of the gates of this band and its
+ * neighbours, which read it. */
+INLINE void backward_tile(Shape shape, Tile tile, const float *gy, const float *u, const float *kernel, float *gu,
+                          double *gk, long image, int band) {
     const int n = shape.heads;
     Haloed grads[3][MAX_HEADS]; /* of the bands before, at and after this one */
+    Run seen;
     for (int shift = -1; shift <= 1; shift++)
         for (int o = 0; o < n; o++)
             load_haloed(grads[shift + 1][o], plane_of(gy, shape, image, n, o, band + shift), shape, tile);
     for (int stream = 0; stream < 4; stream++)
         for (int i = 0; i < n; i++) {
             Run made = {0};
+            load(seen, plane_of(u, shape, image, 4 * n, stream * n + i, band), shape, tile);
             for (int slot = 0; slot < 6; slot++) {
                 if (SLOTS[slot].stream != stream) continue;
                 for (int o = 0; o < n; o++) {
-                    const float *k = kernel + taps(n, slot, o, i);
+                    const long at = taps(n, slot, o, i);
                     float turned[TAPS];
-                    for (int tap = 0; tap < TAPS; tap++) turned[tap] = k[TAPS - 1 - tap];
-                    add_filtered(made, grads[1 - SLOTS[slot].shift][o], turned, tile);
+                    for (int tap = 0; tap < TAPS; tap++) turned[tap] = kernel[at + TAPS - 1 - tap];
+                    add_gradients(made, gk + at, seen, grads[1 - SLOTS[slot].shift][o], turned, tile);
                 }
             }
             store((float *)plane_of(gu, shape, image, 4 * n, stream * n + i, band), made, shape, tile);
-        }
-}
-
-INLINE void kernel_tile(Shape shape, Tile tile, const float *gy, const float *u, double *gk, long image, int band) {
-    const int n = shape.heads;
-    Run grads[MAX_HEADS];
-    Haloed seen;
-    for (int o = 0; o < n; o++) load(grads[o], plane_of(gy, shape, image, n, o, band), shape, tile);
-    for (int slot = 0; slot < 6; slot++)
-        for (int i = 0; i < n; i++) {
-            const int stream = SLOTS[slot].stream, from = band + SLOTS[slot].shift;
-            const float *plane = plane_of(u, shape, image, 4 * n, stream * n + i, from);
-            if (!plane) continue;
-            load_haloed(seen, plane, shape, tile);
-            for (int o = 0; o < n; o++)
-                add_taps(gk + taps(n, slot, o, i), grads[o], seen, tile);
         }
 }
 
@@ -164,10 +154,7 @@ CLONES void ccnet_gates_backward(int heads, int bands, int height, int width, co
     for (long at = first; at < last; at++)
         for (int top = 0; top < height; top += tile_rows(shape))
             for (int left = 0; left < width; left += COLUMNS) {
-                const Tile tile = tile_at(shape, top, left);
-                const long image = at / bands;
-                const int band = (int)(at % bands);
-                streams_tile(shape, tile, gy, kernel, gu, image, band);
-                kernel_tile(shape, tile, gy, u, gk + at * 2 * heads * heads * 3 * TAPS, image, band);
+                double *own = gk + at * 2 * heads * heads * 3 * TAPS;
+                backward_tile(shape, tile_at(shape, top, left), gy, u, kernel, gu, own, at / bands, (int)(at % bands));
             }
 }

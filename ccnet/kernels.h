@@ -36,7 +36,8 @@ INLINE long taps(int n, int slot, int o, int i) { return (((long)(slot / 3 * n +
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
-HIDDEN extern const float TANH_END; /* 9, which the compiler must not know: it would give the results beyond apart */
+/* 9 and 6, which the compiler must not know: it would give the results beyond apart. */
+HIDDEN extern const float TANH_END, SLOPE_END;
 
 /* tanh as x P(x^2) / Q(x^2), fitted for the least relative error, 2e-8 before rounding, up to 9, where tanh is 1 in
  * float32. A gradient through many steps needs it as exact as that. */
@@ -60,4 +61,29 @@ INLINE float gelu_of(float x) {
     const float q = 1.f + u * (.314924701f + u * (.0430494023f + u * (.00331574532f + u * (1.54427999e-4f +
                     u * 6.46141763e-7f))));
     return .5f * (x + size) - a * (.5f - a * p / q);
+}
+
+/* gelu's derivative, as 1/2 + x P(x^2) / Q(x^2), fitted for the least error, 2e-7 before rounding, up to 6, where it is 1
+ * in float32. */
+INLINE float gelu_slope_of(float x) {
+    float c = SLOPE_END < x ? SLOPE_END : x; /* in this order a NaN stays one */
+    c = c < -SLOPE_END ? -SLOPE_END : c;
+    const float u = c * c;
+    const float p = .797884532f + u * (-.0307434516f + u * (.0142091743f + u * (2.41841176e-5f + u * (3.58505761e-5f +
+                    u * 1.90885109e-7f))));
+    const float q = 1.f + u * (.294805681f + u * (.041064697f + u * (.00352876247f + u * (1.93519862e-4f +
+                    u * 8.88747847e-6f))));
+    return .5f + c * p / q;
+}
+
+/* The 3x3 correlation of three rows with k, from so many columns on. */
+INLINE float correlation(const float *k, const float *above, const float *centre, const float *below, long p) {
+    return k[0] * above[p] + k[1] * above[p + 1] + k[2] * above[p + 2] + k[3] * centre[p] + k[4] * centre[p + 1] +
+           k[5] * centre[p + 2] + k[6] * below[p] + k[7] * below[p + 1] + k[8] * below[p + 2];
+}
+
+/* e^x of a cosine, fitted for the least relative error, 2e-7 before rounding. */
+INLINE float exp_of_cosine(float x) {
+    const float high = .0416390676f + x * (.0083486949f + x * (.00143653747f + x * 1.9297129e-4f));
+    return .999999881f + x * (1.00000105f + x * (.500004857f + x * (.166658251f + x * high)));
 }

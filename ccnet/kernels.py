@@ -1,4 +1,4 @@
-"""The compiled kernels of ``scan.c`` and ``gates.c``: where they are, what they take, and the threads that run them.
+"""The compiled kernels for training: where they are, what they take, and the threads that run them.
 
 They are plain C behind ctypes, each working on a part of the output that nobody else writes. Those for CUDA are
 ``scan_triton.py``.
@@ -11,8 +11,9 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -27,13 +28,19 @@ Result = TypeVar("Result")
 
 @cache
 def kernel() -> ctypes.CDLL | None:
-    """The library of both kernels, or None where the package was installed without a C compiler."""
+    """The library of the kernels, or None where the package was installed without a C compiler."""
     path = compiled()
     return ctypes.CDLL(str(path)) if path else None
 
 
+def floats_on_cpu(*tensors: Tensor) -> bool:
+    """Whether the kernels are here and compute these: float32 on a CPU, where nothing is cast."""
+    ours = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
+    return ours and not torch.is_autocast_enabled("cpu") and kernel() is not None
+
+
 def fits(x: Tensor, heads: int, bands: int) -> bool:
-    """Whether the kernels are here and compute this: float32 on a CPU."""
+    """Whether the kernels of NeSCM are here and compute this: float32 on a CPU."""
     return x.device.type == "cpu" and _in_reach(x, heads, bands) and kernel() is not None
 
 
@@ -56,8 +63,14 @@ def _has_triton() -> bool:
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    # ctypes releases the GIL, so plain threads serve; a second OpenMP pool beside torch's would fight it for cores.
-    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-kernels")
+    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-kernels")  # ctypes releases the GIL
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """GNU's OpenMP, where torch brings it and so has loaded it."""
+    found = sorted(Path(torch.__file__).with_name("lib").glob("libgomp*"))
+    return ctypes.CDLL(str(found[0])) if found else None
 
 
 def runs(count: int, block: int = 1) -> Iterator[tuple[int, int]]:
@@ -68,8 +81,35 @@ def runs(count: int, block: int = 1) -> Iterator[tuple[int, int]]:
 
 
 def parallel(work: Callable[..., Result], jobs: Iterable[tuple[int, ...]]) -> list[Result]:
-    """work(*job) for every job on as many threads as torch has, results in the order of the jobs."""
-    return list(_threads(torch.get_num_threads()).map(lambda job: work(*job), jobs))
+    """work(*job) for every job on as many threads as torch has, results in the order of the jobs.
+
+    On torch's own, where we can: they spin for milliseconds after each of its operations, and take the cores from ours.
+    """
+    todo, threads, openmp = list(jobs), torch.get_num_threads(), _openmp()
+    if openmp is None:
+        return list(_threads(threads).map(lambda job: work(*job), todo))
+    done: dict[int, Future[Result]] = {index: Future() for index in range(len(todo))}
+    left = iter(done.items())  # each step of it is one thread's, by the GIL
+
+    def take(_: object) -> None:
+        for index, result in left:
+            try:
+                result.set_result(work(*todo[index]))
+            except BaseException as error:  # raised where it is asked for
+                result.set_exception(error)
+
+    openmp.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(take), None, threads, 0)
+    return [result.result() for result in done.values()]
+
+
+def run_all(function: Callable[..., int], count: int, *given: object) -> None:
+    """function(*given, first, last) for all of [0, count), on torch's threads; it gives 0 for want of memory."""
+
+    def work(first: int, last: int) -> int:
+        return function(*given, ctypes.c_long(first), ctypes.c_long(last))
+
+    if not all(parallel(work, runs(count))):
+        raise MemoryError("no memory for a kernel's rows")
 
 
 def pointer(tensor: Tensor) -> ctypes.c_void_p:

@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.config import CCNetConfig
+from ccnet.cosine import EPS, cosine, norm
+from ccnet.fusion import fusion, fusion_fits
 from ccnet.gates import gates
+from ccnet.kernels import floats_on_cpu
 from ccnet.scan import scan
-
-EPS = 1e-6  # floor of the norms in a cosine; 1e-12 would vanish in FP16
+from ccnet.spatial import spatial
 
 
 def float32(x: Tensor) -> AbstractContextManager[object]:
@@ -35,10 +37,8 @@ class Unit(nn.Module):
         self.axes = axes
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = x = x.float()
-        for axis in range(-1, -1 - self.axes, -1):  # one by one: a single sum over all pixels would lose digits
-            norm = torch.linalg.vector_norm(norm, dim=axis, keepdim=True)
-        return x / norm.clamp_min(EPS)
+        x = x.float()
+        return x / norm(x, self.axes).clamp_min(EPS)
 
 
 class SpectralAttention(nn.Module):
@@ -67,9 +67,14 @@ class SpectralAttention(nn.Module):
         return count, bands, bands
 
     def cosine(self, x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
-        """xᵀy / (‖x‖‖y‖) over all pixels, for every band of x (rows) and of y in a head: (B, k·n, b, b)."""
-        x, y = (self.unit(one.unflatten(1, self.split)).flatten(3) for one in (x_BCHW, y_BCHW))
-        return x @ y.transpose(-1, -2)
+        """xᵀy / (‖x‖‖y‖) over all pixels, for every band of x (rows) and of y in a head: (B, k·n, b, b), float32.
+
+        Exported graphs divide first: products of what has length 1 are at most 1 in any precision.
+        """
+        x, y = (one.unflatten(1, self.split) for one in (x_BCHW, y_BCHW))
+        if not torch.compiler.is_compiling():
+            return cosine(x.float(), y.float())
+        return self.unit(x).flatten(3) @ self.unit(y).flatten(3).transpose(-1, -2)
 
     def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
         """The attention-weighted bands of each group, heads and groups merged (Eq. 4): F_att before projection."""
@@ -100,7 +105,8 @@ class GrSCM(SpectralAttention):
     def correlate(self, x_BCHW: Tensor) -> Tensor:
         """softmax(RSE + σ · KᵀQ / (‖K‖‖Q‖)) over all pixels (Eq. 3, 4): (B, k·n, b, b)."""
         with float32(x_BCHW):
-            q, k = self.to_q(x_BCHW.float()), self.to_k(x_BCHW.float())
+            x = x_BCHW.float().contiguous()  # sums over a band's pixels are faster where these lie side by side
+            q, k = self.to_q(x), self.to_k(x)
             return torch.softmax(self.rse + self.sigma * self.cosine(k, q), dim=-1)
 
     def forward(self, x_BCHW: Tensor, attention: Tensor) -> Tensor:
@@ -226,14 +232,25 @@ class PAF(nn.Module):
         x = x_BCHW.unflatten(3, (-1, r)).unflatten(2, (-1, r))  # (B, C, H/r, r, W/r, r)
         return x.permute(0, 2, 4, 1, 3, 5).flatten(4)
 
-    def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
-        compressed = self.patches(self.map_cp(self.sia(progressive_BCHW)))  # (B, H/r, W/r, k, r·r)
-        mapped = self.patches(self.map_att(att_BCHW))  # (B, H/r, W/r, C, r·r)
+    def fuse(self, mapped_BCHW: Tensor, compressed_BkHW: Tensor) -> Tensor:
+        """Eq. 11-13: (B, C, H, W)."""
+        mapped = self.patches(mapped_BCHW)  # (B, H/r, W/r, C, r·r)
+        compressed = self.patches(compressed_BkHW)  # (B, H/r, W/r, k, r·r)
         similarity = self.unit(mapped) @ self.unit(compressed).transpose(-1, -2)  # Eq. 11
         fused = torch.softmax(similarity, dim=-1).to(compressed.dtype) @ compressed  # Eq. 12, 13
         rows, columns = fused.shape[1:3]
         fused = fused.unflatten(4, (self.patch, self.patch)).permute(0, 3, 1, 4, 2, 5)
-        return att_BCHW + fused.reshape(*att_BCHW.shape[:2], rows * self.patch, columns * self.patch)
+        return fused.reshape(*mapped_BCHW.shape[:2], rows * self.patch, columns * self.patch)
+
+    def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
+        mapped, compressed = self.map_att(att_BCHW), self.map_cp(self.sia(progressive_BCHW))
+        if torch.compiler.is_compiling() or not fusion_fits(mapped, compressed):
+            return att_BCHW + self.fuse(mapped, compressed)
+        return att_BCHW + fusion(mapped, compressed, self.patch)
+
+    def literal(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
+        """Without the operator: the reference for tests and benchmarks."""
+        return att_BCHW + self.fuse(self.map_att(att_BCHW), self.map_cp(self.sia(progressive_BCHW)))
 
 
 class FFN(nn.Module):
@@ -252,5 +269,16 @@ class FFN(nn.Module):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or not floats_on_cpu(x_BCHW):
+            return self.literal(x_BCHW)
+        # A convolution of 1×1 as a product: bmm, as matmul would fold the images into it and turn the result
+        expand, filters, project = self.net.parameters()
+        up, down = (one.flatten(1).expand(len(x_BCHW), -1, -1) for one in (expand, project))
+        normed = self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1).flatten(2)
+        filtered = spatial(torch.bmm(up, normed).unflatten(2, x_BCHW.shape[2:]), filters)
+        return torch.bmm(down, filtered.flatten(2)).reshape(x_BCHW.shape)
+
+    def literal(self, x_BCHW: Tensor) -> Tensor:
+        """Layer by layer: the reference for tests and benchmarks."""
         result: Tensor = self.net(self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1))
         return result

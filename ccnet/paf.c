@@ -49,12 +49,6 @@ INLINE float dot(const float *restrict a, const float *restrict b, int count) {
 /* 1 / ||x||, no norm being less than 1e-6, as ccnet.modules.EPS has it. */
 INLINE float over_norm(float squares) { return 1.f / (squares > 1e-12f ? sqrtf(squares) : 1e-6f); }
 
-/* e^x of a cosine, fitted for the least relative error, 2e-7 before rounding. */
-INLINE float exp_of_cosine(float x) {
-    const float high = .0416390676f + x * (.0083486949f + x * (.00143653747f + x * 1.9297129e-4f));
-    return .999999881f + x * (1.00000105f + x * (.500004857f + x * (.166658251f + x * high)));
-}
-
 /* to += the fusion of a patch, for every channel of it; a channel's numbers are so many apart. */
 INLINE void fuse(int pixels, long apart, int channels, int groups, const float *mapped, const float *compressed,
                  float *restrict to) {

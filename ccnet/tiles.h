@@ -31,12 +31,6 @@ INLINE float *row_of(float *ring, long size, int y) { return ring + (y + 6) % 3 
 /* Columns of a tile for which a row of all channels, and four times as many hidden ones, stay in cache. */
 INLINE int widest_of(int channels) { return 8192 / channels > 16 ? 8192 / channels : 16; }
 
-/* The 3x3 correlation of three rows with k, from so many columns on. */
-INLINE float correlation(const float *k, const float *above, const float *centre, const float *below, long p) {
-    return k[0] * above[p] + k[1] * above[p + 1] + k[2] * above[p + 2] + k[3] * centre[p] + k[4] * centre[p + 1] +
-           k[5] * centre[p + 2] + k[6] * below[p] + k[7] * below[p + 1] + k[8] * below[p + 2];
-}
-
 /* gelu of the 3x3 of each channel. rows: of the ring, from the one above, a column before and channels so far apart. */
 INLINE void filter(int channels, float *const *rows, long apart, const float *spatial, float *to, long stride, long many) {
     for (int c = 0; c < channels; c++, spatial += TAPS, to += stride) {

@@ -38,6 +38,36 @@ def test_spectral_difference_is_eq_15(pair: tuple[Tensor, Tensor]) -> None:
     assert spectral_difference_loss(*pair).item() == pytest.approx(total.mean() / 31)
 
 
+def by_the_formula(truth: Tensor, estimate: Tensor) -> Tensor:
+    """Eq. 15 over all pairs of bands, in plain differentiable torch."""
+    gap_t, gap_e = ((cube[:, :, None] - cube[:, None]).abs() for cube in (truth, estimate))
+    return (gap_t - gap_e).abs().sum((1, 2)).mean() / truth.shape[1]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("levels", [None, 3], ids=["apart", "ties"])
+def test_the_spectral_differences_gradient_is_autograds(layout: torch.memory_format, levels: int | None) -> None:
+    """Also where bands are equal, or as far apart in both cubes: there |·| has slope 0."""
+    truth, estimate = torch.rand(2, 2, 31, 3, 4, dtype=torch.float64)
+    if levels:
+        truth, estimate = ((cube * levels).floor() for cube in (truth, estimate))
+    estimate = estimate.contiguous(memory_format=layout).requires_grad_()
+    found, expected = spectral_difference_loss(truth, estimate), by_the_formula(truth, estimate)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad(3 * value, estimate)[0] for value in (found, expected))
+    torch.testing.assert_close(*gradients)
+
+
+def test_nothing_is_kept_where_no_gradient_is_asked_for(pair: tuple[Tensor, Tensor]) -> None:
+    assert spectral_difference_loss(*pair).grad_fn is None
+
+
+def test_a_gradient_for_the_truth_is_refused(pair: tuple[Tensor, Tensor]) -> None:
+    truth, estimate = pair
+    with pytest.raises(NotImplementedError, match="for the estimate only, not for the truth"):
+        spectral_difference_loss(truth.requires_grad_(), estimate)
+
+
 def test_spectral_difference_sees_no_offset(pair: tuple[Tensor, Tensor]) -> None:
     truth = pair[0]
     assert spectral_difference_loss(truth, truth + 0.3).item() == pytest.approx(0, abs=1e-12)
@@ -63,3 +93,14 @@ def test_the_gradient_is_that_of_finite_differences() -> None:
         return mrae_loss(truth, estimate) + GAMMA * spectral_difference_loss(truth, estimate)
 
     assert torch.autograd.gradcheck(objective, estimate)
+
+
+def test_the_objective_has_a_gradient_under_autocast() -> None:
+    """As in training with bf16, whose estimate is bfloat16."""
+    truth, estimate = torch.rand(2, 1, 31, 2, 3)
+    half, whole = estimate.to(torch.bfloat16).requires_grad_(), estimate.to(torch.bfloat16).float().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        ccnet_loss(truth, half).backward()
+    ccnet_loss(truth, whole).backward()
+    assert half.grad is not None and whole.grad is not None
+    torch.testing.assert_close(half.grad, whole.grad.to(torch.bfloat16))
