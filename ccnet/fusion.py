@@ -13,9 +13,9 @@ from ccnet.kernels import floats_on_cpu, kernel, pointer, run_all
 _MAX_GROUPS = 16  # as in fusion.c
 
 
-def fusion_fits(mapped_BCHW: Tensor, compressed_BkHW: Tensor) -> bool:
-    """Whether the operator computes these."""
-    return compressed_BkHW.shape[1] <= _MAX_GROUPS and floats_on_cpu(mapped_BCHW, compressed_BkHW)
+def fusion_fits(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> bool:
+    """Whether the operator computes these. A patch of one pixel has no gradient but rounding, which Adam would follow."""
+    return patch > 1 and compressed_BkHW.shape[1] <= _MAX_GROUPS and floats_on_cpu(mapped_BCHW, compressed_BkHW)
 
 
 def fusion(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> Tensor:

@@ -6,10 +6,13 @@
 #define MAX_HEADS 4
 #define MAX_BANDS 64
 
+/* REGISTER: the floats of a vector register, where code of ours is chosen by it. A compiler keeps longer vectors in memory. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && __GNUC__ >= 12
 #define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define REGISTER (__builtin_cpu_supports("avx512vl") ? 16 : __builtin_cpu_supports("avx2") ? 8 : 4)
 #else
 #define CLONES
+#define REGISTER 4
 #endif
 
 #define INLINE static inline __attribute__((always_inline))

@@ -244,7 +244,7 @@ class PAF(nn.Module):
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
         mapped, compressed = self.map_att(att_BCHW), self.map_cp(self.sia(progressive_BCHW))
-        if torch.compiler.is_compiling() or not fusion_fits(mapped, compressed):
+        if torch.compiler.is_compiling() or not fusion_fits(mapped, compressed, self.patch):
             return att_BCHW + self.fuse(mapped, compressed)
         return att_BCHW + fusion(mapped, compressed, self.patch)
 

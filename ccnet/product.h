@@ -3,13 +3,6 @@
 
 #define LANES 8 /* buffers are padded to so many pixels */
 
-/* The floats of a vector register. A compiler spills the sums of vectors that are longer than that. */
-#if defined(__x86_64__) && defined(__GNUC__)
-#define REGISTER (__builtin_cpu_supports("avx512f") ? 16 : __builtin_cpu_supports("avx2") ? 8 : 4)
-#else
-#define REGISTER 4
-#endif
-
 /* Four rows of a product, to[o] = sum over i of w[o][i] from[i], for as many of the pixels as whole vectors have. panel:
  * vectors of pixels whose sums stay in registers together. Gives where it ended. */
 #define ROWS_OF_PRODUCT(lanes, panel)                                                                                  \

@@ -114,9 +114,9 @@ def _leaves(value: ir.Value, inside: set[ir.Node]) -> bool:
 def _weights_of(graph: ir.Graph, nodes: list[ir.Node], unit: nn.Module, number: int) -> dict[ir.Value, ir.Value]:
     """The first unit's weights in the graph → this one's, which it adds."""
     state = dict(unit.named_parameters()) | dict(unit.named_buffers())  # also those that no checkpoint keeps
-    found = {value for node in nodes for value in node.inputs if value and value.is_initializer()}
+    found = (value for node in nodes for value in node.inputs if value and value.is_initializer())
     made = {}
-    for value in found:
+    for value in dict.fromkeys(found):  # in the graph's order, so that an export is the same each time
         place, ours, name = str(value.name).partition("units.0.")
         if ours:
             made[value] = constant(graph, f"{place}units.{number}.{name}", state[name].detach().numpy())

@@ -103,15 +103,21 @@ def test_the_operator_is_sound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("groups", "dtype", "compiled"),
-    [(4, torch.float32, False), (32, torch.float32, True), (4, torch.bfloat16, True), (4, torch.float64, True)],
+    ("groups", "patch", "dtype", "compiled"),
+    [
+        (4, 4, torch.float32, False),
+        (32, 4, torch.float32, True),
+        (4, 1, torch.float32, True),
+        (4, 4, torch.bfloat16, True),
+        (4, 4, torch.float64, True),
+    ],
 )
 def test_without_a_fitting_kernel_the_definition_runs(
-    monkeypatch: pytest.MonkeyPatch, groups: int, dtype: torch.dtype, compiled: bool
+    monkeypatch: pytest.MonkeyPatch, groups: int, patch: int, dtype: torch.dtype, compiled: bool
 ) -> None:
     if not compiled:
         monkeypatch.setattr(kernels, "kernel", lambda: None)
-    assert not fusion_fits(torch.randn(1, 32, 8, 8, dtype=dtype), torch.randn(1, groups, 8, 8, dtype=dtype))
+    assert not fusion_fits(torch.randn(1, 32, 8, 8, dtype=dtype), torch.randn(1, groups, 8, 8, dtype=dtype), patch)
 
 
 @needs_kernel

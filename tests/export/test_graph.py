@@ -186,3 +186,9 @@ def test_the_translation_is_the_papers_loop(heads: int, width: int) -> None:
     with torch.inference_mode():
         expected = module.double().literal(x.double())
     np.testing.assert_allclose(found.value, expected.numpy(), rtol=0, atol=TOLERANCES["scan"].max_abs)
+
+
+def test_an_export_is_the_same_each_time() -> None:
+    model = CCNet(CCNetConfig(units=2)).eval()
+    first, second = (graph.stamp(graph.full(graph.trace(model)), {}) for _ in range(2))
+    assert first == second
