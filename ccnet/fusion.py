@@ -14,8 +14,15 @@ _MAX_GROUPS = 16  # as in fusion.c
 
 
 def fusion_fits(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> bool:
-    """Whether the operator computes these. A patch of one pixel has no gradient but rounding, which Adam would follow."""
-    return patch > 1 and compressed_BkHW.shape[1] <= _MAX_GROUPS and floats_on_cpu(mapped_BCHW, compressed_BkHW)
+    """Whether the operator computes these. A patch of 1 px has no gradient but rounding, which Adam would follow."""
+    ours = patch > 1 and compressed_BkHW.shape[1] <= _MAX_GROUPS and floats_on_cpu(mapped_BCHW, compressed_BkHW)
+    return ours and _fit(mapped_BCHW, compressed_BkHW, patch)
+
+
+def _fit(mapped: Tensor, compressed: Tensor, patch: int) -> bool:
+    """Whether these are images of the same size, in whole patches."""
+    (batch, _, *size), (other, _, *same) = mapped.shape, compressed.shape
+    return batch == other and size == same and patch > 0 and not any(side % patch for side in size)
 
 
 def fusion(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> Tensor:
@@ -55,11 +62,16 @@ def _fusion_backward(grad: Tensor, mapped: Tensor, compressed: Tensor, patch: in
 
 @_fusion_backward.register_fake
 def _(grad: Tensor, mapped: Tensor, compressed: Tensor, patch: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(mapped), torch.empty_like(compressed)
+    usual = torch.contiguous_format
+    return torch.empty_like(mapped, memory_format=usual), torch.empty_like(compressed, memory_format=usual)
 
 
 def _sizes(mapped: Tensor, compressed: Tensor, patch: int) -> tuple[tuple[int, ...], int]:
-    """What the kernel is told, and the rows of patches in all images."""
+    """What the kernel is told, and the rows of patches in all images. It reads where these sizes say."""
+    if not _fit(mapped, compressed, patch) or compressed.shape[1] > _MAX_GROUPS:
+        raise ValueError(
+            f"{tuple(mapped.shape)}, {tuple(compressed.shape)} do not fit each other in patches of {patch} px"
+        )
     batch, channels, height, width = mapped.shape
     return (channels, compressed.shape[1], patch, height, width), batch * height // patch
 

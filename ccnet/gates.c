@@ -138,18 +138,19 @@ INLINE void backward_tile(Shape shape, Tile tile, const float *gy, const float *
         }
 }
 
-CLONES void ccnet_gates(int heads, int bands, int height, int width, const float *u, const float *kernel,
-                        const float *bias, float *y, long first, long last) {
+CLONES int ccnet_gates(int heads, int bands, int height, int width, const float *u, const float *kernel,
+                       const float *bias, float *y, long first, long last) {
     const Shape shape = {heads, bands, height, width};
     for (long at = first; at < last; at++)
         for (int top = 0; top < height; top += tile_rows(shape))
             for (int left = 0; left < width; left += COLUMNS)
                 forward_tile(shape, tile_at(shape, top, left), u, kernel, bias, y, at / bands, (int)(at % bands));
+    return 1;
 }
 
-/* gk (B, T, 2, n, n, 3, 3, 3), a sum for every band, must start at zero. */
-CLONES void ccnet_gates_backward(int heads, int bands, int height, int width, const float *gy, const float *u,
-                                 const float *kernel, float *gu, double *gk, long first, long last) {
+/* gk (B, T, 2, n, n, 3, 3, 3), a sum for every band, must start at zero. Both give 1, as what may lack memory does. */
+CLONES int ccnet_gates_backward(int heads, int bands, int height, int width, const float *gy, const float *u,
+                                const float *kernel, float *gu, double *gk, long first, long last) {
     const Shape shape = {heads, bands, height, width};
     for (long at = first; at < last; at++)
         for (int top = 0; top < height; top += tile_rows(shape))
@@ -157,4 +158,5 @@ CLONES void ccnet_gates_backward(int heads, int bands, int height, int width, co
                 double *own = gk + at * 2 * heads * heads * 3 * TAPS;
                 backward_tile(shape, tile_at(shape, top, left), gy, u, kernel, gu, own, at / bands, (int)(at % bands));
             }
+    return 1;
 }

@@ -12,13 +12,11 @@ Shape legend: B images, n heads, T bands, H×W pixels.
 
 from __future__ import annotations
 
-import ctypes
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.kernels import fits, kernel, parallel, pointer, runs
+from ccnet.kernels import fits, kernel, pointer, run_all
 
 
 def gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -58,14 +56,7 @@ def _gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     batch, _, heads, bands, height, width = u.shape
     u, weight, bias = u.contiguous(), weight.contiguous(), bias.contiguous()
     y = u.new_empty((batch, heads, bands, height, width))
-
-    def work(first: int, last: int) -> None:
-        library.ccnet_gates(
-            heads, bands, height, width, pointer(u), pointer(weight), pointer(bias), pointer(y),
-            ctypes.c_long(first), ctypes.c_long(last),
-        )  # fmt: skip
-
-    parallel(work, runs(batch * bands))
+    run_all(library.ccnet_gates, batch * bands, heads, bands, height, width, *map(pointer, (u, weight, bias, y)))
     return y
 
 
@@ -84,14 +75,8 @@ def _gates_backward(grad: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Te
     g_u = torch.empty_like(u)
     # A sum for each band of each image, so that it does not matter how these are spread over threads
     g_weight = weight.new_zeros((batch * bands, *weight.shape), dtype=torch.float64)
-
-    def work(first: int, last: int) -> None:
-        library.ccnet_gates_backward(
-            heads, bands, height, width, pointer(grad), pointer(u), pointer(weight), pointer(g_u), pointer(g_weight),
-            ctypes.c_long(first), ctypes.c_long(last),
-        )  # fmt: skip
-
-    parallel(work, runs(batch * bands))
+    tensors = (grad, u, weight, g_u, g_weight)
+    run_all(library.ccnet_gates_backward, batch * bands, heads, bands, height, width, *map(pointer, tensors))
     return g_u, g_weight.sum(0).to(weight.dtype), grad.sum((3, 4)).sum((0, 2))
 
 

@@ -26,11 +26,13 @@ INLINE void weave(const float *restrict beside, const float *restrict even, cons
     }
 }
 
-long join_jobs(JoinShape shape) { return tiles_of(shape.height, shape.width, widest_of(shape.inner)); }
+INLINE int widest(JoinShape shape) { return widest_of(shape.inner > shape.channels ? shape.inner : shape.channels); }
+
+long join_jobs(JoinShape shape) { return tiles_of(shape.height, shape.width, widest(shape)); }
 
 CLONES int join_run(JoinShape shape, const float *beside, const float *below, const float *up, const float *skip,
                     const float *bias, float *y, long job) {
-    const Tile tile = tile_of(shape.height, shape.width, widest_of(shape.inner), 0, job);
+    const Tile tile = tile_of(shape.height, shape.width, widest(shape), 0, job);
     const int C = shape.channels, I = shape.inner;
     const long plane = (long)shape.height * shape.width, taps = (long)C * I, stride = by_lanes(tile.columns);
     float *memory = calloc((I + 6l * C) * stride, sizeof *memory);

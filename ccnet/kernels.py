@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -88,22 +88,27 @@ def parallel(work: Callable[..., Result], jobs: Iterable[tuple[int, ...]]) -> li
     todo, threads, openmp = list(jobs), torch.get_num_threads(), _openmp()
     if openmp is None:
         return list(_threads(threads).map(lambda job: work(*job), todo))
-    done: dict[int, Future[Result]] = {index: Future() for index in range(len(todo))}
-    left = iter(done.items())  # each step of it is one thread's, by the GIL
+    done: dict[int, Result] = {}
+    errors: list[BaseException] = []
+    left = iter([*enumerate(todo)])  # each step of it is one thread's, by the GIL
 
     def take(_: object) -> None:
-        for index, result in left:
-            try:
-                result.set_result(work(*todo[index]))
-            except BaseException as error:  # raised where it is asked for
-                result.set_exception(error)
+        try:  # what leaves a callback is lost
+            for index, job in left:
+                done[index] = work(*job)
+        except BaseException as error:
+            errors.append(error)
 
     openmp.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(take), None, threads, 0)
-    return [result.result() for result in done.values()]
+    if errors:
+        raise errors[0]
+    for index in {*range(len(todo))} - {*done}:  # an interrupt came just before or behind the work
+        done[index] = work(*todo[index])
+    return [done[index] for index in range(len(todo))]
 
 
 def run_all(function: Callable[..., int], count: int, *given: object) -> None:
-    """function(*given, first, last) for all of [0, count), on torch's threads; it gives 0 for want of memory."""
+    """function(*given, first, last) for all of [0, count), on torch's threads. MemoryError where it gives 0."""
 
     def work(first: int, last: int) -> int:
         return function(*given, ctypes.c_long(first), ctypes.c_long(last))

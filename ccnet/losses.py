@@ -25,6 +25,8 @@ def spectral_difference_loss(truth: Tensor, estimate: Tensor) -> Tensor:
 
     Only the estimate gets a gradient, and only a first one; NotImplementedError where the truth asks for one.
     """
+    if not torch.is_grad_enabled():
+        truth, estimate = truth.detach(), estimate.detach()  # else a gradient would be made for nobody
     result: Tensor = _SpectralDifference.apply(truth, estimate)  # type: ignore[no-untyped-call]
     return result
 
@@ -48,7 +50,7 @@ class _SpectralDifference(Function):
                 slope = excess.sign_().mul_(gap.sign_())
                 gradient[:, distance:] += slope
                 gradient[:, :-distance] -= slope
-        ctx.scale = 2 / truth.numel()  # bands · pixels
+        ctx.scale = 2 / max(1, truth.numel())  # bands · pixels
         ctx.save_for_backward(gradient)
         return total.mul_(ctx.scale)
 

@@ -244,9 +244,8 @@ class PAF(nn.Module):
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
         mapped, compressed = self.map_att(att_BCHW), self.map_cp(self.sia(progressive_BCHW))
-        if torch.compiler.is_compiling() or not fusion_fits(mapped, compressed, self.patch):
-            return att_BCHW + self.fuse(mapped, compressed)
-        return att_BCHW + fusion(mapped, compressed, self.patch)
+        ours = not torch.compiler.is_compiling() and fusion_fits(mapped, compressed, self.patch)
+        return att_BCHW + (fusion(mapped, compressed, self.patch) if ours else self.fuse(mapped, compressed))
 
     def literal(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
         """Without the operator: the reference for tests and benchmarks."""

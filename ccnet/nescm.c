@@ -116,7 +116,7 @@ INLINE void pool(const int n, NescmShape shape, const float (*made)[COLUMNS], fl
             const float one = made[o][p];
             const int fresh = first && !o;
             mean[p] = fresh ? one : mean[p] + one;
-            most[p] = fresh || !(one <= most[p]) ? one : most[p]; /* a NaN stays one */
+            most[p] = fresh || one > most[p] || one != one ? one : most[p]; /* a NaN stays one */
         }
     if (!last) return;
     for (int p = 0; p < columns; p++) mean[p] /= (float)(n * run);

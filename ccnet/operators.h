@@ -14,7 +14,7 @@ long ffn_jobs(FfnShape shape);
 int ffn_run(FfnShape shape, const float *x, const float *scale, const float *shift, const float *expand,
             const float *spatial, const float *project, float *y, long job);
 
-typedef struct { int channels, groups, patch, height, width; } PafShape; /* groups to 16, patch 4, 8 or 16, sides by it */
+typedef struct { int channels, groups, patch, height, width; } PafShape; /* channels by 4, groups to 16, patch 4, 8 or 16, sides by it */
 
 long paf_jobs(PafShape shape);
 int paf_run(PafShape shape, const float *x, const float *attended, const float *pooled, const float *aggregate,

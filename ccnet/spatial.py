@@ -36,6 +36,8 @@ def spatial_reference(x_BCHW: Tensor, weight: Tensor) -> Tensor:
 def _spatial(x: Tensor, weight: Tensor) -> Tensor:
     library = kernel()
     assert library is not None  # noqa: S101 - floats_on_cpu() said so
+    if weight.shape != (x.shape[1], 1, 3, 3):
+        raise ValueError(f"weight is {tuple(weight.shape)}, expected {(x.shape[1], 1, 3, 3)}")
     x, weight = x.contiguous(), weight.contiguous()
     y = torch.empty_like(x)
     run_all(library.ccnet_spatial, len(x) * x.shape[1], *x.shape[1:], *map(pointer, (x, weight, y)))
@@ -61,7 +63,8 @@ def _spatial_backward(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, 
 
 @_spatial_backward.register_fake
 def _(grad: Tensor, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight)
+    usual = torch.contiguous_format
+    return torch.empty_like(x, memory_format=usual), torch.empty_like(weight, memory_format=usual)
 
 
 def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:

@@ -23,7 +23,9 @@ _HEADS, _BANDS, _PATCHES, _GROUPS, _CHANNELS, _HIDDEN = (1, 2, 4), 64, (4, 8, 16
 
 
 def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
-    """The same graph with the nodes of each GrSCM, NeSCM, PAF and FFN in one; the last two take in the sum behind.
+    """The same graph with the nodes of each GrSCM, NeSCM, PAF, FFN and way back up in one.
+
+    NeSCM takes in SIA's pooling, PAF the rest of SIA, and PAF and FFN the sum behind them.
 
     ``model``: what the graph was traced from, whose modules its nodes are named after. Parts that the graph was cut off
     before, and those of sizes that the operators do not take, stay as they are.

@@ -102,28 +102,49 @@ def test_the_operator_is_sound() -> None:
     torch.library.opcheck(torch.ops.ccnet.fusion.default, given)
 
 
+@needs_kernel
 @pytest.mark.parametrize(
-    ("groups", "patch", "dtype", "compiled"),
+    ("shape", "groups", "patch", "dtype", "fits"),
     [
-        (4, 4, torch.float32, False),
-        (32, 4, torch.float32, True),
-        (4, 1, torch.float32, True),
-        (4, 4, torch.bfloat16, True),
-        (4, 4, torch.float64, True),
+        ((1, 32, 8, 8), 4, 4, torch.float32, True),
+        ((1, 32, 8, 8), 32, 4, torch.float32, False),
+        ((1, 32, 8, 8), 4, 1, torch.float32, False),
+        ((1, 32, 12, 16), 4, 8, torch.float32, False),
+        ((1, 32, 16, 12), 4, 8, torch.float32, False),
+        ((2, 32, 8, 8), 4, 16, torch.float32, False),
+        ((1, 32, 8, 8), 4, 4, torch.bfloat16, False),
+        ((1, 32, 8, 8), 4, 4, torch.float64, False),
     ],
 )
-def test_without_a_fitting_kernel_the_definition_runs(
-    monkeypatch: pytest.MonkeyPatch, groups: int, patch: int, dtype: torch.dtype, compiled: bool
+def test_what_the_operator_computes(
+    shape: tuple[int, ...], groups: int, patch: int, dtype: torch.dtype, fits: bool
 ) -> None:
-    if not compiled:
-        monkeypatch.setattr(kernels, "kernel", lambda: None)
-    assert not fusion_fits(torch.randn(1, 32, 8, 8, dtype=dtype), torch.randn(1, groups, 8, 8, dtype=dtype), patch)
+    mapped, compressed = torch.zeros(shape, dtype=dtype), torch.zeros(shape[0], groups, *shape[2:], dtype=dtype)
+    assert fusion_fits(mapped, compressed, patch) is fits
+
+
+def test_without_a_compiler_there_is_no_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "kernel", lambda: None)
+    assert not fusion_fits(torch.zeros(1, 32, 8, 8), torch.zeros(1, 4, 8, 8), 4)
 
 
 @needs_kernel
-def test_paf_is_its_definition() -> None:
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [((1, 4, 8, 12), 8), ((1, 4, 8, 7), 4), ((2, 4, 8, 8), 4), ((1, 17, 8, 8), 4), ((1, 4, 8, 8), 0)],
+)
+def test_it_reads_nothing_beyond_its_tensors(shape: tuple[int, ...], patch: int) -> None:
+    with pytest.raises(ValueError, match="do not fit each other"):
+        fusion(torch.zeros(1, 32, 8, shape[3]), torch.zeros(shape), patch)
+
+
+@needs_kernel
+def test_paf_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr("ccnet.modules.fusion", lambda *given: (calls.append(given[2]), fusion(*given))[1])
     part, grad = PAF(32, 8, CCNetConfig()), torch.randn(2, 32, 16, 24)
     given = torch.randn(2, 32, 16, 24), torch.randn(2, 32, 16, 24)
     plain = with_gradients(part.literal, given, grad)
     for one, expected in zip(with_gradients(part, given, grad), plain, strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)
+    assert calls == [8]

@@ -124,16 +124,26 @@ def test_the_operator_is_sound() -> None:
 
 
 @needs_kernel
-def test_the_feed_forward_network_is_its_layers() -> None:
+def test_the_feed_forward_network_is_its_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the operator and two products, and as the convolutions that an export sees."""
+    calls: list[torch.Size] = []
+    monkeypatch.setattr("ccnet.modules.spatial", lambda x, weight: (calls.append(x.shape), spatial(x, weight))[1])
     part, x, grad = FFN(32, CCNetConfig()), torch.randn(2, 32, 12, 20), torch.randn(2, 32, 12, 20)
     results = []
     for run in (part, part.literal):
         leaf = x.detach().requires_grad_()
         y = run(leaf)
         results.append([y.detach(), *torch.autograd.grad(y, [leaf, *part.parameters()], grad)])
+    assert calls == [(2, 128, 12, 20)]
     for found, expected in zip(*results, strict=True):
         assert_near(found, expected)
+
+
+@needs_kernel
+@pytest.mark.parametrize("shape", [(3, 1, 3, 3), (2, 1, 3), (2, 2, 3, 3), (2, 1, 3, 2)])
+def test_it_reads_nothing_beyond_its_weight(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        spatial(torch.zeros(1, 2, 4, 4), torch.zeros(shape))
 
 
 @needs_kernel

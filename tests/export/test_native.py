@@ -68,6 +68,35 @@ def test_a_nan_is_not_hidden(artifacts: tuple[CCNet, Path], decoders: Pair) -> N
     assert found[expected].all()
 
 
+@pytest.mark.parametrize("channel", [0, 3, 31])
+def test_pooling_keeps_a_nan(channel: int) -> None:
+    """The mean and the maximum of a group, whichever of its channels has it."""
+    x = np.random.default_rng(0).random((2, 32, 8, 12), np.float32)
+    x[1, channel, 3, 4] = np.nan
+    kernel = np.zeros((2, 1, 1, 3, 3, 3), np.float32)
+    kernel[1, 0, 0, 1, 1, 1] = 1  # what a band sees comes from those after it
+    weights = {
+        "forget": np.zeros((2, 1, 2), np.float32), "forget_bias": np.zeros((2, 1), np.float32), "output": kernel,
+        "output_bias": np.zeros(1, np.float32),
+    }  # fmt: skip
+    node = onnx.helper.make_node("PooledNeSCM", ["x", *weights], ["y"], domain="ccnet", groups=4)
+    graph = onnx.helper.make_graph(
+        [node],
+        "pooled",
+        [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [None, 32, None, None])],
+        [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(one, key) for key, one in weights.items()],
+    )
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid("ccnet", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    with OnnxRuntimeBackend(model.SerializeToString()) as opened:
+        found = np.isnan(opened.run({"x": x})["y"])
+    assert found.shape == (2, 8, 8, 12)
+    group = 2 * (channel // 8)
+    assert found[1, group : group + 2, 3, 4].all()
+    assert not found[0].any()
+
+
 def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
     folder = artifacts[1]
     model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE).read(folder))
