@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -63,14 +62,8 @@ def _has_triton() -> bool:
 
 @cache
 def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-kernels")  # ctypes releases the GIL
-
-
-@cache
-def _openmp() -> ctypes.CDLL | None:
-    """GNU's OpenMP, where torch brings it and so has loaded it."""
-    found = sorted(Path(torch.__file__).with_name("lib").glob("libgomp*"))
-    return ctypes.CDLL(str(found[0])) if found else None
+    # ctypes releases the GIL, so plain threads serve; a second OpenMP pool beside torch's would fight it for cores.
+    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-kernels")
 
 
 def runs(count: int, block: int = 1) -> Iterator[tuple[int, int]]:
@@ -81,34 +74,12 @@ def runs(count: int, block: int = 1) -> Iterator[tuple[int, int]]:
 
 
 def parallel(work: Callable[..., Result], jobs: Iterable[tuple[int, ...]]) -> list[Result]:
-    """work(*job) for every job on as many threads as torch has, results in the order of the jobs.
-
-    On torch's own, where we can: they spin for milliseconds after each of its operations, and take the cores from ours.
-    """
-    todo, threads, openmp = list(jobs), torch.get_num_threads(), _openmp()
-    if openmp is None:
-        return list(_threads(threads).map(lambda job: work(*job), todo))
-    done: dict[int, Result] = {}
-    errors: list[BaseException] = []
-    left = iter([*enumerate(todo)])  # each step of it is one thread's, by the GIL
-
-    def take(_: object) -> None:
-        try:  # what leaves a callback is lost
-            for index, job in left:
-                done[index] = work(*job)
-        except BaseException as error:
-            errors.append(error)
-
-    openmp.GOMP_parallel(ctypes.CFUNCTYPE(None, ctypes.c_void_p)(take), None, threads, 0)
-    if errors:
-        raise errors[0]
-    for index in {*range(len(todo))} - {*done}:  # an interrupt came just before or behind the work
-        done[index] = work(*todo[index])
-    return [done[index] for index in range(len(todo))]
+    """work(*job) for every job on as many threads as torch has, results in the order of the jobs."""
+    return list(_threads(torch.get_num_threads()).map(lambda job: work(*job), jobs))
 
 
 def run_all(function: Callable[..., int], count: int, *given: object) -> None:
-    """function(*given, first, last) for all of [0, count), on torch's threads. MemoryError where it gives 0."""
+    """function(*given, first, last) for all of [0, count), by as many threads as torch has; 0 is a MemoryError."""
 
     def work(first: int, last: int) -> int:
         return function(*given, ctypes.c_long(first), ctypes.c_long(last))

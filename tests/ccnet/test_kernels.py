@@ -9,16 +9,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from ccnet import kernels
 from ccnet.kernels import parallel, run_all, runs
-
-
-@pytest.fixture(params=["torch's threads", "threads of our own"], autouse=True)
-def threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "threads of our own":
-        monkeypatch.setattr(kernels, "_openmp", lambda: None)
-    elif kernels._openmp() is None:
-        pytest.skip("torch does not bring GNU's OpenMP here")
 
 
 @pytest.fixture
