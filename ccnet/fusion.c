@@ -32,21 +32,23 @@ INLINE void store(Patch patch, float *tensor, int channels, int channel, const f
         for (int p = 0; p < patch.shape->patch; p++) to[p] = *from++;
 }
 
-INLINE float dot(const float *restrict a, const float *restrict b, int count) {
-    float sum = 0.f;
-    for (int p = 0; p < count; p++) sum += a[p] * b[p];
-    return sum;
-}
-
 /* to += so much of a. */
 INLINE void add(float *restrict to, float much, const float *restrict a, int count) {
     for (int p = 0; p < count; p++) to[p] += much * a[p];
 }
 
-/* ||x||, no less than 1e-6, as ccnet.modules.EPS has it. */
+/* ||x||, no less than 1e-6, as ccnet.cosine.EPS has it. */
 INLINE float norm_of(const float *x, int count) {
     const float squares = dot(x, x, count);
     return squares > 1e-12f ? sqrtf(squares) : 1e-6f;
+}
+
+INLINE void load_compressed(Patch patch, const float *compressed, float *seen, float *norms) {
+    const int groups = patch.shape->groups, count = patch.shape->patch * patch.shape->patch;
+    for (int k = 0; k < groups; k++, seen += count) {
+        load(patch, compressed, groups, k, seen);
+        norms[k] = norm_of(seen, count);
+    }
 }
 
 /* cosines, and the weights that they give. */
@@ -66,10 +68,7 @@ INLINE void patch_forward(Patch patch, const float *mapped, const float *compres
     const int count = shape.patch * shape.patch;
     float *const seen = memory, *const one = seen + (long)shape.groups * count, *const made = one + count;
     float norms[MAX_GROUPS], cosines[MAX_GROUPS], weights[MAX_GROUPS];
-    for (int k = 0; k < shape.groups; k++) {
-        load(patch, compressed, shape.groups, k, seen + (long)k * count);
-        norms[k] = norm_of(seen + (long)k * count, count);
-    }
+    load_compressed(patch, compressed, seen, norms);
     for (int c = 0; c < shape.channels; c++) {
         load(patch, mapped, shape.channels, c, one);
         weigh(shape.groups, count, one, norm_of(one, count), seen, norms, cosines, weights);
@@ -90,10 +89,7 @@ INLINE void patch_backward(Patch patch, const float *grad, const float *mapped, 
     float *const seen = memory, *const g_seen = seen + (long)groups * count, *const one = g_seen + (long)groups * count;
     float *const given = one + count, *const made = given + count;
     float norms[MAX_GROUPS], cosines[MAX_GROUPS], weights[MAX_GROUPS], slopes[MAX_GROUPS], own[MAX_GROUPS] = {0};
-    for (int k = 0; k < groups; k++) {
-        load(patch, compressed, groups, k, seen + (long)k * count);
-        norms[k] = norm_of(seen + (long)k * count, count);
-    }
+    load_compressed(patch, compressed, seen, norms);
     memset(g_seen, 0, (long)groups * count * sizeof *g_seen);
     for (int c = 0; c < shape.channels; c++) {
         load(patch, mapped, shape.channels, c, one);

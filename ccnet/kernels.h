@@ -90,3 +90,9 @@ INLINE float exp_of_cosine(float x) {
     const float high = .0416390676f + x * (.0083486949f + x * (.00143653747f + x * 1.9297129e-4f));
     return .999999881f + x * (1.00000105f + x * (.500004857f + x * (.166658251f + x * high)));
 }
+
+INLINE float dot(const float *restrict a, const float *restrict b, int count) {
+    float sum = 0.f;
+    for (int p = 0; p < count; p++) sum += a[p] * b[p];
+    return sum;
+}

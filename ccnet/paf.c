@@ -40,13 +40,7 @@ INLINE void add(const int r, Run run, const float *restrict x, const float *rest
             }
 }
 
-INLINE float dot(const float *restrict a, const float *restrict b, int count) {
-    float sum = 0.f;
-    for (int p = 0; p < count; p++) sum += a[p] * b[p];
-    return sum;
-}
-
-/* 1 / ||x||, no norm being less than 1e-6, as ccnet.modules.EPS has it. */
+/* 1 / ||x||, no norm being less than 1e-6, as ccnet.cosine.EPS has it. */
 INLINE float over_norm(float squares) { return 1.f / (squares > 1e-12f ? sqrtf(squares) : 1e-6f); }
 
 /* to += the fusion of a patch, for every channel of it; a channel's numbers are so many apart. */

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+import torch
 from spectral.io import envi
 
 from ccnet.camera import Array, Camera
@@ -121,3 +122,11 @@ def write_envi() -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """For a test that changes torch's number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -97,13 +95,6 @@ def test_the_kernel_spreads_nan_no_further_than_the_window() -> None:
     u, weight, bias = inputs(1, 5, 6, 7)
     u[0, 0, 0, 2, 3, 4] = torch.nan
     assert torch.equal(gates(u, weight, bias).isnan(), gates_reference(u, weight, bias).isnan())
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @needs_kernel

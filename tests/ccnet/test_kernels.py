@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,11 +12,8 @@ from ccnet.kernels import parallel, run_all, runs
 
 
 @pytest.fixture
-def three() -> Iterator[None]:
-    before = torch.get_num_threads()
+def three(threads: None) -> None:
     torch.set_num_threads(3)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 17])

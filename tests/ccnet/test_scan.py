@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
@@ -111,13 +109,6 @@ def test_the_kernel_hides_no_nan(index: int) -> None:
 def test_the_kernel_saturates_like_the_reference(scale: float) -> None:
     x, weight, bias = inputs(2, 5, 3, 5)
     assert_near(scan(scale * x, weight, bias), scan_reference(scale * x, weight, bias))
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @needs_kernel

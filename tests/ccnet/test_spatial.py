@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -86,13 +85,6 @@ def test_the_kernel_takes_any_strides() -> None:
     expected = with_gradients(spatial, x, weight, grad)
     found = with_gradients(spatial, x.contiguous(memory_format=torch.channels_last), weight, grad.mT.contiguous().mT)
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
-
-
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @needs_kernel
