@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ccnet.config import CCNetConfig
 from ccnet.contract import BANDS_NM
+from ccnet.kernels import plain
 from ccnet.losses import ccnet_loss
 from ccnet.model import CCNet
-from ccnet.modules import FFN, PAF, NeSCM
+from ccnet.modules import NeSCM
 from ccnet.recipe import Recipe
 from ccnet.scan import STREAMS, scan, scan_reference
 
@@ -82,27 +83,23 @@ def works(config: CCNetConfig, patch: int, batch: int) -> Iterator[tuple[str, Wo
 
 
 def with_loop(model: CCNet) -> CCNet:
-    """A copy whose NeSCMs are the paper's loop, and that has no operators of ours elsewhere."""
-    return without_operators(model, (NeSCM, PAF, FFN))
-
-
-def without_operators(model: CCNet, kinds: tuple[type[NeSCM | PAF | FFN], ...]) -> CCNet:
-    """A copy whose parts of these kinds are as they are written."""
-    plain = copy.deepcopy(model)
-    for part in plain.modules():
-        if isinstance(part, kinds):
+    """A copy whose NeSCMs are the paper's loop, and that runs no kernel of ours elsewhere."""
+    naive = copy.deepcopy(model)
+    for part in naive.modules():
+        if isinstance(part, NeSCM):
             part.forward = part.literal  # type: ignore[method-assign]
-    return plain
+    naive.run = plain()(naive.run)  # type: ignore[method-assign]
+    return naive
 
 
 def _step(config: CCNetConfig, patch: int, batch: int) -> tuple[str, Work, Work]:
-    """Forward, loss, backward and Adam of the whole network. Both have our loss, and GrSCM's cosines."""
+    """Forward, loss, backward and Adam of the whole network; naive as torch has each of them."""
     ours = CCNet(config)
     naive = with_loop(ours)
     frames, cubes = torch.rand(batch, 3, patch, patch), torch.rand(batch, len(BANDS_NM), patch, patch)
 
-    def updates(model: CCNet) -> Work:
-        optimizer = torch.optim.Adam(model.parameters(), lr=Recipe().lr, fused=True)  # as train has it
+    def updates(model: CCNet, fused: bool | None = None) -> Work:
+        optimizer = torch.optim.Adam(model.parameters(), lr=Recipe().lr, fused=fused)
 
         def update() -> None:
             optimizer.zero_grad(set_to_none=True)
@@ -111,7 +108,7 @@ def _step(config: CCNetConfig, patch: int, batch: int) -> tuple[str, Work, Work]
 
         return update
 
-    return f"training step\n({batch}, 3, {patch}, {patch})", updates(naive), updates(ours)
+    return f"training step\n({batch}, 3, {patch}, {patch})", plain()(updates(naive)), updates(ours, fused=True)  # as train has it
 
 
 def _nescm(config: CCNetConfig, scale: int, patch: int, batch: int) -> tuple[str, Work, Work]:

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from ccnet.products import product
+
 EPS = 1e-6  # floor of the norms in a cosine; 1e-12 would vanish in FP16
 _RUN = 4096  # pixels
 
@@ -42,10 +44,10 @@ class _Cosine(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, y, norm_x, norm_y, lengths, cosines = ctx.saved_tensors
-        product, moved = grad / lengths, grad * cosines
+        slopes, moved = grad / lengths, grad * cosines
         return (
-            _gradient(x, norm_x, y, product, moved.sum(-1, keepdim=True)),
-            _gradient(y, norm_y.mT, x, product.mT, moved.mT.sum(-1, keepdim=True)),
+            _gradient(x, norm_x, y, slopes, moved.sum(-1, keepdim=True)),
+            _gradient(y, norm_y.mT, x, slopes.mT, moved.mT.sum(-1, keepdim=True)),
         )
 
 
@@ -54,11 +56,11 @@ def _products(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([one @ other.mT for one, other in zip(x.split(_RUN, 3), y.split(_RUN, 3), strict=True)]).sum(0)
 
 
-def _gradient(x: Tensor, norm_x: Tensor, y: Tensor, product: Tensor, moved: Tensor) -> Tensor:
+def _gradient(x: Tensor, norm_x: Tensor, y: Tensor, slopes: Tensor, moved: Tensor) -> Tensor:
     """dx of the formula above; a norm below its floor does not count."""
     along = torch.where(norm_x < EPS, 0, moved / norm_x.square())
-    result = product @ y.flatten(3)
-    return result.addcmul_(x.flatten(3), along, value=-1).view(x.shape)
+    result = product(slopes.flatten(0, 1), y.flatten(0, 1).flatten(2)[None]).view(x.shape)
+    return result.addcmul_(x, along[..., None], value=-1)
 
 
 def norm(x: Tensor, axes: int) -> Tensor:

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "kernels.h"
+#include "work.h"
 
 #define MAX_GROUPS 16
 
@@ -116,31 +117,37 @@ INLINE void patch_backward(Patch patch, const float *grad, const float *mapped, 
     }
 }
 
-/* Whether there was memory for it. */
-CLONES int ccnet_fusion(int channels, int groups, int patch, int height, int width, const float *mapped,
-                        const float *compressed, float *y, long first, long last) {
-    const Shape shape = {channels, groups, patch, height, width};
-    float *memory = malloc((groups + 2l) * patch * patch * sizeof *memory);
+typedef struct { int64_t channels, groups, patch, height, width; const float *mapped, *compressed; float *y; } Forward;
+
+CLONES KERNEL(ccnet_fusion, Forward) {
+    const Shape shape = {(int)given->channels, (int)given->groups, (int)given->patch, (int)given->height, (int)given->width};
+    const int patch = shape.patch, down = shape.height / patch;
+    float *memory = malloc((shape.groups + 2l) * patch * patch * sizeof *memory);
     if (!memory) return 0;
     for (long row = first; row < last; row++)
-        for (int x = 0; x < width; x += patch) {
-            const Patch one = {&shape, row / (height / patch), (int)(row % (height / patch)) * patch, x};
-            patch_forward(one, mapped, compressed, y, memory);
+        for (int x = 0; x < shape.width; x += patch) {
+            const Patch one = {&shape, row / down, (int)(row % down) * patch, x};
+            patch_forward(one, given->mapped, given->compressed, given->y, memory);
         }
     free(memory);
     return 1;
 }
 
-CLONES int ccnet_fusion_backward(int channels, int groups, int patch, int height, int width, const float *grad,
-                                 const float *mapped, const float *compressed, float *g_mapped, float *g_compressed,
-                                 long first, long last) {
-    const Shape shape = {channels, groups, patch, height, width};
-    float *memory = malloc((2l * groups + 3) * patch * patch * sizeof *memory);
+typedef struct {
+    int64_t channels, groups, patch, height, width;
+    const float *grad, *mapped, *compressed;
+    float *g_mapped, *g_compressed;
+} Backward;
+
+CLONES KERNEL(ccnet_fusion_backward, Backward) {
+    const Shape shape = {(int)given->channels, (int)given->groups, (int)given->patch, (int)given->height, (int)given->width};
+    const int patch = shape.patch, down = shape.height / patch;
+    float *memory = malloc((2l * shape.groups + 3) * patch * patch * sizeof *memory);
     if (!memory) return 0;
     for (long row = first; row < last; row++)
-        for (int x = 0; x < width; x += patch) {
-            const Patch one = {&shape, row / (height / patch), (int)(row % (height / patch)) * patch, x};
-            patch_backward(one, grad, mapped, compressed, g_mapped, g_compressed, memory);
+        for (int x = 0; x < shape.width; x += patch) {
+            const Patch one = {&shape, row / down, (int)(row % down) * patch, x};
+            patch_backward(one, given->grad, given->mapped, given->compressed, given->g_mapped, given->g_compressed, memory);
         }
     free(memory);
     return 1;

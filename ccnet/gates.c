@@ -9,6 +9,7 @@
  * (direction, output head, input head, slot, row, column). Bands [first, last) are counted over all images, B * T.
  */
 #include "kernels.h"
+#include "work.h"
 
 HIDDEN const float TANH_END = 9.f, SLOPE_END = 6.f; /* here, where neither is used */
 
@@ -138,25 +139,28 @@ INLINE void backward_tile(Shape shape, Tile tile, const float *gy, const float *
         }
 }
 
-CLONES int ccnet_gates(int heads, int bands, int height, int width, const float *u, const float *kernel,
-                       const float *bias, float *y, long first, long last) {
-    const Shape shape = {heads, bands, height, width};
+typedef struct { int64_t heads, bands, height, width; const float *u, *kernel, *bias; float *y; } Forward;
+
+CLONES KERNEL(ccnet_gates, Forward) {
+    const Shape shape = {(int)given->heads, (int)given->bands, (int)given->height, (int)given->width};
     for (long at = first; at < last; at++)
-        for (int top = 0; top < height; top += tile_rows(shape))
-            for (int left = 0; left < width; left += COLUMNS)
-                forward_tile(shape, tile_at(shape, top, left), u, kernel, bias, y, at / bands, (int)(at % bands));
+        for (int top = 0; top < shape.height; top += tile_rows(shape))
+            for (int left = 0; left < shape.width; left += COLUMNS)
+                forward_tile(shape, tile_at(shape, top, left), given->u, given->kernel, given->bias, given->y,
+                             at / shape.bands, (int)(at % shape.bands));
     return 1;
 }
 
-/* gk (B, T, 2, n, n, 3, 3, 3), a sum for every band, must start at zero. Both give 1, as what may lack memory does. */
-CLONES int ccnet_gates_backward(int heads, int bands, int height, int width, const float *gy, const float *u,
-                                const float *kernel, float *gu, double *gk, long first, long last) {
-    const Shape shape = {heads, bands, height, width};
+/* gk (B, T, 2, n, n, 3, 3, 3), a sum for every band, must start at zero. */
+typedef struct { int64_t heads, bands, height, width; const float *gy, *u, *kernel; float *gu; double *gk; } Backward;
+
+CLONES KERNEL(ccnet_gates_backward, Backward) {
+    const Shape shape = {(int)given->heads, (int)given->bands, (int)given->height, (int)given->width};
     for (long at = first; at < last; at++)
-        for (int top = 0; top < height; top += tile_rows(shape))
-            for (int left = 0; left < width; left += COLUMNS) {
-                double *own = gk + at * 2 * heads * heads * 3 * TAPS;
-                backward_tile(shape, tile_at(shape, top, left), gy, u, kernel, gu, own, at / bands, (int)(at % bands));
-            }
+        for (int top = 0; top < shape.height; top += tile_rows(shape))
+            for (int left = 0; left < shape.width; left += COLUMNS)
+                backward_tile(shape, tile_at(shape, top, left), given->gy, given->u, given->kernel, given->gu,
+                              given->gk + at * 2 * shape.heads * shape.heads * 3 * TAPS, at / shape.bands,
+                              (int)(at % shape.bands));
     return 1;
 }

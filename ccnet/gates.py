@@ -1,4 +1,4 @@
-"""NeSCM's output gates (Eq. 7) as one operator, ``ccnet::gates``.
+"""NeSCM's output gates (Eq. 7) as one operator.
 
 A direction's gate is a 3×3×3 convolution of tanh(m_t) + x_t over the window's three slots and the plane. The slots
 are the scan's four streams (``ccnet.scan``), two of them also one band away, where the window's outer slot is the
@@ -12,11 +12,15 @@ Shape legend: B images, n heads, T bands, H×W pixels.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ccnet.kernels import fits, kernel, pointer, run_all
+from ccnet.kernels import fits, run
 
 
 def gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -28,7 +32,7 @@ def gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling() or not fits(u, *u.shape[2:4]):
         return gates_reference(u, weight, bias)
-    result: Tensor = torch.ops.ccnet.gates(u, weight, bias)
+    result: Tensor = _Gates.apply(u, weight, bias)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -49,49 +53,24 @@ def gates_reference(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return torch.stack(heads, 1) + bias[:, None, None, None]
 
 
-@torch.library.custom_op("ccnet::gates", mutates_args=(), device_types="cpu")
-def _gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    library = kernel()
-    assert library is not None  # noqa: S101 - fits() said so
-    batch, _, heads, bands, height, width = u.shape
-    u, weight, bias = u.contiguous(), weight.contiguous(), bias.contiguous()
-    y = u.new_empty((batch, heads, bands, height, width))
-    run_all(library.ccnet_gates, batch * bands, heads, bands, height, width, *map(pointer, (u, weight, bias, y)))
-    return y
+class _Gates(Function):
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        batch, _, heads, bands, height, width = u.shape
+        u, weight, bias = u.contiguous(), weight.contiguous(), bias.contiguous()
+        ctx.save_for_backward(u, weight)
+        y = u.new_empty((batch, heads, bands, height, width))
+        run("ccnet_gates", batch * bands, (heads, bands, height, width), (u, weight, bias, y))
+        return y
 
-
-@_gates.register_fake
-def _(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return u.new_empty((u.shape[0], *u.shape[2:]))
-
-
-@torch.library.custom_op("ccnet::gates_backward", mutates_args=(), device_types="cpu")
-def _gates_backward(grad: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of u, weight and bias."""
-    library = kernel()
-    assert library is not None  # noqa: S101 - fits() said so
-    batch, _, heads, bands, height, width = u.shape
-    grad, u, weight = grad.contiguous(), u.contiguous(), weight.contiguous()
-    g_u = torch.empty_like(u)
-    # A sum for each band of each image, so that it does not matter how these are spread over threads
-    g_weight = weight.new_zeros((batch * bands, *weight.shape), dtype=torch.float64)
-    tensors = (grad, u, weight, g_u, g_weight)
-    run_all(library.ccnet_gates_backward, batch * bands, heads, bands, height, width, *map(pointer, tensors))
-    return g_u, g_weight.sum(0).to(weight.dtype), grad.sum((3, 4)).sum((0, 2))
-
-
-@_gates_backward.register_fake
-def _(grad: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(u), torch.empty_like(weight), weight.new_empty(weight.shape[1])
-
-
-def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
-
-
-def _autograd(ctx: torch.autograd.function.BackwardCFunction, grad: Tensor) -> tuple[Tensor, ...]:
-    grads: tuple[Tensor, ...] = torch.ops.ccnet.gates_backward(grad, *ctx.saved_tensors)
-    return grads
-
-
-_gates.register_autograd(_autograd, setup_context=_setup_context)
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (u, weight), grad = ctx.saved_tensors, grad.contiguous()
+        batch, _, heads, bands, height, width = u.shape
+        g_u = torch.empty_like(u)
+        # A sum for each band of each image, so that it does not matter how these are spread over threads
+        g_weight = weight.new_zeros((batch * bands, *weight.shape), dtype=torch.float64)
+        tensors = (grad, u, weight, g_u, g_weight)
+        run("ccnet_gates_backward", batch * bands, (heads, bands, height, width), tensors)
+        return g_u, g_weight.sum(0).to(weight.dtype), grad.sum((3, 4)).sum((0, 2))

@@ -10,10 +10,12 @@ import ctypes
 import importlib.util
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
-from typing import TypeVar
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -22,7 +24,25 @@ from ccnet.contract import compiled
 
 _MAX_BANDS = 64  # as in scan.c; Triton's have no such limit, but are tested up to it
 _HEADS = (1, 2, 4)  # at most MAX_HEADS in both files
-Result = TypeVar("Result")
+_TURNS = 8  # blocks for each thread: one that is held up leaves its own to the others
+
+
+_PLAIN = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain() -> Iterator[None]:
+    """Inside, all is plain torch and autograd, with no kernel and no gradient of ours: for benchmarks and FLOP counts."""
+    token = _PLAIN.set(True)
+    try:
+        yield
+    finally:
+        _PLAIN.reset(token)
+
+
+def is_plain() -> bool:
+    """Whether this is inside of :func:`plain`."""
+    return _PLAIN.get()
 
 
 @cache
@@ -32,20 +52,25 @@ def kernel() -> ctypes.CDLL | None:
     return ctypes.CDLL(str(path)) if path else None
 
 
-def floats_on_cpu(*tensors: Tensor) -> bool:
-    """Whether the kernels are here and compute these: float32 on a CPU, where nothing is cast."""
+def native(*tensors: Tensor) -> bool:
+    """Whether kernels compute these: float32 on a CPU where nothing is cast, and no graph is made of the network."""
     ours = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
-    return ours and not torch.is_autocast_enabled("cpu") and kernel() is not None
+    free = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    return ours and free and _here()
 
 
 def fits(x: Tensor, heads: int, bands: int) -> bool:
     """Whether the kernels of NeSCM are here and compute this: float32 on a CPU."""
-    return x.device.type == "cpu" and _in_reach(x, heads, bands) and kernel() is not None
+    return x.device.type == "cpu" and _in_reach(x, heads, bands) and _here()
 
 
 def triton_fits(x: Tensor, heads: int, bands: int) -> bool:
     """Whether Triton is here and its kernels compute this: float32 on CUDA."""
-    return x.is_cuda and _in_reach(x, heads, bands) and _has_triton()
+    return x.is_cuda and _in_reach(x, heads, bands) and _has_triton() and not is_plain()
+
+
+def _here() -> bool:
+    return kernel() is not None and not is_plain()
 
 
 def _in_reach(x: Tensor, heads: int, bands: int) -> bool:
@@ -60,34 +85,50 @@ def _has_triton() -> bool:
     return importlib.util.find_spec("triton") is not None and compiler is not None
 
 
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    # ctypes releases the GIL, so plain threads serve; a second OpenMP pool beside torch's would fight it for cores.
-    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-kernels")
+class _Work(ctypes.Structure):
+    """As in work.c."""
+
+    _fields_ = [  # noqa: RUF012 - as ctypes reads it
+        ("kernel", ctypes.c_void_p), ("given", ctypes.c_void_p), ("count", ctypes.c_int64), ("block", ctypes.c_int64),
+        ("next", ctypes.c_int64), ("failed", ctypes.c_int64),
+    ]  # fmt: skip
 
 
-def runs(count: int, block: int = 1) -> Iterator[tuple[int, int]]:
-    """Split [0, count) into a run of whole blocks for each thread."""
-    threads = torch.get_num_threads()
-    size = max(block, -(-count // threads // block) * block)
-    return ((first, min(first + size, count)) for first in range(0, count, size))
+def run(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | None]) -> None:
+    """A kernel for all of [0, count), by as many threads as torch has.
 
-
-def parallel(work: Callable[..., Result], jobs: Iterable[tuple[int, ...]]) -> list[Result]:
-    """work(*job) for every job on as many threads as torch has, results in the order of the jobs."""
-    return list(_threads(torch.get_num_threads()).map(lambda job: work(*job), jobs))
-
-
-def run_all(function: Callable[..., int], count: int, *given: object) -> None:
-    """function(*given, first, last) for all of [0, count), by as many threads as torch has; 0 is a MemoryError."""
-
-    def work(first: int, last: int) -> int:
-        return function(*given, ctypes.c_long(first), ctypes.c_long(last))
-
-    if not all(parallel(work, runs(count))):
+    sizes, tensors: the kernel's struct, None a null pointer; tensors are contiguous, and what is read and what is written are apart.
+    MemoryError where a thread lacked memory.
+    """
+    library, threads, openmp = kernel(), torch.get_num_threads(), _openmp()
+    assert library is not None  # noqa: S101 - who calls this has asked
+    words = (ctypes.c_int64 * (len(sizes) + len(tensors)))(*sizes, *(0 if one is None else one.data_ptr() for one in tensors))
+    block = max(1, count // (_TURNS * threads))
+    work = _Work(_address(name), ctypes.addressof(words), count, block, 0, 0)
+    if openmp is not None:
+        openmp.GOMP_parallel(library.ccnet_take, ctypes.byref(work), threads, 0)
+    else:
+        shared = [ctypes.byref(work)] * threads
+        list(_threads(threads).map(library.ccnet_take, shared))
+    if work.failed:
         raise MemoryError("no memory for a kernel's rows")
 
 
-def pointer(tensor: Tensor) -> ctypes.c_void_p:
-    """To the first number of a contiguous tensor, which the caller keeps alive."""
-    return ctypes.c_void_p(tensor.data_ptr())
+@cache
+def _address(name: str) -> int | None:
+    return ctypes.cast(getattr(kernel(), name), ctypes.c_void_p).value
+
+
+@cache
+def _openmp() -> ctypes.CDLL | None:
+    """GNU's OpenMP, where torch brings it and so has loaded it.
+
+    Its threads spin for milliseconds after each of torch's operations: others would share the cores with them.
+    """
+    found = sorted(Path(torch.__file__).with_name("lib").glob("libgomp*"))
+    return ctypes.CDLL(str(found[0])) if found else None
+
+
+@cache
+def _threads(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, thread_name_prefix="ccnet-kernels")  # ctypes releases the GIL

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from ccnet.kernels import is_plain
 from ccnet.metrics import MRAE_OFFSET
 
 GAMMA = 0.1
@@ -23,34 +24,47 @@ def mrae_loss(truth: Tensor, estimate: Tensor, offset: float = MRAE_OFFSET) -> T
 def spectral_difference_loss(truth: Tensor, estimate: Tensor) -> Tensor:
     """Eq. 15: how all differences between bands differ, mean over pixels. (B, 31, H, W) → scalar.
 
-    Only the estimate gets a gradient, and only a first one; NotImplementedError where the truth asks for one.
+    In training, where only the estimate gets a gradient, there is a first one only.
     """
-    if not torch.is_grad_enabled():
-        truth, estimate = truth.detach(), estimate.detach()  # else a gradient would be made for nobody
+    training = torch.is_grad_enabled() and estimate.requires_grad and not truth.requires_grad
+    if not training or is_plain():
+        return spectral_difference_reference(truth, estimate)
     result: Tensor = _SpectralDifference.apply(truth, estimate)  # type: ignore[no-untyped-call]
     return result
 
 
+def spectral_difference_reference(truth: Tensor, estimate: Tensor) -> Tensor:
+    """The definition of :func:`spectral_difference_loss`, in plain differentiable torch.
+
+    |Y(i) - Y(j)| is symmetric, so each distance between bands is visited once and counted twice.
+    """
+    total = truth.new_zeros(())
+    for distance in range(1, truth.shape[1]):
+        gaps = (one[:, distance:] - one[:, :-distance] for one in (truth, estimate))
+        of_truth, of_estimate = (gap.abs() for gap in gaps)
+        total = total + (of_truth - of_estimate).abs().sum()
+    return total * _scale(truth)
+
+
+def _scale(truth: Tensor) -> float:
+    return 2 / max(1, truth.numel())  # bands · pixels
+
+
 class _SpectralDifference(Function):
-    """Eq. 15 with its gradient made on the way: autograd would keep each distance's gaps, and fill a cube for each."""
+    """Its gradient is made on the way: autograd would keep each distance's gaps, and fill a cube for each."""
 
     @staticmethod
     def forward(ctx: Any, truth: Tensor, estimate: Tensor) -> Tensor:
-        """|Y(i) - Y(j)| is symmetric, so each distance between bands is visited once and counted twice."""
-        if ctx.needs_input_grad[0]:
-            raise NotImplementedError("the spectral difference has a gradient for the estimate only, not for the truth")
         truth, estimate = truth.contiguous(), estimate.contiguous()  # a band is one run, as the network's are not
-        total = truth.new_zeros(())
-        gradient = torch.zeros_like(estimate) if ctx.needs_input_grad[1] else None
+        total, gradient = truth.new_zeros(()), torch.zeros_like(estimate)
         for distance in range(1, truth.shape[1]):
             gap = estimate[:, distance:] - estimate[:, :-distance]
             excess = gap.abs().sub_((truth[:, distance:] - truth[:, :-distance]).abs_())
             total += excess.abs().sum()
-            if gradient is not None:
-                slope = excess.sign_().mul_(gap.sign_())
-                gradient[:, distance:] += slope
-                gradient[:, :-distance] -= slope
-        ctx.scale = 2 / max(1, truth.numel())  # bands · pixels
+            slope = excess.sign_().mul_(gap.sign_())
+            gradient[:, distance:] += slope
+            gradient[:, :-distance] -= slope
+        ctx.scale = _scale(truth)
         ctx.save_for_backward(gradient)
         return total.mul_(ctx.scale)
 

@@ -18,9 +18,9 @@ from ccnet.config import CCNetConfig
 from ccnet.cosine import EPS, cosine, norm
 from ccnet.fusion import fusion, fusion_fits
 from ccnet.gates import gates
-from ccnet.kernels import floats_on_cpu
+from ccnet.kernels import native
+from ccnet.layers import ChannelNorm, Depthwise, Pointwise, depthwise, pointwise
 from ccnet.scan import scan
-from ccnet.spatial import spatial
 
 
 def float32(x: Tensor) -> AbstractContextManager[object]:
@@ -54,11 +54,11 @@ class SpectralAttention(nn.Module):
         super().__init__()
         self.split = groups * heads, channels // (groups * heads)
         self.to_q, self.to_k, self.to_v = (
-            nn.Conv2d(channels, channels, 1, groups=groups, bias=False) for _ in range(3)
+            Pointwise(channels, channels, groups=groups, bias=False) for _ in range(3)
         )
         self.unit = Unit(axes=2)
         self.sigma = nn.Parameter(torch.ones(groups * heads, 1, 1))
-        self.proj = nn.Conv2d(channels, channels, 1)
+        self.proj = Pointwise(channels, channels)
 
     @property
     def context_shape(self) -> tuple[int, int, int]:
@@ -72,8 +72,8 @@ class SpectralAttention(nn.Module):
         Exported graphs divide first: products of what has length 1 are at most 1 in any precision.
         """
         x, y = (one.unflatten(1, self.split) for one in (x_BCHW, y_BCHW))
-        if not torch.compiler.is_compiling():
-            return cosine(x.float(), y.float())
+        if native(x, y):
+            return cosine(x, y)
         return self.unit(x).flatten(3) @ self.unit(y).flatten(3).transpose(-1, -2)
 
     def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
@@ -85,9 +85,12 @@ class SpectralAttention(nn.Module):
         """proj(attend(attention, v)) as one 1×1 convolution, whose matrix is made once a frame."""
         weight = self.proj.weight.flatten(1).unflatten(1, self.split)
         matrix = (weight.transpose(0, 1) @ attention).transpose(1, 2).flatten(2).to(v_BCHW.dtype)
-        mixed = (matrix @ v_BCHW.flatten(2)).reshape(v_BCHW.shape)
-        assert self.proj.bias is not None  # noqa: S101 - for the type checker
-        return mixed + self.proj.bias[:, None, None]
+        bias = self.proj.bias
+        assert bias is not None  # noqa: S101 - for the type checker
+        if not native(matrix, v_BCHW):
+            return (matrix @ v_BCHW.flatten(2)).reshape(v_BCHW.shape) + bias[:, None, None]
+        images, weight = len(matrix), matrix.flatten(0, 1)[..., None, None]  # each with its own: as groups of one image
+        return pointwise(v_BCHW.flatten(0, 1)[None], weight, bias.repeat(images), images).view(v_BCHW.shape)
 
 
 class GrSCM(SpectralAttention):
@@ -96,23 +99,27 @@ class GrSCM(SpectralAttention):
     def __init__(self, channels: int, config: CCNetConfig) -> None:
         super().__init__(channels, channels // config.width, config.groups)
         self.rse = nn.Parameter(torch.zeros(self.context_shape))
-        self.position = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-            nn.GELU(),
-            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
-        )
+        self.position = nn.Sequential(Depthwise(channels), nn.GELU(), Depthwise(channels))
 
     def correlate(self, x_BCHW: Tensor) -> Tensor:
         """softmax(RSE + σ · KᵀQ / (‖K‖‖Q‖)) over all pixels (Eq. 3, 4): (B, k·n, b, b)."""
         with float32(x_BCHW):
-            x = x_BCHW.float().contiguous()  # sums over a band's pixels are faster where these lie side by side
+            x = x_BCHW.float()
             q, k = self.to_q(x), self.to_k(x)
             return torch.softmax(self.rse + self.sigma * self.cosine(k, q), dim=-1)
 
     def forward(self, x_BCHW: Tensor, attention: Tensor) -> Tensor:
         """F_att: (B, C, H, W), local in space given the attention."""
         v = self.to_v(x_BCHW)
-        return self.project(attention, v) + self.position(v)
+        return self.project(attention, v) + self.locate(v)
+
+    def locate(self, v_BCHW: Tensor) -> Tensor:
+        """The positional embedding of the values: (B, C, H, W)."""
+        if not native(v_BCHW):
+            result: Tensor = self.position(v_BCHW)
+            return result
+        first, _, second = self.position
+        return second(depthwise(v_BCHW, first.weight, behind=True))
 
 
 class CMU(nn.Module):
@@ -216,15 +223,19 @@ class PAF(nn.Module):
         super().__init__()
         self.groups, self.patch = config.groups, patch
         self.aggregate = nn.Conv2d(2 * self.groups, self.groups, 3, padding=1, groups=self.groups)
-        self.map_att = nn.Conv2d(channels, channels, 1)
-        self.map_cp = nn.Conv2d(self.groups, self.groups, 1)
+        self.map_att = Pointwise(channels, channels)
+        self.map_cp = Pointwise(self.groups, self.groups)
         self.unit = Unit(axes=1)
 
     def sia(self, progressive_BCHW: Tensor) -> Tensor:
         """Spectrum Information Aggregation (Eq. 8-10): F_cp, (B, k, H, W)."""
         groups = progressive_BCHW.unflatten(1, (self.groups, -1))
-        result: Tensor = self.aggregate(torch.stack([groups.mean(2), groups.amax(2)], 2).flatten(1, 2))
-        return result
+        pooled = torch.stack([groups.mean(2), groups.amax(2)], 2).flatten(1, 2)
+        if not native(pooled):
+            result: Tensor = self.aggregate(pooled)
+            return result
+        weight, bias = self.aggregate.parameters()
+        return depthwise(pooled, weight.flatten(0, 1)[:, None]).unflatten(1, (-1, 2)).sum(2) + bias[:, None, None]
 
     def patches(self, x_BCHW: Tensor) -> Tensor:
         """(B, C, H, W) → (B, H/r, W/r, C, r·r)."""
@@ -244,12 +255,8 @@ class PAF(nn.Module):
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
         mapped, compressed = self.map_att(att_BCHW), self.map_cp(self.sia(progressive_BCHW))
-        ours = not torch.compiler.is_compiling() and fusion_fits(mapped, compressed, self.patch)
+        ours = fusion_fits(mapped, compressed, self.patch)
         return att_BCHW + (fusion(mapped, compressed, self.patch) if ours else self.fuse(mapped, compressed))
-
-    def literal(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
-        """Without the operator: the reference for tests and benchmarks."""
-        return att_BCHW + self.fuse(self.map_att(att_BCHW), self.map_cp(self.sia(progressive_BCHW)))
 
 
 class FFN(nn.Module):
@@ -258,26 +265,19 @@ class FFN(nn.Module):
     def __init__(self, channels: int, config: CCNetConfig) -> None:
         super().__init__()
         hidden = config.expansion * channels
-        self.norm = nn.LayerNorm(channels)
+        self.norm = ChannelNorm(channels)
         self.net = nn.Sequential(
-            nn.Conv2d(channels, hidden, 1, bias=False),
+            Pointwise(channels, hidden, bias=False),
             nn.GELU(),
-            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden, bias=False),
+            Depthwise(hidden),
             nn.GELU(),
-            nn.Conv2d(hidden, channels, 1, bias=False),
+            Pointwise(hidden, channels, bias=False),
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or not floats_on_cpu(x_BCHW):
-            return self.literal(x_BCHW)
-        # A convolution of 1×1 as a product: bmm, as matmul would fold the images into it and turn the result
-        expand, filters, project = self.net.parameters()
-        up, down = (one.flatten(1).expand(len(x_BCHW), -1, -1) for one in (expand, project))
-        normed = self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1).flatten(2)
-        filtered = spatial(torch.bmm(up, normed).unflatten(2, x_BCHW.shape[2:]), filters)
-        return torch.bmm(down, filtered.flatten(2)).reshape(x_BCHW.shape)
-
-    def literal(self, x_BCHW: Tensor) -> Tensor:
-        """Layer by layer: the reference for tests and benchmarks."""
-        result: Tensor = self.net(self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1))
-        return result
+        normed = self.norm(x_BCHW)
+        if not native(x_BCHW):
+            result: Tensor = self.net(normed)
+            return result
+        expand, _, filters, _, project = self.net
+        return project(depthwise(expand(normed), filters.weight, before=True, behind=True))

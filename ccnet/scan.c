@@ -5,9 +5,11 @@
  * recomputes the memory instead of storing it. The inner loops run over pixels; the compiler
  * vectorises them.
  *
- * Layout: x (n, T, plane) of one image, u (4, n, T, plane), streams ordered as in scan.py.
+ * Layout: x (B, n, T, plane), u (B, 4, n, T, plane), streams ordered as in scan.py. Blocks [first, last) are counted
+ * over all images.
  */
 #include "kernels.h"
+#include "work.h"
 
 #define PIXELS 128
 
@@ -57,7 +59,7 @@ INLINE void forward_block(const int n, Shape shape, const float *x, const float 
     }
 }
 
-/* gx (n, T, plane) must start at zero; gw (2, n, 2n) and gb (2, n) are added to. */
+/* gx must start at zero; gw (2, n, 2n) and gb (2, n) are added to. */
 INLINE void backward_block(const int n, Shape shape, const float *x, const float *w, const float *b, const float *gu,
                            float *gx, double *gw, double *gb, long at, int count) {
     const int T = shape.bands;
@@ -118,25 +120,45 @@ INLINE void backward_block(const int n, Shape shape, const float *x, const float
     }
 }
 
-/* Pixels [first, last) of one image; heads is 1, 2 or 4 and bands at most MAX_BANDS. */
-CLONES void ccnet_scan(int heads, int bands, long plane, const float *x, const float *w, const float *b, float *u,
-                       long first, long last) {
-    const Shape shape = {heads, bands, plane};
-    for (long at = first; at < last; at += PIXELS) {
-        const int count = last - at < PIXELS ? (int)(last - at) : PIXELS;
-        if (heads == 1) forward_block(1, shape, x, w, b, u, at, count);
-        else if (heads == 2) forward_block(2, shape, x, w, b, u, at, count);
-        else forward_block(4, shape, x, w, b, u, at, count);
-    }
+/* A block of an image: its first pixel, and how many there are. */
+typedef struct { long image, at; int count; } Block;
+
+INLINE Block block_of(Shape shape, long index) {
+    const long blocks = (shape.plane + PIXELS - 1) / PIXELS, at = index % blocks * PIXELS;
+    return (Block){index / blocks, at, (int)(shape.plane - at < PIXELS ? shape.plane - at : PIXELS)};
 }
 
-CLONES void ccnet_scan_backward(int heads, int bands, long plane, const float *x, const float *w, const float *b,
-                                const float *gu, float *gx, double *gw, double *gb, long first, long last) {
-    const Shape shape = {heads, bands, plane};
-    for (long at = first; at < last; at += PIXELS) {
-        const int count = last - at < PIXELS ? (int)(last - at) : PIXELS;
-        if (heads == 1) backward_block(1, shape, x, w, b, gu, gx, gw, gb, at, count);
-        else if (heads == 2) backward_block(2, shape, x, w, b, gu, gx, gw, gb, at, count);
-        else backward_block(4, shape, x, w, b, gu, gx, gw, gb, at, count);
+/* heads: 1, 2 or 4; bands: at most MAX_BANDS. */
+typedef struct { int64_t heads, bands, plane; const float *x, *w, *b; float *u; } Forward;
+
+CLONES KERNEL(ccnet_scan, Forward) {
+    const Shape shape = {(int)given->heads, (int)given->bands, (long)given->plane};
+    const long size = shape.heads * shape.bands * shape.plane;
+    for (long index = first; index < last; index++) {
+        const Block block = block_of(shape, index);
+        const float *x = given->x + block.image * size, *w = given->w, *b = given->b;
+        float *u = given->u + block.image * 4 * size;
+        if (shape.heads == 1) forward_block(1, shape, x, w, b, u, block.at, block.count);
+        else if (shape.heads == 2) forward_block(2, shape, x, w, b, u, block.at, block.count);
+        else forward_block(4, shape, x, w, b, u, block.at, block.count);
     }
+    return 1;
+}
+
+/* gx, and gw (blocks, 2, n, 2n), gb (blocks, 2, n), sums for every block, must start at zero. */
+typedef struct { int64_t heads, bands, plane; const float *x, *w, *b, *gu; float *gx; double *gw, *gb; } Backward;
+
+CLONES KERNEL(ccnet_scan_backward, Backward) {
+    const Shape shape = {(int)given->heads, (int)given->bands, (long)given->plane};
+    const long n = shape.heads, size = n * shape.bands * shape.plane;
+    for (long index = first; index < last; index++) {
+        const Block block = block_of(shape, index);
+        const float *x = given->x + block.image * size, *w = given->w, *b = given->b, *gu = given->gu + block.image * 4 * size;
+        float *gx = given->gx + block.image * size;
+        double *gw = given->gw + index * 4 * n * n, *gb = given->gb + index * 2 * n;
+        if (n == 1) backward_block(1, shape, x, w, b, gu, gx, gw, gb, block.at, block.count);
+        else if (n == 2) backward_block(2, shape, x, w, b, gu, gx, gw, gb, block.at, block.count);
+        else backward_block(4, shape, x, w, b, gu, gx, gw, gb, block.at, block.count);
+    }
+    return 1;
 }

@@ -15,14 +15,11 @@ Shape legend: B images, n heads, T bands, H×W pixels.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.kernels import fits, kernel, parallel, pointer, runs, triton_fits
+from ccnet.kernels import fits, run, triton_fits
 
 STREAMS = 4
 _BLOCK = 128  # pixels, as in scan.c
@@ -144,45 +141,25 @@ def _reference_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -
 # The compiled kernel ---------------------------------------------------------------------------------------------
 
 
-def _jobs(batch: int, plane: int) -> Iterator[tuple[int, int, int]]:
-    return ((image, *run) for image in range(batch) for run in runs(plane, _BLOCK))
-
-
 def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    library = kernel()
-    assert library is not None  # noqa: S101 - fits() said so
     batch, heads, bands, height, width = x.shape
     plane = height * width
-    x, weight, bias = x.contiguous(), weight.contiguous(), bias.contiguous()
     out = x.new_empty((batch, STREAMS, heads, bands, height, width))
-
-    def work(image: int, first: int, last: int) -> None:
-        library.ccnet_scan(
-            heads, bands, ctypes.c_long(plane), pointer(x[image]), pointer(weight), pointer(bias),
-            pointer(out[image]), ctypes.c_long(first), ctypes.c_long(last),
-        )  # fmt: skip
-
-    parallel(work, _jobs(batch, plane))
+    tensors = (x.contiguous(), weight.contiguous(), bias.contiguous(), out)
+    run("ccnet_scan", batch * _blocks(plane), (heads, bands, plane), tensors)
     return out
 
 
 def _compiled_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    library = kernel()
-    assert library is not None  # noqa: S101 - fits() said so
     batch, heads, bands, height, width = x.shape
     plane = height * width
-    grad, x, weight, bias = grad.contiguous(), x.contiguous(), weight.contiguous(), bias.contiguous()
-    g_x = torch.zeros_like(x)
+    x, weight, bias, grad = x.contiguous(), weight.contiguous(), bias.contiguous(), grad.contiguous()
+    g_x, count = torch.zeros_like(x), batch * _blocks(plane)
+    # A sum for each block, so that it does not matter how these are spread over threads
+    g_w, g_b = (one.new_zeros((count, *one.shape), dtype=torch.float64) for one in (weight, bias))
+    run("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))
+    return g_x, g_w.sum(0).to(weight.dtype), g_b.sum(0).to(bias.dtype)
 
-    def work(image: int, first: int, last: int) -> tuple[Tensor, Tensor]:
-        g_w, g_b = (torch.zeros_like(t, dtype=torch.float64) for t in (weight, bias))
-        library.ccnet_scan_backward(
-            heads, bands, ctypes.c_long(plane), pointer(x[image]), pointer(weight), pointer(bias),
-            pointer(grad[image]), pointer(g_x[image]), pointer(g_w), pointer(g_b),
-            ctypes.c_long(first), ctypes.c_long(last),
-        )  # fmt: skip
-        return g_w, g_b
 
-    partial = parallel(work, _jobs(batch, plane))  # summed in the order of the jobs, so that training repeats exactly
-    g_w, g_b = (torch.stack(parts).sum(0).to(weight.dtype) for parts in zip(*partial, strict=True))
-    return g_x, g_w, g_b
+def _blocks(plane: int) -> int:
+    return -(-plane // _BLOCK)
