@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.config import CCNetConfig
+from ccnet.layers import Pointwise
 from ccnet.modules import PAF, BandSequence, GrSCM, NeSCM, SpectralAttention, float32
 
 TABLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -140,7 +141,7 @@ class Concatenation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(2 * channels, channels, 1)
+        self.mix = Pointwise(2 * channels, channels)
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
         result: Tensor = self.mix(torch.cat([att_BCHW, progressive_BCHW], 1))

@@ -73,13 +73,15 @@ def _seconds(work: Work) -> float:
     return time.perf_counter() - started
 
 
-def works(config: CCNetConfig, patch: int, batch: int) -> Iterator[tuple[str, Work, Work]]:
-    """What is compared, each as (name, naive, ours): the training step, NeSCM at its three scales, its scan alone."""
+def works(config: CCNetConfig, patch: int, batches: Sequence[int]) -> Iterator[tuple[str, Work, Work]]:
+    """What is compared, each as (name, naive, ours): the training step of so many patches, and for a single one NeSCM
+    at its three scales and the scan alone."""
     torch.manual_seed(0)
-    yield _step(config, patch, batch)
+    for batch in batches:
+        yield _step(config, patch, batch)
     for scale in (1, 2, 4):
-        yield _nescm(config, scale, patch, batch)
-    yield _scan(config, patch, batch)
+        yield _nescm(config, scale, patch)
+    yield _scan(config, patch)
 
 
 def with_loop(model: CCNet) -> CCNet:
@@ -108,11 +110,12 @@ def _step(config: CCNetConfig, patch: int, batch: int) -> tuple[str, Work, Work]
 
         return update
 
-    return f"training step\n({batch}, 3, {patch}, {patch})", plain()(updates(naive)), updates(ours, fused=True)  # as train has it
+    name = f"training step\n({batch}, 3, {patch}, {patch})"
+    return name, plain()(updates(naive)), updates(ours, fused=True)  # as train has it
 
 
-def _nescm(config: CCNetConfig, scale: int, patch: int, batch: int) -> tuple[str, Work, Work]:
-    shape = batch, scale * config.width, patch // scale, patch // scale
+def _nescm(config: CCNetConfig, scale: int, patch: int) -> tuple[str, Work, Work]:
+    shape = 1, scale * config.width, patch // scale, patch // scale
     part = NeSCM(shape[1], config)
     x = torch.randn(shape, requires_grad=True)
     grad, leaves = torch.randn(shape), [x, *part.parameters()]
@@ -120,13 +123,13 @@ def _nescm(config: CCNetConfig, scale: int, patch: int, batch: int) -> tuple[str
     return f"NeSCM\n{shape}", naive, ours
 
 
-def _scan(config: CCNetConfig, patch: int, batch: int) -> tuple[str, Work, Work]:
+def _scan(config: CCNetConfig, patch: int) -> tuple[str, Work, Work]:
     bands = config.width
     given = [
         tensor.requires_grad_()
-        for tensor in (torch.randn(batch, 1, bands, patch, patch), torch.randn(2, 1, 2), torch.randn(2, 1))
+        for tensor in (torch.randn(1, 1, bands, patch, patch), torch.randn(2, 1, 2), torch.randn(2, 1))
     ]
-    grad = torch.randn(batch, STREAMS, 1, bands, patch, patch)
+    grad = torch.randn(1, STREAMS, 1, bands, patch, patch)
     naive, ours = (_backward(function, given, given, grad) for function in (scan_reference, scan))
     return f"scan\n{tuple(given[0].shape)}", naive, ours
 

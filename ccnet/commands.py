@@ -320,7 +320,7 @@ def simulate(
 @app.command("bench-train")
 def bench_train(
     patch: Annotated[int, typer.Option(min=16, help="Side of a patch, px.")] = 128,
-    batch: Annotated[int, typer.Option(min=1, help="Patches an update.")] = 1,
+    batch: Annotated[list[int], typer.Option(min=1, help="Patches a step; may be given more than once.")] = [1, 2],  # noqa: B006
     repeats: Annotated[
         int, typer.Option(min=1, help="Repetitions of each, in turns, after one that does not count.")
     ] = 5,
@@ -335,11 +335,11 @@ def bench_train(
 
     _compute_on("cpu", threads)
     console = Console(stderr=True)
-    pairs = track(works(CCNetConfig(), patch, batch), "measures", 5, console=console, transient=True)
+    pairs = track(works(CCNetConfig(), patch, batch), "measures", len(batch) + 4, console=console, transient=True)
     comparisons = [compare(*pair, repeats) for pair in pairs]
     Console().print(table(comparisons))
     if out:
-        document = report(comparisons, {"patch": patch, "batch": batch, "repeats": repeats})
+        document = report(comparisons, {"patch": patch, "batches": batch, "repeats": repeats})
         write_atomic(out, plain_json(document, 2).encode())
 
 

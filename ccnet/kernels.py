@@ -19,20 +19,20 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from ccnet.contract import compiled
 
 _MAX_BANDS = 64  # as in scan.c; Triton's have no such limit, but are tested up to it
 _HEADS = (1, 2, 4)  # at most MAX_HEADS in both files
 _TURNS = 8  # blocks for each thread: one that is held up leaves its own to the others
-
-
+_HAVE_DATA = (Tensor, Parameter)  # of their subclasses, some have shapes only
 _PLAIN = ContextVar("plain", default=False)
 
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Inside, all is plain torch and autograd, with no kernel and no gradient of ours: for benchmarks and FLOP counts."""
+    """Inside, all is torch's and autograd's, no kernel and no gradient of ours: for benchmarks and FLOP counts."""
     token = _PLAIN.set(True)
     try:
         yield
@@ -54,7 +54,7 @@ def kernel() -> ctypes.CDLL | None:
 
 def native(*tensors: Tensor) -> bool:
     """Whether kernels compute these: float32 on a CPU where nothing is cast, and no graph is made of the network."""
-    ours = all(one.device.type == "cpu" and one.dtype == torch.float32 for one in tensors)
+    ours = all(one.device.type == "cpu" and one.dtype == torch.float32 and type(one) in _HAVE_DATA for one in tensors)
     free = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     return ours and free and _here()
 
@@ -88,7 +88,7 @@ def _has_triton() -> bool:
 class _Work(ctypes.Structure):
     """As in work.c."""
 
-    _fields_ = [  # noqa: RUF012 - as ctypes reads it
+    _fields_ = [
         ("kernel", ctypes.c_void_p), ("given", ctypes.c_void_p), ("count", ctypes.c_int64), ("block", ctypes.c_int64),
         ("next", ctypes.c_int64), ("failed", ctypes.c_int64),
     ]  # fmt: skip
@@ -97,12 +97,13 @@ class _Work(ctypes.Structure):
 def run(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | None]) -> None:
     """A kernel for all of [0, count), by as many threads as torch has.
 
-    sizes, tensors: the kernel's struct, None a null pointer; tensors are contiguous, and what is read and what is written are apart.
-    MemoryError where a thread lacked memory.
+    sizes, tensors: the kernel's struct, None a null pointer. Tensors are contiguous, what is read and what is written
+    are apart. MemoryError where a thread lacked memory.
     """
     library, threads, openmp = kernel(), torch.get_num_threads(), _openmp()
     assert library is not None  # noqa: S101 - who calls this has asked
-    words = (ctypes.c_int64 * (len(sizes) + len(tensors)))(*sizes, *(0 if one is None else one.data_ptr() for one in tensors))
+    given = [*sizes, *(0 if one is None else one.data_ptr() for one in tensors)]
+    words = (ctypes.c_int64 * len(given))(*given)
     block = max(1, count // (_TURNS * threads))
     work = _Work(_address(name), ctypes.addressof(words), count, block, 0, 0)
     if openmp is not None:

@@ -37,8 +37,8 @@ class Upscale(nn.ConvTranspose2d):
         assert self.bias is not None  # noqa: S101 - for the type checker
         if not native(x_BCHW, self.weight):
             return super().forward(x_BCHW, output_size)
-        weight, bias = self.weight.movedim(0, 3).flatten(0, 2), self.bias.repeat_interleave(4)  # a pixel's four, in turn
-        return F.pixel_shuffle(pointwise(x_BCHW, weight[..., None, None], bias), 2)
+        weight = self.weight.movedim(0, 3).flatten(0, 2)[..., None, None]  # for a channel's four pixels, in turn
+        return F.pixel_shuffle(pointwise(x_BCHW, weight, self.bias.repeat_interleave(4)), 2)
 
 
 class Depthwise(nn.Conv2d):
@@ -47,8 +47,9 @@ class Depthwise(nn.Conv2d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, padding=1, groups=channels, bias=False)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        return depthwise(x_BCHW, self.weight)
+    def forward(self, x_BCHW: Tensor, before: bool = False, behind: bool = False) -> Tensor:
+        """With GELU before and behind it where asked for."""
+        return depthwise(x_BCHW, self.weight, before, behind)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -89,15 +90,16 @@ class _Pointwise(Function):
         matrices, pixels = _matrices(weight, groups), _pixels(x, groups)
         ctx.save_for_backward(matrices, pixels)
         made = product(matrices, pixels, None if bias is None else bias.view(groups, -1))
-        return made.view(len(x), -1, *x.shape[2:])
+        return made.view(len(x), len(weight), *x.shape[2:])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         matrices, pixels = ctx.saved_tensors
-        grads, (wants_x, wants_weight, wants_bias, _) = _pixels(grad, len(matrices)), ctx.needs_input_grad
+        (wants_x, wants_weight, wants_bias, _), size = ctx.needs_input_grad, grad.shape[2:]
+        grads = _pixels(grad, len(matrices))
         return (
-            product(matrices.mT, grads).view(len(grad), -1, *grad.shape[2:]) if wants_x else None,
+            product(matrices.mT, grads).view(len(grad), pixels.shape[1] * pixels.shape[2], *size) if wants_x else None,
             (grads @ pixels.mT).sum(0).flatten(0, 1)[..., None, None] if wants_weight else None,
             grads.sum((0, 3)).flatten() if wants_bias else None,
             None,
@@ -109,7 +111,7 @@ def _matrices(weight: Tensor, groups: int) -> Tensor:
 
 
 def _pixels(x: Tensor, groups: int) -> Tensor:
-    return x.reshape(len(x), groups, -1, x.shape[2:].numel())
+    return x.reshape(len(x), groups, x.shape[1] // groups, x.shape[2:].numel())
 
 
 class _Depthwise(Function):

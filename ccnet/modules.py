@@ -18,7 +18,7 @@ from ccnet.config import CCNetConfig
 from ccnet.cosine import EPS, cosine, norm
 from ccnet.fusion import fusion, fusion_fits
 from ccnet.gates import gates
-from ccnet.kernels import native
+from ccnet.kernels import is_plain, native
 from ccnet.layers import ChannelNorm, Depthwise, Pointwise, depthwise, pointwise
 from ccnet.scan import scan
 
@@ -53,9 +53,7 @@ class SpectralAttention(nn.Module):
     def __init__(self, channels: int, heads: int, groups: int = 1) -> None:
         super().__init__()
         self.split = groups * heads, channels // (groups * heads)
-        self.to_q, self.to_k, self.to_v = (
-            Pointwise(channels, channels, groups=groups, bias=False) for _ in range(3)
-        )
+        self.to_q, self.to_k, self.to_v = (Pointwise(channels, channels, groups=groups, bias=False) for _ in range(3))
         self.unit = Unit(axes=2)
         self.sigma = nn.Parameter(torch.ones(groups * heads, 1, 1))
         self.proj = Pointwise(channels, channels)
@@ -72,8 +70,8 @@ class SpectralAttention(nn.Module):
         Exported graphs divide first: products of what has length 1 are at most 1 in any precision.
         """
         x, y = (one.unflatten(1, self.split) for one in (x_BCHW, y_BCHW))
-        if native(x, y):
-            return cosine(x, y)
+        if not torch.compiler.is_compiling() and not is_plain():
+            return cosine(x.float(), y.float())
         return self.unit(x).flatten(3) @ self.unit(y).flatten(3).transpose(-1, -2)
 
     def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
@@ -89,8 +87,11 @@ class SpectralAttention(nn.Module):
         assert bias is not None  # noqa: S101 - for the type checker
         if not native(matrix, v_BCHW):
             return (matrix @ v_BCHW.flatten(2)).reshape(v_BCHW.shape) + bias[:, None, None]
-        images, weight = len(matrix), matrix.flatten(0, 1)[..., None, None]  # each with its own: as groups of one image
-        return pointwise(v_BCHW.flatten(0, 1)[None], weight, bias.repeat(images), images).view(v_BCHW.shape)
+        # One matrix for all images, or each image as a group of a single one
+        count, channels = matrix.shape[:2]
+        groups = v_BCHW.reshape(-1, count * channels, *v_BCHW.shape[2:])
+        weight = matrix.flatten(0, 1)[..., None, None]
+        return pointwise(groups, weight, bias.repeat(count), count).view(v_BCHW.shape)
 
 
 class GrSCM(SpectralAttention):
@@ -119,7 +120,8 @@ class GrSCM(SpectralAttention):
             result: Tensor = self.position(v_BCHW)
             return result
         first, _, second = self.position
-        return second(depthwise(v_BCHW, first.weight, behind=True))
+        moved: Tensor = second(first(v_BCHW, behind=True))
+        return moved
 
 
 class CMU(nn.Module):
@@ -234,7 +236,7 @@ class PAF(nn.Module):
         if not native(pooled):
             result: Tensor = self.aggregate(pooled)
             return result
-        weight, bias = self.aggregate.parameters()
+        weight, bias = self.aggregate.parameters()  # mean and maximum apart, then summed: oneDNN is slow at such groups
         return depthwise(pooled, weight.flatten(0, 1)[:, None]).unflatten(1, (-1, 2)).sum(2) + bias[:, None, None]
 
     def patches(self, x_BCHW: Tensor) -> Tensor:
@@ -280,4 +282,5 @@ class FFN(nn.Module):
             result: Tensor = self.net(normed)
             return result
         expand, _, filters, _, project = self.net
-        return project(depthwise(expand(normed), filters.weight, before=True, behind=True))
+        made: Tensor = project(filters(expand(normed), before=True, behind=True))
+        return made

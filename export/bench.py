@@ -33,10 +33,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ccnet.bench import Timing, with_loop, without_operators
+from ccnet import kernels
+from ccnet.bench import Timing, with_loop
 from ccnet.contract import CONTEXT, MANIFEST_KEY, RGB, Artifact, CCNetError, Manifest, sha256
 from ccnet.model import CCNet, Context
-from ccnet.modules import FFN, PAF
 from ccnet.runtime.frames import read_frame
 from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend, operators
 from ccnet.runtime.reconstructor import Reconstructor
@@ -409,10 +409,9 @@ def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timin
 
 
 def _floor(model: CCNet, part: str, size: Size, limits: Rates) -> float:
-    """Milliseconds. Operations are those of convolutions and products as torch counts them; of NeSCM it counts none."""
-    plain = without_operators(model, (PAF, FFN))  # inside an operator nothing is counted
-    inputs, work = _inputs(plain, part, size), _torch_work(plain, part, size)
-    with FlopCounterMode(display=False) as counter:
+    """Milliseconds. Operations are those of convolutions and products as torch counts them."""
+    inputs, work = _inputs(model, part, size), _torch_work(model, part, size)
+    with kernels.plain(), FlopCounterMode(display=False) as counter:  # inside a kernel nothing is counted
         result = work()
     weights = sum(one.nbytes for one in _module(model, part).parameters())
     moved = sum(one.nbytes for one in inputs.values()) + result.nbytes + weights

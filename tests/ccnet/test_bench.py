@@ -39,7 +39,7 @@ def test_both_take_turns_and_the_first_round_does_not_count(monkeypatch: pytest.
 
 def test_the_two_sides_compute_the_same() -> None:
     torch.set_num_threads(1)
-    for name, naive, ours in bench.works(CCNetConfig(units=1), patch=16, batch=1):
+    for name, naive, ours in bench.works(CCNetConfig(units=1), patch=16, batches=[2]):
         slow, fast = naive(), ours()
         if name.startswith("training"):  # an update returns nothing
             assert slow is fast is None
@@ -52,7 +52,7 @@ def test_the_two_sides_compute_the_same() -> None:
 
 def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     works = bench.works
-    monkeypatch.setattr(bench, "works", lambda config, patch, batch: works(CCNetConfig(units=1), patch, batch))
+    monkeypatch.setattr(bench, "works", lambda config, patch, batches: works(CCNetConfig(units=1), patch, batches))
     file = tmp_path / "bench.json"
     given = ["bench-train", "--patch", "16", "--repeats", "1", "--threads", "1", "--json", str(file)]
     result = CliRunner(env={"COLUMNS": "80"}).invoke(app, given)
@@ -61,7 +61,7 @@ def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.Monke
     assert max(map(len, result.stdout.splitlines())) <= 80
     document = json.loads(file.read_text())
     assert document["machine"]["threads"] == 1
-    assert document["run"] == {"patch": 16, "batch": 1, "repeats": 1}
-    assert [row["name"].split()[0] for row in document["comparisons"]] == ["training", *["NeSCM"] * 3, "scan"]
+    assert document["run"] == {"patch": 16, "batches": [1, 2], "repeats": 1}
+    assert [row["name"].split()[0] for row in document["comparisons"]] == [*["training"] * 2, *["NeSCM"] * 3, "scan"]
     for row in document["comparisons"]:
         assert row["ratio"] == pytest.approx(row["naive"]["median"] / row["ours"]["median"])

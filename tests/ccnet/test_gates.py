@@ -133,14 +133,6 @@ def test_gradients_are_those_of_finite_differences(heads: int) -> None:
     assert torch.autograd.gradcheck(gates, given)
 
 
-@needs_kernel
-def test_the_operator_keeps_torchs_contract() -> None:
-    given = inputs(2, 5, 3, 4)
-    grad = torch.randn_like(given[0][:, 0])
-    torch.library.opcheck(torch.ops.ccnet.gates_backward, (grad, *given[:2]))
-    torch.library.opcheck(torch.ops.ccnet.gates, tuple(t.requires_grad_() for t in given))
-
-
 def test_a_traced_graph_has_nescm_as_one_operator() -> None:
     """Which the exporter unrolls (``export/translate.py``); the operators that it is made of here stay out of it."""
     program = torch.export.export(NeSCM(64, CCNetConfig()), (torch.randn(1, 64, 4, 4),))

@@ -62,10 +62,13 @@ def test_nothing_is_kept_where_no_gradient_is_asked_for(pair: tuple[Tensor, Tens
     assert spectral_difference_loss(*pair).grad_fn is None
 
 
-def test_a_gradient_for_the_truth_is_refused(pair: tuple[Tensor, Tensor]) -> None:
-    truth, estimate = pair
-    with pytest.raises(NotImplementedError, match="for the estimate only, not for the truth"):
-        spectral_difference_loss(truth.requires_grad_(), estimate)
+def test_the_truth_gets_a_gradient_where_it_asks_for_one() -> None:
+    truth, estimate = torch.rand(2, 2, 31, 3, 4, dtype=torch.float64).requires_grad_()
+    found, expected = (
+        torch.autograd.grad(one(truth, estimate), [truth, estimate])
+        for one in (spectral_difference_loss, by_the_formula)
+    )
+    torch.testing.assert_close(found, expected)
 
 
 def test_spectral_difference_sees_no_offset(pair: tuple[Tensor, Tensor]) -> None:

@@ -37,7 +37,7 @@ def test_an_inter_spectral_module_costs_what_the_paper_says() -> None:
         def run() -> Tensor:
             v = grscm.to_v(x)
             att = grscm.proj(grscm.attend(grscm.correlate(x), v)) + grscm.position(v)
-            fused: Tensor = module.paf.literal(att, nescm.literal(x))
+            fused: Tensor = module.paf(att, nescm.literal(x))
             return fused
 
         assert multiply_adds(run) == 416_808_960
