@@ -39,10 +39,12 @@ class Reference:
 
 
 def by_torch(model: CCNet, frame: Frame, source: str) -> Reference:
-    """The whole frame at once, in float32."""
+    """The whole frame at once, in float32, by torch's own layers: kernels of ours are what is to be judged."""
     import torch
 
-    with torch.inference_mode():
+    from ccnet.kernels import plain
+
+    with plain(), torch.inference_mode():
         cube, context = (
             tensor.numpy() for tensor in model.eval().run(torch.from_numpy(rgb_tensor(frame, "float32")), None)
         )
