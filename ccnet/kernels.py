@@ -11,7 +11,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ccnet.contract import compiled
 
@@ -32,7 +33,7 @@ _PLAIN = ContextVar("plain", default=False)
 
 @contextmanager
 def plain() -> Iterator[None]:
-    """Inside, all is torch's and autograd's, no kernel and no gradient of ours: for benchmarks and FLOP counts."""
+    """Inside, on this thread, all is torch's and autograd's, no kernel and no gradient of ours."""
     token = _PLAIN.set(True)
     try:
         yield
@@ -54,14 +55,13 @@ def kernel() -> ctypes.CDLL | None:
 
 def native(*tensors: Tensor) -> bool:
     """Whether kernels compute these: float32 on a CPU where nothing is cast, and no graph is made of the network."""
-    ours = all(one.device.type == "cpu" and one.dtype == torch.float32 and type(one) in _HAVE_DATA for one in tensors)
     free = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-    return ours and free and _here()
+    return free and _computed_here(*tensors)
 
 
 def fits(x: Tensor, heads: int, bands: int) -> bool:
-    """Whether the kernels of NeSCM are here and compute this: float32 on a CPU."""
-    return x.device.type == "cpu" and _in_reach(x, heads, bands) and _here()
+    """Whether the kernels of NeSCM are here and compute this: float32 on a CPU, also where all else is cast."""
+    return _in_reach(x, heads, bands) and _computed_here(x)
 
 
 def triton_fits(x: Tensor, heads: int, bands: int) -> bool:
@@ -69,8 +69,10 @@ def triton_fits(x: Tensor, heads: int, bands: int) -> bool:
     return x.is_cuda and _in_reach(x, heads, bands) and _has_triton() and not is_plain()
 
 
-def _here() -> bool:
-    return kernel() is not None and not is_plain()
+def _computed_here(*tensors: Tensor) -> bool:
+    """Whether these are numbers of ours, and nobody counts or records what torch does with them."""
+    ours = all(one.device.type == "cpu" and one.dtype == torch.float32 and type(one) in _HAVE_DATA for one in tensors)
+    return ours and kernel() is not None and not is_plain() and not is_in_torch_dispatch_mode()
 
 
 def _in_reach(x: Tensor, heads: int, bands: int) -> bool:
@@ -109,8 +111,13 @@ def run(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | 
     if openmp is not None:
         openmp.GOMP_parallel(library.ccnet_take, ctypes.byref(work), threads, 0)
     else:
-        shared = [ctypes.byref(work)] * threads
-        list(_threads(threads).map(library.ccnet_take, shared))
+        started: list[Future[object]] = []
+        try:
+            for _ in range(threads):
+                started.append(_threads(threads).submit(library.ccnet_take, ctypes.byref(work)))
+            wait(started)
+        finally:
+            wait(started)  # an interrupt must not free what they still use
     if work.failed:
         raise MemoryError("no memory for a kernel's rows")
 

@@ -35,7 +35,7 @@ class Upscale(nn.ConvTranspose2d):
 
     def forward(self, x_BCHW: Tensor, output_size: list[int] | None = None) -> Tensor:
         assert self.bias is not None  # noqa: S101 - for the type checker
-        if not native(x_BCHW, self.weight):
+        if output_size is not None or not native(x_BCHW, self.weight, self.bias):
             return super().forward(x_BCHW, output_size)
         weight = self.weight.movedim(0, 3).flatten(0, 2)[..., None, None]  # for a channel's four pixels, in turn
         return F.pixel_shuffle(pointwise(x_BCHW, weight, self.bias.repeat_interleave(4)), 2)
@@ -53,18 +53,19 @@ class Depthwise(nn.Conv2d):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of each pixel: (B, C, H, W) → (B, C, H, W)."""
+    """Layer normalisation over the channels of each pixel, (B, H, W, C), quickest as a view of (B, C, H, W)."""
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        if native(x_BCHW, self.weight, self.bias):
-            result: Tensor = _ChannelNorm.apply(x_BCHW, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
-            return result
-        return super().forward(x_BCHW.movedim(1, -1)).movedim(-1, 1)
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        if not native(x_BHWC, self.weight, self.bias) or x_BHWC.shape[3:] != self.normalized_shape:
+            return super().forward(x_BHWC)
+        x_BCHW = x_BHWC.movedim(-1, 1)
+        made: Tensor = _ChannelNorm.apply(x_BCHW, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
+        return made.movedim(1, -1)
 
 
 def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
     """The convolution of 1×1. weight: (made, C / groups, 1, 1), bias: (made,)."""
-    if native(x_BCHW, weight):
+    if native(x_BCHW, weight, *(() if bias is None else (bias,))) and x_BCHW.ndim == 4:
         result: Tensor = _Pointwise.apply(x_BCHW, weight, bias, groups)  # type: ignore[no-untyped-call]
         return result
     return F.conv2d(x_BCHW, weight, bias, groups=groups)
@@ -75,7 +76,7 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, before: bool = False, behind: bool
 
     In one kernel they keep a single tensor for the gradient, where torch's layers would keep five.
     """
-    if native(x_BCHW, weight):
+    if native(x_BCHW, weight) and x_BCHW.ndim == 4:
         result: Tensor = _Depthwise.apply(x_BCHW, weight, before, behind)  # type: ignore[no-untyped-call]
         return result
     made = F.conv2d(F.gelu(x_BCHW) if before else x_BCHW, weight, padding=1, groups=weight.shape[0])
@@ -87,6 +88,8 @@ class _Pointwise(Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
         if weight.shape != (len(weight) // groups * groups, x.shape[1] // groups, 1, 1):
             raise ValueError(f"weight is {tuple(weight.shape)}, expected (made, {x.shape[1] // groups}, 1, 1)")
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ValueError(f"bias is {tuple(bias.shape)}, expected {(len(weight),)}")
         matrices, pixels = _matrices(weight, groups), _pixels(x, groups)
         ctx.save_for_backward(matrices, pixels)
         made = product(matrices, pixels, None if bias is None else bias.view(groups, -1))

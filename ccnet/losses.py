@@ -27,7 +27,7 @@ def spectral_difference_loss(truth: Tensor, estimate: Tensor) -> Tensor:
     In training, where only the estimate gets a gradient, there is a first one only.
     """
     training = torch.is_grad_enabled() and estimate.requires_grad and not truth.requires_grad
-    if not training or is_plain():
+    if not training or torch.compiler.is_compiling() or is_plain():
         return spectral_difference_reference(truth, estimate)
     result: Tensor = _SpectralDifference.apply(truth, estimate)  # type: ignore[no-untyped-call]
     return result

@@ -85,11 +85,11 @@ class SpectralAttention(nn.Module):
         matrix = (weight.transpose(0, 1) @ attention).transpose(1, 2).flatten(2).to(v_BCHW.dtype)
         bias = self.proj.bias
         assert bias is not None  # noqa: S101 - for the type checker
-        if not native(matrix, v_BCHW):
+        count = len(matrix)
+        if not native(matrix, v_BCHW) or count not in (1, len(v_BCHW)) or not len(v_BCHW):
             return (matrix @ v_BCHW.flatten(2)).reshape(v_BCHW.shape) + bias[:, None, None]
         # One matrix for all images, or each image as a group of a single one
-        count, channels = matrix.shape[:2]
-        groups = v_BCHW.reshape(-1, count * channels, *v_BCHW.shape[2:])
+        groups = v_BCHW.reshape(len(v_BCHW) // count, -1, *v_BCHW.shape[2:])
         weight = matrix.flatten(0, 1)[..., None, None]
         return pointwise(groups, weight, bias.repeat(count), count).view(v_BCHW.shape)
 
@@ -277,7 +277,7 @@ class FFN(nn.Module):
         )
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        normed = self.norm(x_BCHW)
+        normed = self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1)
         if not native(x_BCHW):
             result: Tensor = self.net(normed)
             return result

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.kernels import fits, run, triton_fits
+from ccnet.kernels import fits, is_plain, run, triton_fits
 
 STREAMS = 4
 _BLOCK = 128  # pixels, as in scan.c
@@ -34,6 +34,8 @@ def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     ``scan_triton.py`` where Triton is installed, everything else the eager reference; they share this signature and
     are tested in pairs.
     """
+    if not torch.compiler.is_compiling() and is_plain():
+        return scan_reference(x, weight, bias)
     result: Tensor = torch.ops.ccnet.scan(x, weight, bias)
     return result
 

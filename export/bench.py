@@ -272,7 +272,7 @@ def _works(
     if part in _COMPILED and shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")):
         yield COMPILED, _torch_work(ours.model, part, size, compiled=True)
     yield LOOP, plain("loop", loop.graphs)
-    yield TORCH_LOOP, _torch_work(loop.model, part, size)
+    yield TORCH_LOOP, kernels.plain()(_torch_work(loop.model, part, size))
     if part in mha.unrolled:
         yield MHA, plain("MHA", mha.unrolled)
         yield TORCH_MHA, _torch_work(mha.model, part, size)

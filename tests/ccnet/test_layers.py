@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from ccnet import kernels, layers
+from ccnet import kernels, layers, products
 from ccnet.config import CCNetConfig
 from ccnet.kernels import kernel, plain
 from ccnet.layers import ChannelNorm, Depthwise, Pointwise, Upscale, depthwise, pointwise
+from ccnet.model import CCNet
 from ccnet.modules import FFN, PAF, GrSCM
 from ccnet.products import product
 
@@ -50,11 +52,11 @@ def with_gradients(function: Callable[..., Tensor], given: list[Tensor], grad: T
 
 def of_layer(layer: nn.Module, x: Tensor) -> list[Tensor]:
     """The result and all gradients, for a gradient that is the same each time."""
-    grad = torch.randn(layer(x).shape, generator=torch.Generator().manual_seed(1))
+    grad = torch.randn(of_planes(layer, x).shape, generator=torch.Generator().manual_seed(1))
     for one in layer.parameters():
         one.grad = None
     leaf = x.detach().requires_grad_()
-    result = layer(leaf)
+    result = of_planes(layer, leaf)
     result.backward(grad.to(result.dtype))
     assert leaf.grad is not None
     return [result.detach(), leaf.grad, *(one.grad for one in layer.parameters() if one.grad is not None)]
@@ -75,13 +77,21 @@ def test_a_layer_is_torchs_in_float64(name: str, space: tuple[int, int]) -> None
     layer = LAYERS[name]()
     for one in layer.parameters():
         nn.init.normal_(one, 0.5)
-    x = torch.randn(2, next(iter(channels_of(layer))), *space)
+    x = torch.randn(2, channels_of(layer), *space)
     for actual, expected in zip(of_layer(layer, x), of_layer(copy.deepcopy(layer).double(), x.double()), strict=True):
         assert_near(actual, expected, 4e-6)
 
 
-def channels_of(layer: nn.Module) -> tuple[int, ...]:
-    return layer.normalized_shape if isinstance(layer, nn.LayerNorm) else (layer.in_channels,)  # type: ignore[return-value]
+def channels_of(layer: nn.Module) -> int:
+    channels = layer.normalized_shape[0] if isinstance(layer, nn.LayerNorm) else layer.in_channels
+    assert isinstance(channels, int)
+    return channels
+
+
+def of_planes(layer: nn.Module, x: Tensor) -> Tensor:
+    """(B, C, H, W) → the same, also of what wants its channels last."""
+    made: Tensor = layer(x.movedim(1, -1)).movedim(-1, 1) if isinstance(layer, nn.LayerNorm) else layer(x)
+    return made
 
 
 @needs_kernel
@@ -89,11 +99,11 @@ def channels_of(layer: nn.Module) -> tuple[int, ...]:
 def test_what_computes_a_layer_is_a_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where it can: torch's own layers are not asked."""
     ran: list[str] = []
-    for module in (layers, __import__("ccnet.products", fromlist=["run"])):
+    for module in (layers, products):
         run = module.run
         monkeypatch.setattr(module, "run", lambda name, *given, run=run: (ran.append(name), run(name, *given))[1])
     layer = LAYERS[name]()
-    of_layer(layer, torch.randn(1, channels_of(layer)[0], 4, 4))
+    of_layer(layer, torch.randn(1, channels_of(layer), 4, 4))
     assert bool(ran) is (name != "not by four")
 
 
@@ -101,7 +111,7 @@ def test_what_computes_a_layer_is_a_kernel(name: str, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_takes_any_strides(name: str) -> None:
     layer = LAYERS[name]()
-    x = torch.randn(2, channels_of(layer)[0], 12, 20)
+    x = torch.randn(2, channels_of(layer), 12, 20)
     found = of_layer(layer, x.contiguous(memory_format=torch.channels_last))
     for actual, expected in zip(found, of_layer(layer, x), strict=True):
         assert_near(actual, expected)
@@ -111,7 +121,7 @@ def test_a_layer_takes_any_strides(name: str) -> None:
 @pytest.mark.parametrize("name", ["depthwise", "norm"])  # elsewhere torch's product sums the weight's gradient
 def test_the_number_of_threads_changes_nothing(name: str, threads: None) -> None:
     layer, results = LAYERS[name](), []
-    x = torch.randn(2, channels_of(layer)[0], 12, 20)
+    x = torch.randn(2, channels_of(layer), 12, 20)
     for count in (1, 2, 3, 2):
         torch.set_num_threads(count)
         results.append(of_layer(layer, x))
@@ -122,7 +132,7 @@ def test_the_number_of_threads_changes_nothing(name: str, threads: None) -> None
 @pytest.mark.parametrize("name", [*LAYERS][:-1])  # torch's pixel_shuffle has no gradient of nothing
 def test_no_image_is_no_work(name: str) -> None:
     layer = LAYERS[name]()
-    found = of_layer(layer, torch.randn(0, channels_of(layer)[0], 4, 4))
+    found = of_layer(layer, torch.randn(0, channels_of(layer), 4, 4))
     assert len(found[0]) == 0
     assert all(one.abs().sum() == 0 for one in found[2:])
 
@@ -131,7 +141,7 @@ def test_no_image_is_no_work(name: str) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_nan_spreads_as_far_as_in_torch(name: str) -> None:
     layer = LAYERS[name]()
-    x = torch.randn(1, channels_of(layer)[0], 8, 16)
+    x = torch.randn(1, channels_of(layer), 8, 16)
     x[0, 0, 4, 5] = torch.nan
     found = of_layer(layer, x)
     with plain():
@@ -144,7 +154,7 @@ def test_a_nan_spreads_as_far_as_in_torch(name: str) -> None:
 def test_elsewhere_a_layer_is_torchs_own(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layers, "run", None)  # no kernel is called
     layer = LAYERS[name]()
-    x = torch.randn(1, channels_of(layer)[0], 4, 5)
+    x = torch.randn(1, channels_of(layer), 4, 5)
     if way == "no compiler":
         monkeypatch.setattr(kernels, "kernel", lambda: None)
         of_layer(layer, x)
@@ -155,13 +165,26 @@ def test_elsewhere_a_layer_is_torchs_own(name: str, way: str, monkeypatch: pytes
         of_layer(layer.double(), x.double())
     else:
         with torch.autocast("cpu", torch.bfloat16):
-            assert layer(x).dtype == (torch.float32 if "norm" in name else torch.bfloat16)
+            assert of_planes(layer, x).dtype == (torch.float32 if "norm" in name else torch.bfloat16)
 
 
 def test_shapes_without_numbers_go_by() -> None:
     with FakeTensorMode():
-        assert GrSCM(32, CCNetConfig()).position(torch.rand(1, 32, 8, 8)).shape == (1, 32, 8, 8)
-        assert FFN(32, CCNetConfig())(torch.rand(1, 32, 8, 8)).shape == (1, 32, 8, 8)
+        model = CCNet(CCNetConfig(units=1))
+        assert model(torch.rand(1, 3, 16, 16)).shape == (1, 31, 16, 16)
+
+
+def test_who_counts_sees_torchs_layers() -> None:
+    layer = Pointwise(8, 16, bias=False)
+    with FlopCounterMode(display=False) as counter:
+        layer(torch.rand(1, 8, 4, 4))
+    assert counter.get_total_flops() == 2 * 8 * 16 * 16
+
+
+@pytest.mark.parametrize("layer", [Pointwise(8, 4), Depthwise(8), Upscale(8, 4)])
+def test_a_single_image_is_torchs_own(layer: nn.Module) -> None:
+    x = torch.randn(8, 8, 5)
+    torch.testing.assert_close(layer(x), layer(x[None])[0], rtol=1e-5, atol=1e-5)
 
 
 # GELU in the depthwise kernel
@@ -237,6 +260,19 @@ def test_the_depthwise_kernel_reads_nothing_beyond_its_weight(shape: tuple[int, 
 def test_the_product_reads_nothing_beyond_its_weight(shape: tuple[int, ...], groups: int) -> None:
     with pytest.raises(ValueError, match="expected"):
         pointwise(torch.zeros(1, 2, 4, 4), torch.zeros(shape), groups=groups)
+
+
+@needs_kernel
+def test_a_bias_of_another_length_is_refused() -> None:
+    with pytest.raises(ValueError, match="bias is"):
+        pointwise(torch.zeros(1, 4, 4, 4), torch.zeros(8, 4, 1, 1), torch.zeros(1))
+    with pytest.raises(RuntimeError):  # of another type, as in torch
+        pointwise(torch.zeros(1, 4, 4, 4), torch.zeros(8, 4, 1, 1), torch.zeros(8).half())
+
+
+def test_a_norm_of_other_channels_is_refused() -> None:
+    with pytest.raises(RuntimeError):
+        ChannelNorm(4)(torch.zeros(1, 4, 4, 16))
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 8), (1, 1, 4, 8)])
