@@ -27,20 +27,6 @@ class Pointwise(nn.Conv2d):
         return pointwise(x_BCHW, self.weight, self.bias, self.groups)
 
 
-class Upscale(nn.ConvTranspose2d):
-    """A transposed convolution of 2×2 by steps of 2: (B, C, H, W) → (B, made, 2H, 2W)."""
-
-    def __init__(self, channels: int, made: int) -> None:
-        super().__init__(channels, made, 2, stride=2)
-
-    def forward(self, x_BCHW: Tensor, output_size: list[int] | None = None) -> Tensor:
-        assert self.bias is not None  # noqa: S101 - for the type checker
-        if output_size is not None or not native(x_BCHW, self.weight, self.bias):
-            return super().forward(x_BCHW, output_size)
-        weight = self.weight.movedim(0, 3).flatten(0, 2)[..., None, None]  # for a channel's four pixels, in turn
-        return F.pixel_shuffle(pointwise(x_BCHW, weight, self.bias.repeat_interleave(4)), 2)
-
-
 class Depthwise(nn.Conv2d):
     """A 3×3 of each channel by itself, without a bias: (B, C, H, W) → (B, C, H, W)."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ccnet.ablations import MHA, continuity, fusion
 from ccnet.config import CCNetConfig
 from ccnet.contract import BANDS_NM, padded, reflect_index
-from ccnet.layers import Pointwise, Upscale
+from ccnet.layers import Pointwise
 from ccnet.modules import FFN, GrSCM, SpectralAttention
 
 __all__ = ["SRU", "CCNet", "CCNetConfig"]
@@ -81,10 +81,10 @@ class SRU(nn.Module):
         self.enc2 = CSRM(2 * c, r // 2, config)
         self.down2 = nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1, bias=False)
         self.bottleneck = CSRM(4 * c, r // 4, config)
-        self.up2 = Upscale(4 * c, 2 * c)
+        self.up2 = nn.ConvTranspose2d(4 * c, 2 * c, 2, stride=2)
         self.fuse2 = Pointwise(4 * c, 2 * c, bias=False)
         self.dec2 = CSRM(2 * c, r // 2, config)
-        self.up1 = Upscale(2 * c, c)
+        self.up1 = nn.ConvTranspose2d(2 * c, c, 2, stride=2)
         self.fuse1 = Pointwise(2 * c, c, bias=False)
         self.dec1 = CSRM(c, r, config)
 

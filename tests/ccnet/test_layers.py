@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ccnet import kernels, layers, products
 from ccnet.config import CCNetConfig
 from ccnet.kernels import kernel, plain
-from ccnet.layers import ChannelNorm, Depthwise, Pointwise, Upscale, depthwise, pointwise
+from ccnet.layers import ChannelNorm, Depthwise, Pointwise, depthwise, pointwise
 from ccnet.model import CCNet
 from ccnet.modules import FFN, PAF, GrSCM
 from ccnet.products import product
@@ -38,7 +38,6 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "norm": lambda: ChannelNorm(12),
     "norm of one": lambda: ChannelNorm(1),
     "wide norm": lambda: ChannelNorm(257),
-    "upscale": lambda: Upscale(12, 6),
 }
 
 
@@ -129,7 +128,7 @@ def test_the_number_of_threads_changes_nothing(name: str, threads: None) -> None
 
 
 @needs_kernel
-@pytest.mark.parametrize("name", [*LAYERS][:-1])  # torch's pixel_shuffle has no gradient of nothing
+@pytest.mark.parametrize("name", LAYERS)
 def test_no_image_is_no_work(name: str) -> None:
     layer = LAYERS[name]()
     found = of_layer(layer, torch.randn(0, channels_of(layer), 4, 4))
@@ -181,7 +180,7 @@ def test_who_counts_sees_torchs_layers() -> None:
     assert counter.get_total_flops() == 2 * 8 * 16 * 16
 
 
-@pytest.mark.parametrize("layer", [Pointwise(8, 4), Depthwise(8), Upscale(8, 4)])
+@pytest.mark.parametrize("layer", [Pointwise(8, 4), Depthwise(8)])
 def test_a_single_image_is_torchs_own(layer: nn.Module) -> None:
     x = torch.randn(8, 8, 5)
     torch.testing.assert_close(layer(x), layer(x[None])[0], rtol=1e-5, atol=1e-5)
