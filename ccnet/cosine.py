@@ -1,10 +1,13 @@
-"""GrSCM's cosines between bands over all pixels (Eq. 3), and their gradient without a cube for each step of it.
+"""GrSCM's cosines between bands over all pixels (Eq. 3), without the tensors whose cosines they are.
 
-Products come first and are then divided by the norms, so that nothing as large as x is written but its gradient:
+Keys and queries are linear maps of the same bands, K = W_k X and Q = W_q X. Over all pixels everything follows from the
+bands' own products, the Gram matrix X Xᵀ of a group:
 
-    c = xᵀy / (‖x‖‖y‖),    dx = (dc / (‖x‖‖y‖)) y - (Σ dc c / ‖x‖²) x
+    K Qᵀ = W_k (X Xᵀ) W_qᵀ,    ‖K_i‖² = (W_k (X Xᵀ) W_kᵀ)_ii
 
-Shape legend: B images, g groups of b bands, H×W pixels.
+It is made in float64: neighbouring bands are alike, and where a map takes their difference, that is what remains of it.
+
+Shape legend: B images, k groups of c bands, n heads of b features, N pixels.
 """
 
 from __future__ import annotations
@@ -19,48 +22,37 @@ from torch.autograd.function import once_differentiable
 from ccnet.products import product
 
 EPS = 1e-6  # floor of the norms in a cosine; 1e-12 would vanish in FP16
-_RUN = 4096  # pixels
+_RUN = 4096  # pixels that are turned to float64 at once
 
 
-def cosine(x: Tensor, y: Tensor) -> Tensor:
-    """Of every band of x (rows) and of y in a group: (B, g, b, b). x, y: (B, g, b, H, W), float32 or wider.
+def cosine_of_maps(x: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
+    """Of every feature of W_k x (rows) and of W_q x in a head: (B, k·n, b, b), of x's dtype.
 
-    There is a first gradient, no second one.
+    x: (B, k, c, N); keys, queries: (k, n, b, c). There is a first gradient, no second one.
     """
-    result: Tensor = _Cosine.apply(x, y)  # type: ignore[no-untyped-call]
-    return result
+    gram: Tensor = _Gram.apply(x)[:, :, None]  # type: ignore[no-untyped-call]
+    keys, queries = keys.double(), queries.double()
+    seen, asked = keys @ gram, queries @ gram  # (B, k, n, b, c)
+    norms = ((seen * keys).sum(-1, keepdim=True), (asked * queries).sum(-1).unsqueeze(-2))
+    lengths = [square.clamp_min(EPS**2).sqrt() for square in norms]
+    return (seen @ queries.mT / (lengths[0] * lengths[1])).flatten(1, 2).to(x.dtype)
 
 
-class _Cosine(Function):
+class _Gram(Function):
+    """X Xᵀ, (B, k, c, c) in float64, and its gradient (G + Gᵀ) X."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
-        norm_x, norm_y = norm(x, 2).flatten(3), norm(y, 2).flatten(3).mT
-        lengths = norm_x.clamp_min(EPS) * norm_y.clamp_min(EPS)
-        cosines = _products(x.flatten(3), y.flatten(3)) / lengths
-        ctx.save_for_backward(x, y, norm_x, norm_y, lengths, cosines)
-        return cosines
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        runs = (one.double() for one in x.split(_RUN, 3))
+        return torch.stack([one @ one.mT for one in runs]).sum(0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, y, norm_x, norm_y, lengths, cosines = ctx.saved_tensors
-        slopes, moved = grad / lengths, grad * cosines
-        return (
-            _gradient(x, norm_x, y, slopes, moved.sum(-1, keepdim=True)),
-            _gradient(y, norm_y.mT, x, slopes.mT, moved.mT.sum(-1, keepdim=True)),
-        )
-
-
-def _products(x: Tensor, y: Tensor) -> Tensor:
-    """xᵀy over all pixels, summed run by run: one sum would lose digits, and the gradient with it at every pixel."""
-    return torch.stack([one @ other.mT for one, other in zip(x.split(_RUN, 3), y.split(_RUN, 3), strict=True)]).sum(0)
-
-
-def _gradient(x: Tensor, norm_x: Tensor, y: Tensor, slopes: Tensor, moved: Tensor) -> Tensor:
-    """dx of the formula above; a norm below its floor does not count."""
-    along = torch.where(norm_x < EPS, 0, moved / norm_x.square())
-    result = product(slopes.flatten(0, 1), y.flatten(0, 1).flatten(2)[None]).view(x.shape)
-    return result.addcmul_(x, along[..., None], value=-1)
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        both = (grad + grad.mT).to(x.dtype)
+        return product(both.flatten(0, 1), x.flatten(0, 1)[None]).view(x.shape)
 
 
 def norm(x: Tensor, axes: int) -> Tensor:

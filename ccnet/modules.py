@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.config import CCNetConfig
-from ccnet.cosine import EPS, cosine, norm
+from ccnet.cosine import EPS, cosine_of_maps, norm
 from ccnet.fusion import fusion, fusion_fits
 from ccnet.gates import gates
 from ccnet.kernels import is_plain, native
@@ -67,12 +67,18 @@ class SpectralAttention(nn.Module):
     def cosine(self, x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
         """xᵀy / (‖x‖‖y‖) over all pixels, for every band of x (rows) and of y in a head: (B, k·n, b, b), float32.
 
-        Exported graphs divide first: products of what has length 1 are at most 1 in any precision.
+        It divides first: products of what has length 1 are at most 1 in any precision.
         """
-        x, y = (one.unflatten(1, self.split) for one in (x_BCHW, y_BCHW))
-        if not torch.compiler.is_compiling() and not is_plain():
-            return cosine(x.float(), y.float())
-        return self.unit(x).flatten(3) @ self.unit(y).flatten(3).transpose(-1, -2)
+        x, y = (self.unit(one.unflatten(1, self.split)).flatten(3) for one in (x_BCHW, y_BCHW))
+        return x @ y.transpose(-1, -2)
+
+    def similarity(self, x_BCHW: Tensor) -> Tensor:
+        """cosine(to_k(x), to_q(x)). x: float32."""
+        if torch.compiler.is_compiling() or is_plain():
+            return self.cosine(self.to_k(x_BCHW), self.to_q(x_BCHW))
+        groups, bands = self.to_q.groups, self.split[1]
+        keys, queries = (one.weight.flatten(1).unflatten(0, (groups, -1, bands)) for one in (self.to_k, self.to_q))
+        return cosine_of_maps(x_BCHW.unflatten(1, (groups, -1)).flatten(3), keys, queries)
 
     def attend(self, attention: Tensor, v_BCHW: Tensor) -> Tensor:
         """The attention-weighted bands of each group, heads and groups merged (Eq. 4): F_att before projection."""
@@ -105,9 +111,7 @@ class GrSCM(SpectralAttention):
     def correlate(self, x_BCHW: Tensor) -> Tensor:
         """softmax(RSE + σ · KᵀQ / (‖K‖‖Q‖)) over all pixels (Eq. 3, 4): (B, k·n, b, b)."""
         with float32(x_BCHW):
-            x = x_BCHW.float()
-            q, k = self.to_q(x), self.to_k(x)
-            return torch.softmax(self.rse + self.sigma * self.cosine(k, q), dim=-1)
+            return torch.softmax(self.rse + self.sigma * self.similarity(x_BCHW.float()), dim=-1)
 
     def forward(self, x_BCHW: Tensor, attention: Tensor) -> Tensor:
         """F_att: (B, C, H, W), local in space given the attention."""

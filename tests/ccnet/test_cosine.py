@@ -1,4 +1,4 @@
-"""GrSCM's cosines and their gradient against the formula, by autograd in float64."""
+"""GrSCM's cosines and their gradient, by the bands' Gram matrix, against the formula, by autograd in float64."""
 
 from __future__ import annotations
 
@@ -6,56 +6,87 @@ import pytest
 import torch
 from torch import Tensor
 
-from ccnet import modules
+from ccnet.ablations import MHA
 from ccnet.config import CCNetConfig
-from ccnet.cosine import EPS, cosine
+from ccnet.cosine import EPS, cosine_of_maps
+from ccnet.kernels import plain
 from ccnet.modules import GrSCM
 
-LAYOUTS = pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["planes", "pixels"])
+
+def inputs(scale: float = 1, heads: int = 2, pixels: int = 30) -> tuple[Tensor, Tensor, Tensor]:
+    """x (2 images, 3 groups, 8 bands, pixels), one band black, and two maps of it to heads of 4 features."""
+    x = scale * torch.rand(2, 3, 8, pixels, dtype=torch.float64)
+    x[0, 1, 5] = 0
+    keys, queries = torch.randn(2, 3, heads, 4, 8, dtype=torch.float64)
+    return x.requires_grad_(), keys.requires_grad_(), queries.requires_grad_()
 
 
-def bands(scale: float, layout: torch.memory_format) -> Tensor:
-    """(2, 3 groups, 4 bands, 5, 6), one of them black."""
-    x: Tensor = scale * torch.rand(2, 12, 5, 6, dtype=torch.float64)
-    x[0, 5] = 0
-    x = x.contiguous(memory_format=layout).unflatten(1, (3, 4))
-    return x.requires_grad_()
-
-
-def by_the_formula(x: Tensor, y: Tensor) -> Tensor:
+def by_the_formula(x: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
     """Each norm no less than EPS."""
-    x, y = (one.flatten(3) / one.flatten(3).norm(dim=-1, keepdim=True).clamp_min(EPS) for one in (x, y))
-    return x @ y.transpose(-1, -2)
+    k, q = (one @ x[:, :, None] for one in (keys, queries))  # (B, k, n, b, N)
+    k, q = (one / one.norm(dim=-1, keepdim=True).clamp_min(EPS) for one in (k, q))
+    return (k @ q.mT).flatten(1, 2)
 
 
-@LAYOUTS
 @pytest.mark.parametrize("scale", [1e-8, 1e-4, 1, 1e3], ids=["under the floor", "dark", "as it is", "bright"])
-def test_cosines_and_their_gradient_are_the_formulas(layout: torch.memory_format, scale: float) -> None:
-    x, y, weight = bands(scale, layout), bands(1, layout), torch.randn(2, 3, 4, 4, dtype=torch.float64)
-    found, expected = cosine(x, y), by_the_formula(x, y)
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("pixels", [2, 30, 5000])
+def test_cosines_and_their_gradient_are_the_formulas(scale: float, heads: int, pixels: int) -> None:
+    given, weight = inputs(scale, heads, pixels), torch.randn(2, 3 * heads, 4, 4, dtype=torch.float64)
+    found, expected = cosine_of_maps(*given), by_the_formula(*given)
     torch.testing.assert_close(found, expected)
-    for one, other in zip(*(torch.autograd.grad((c * weight).sum(), [x, y]) for c in (found, expected)), strict=True):
-        torch.testing.assert_close(one, other)
+    gradients = (torch.autograd.grad((one * weight).sum(), given) for one in (found, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7 * other.abs().max().item())
+
+
+def test_a_feature_of_nothing_has_no_cosine_and_no_gradient() -> None:
+    """As under the floor: neither is NaN."""
+    x, keys, queries = inputs()
+    with torch.no_grad():
+        keys[:, :, 2] = 0
+    found = cosine_of_maps(x, keys, queries)
+    assert (found[:, :, 2] == 0).all()
+    assert all(one.isfinite().all() for one in torch.autograd.grad(found.sum(), [x, keys, queries]))
 
 
 def test_the_gradient_is_that_of_finite_differences() -> None:
-    x, y = (torch.rand(1, 2, 3, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
-    assert torch.autograd.gradcheck(cosine, (x, y))
+    x, keys, queries = (one.detach()[:1].requires_grad_() for one in inputs(pixels=6))
+    assert torch.autograd.gradcheck(cosine_of_maps, (x, keys[:1].detach().requires_grad_(), queries)) is True
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1, 1e3], ids=["dark", "as it is", "bright"])
-def test_a_whole_frame_loses_no_digits(scale: float) -> None:
-    """Nor does its gradient, of which every pixel takes a part that is summed over all pixels."""
-    x, y, weight = scale * torch.rand(1, 1, 8, 512, 512), scale * torch.rand(1, 1, 8, 512, 512), torch.randn(8, 8)
-    found, expected = cosine(x.requires_grad_(), y), by_the_formula(x.double(), y.double())
+def test_a_whole_frame_of_bands_that_are_alike_loses_no_digits(scale: float) -> None:
+    """Nor does its gradient, of which every pixel takes a part that is summed over all pixels.
+
+    The maps take differences of bands that differ by a hundredth.
+    """
+    light, own = torch.rand(1, 1, 1, 512 * 512), torch.rand(1, 1, 8, 512 * 512)
+    x, weight = (scale * (light + 0.01 * own)).requires_grad_(), torch.randn(8, 8)
+    keys, queries = torch.randn(2, 1, 1, 8, 8)
+    keys, queries = (one - one.mean(-1, keepdim=True) for one in (keys, queries))
+    exact = [one.detach().double().requires_grad_() for one in (x, keys, queries)]
+    found, expected = cosine_of_maps(x, keys, queries), by_the_formula(*exact)
+    assert found.dtype == torch.float32
     assert (found - expected).abs().max() < 1e-6
-    one, other = (torch.autograd.grad((c * weight).sum(), x)[0] for c in (found, expected))
-    assert (one - other).norm() < 5e-7 * other.norm()
+    one = torch.autograd.grad((found * weight).sum(), x)[0]
+    other = torch.autograd.grad((expected * weight).sum(), exact[0])[0]
+    assert (one - other).norm() < 1e-5 * other.norm()
 
 
-def test_exported_graphs_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    part, x = GrSCM(32, CCNetConfig()).requires_grad_(False), torch.randn(2, 32, 6, 8)
-    found = part.cosine(x, x.flip(1))
+@pytest.mark.parametrize("part", [GrSCM, MHA])
+@pytest.mark.parametrize("channels", [32, 64, 128])
+def test_it_is_what_keys_and_queries_give(part: type[GrSCM], channels: int) -> None:
+    attention, x = part(channels, CCNetConfig()), torch.randn(2, channels, 12, 20)
+    with plain():
+        expected = attention.correlate(x)
+    assert expected.shape[1:] == attention.context_shape
+    torch.testing.assert_close(attention.correlate(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_exported_graphs_have_keys_and_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention, x = GrSCM(32, CCNetConfig()).requires_grad_(False), torch.randn(2, 32, 6, 8)
+    found = attention.similarity(x)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr(modules, "cosine", None)
-    torch.testing.assert_close(found, part.cosine(x, x.flip(1)))
+    monkeypatch.setattr("ccnet.modules.cosine_of_maps", None)
+    torch.testing.assert_close(found, attention.similarity(x), rtol=1e-5, atol=1e-6)
