@@ -309,12 +309,14 @@ def _plain_work(data: bytes, model: CCNet, part: str, size: Size, threads: int) 
     return lambda: session.run(None, feeds)[0]
 
 
+@functools.cache
 def _openvino() -> Any:
-    return importlib.import_module("openvino") if importlib.util.find_spec("openvino") else None
+    """Its Core, where it is installed. One alone: of several (2026.4), each puts back the stack for signals that it found
+    when it ends, that of one which has ended by then, and Ctrl-C ends the process."""
+    return importlib.import_module("openvino").Core() if importlib.util.find_spec("openvino") else None
 
 
-def _openvino_work(openvino: Any, network: Network, part: str, size: Size, threads: int) -> Work:
-    core = openvino.Core()
+def _openvino_work(core: Any, network: Network, part: str, size: Size, threads: int) -> Work:
     core.set_property("CPU", {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"})
     read = core.read_model(network.unrolled[part])
     feeds = {key: one.numpy() for key, one in _inputs(network.model, part, size).items()}

@@ -21,6 +21,7 @@ from ccnet.checkpoint import load_checkpoint, save_checkpoint
 from ccnet.config import CCNetConfig
 from ccnet.contract import CCNetError
 from ccnet.export.artifacts import export
+from ccnet.kernels import plain
 from ccnet.model import CCNet, Context, InterSpectral
 from ccnet.modules import GrSCM
 from ccnet.runtime.parity import TOLERANCES
@@ -141,7 +142,7 @@ def test_what_does_not_fit_the_halo_is_not_exported(row: str, tmp_path: Path) ->
 
 def test_a_module_of_mha_costs_what_the_paper_says() -> None:
     """0.44 GMAC at 256×256×32, as torch counts the projection after the attention."""
-    with FakeTensorMode():  # shapes without arithmetic
+    with plain(), FakeTensorMode():  # shapes without arithmetic
         mha, x = InterSpectral(32, 16, CCNetConfig(inter_spectral="mha")).grscm, torch.rand(1, 32, 256, 256)
         with FlopCounterMode(display=False) as counter:
             v = mha.to_v(x)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -45,6 +48,36 @@ def test_all_ways_of_a_part_do_the_same_work(made: Mapping[str, bench.Network], 
     assert (MHA in row.ways) is (TORCH_MHA in row.ways) is (part != "NeSCM")
     assert row.floor is not None
     assert row.floor > 0
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
+@pytest.mark.skipif(sys.platform == "win32", reason="signals have no stack of their own there")
+def test_an_interrupt_after_openvino_is_one() -> None:
+    """In a process of its own, which it ended by a segmentation fault."""
+    code = """
+import os, signal
+from ccnet.export import bench
+from ccnet.config import CCNetConfig
+from ccnet.model import CCNet
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+model = CCNet(CCNetConfig(units=1)).eval()
+graphs = bench._parts(model)
+network = bench.Network(model=model, graphs=graphs, unrolled=graphs, folder=None, seconds=0)
+works = [bench._openvino_work(bench._openvino(), network, "CSRM block", (32, 48), 1) for _ in range(2)]
+while works:
+    works.pop(0)()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    child = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert child.stdout == "interrupted\n", child.stderr
+    assert child.returncode == 0
 
 
 def test_a_floor_counts_its_own_part_alone() -> None:
