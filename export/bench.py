@@ -311,8 +311,11 @@ def _plain_work(data: bytes, model: CCNet, part: str, size: Size, threads: int) 
 
 @functools.cache
 def _openvino() -> Any:
-    """Its Core, where it is installed. One alone: of several (2026.4), each puts back the stack for signals that it found
-    when it ends, that of one which has ended by then, and Ctrl-C ends the process."""
+    """Its Core, where it is installed.
+
+    One alone: each puts back the stack for signals that it found when it ends (2026.4), of several that of one which has
+    ended before, and Ctrl-C ends the process.
+    """
     return importlib.import_module("openvino").Core() if importlib.util.find_spec("openvino") else None
 
 
