@@ -313,8 +313,8 @@ def _plain_work(data: bytes, model: CCNet, part: str, size: Size, threads: int) 
 def _openvino() -> Any:
     """Its Core, where it is installed.
 
-    One alone: each puts back the stack for signals that it found when it ends (2026.4). Of several, that is the stack of
-    one that has ended, and Ctrl-C ends the process.
+    One alone: each puts back the stack for signals that it found when it ends (2026.4). Of several, that is the stack
+    of one that has ended, and Ctrl-C ends the process.
     """
     return importlib.import_module("openvino").Core() if importlib.util.find_spec("openvino") else None
 
