@@ -335,7 +335,9 @@ def bench_train(
 
     _compute_on("cpu", threads)
     console = Console(stderr=True)
-    pairs = track(works(CCNetConfig(), patch, batch), "measures", len(batch) + 4, console=console, transient=True)
+    all_works, count = works(CCNetConfig(), patch, batch), len(batch) + 4
+    # No thread that redraws: it would take its time from one of the cores that are measured
+    pairs = track(all_works, "measures", count, console=console, transient=True, auto_refresh=False)
     comparisons = [compare(*pair, repeats) for pair in pairs]
     Console().print(table(comparisons))
     if out:

@@ -31,11 +31,11 @@ def cosine_of_maps(x: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
     x: (B, k, c, N); keys, queries: (k, n, b, c). There is a first gradient, no second one.
     """
     gram: Tensor = _Gram.apply(x)[:, :, None]  # type: ignore[no-untyped-call]
-    keys, queries = keys.double(), queries.double()
-    seen, asked = keys @ gram, queries @ gram  # (B, k, n, b, c)
-    norms = ((seen * keys).sum(-1, keepdim=True), (asked * queries).sum(-1).unsqueeze(-2))
-    lengths = [square.clamp_min(EPS**2).sqrt() for square in norms]
-    return (seen @ queries.mT / (lengths[0] * lengths[1])).flatten(1, 2).to(x.dtype)
+    maps = torch.stack([keys, queries]).double()[:, None]  # (2, 1, k, n, b, c)
+    seen = maps @ gram  # (2, B, k, n, b, c)
+    of_keys, of_queries = (seen * maps).sum(-1).clamp_min(EPS**2).sqrt()
+    lengths = of_keys[..., None] * of_queries[..., None, :]
+    return (seen[0] @ maps[1].mT / lengths).flatten(1, 2).to(x.dtype)
 
 
 class _Gram(Function):
