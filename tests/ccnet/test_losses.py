@@ -63,9 +63,7 @@ def test_the_spectral_differences_gradient_is_autograds(layout: torch.memory_for
 @pytest.mark.parametrize("space", [(1, 1), (3, 5), (8, 8), (13, 70)], ids=str)
 @pytest.mark.parametrize("bands", [1, 2, 31, 64, 65])
 @pytest.mark.parametrize("levels", [None, 3], ids=["apart", "ties"])
-def test_the_kernels_difference_is_the_formulas(
-    space: tuple[int, int], bands: int, levels: int | None
-) -> None:
+def test_the_kernels_difference_is_the_formulas(space: tuple[int, int], bands: int, levels: int | None) -> None:
     """Of more bands than it has room for, torch's is taken."""
     truth, estimate = torch.rand(2, 2, bands, *space)
     if levels:
