@@ -35,7 +35,8 @@ def cosine_of_maps(x: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
     seen = maps @ gram  # (2, B, k, n, b, c)
     of_keys, of_queries = (seen * maps).sum(-1).clamp_min(EPS**2).sqrt()
     lengths = of_keys[..., None] * of_queries[..., None, :]
-    return (seen[0] @ maps[1].mT / lengths).flatten(1, 2).to(x.dtype)
+    cosines: Tensor = seen[0] @ maps[1].mT / lengths
+    return cosines.flatten(1, 2).to(x.dtype)
 
 
 class _Gram(Function):
