@@ -39,6 +39,14 @@ INLINE long taps(int n, int slot, int o, int i) { return (((long)(slot / 3 * n +
 
 INLINE int least(int a, int b) { return a < b ? a : b; }
 
+/* Of the planes of all images, which are cut into blocks of so many pixels: its image, first pixel, and number of pixels. */
+typedef struct { long image, at, count; } Block;
+
+INLINE Block block_of(long plane, long size, long index) {
+    const long blocks = (plane + size - 1) / size, at = index % blocks * size;
+    return (Block){index / blocks, at, plane - at < size ? plane - at : size};
+}
+
 /* 9 and 6, which the compiler must not know: it would give the results beyond apart. */
 HIDDEN extern const float TANH_END, SLOPE_END;
 

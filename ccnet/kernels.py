@@ -53,10 +53,10 @@ def kernel() -> ctypes.CDLL | None:
     return ctypes.CDLL(str(path)) if path else None
 
 
-def native(*tensors: Tensor) -> bool:
+def native(*tensors: Tensor | None) -> bool:
     """Whether kernels compute these: float32 on a CPU where nothing is cast, and no graph is made of the network."""
     free = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-    return free and _computed_here(*tensors)
+    return free and _computed_here(*(one for one in tensors if one is not None))
 
 
 def fits(x: Tensor, heads: int, bands: int) -> bool:
@@ -120,6 +120,11 @@ def run(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | 
             wait(started)  # an interrupt must not free what they still use
     if work.failed:
         raise MemoryError("no memory for a kernel's rows")
+
+
+def blocks(plane: int, size: int) -> int:
+    """Of so many pixels that cover a plane, as block_of in kernels.h cuts it."""
+    return -(-plane // size)
 
 
 @cache

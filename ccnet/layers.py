@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ccnet.kernels import native, run
+from ccnet.kernels import blocks, native, run
 from ccnet.products import product
 
 
@@ -51,7 +51,7 @@ class ChannelNorm(nn.LayerNorm):
 
 def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
     """The convolution of 1×1. weight: (made, C / groups, 1, 1), bias: (made,)."""
-    if native(x_BCHW, weight, *(() if bias is None else (bias,))) and x_BCHW.ndim == 4:
+    if native(x_BCHW, weight, bias) and x_BCHW.ndim == 4:
         result: Tensor = _Pointwise.apply(x_BCHW, weight, bias, groups)  # type: ignore[no-untyped-call]
         return result
     return F.conv2d(x_BCHW, weight, bias, groups=groups)
@@ -152,4 +152,4 @@ def _sizes(x: Tensor) -> tuple[int, int]:
 
 
 def _runs(x: Tensor) -> int:
-    return len(x) * -(-x.shape[2:].numel() // _PIXELS)
+    return len(x) * blocks(x.shape[2:].numel(), _PIXELS)

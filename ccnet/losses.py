@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from ccnet.kernels import is_plain, native, run
+from ccnet.kernels import blocks, is_plain, native, run
 from ccnet.metrics import MRAE_OFFSET
 
 GAMMA = 0.1
@@ -56,19 +56,9 @@ class _SpectralDifference(Function):
     @staticmethod
     def forward(ctx: Any, truth: Tensor, estimate: Tensor) -> Tensor:
         truth, estimate = truth.contiguous(), estimate.contiguous()  # a band is one run, as the network's are not
+        compiled = native(truth, estimate) and truth.shape == estimate.shape and truth.shape[1] <= _MAX_BANDS
+        total, gradient = (_compiled if compiled else _by_distance)(truth, estimate)
         ctx.scale = _scale(truth)
-        if native(truth, estimate) and truth.shape == estimate.shape and truth.shape[1] <= _MAX_BANDS:
-            total, gradient = _compiled(truth, estimate)
-            ctx.save_for_backward(gradient)
-            return total.mul_(ctx.scale)
-        total, gradient = truth.new_zeros(()), torch.zeros_like(estimate)
-        for distance in range(1, truth.shape[1]):
-            gap = estimate[:, distance:] - estimate[:, :-distance]
-            excess = gap.abs().sub_((truth[:, distance:] - truth[:, :-distance]).abs_())
-            total += excess.abs().sum()
-            slope = excess.sign_().mul_(gap.sign_())
-            gradient[:, distance:] += slope
-            gradient[:, :-distance] -= slope
         ctx.save_for_backward(gradient)
         return total.mul_(ctx.scale)
 
@@ -79,13 +69,26 @@ class _SpectralDifference(Function):
         return None, gradient * (grad * ctx.scale)
 
 
+def _by_distance(truth: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
+    """The sum over pairs of bands and all pixels, and its gradient to the estimate."""
+    total, gradient = truth.new_zeros(()), torch.zeros_like(estimate)
+    for distance in range(1, truth.shape[1]):
+        gap = estimate[:, distance:] - estimate[:, :-distance]
+        excess = gap.abs().sub_((truth[:, distance:] - truth[:, :-distance]).abs_())
+        total += excess.abs().sum()
+        slope = excess.sign_().mul_(gap.sign_())
+        gradient[:, distance:] += slope
+        gradient[:, :-distance] -= slope
+    return total, gradient
+
+
 _PIXELS, _MAX_BANDS = 64, 64  # as in spectral.c
 
 
 def _compiled(truth: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum over pairs of bands and all pixels, and its gradient to the estimate."""
+    """As _by_distance, in one pass."""
     images, bands, plane = *truth.shape[:2], truth.shape[2:].numel()
-    count = images * -(-plane // _PIXELS)
+    count = images * blocks(plane, _PIXELS)
     gradient, totals = torch.empty_like(estimate), truth.new_empty(count)
     run("ccnet_spectral", count, (bands, plane), (truth, estimate, gradient, totals))
     return totals.sum(), gradient

@@ -14,15 +14,9 @@
 #define PIXELS 64
 
 typedef float Run[PIXELS];
-typedef struct { long image, at; int count; } Pixels;
-
-INLINE Pixels run_of(long plane, long index) {
-    const long runs = (plane + PIXELS - 1) / PIXELS, at = index % runs * PIXELS;
-    return (Pixels){index / runs, at, (int)(plane - at < PIXELS ? plane - at : PIXELS)};
-}
 
 /* Of all channels; zero behind the last pixel. */
-INLINE void load(Run *restrict to, const float *x, long channels, long plane, int count) {
+INLINE void load(Run *restrict to, const float *x, long channels, long plane, long count) {
     for (long c = 0; c < channels; c++) {
         if (count < PIXELS) memset(to[c], 0, sizeof *to);
         memcpy(to[c], x + c * plane, count * sizeof **to);
@@ -54,7 +48,7 @@ CLONES KERNEL(ccnet_norm, Forward) {
     Run *x = malloc(channels * sizeof *x), spread;
     if (!x) return 0;
     for (long index = first; index < last; index++) {
-        const Pixels run = run_of(plane, index);
+        const Block run = block_of(plane, PIXELS, index);
         const long at = run.image * channels * plane + run.at;
         load(x, given->x + at, channels, plane, run.count);
         normalise(x, channels, *given->epsilon, spread);
@@ -79,7 +73,7 @@ CLONES KERNEL(ccnet_norm_backward, Backward) {
     Run *x = malloc(2 * channels * sizeof *x), *const g = x + channels, spread;
     if (!x) return 0;
     for (long index = first; index < last; index++) {
-        const Pixels run = run_of(plane, index);
+        const Block run = block_of(plane, PIXELS, index);
         const long at = run.image * channels * plane + run.at;
         load(x, given->x + at, channels, plane, run.count);
         load(g, given->grad + at, channels, plane, run.count);

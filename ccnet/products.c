@@ -18,15 +18,14 @@ INLINE void add(float *restrict to, float b, long count) {
 typedef struct { int64_t groups, outer, inner, plane, run; const float *w, *b, *x; float *y; } Given;
 
 CLONES KERNEL(ccnet_product, Given) {
-    const long outer = given->outer, inner = given->inner, plane = given->plane, run = given->run;
-    const long runs = (plane + run - 1) / run;
-    float *from = malloc(inner * run * sizeof *from);
+    const long outer = given->outer, inner = given->inner, plane = given->plane;
+    float *from = malloc(inner * given->run * sizeof *from);
     if (!from) return 0;
     for (long index = first; index < last; index++) {
-        const long at = index % runs * run, many = plane - at < run ? plane - at : run;
-        const long part = index / runs, group = part % given->groups;
-        const float *x = given->x + part * inner * plane + at;
-        float *y = given->y + part * outer * plane + at;
+        const Block run = block_of(plane, given->run, index);
+        const long many = run.count, group = run.image % given->groups;
+        const float *x = given->x + run.image * inner * plane + run.at;
+        float *y = given->y + run.image * outer * plane + run.at;
         for (long i = 0; i < inner; i++) memcpy(from + i * many, x + i * plane, many * sizeof *from);
         product(given->w + group * outer * inner, (int)outer, (int)inner, from, many, y, plane, many, 0);
         for (long o = 0; given->b && o < outer; o++) add(y + o * plane, given->b[group * outer + o], many);

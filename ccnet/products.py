@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ccnet.kernels import native, run
+from ccnet.kernels import blocks, native, run
 
 _ROWS, _LANES = 4, 8  # the kernel takes channels and pixels by these
 _RUN = 32768  # numbers that are read at once, so that they stay in cache
@@ -27,5 +27,5 @@ def product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     length = max(_LANES, min(pixels, _RUN // inner) // _LANES * _LANES)
     made = x.new_empty((images, groups, outer, pixels))
     tensors = (weight.contiguous(), None if bias is None else bias.contiguous(), x.contiguous(), made)
-    run("ccnet_product", images * groups * -(-pixels // length), (groups, outer, inner, pixels, length), tensors)
+    run("ccnet_product", images * groups * blocks(pixels, length), (groups, outer, inner, pixels, length), tensors)
     return made

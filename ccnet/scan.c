@@ -120,14 +120,6 @@ INLINE void backward_block(const int n, Shape shape, const float *x, const float
     }
 }
 
-/* A block of an image: its first pixel, and how many there are. */
-typedef struct { long image, at; int count; } Block;
-
-INLINE Block block_of(Shape shape, long index) {
-    const long blocks = (shape.plane + PIXELS - 1) / PIXELS, at = index % blocks * PIXELS;
-    return (Block){index / blocks, at, (int)(shape.plane - at < PIXELS ? shape.plane - at : PIXELS)};
-}
-
 /* heads: 1, 2 or 4; bands: at most MAX_BANDS. */
 typedef struct { int64_t heads, bands, plane; const float *x, *w, *b; float *u; } Forward;
 
@@ -135,12 +127,12 @@ CLONES KERNEL(ccnet_scan, Forward) {
     const Shape shape = {(int)given->heads, (int)given->bands, (long)given->plane};
     const long size = shape.heads * shape.bands * shape.plane;
     for (long index = first; index < last; index++) {
-        const Block block = block_of(shape, index);
+        const Block block = block_of(shape.plane, PIXELS, index);
         const float *x = given->x + block.image * size, *w = given->w, *b = given->b;
         float *u = given->u + block.image * 4 * size;
-        if (shape.heads == 1) forward_block(1, shape, x, w, b, u, block.at, block.count);
-        else if (shape.heads == 2) forward_block(2, shape, x, w, b, u, block.at, block.count);
-        else forward_block(4, shape, x, w, b, u, block.at, block.count);
+        if (shape.heads == 1) forward_block(1, shape, x, w, b, u, block.at, (int)block.count);
+        else if (shape.heads == 2) forward_block(2, shape, x, w, b, u, block.at, (int)block.count);
+        else forward_block(4, shape, x, w, b, u, block.at, (int)block.count);
     }
     return 1;
 }
@@ -152,13 +144,13 @@ CLONES KERNEL(ccnet_scan_backward, Backward) {
     const Shape shape = {(int)given->heads, (int)given->bands, (long)given->plane};
     const long n = shape.heads, size = n * shape.bands * shape.plane;
     for (long index = first; index < last; index++) {
-        const Block block = block_of(shape, index);
+        const Block block = block_of(shape.plane, PIXELS, index);
         const float *x = given->x + block.image * size, *w = given->w, *b = given->b, *gu = given->gu + block.image * 4 * size;
         float *gx = given->gx + block.image * size;
         double *gw = given->gw + index * 4 * n * n, *gb = given->gb + index * 2 * n;
-        if (n == 1) backward_block(1, shape, x, w, b, gu, gx, gw, gb, block.at, block.count);
-        else if (n == 2) backward_block(2, shape, x, w, b, gu, gx, gw, gb, block.at, block.count);
-        else backward_block(4, shape, x, w, b, gu, gx, gw, gb, block.at, block.count);
+        if (n == 1) backward_block(1, shape, x, w, b, gu, gx, gw, gb, block.at, (int)block.count);
+        else if (n == 2) backward_block(2, shape, x, w, b, gu, gx, gw, gb, block.at, (int)block.count);
+        else backward_block(4, shape, x, w, b, gu, gx, gw, gb, block.at, (int)block.count);
     }
     return 1;
 }

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.kernels import fits, is_plain, run, triton_fits
+from ccnet.kernels import blocks, fits, is_plain, run, triton_fits
 
 STREAMS = 4
 _BLOCK = 128  # pixels, as in scan.c
@@ -148,7 +148,7 @@ def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     plane = height * width
     out = x.new_empty((batch, STREAMS, heads, bands, height, width))
     tensors = (x.contiguous(), weight.contiguous(), bias.contiguous(), out)
-    run("ccnet_scan", batch * _blocks(plane), (heads, bands, plane), tensors)
+    run("ccnet_scan", batch * blocks(plane, _BLOCK), (heads, bands, plane), tensors)
     return out
 
 
@@ -156,12 +156,8 @@ def _compiled_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tenso
     batch, heads, bands, height, width = x.shape
     plane = height * width
     x, weight, bias, grad = x.contiguous(), weight.contiguous(), bias.contiguous(), grad.contiguous()
-    g_x, count = torch.zeros_like(x), batch * _blocks(plane)
+    g_x, count = torch.zeros_like(x), batch * blocks(plane, _BLOCK)
     # A sum for each block, so that it does not matter how these are spread over threads
     g_w, g_b = (one.new_zeros((count, *one.shape), dtype=torch.float64) for one in (weight, bias))
     run("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))
     return g_x, g_w.sum(0).to(weight.dtype), g_b.sum(0).to(bias.dtype)
-
-
-def _blocks(plane: int) -> int:
-    return -(-plane // _BLOCK)

@@ -17,11 +17,12 @@ INLINE float sign_of(float x) { return (float)((x > 0.f) - (x < 0.f)); }
 typedef struct { int64_t bands, plane; const float *truth, *estimate; float *gradient, *totals; } Given;
 
 CLONES KERNEL(ccnet_spectral, Given) {
-    const long bands = given->bands, plane = given->plane, runs = (plane + PIXELS - 1) / PIXELS;
+    const long bands = given->bands, plane = given->plane;
     Run t[MAX_BANDS], e[MAX_BANDS], g[MAX_BANDS];
     for (long index = first; index < last; index++) {
-        const long at = index / runs * bands * plane + index % runs * PIXELS, left = plane - index % runs * PIXELS;
-        const size_t size = (left < PIXELS ? left : PIXELS) * sizeof(float);
+        const Block run = block_of(plane, PIXELS, index);
+        const long at = run.image * bands * plane + run.at;
+        const size_t size = run.count * sizeof(float);
         memset(t, 0, sizeof t), memset(e, 0, sizeof e), memset(g, 0, sizeof g); /* pixels beyond the plane differ by 0 */
         for (long b = 0; b < bands; b++) {
             memcpy(t[b], given->truth + at + b * plane, size);
