@@ -22,7 +22,7 @@ help:  ## this list
 
 install: $(INSTALLED)  ## the environment, .venv
 
-$(INSTALLED): pyproject.toml constraints.txt $(wildcard ccnet/*.c ccnet/*.h)
+$(INSTALLED): pyproject.toml constraints.txt $(wildcard ccnet/csrc/*/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=...")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,rtx]'
@@ -39,7 +39,7 @@ engine: $(INSTALLED)  ## weights to ONNX to the best engine here, and a real FRA
 	$(CCNET) check $(ARTIFACTS) $(weights) --frames '$(FRAME)' --out $(RESULTS)
 endif
 
-$(DEVICE)/installed: pyproject.toml constraints.txt $(wildcard ccnet/*.c ccnet/*.h)
+$(DEVICE)/installed: pyproject.toml constraints.txt $(wildcard ccnet/csrc/*/*.[ch])
 	$(PYTHON) -m venv --system-site-packages $(DEVICE)
 	$(DEVICE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	@touch $@
@@ -60,10 +60,7 @@ test-fast: $(INSTALLED)  ## the tests of the inner loop, under a minute
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	@# The folders are packages under other names (pyproject's package-dir), so mypy sees them through links
-	@rm -rf .venv/typed && mkdir -p .venv/typed/ccnet
-	@ln -s $(addprefix $(CURDIR)/,$(wildcard ccnet/*) export runtime calibration) .venv/typed/ccnet/
-	cd .venv/typed && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p ccnet
+	$(BIN)/mypy -p ccnet
 
 soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
 	$(BIN)/python tests/soak.py --artifacts $(ARTIFACTS)

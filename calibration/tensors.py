@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.onnxruntime_backend import refuse_external
+from ccnet.runtime.backends.onnxruntime import refuse_external
 
 Array = npt.NDArray[Any]
 Inputs = Sequence[Array | None]

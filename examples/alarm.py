@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from ccnet.runtime import Projection, Reconstructor
-from ccnet.runtime.contexts import ContextPolicy
-from ccnet.runtime.srgb import from_srgb
+from ccnet.runtime.io.srgb import from_srgb
+from ccnet.runtime.stream.context_policy import ContextPolicy
 
 RED = Projection.ratios({"red": (650, 550)})
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from ccnet.runtime import Reconstructor
-from ccnet.runtime.srgb import from_srgb
+from ccnet.runtime.io.srgb import from_srgb
 
 source, artifacts = sys.argv[1:] + ["0", "build/ccnet"][len(sys.argv) - 1 :]
 camera = cv2.VideoCapture(int(source) if source.isdecimal() else source)

@@ -21,7 +21,7 @@ import numpy as np
 from ccnet.contract import FRAME_SCALE, CCNetError
 from ccnet.metrics import MRAE_OFFSET, mrae
 from ccnet.runtime import Reconstructor, read_frame
-from ccnet.runtime.contexts import ContextPolicy
+from ccnet.runtime.stream.context_policy import ContextPolicy
 
 SIDE, STEP, NOISE = 128, 4, 0.003
 POLICIES = ("every:1", "every:8", "every:1000", "scene", "smooth")

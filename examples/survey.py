@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ccnet.runtime import CCNetError, Projection, Reconstructor, read_frame
-from ccnet.runtime.frames import frame_paths
-from ccnet.runtime.srgb import from_srgb
+from ccnet.runtime.io.frames import frame_paths
+from ccnet.runtime.io.srgb import from_srgb
 
 INDEX = Projection.differences({"red edge": (700, 670)})
 

@@ -14,9 +14,6 @@ import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
-from ccnet.camera import Camera
-from ccnet.checkpoint import camera_entry, weights_hash
-from ccnet.config import CCNetConfig
 from ccnet.contract import (
     CONTEXT,
     HALO,
@@ -32,14 +29,18 @@ from ccnet.contract import (
     sha256,
     write_atomic,
 )
-from ccnet.kernels import plain
+from ccnet.data.camera import Camera
+from ccnet.export.graph.mixed_precision import precisions, to_fp16
 from ccnet.model import CCNet
-from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend, operators
-from ccnet.runtime.parity import TOLERANCES, compare
+from ccnet.model.checkpoint import camera_entry, weights_hash
+from ccnet.model.config import CCNetConfig
+from ccnet.ops.kernels import plain
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, operators
+from ccnet.runtime.quality.tolerances import TOLERANCES, compare
 
-from . import graph, native
-from .inputs import tools
-from .precision import precisions, to_fp16
+from .fingerprint import tools
+from .graph import fuse as native
+from .graph import trace as graph
 
 Input = Literal["float32", "uint8"]
 Tell = Callable[[str], None]

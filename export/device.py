@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import get_args
 
 from ccnet.contract import CCNetError, Manifest, write_atomic
+from ccnet.export.engine.plan import Asked, Options, build, choose
 
-from .build import Asked, Options, build, choose
 from .bundle import unpack
-from .check import Row, check
-from .inputs import CHECKED, check_inputs, has_passed
+from .fingerprint import CHECKED, check_inputs, has_passed
 from .reference import golden
+from .verify import Row, check
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, FRAME_SCALE, CCNetError, Manifest
-from ccnet.runtime.frames import Frame, rgb_tensor
+from ccnet.runtime.io.frames import Frame, rgb_tensor
 
 if TYPE_CHECKING:
     from ccnet.model import CCNet
@@ -42,7 +42,7 @@ def by_torch(model: CCNet, frame: Frame, source: str) -> Reference:
     """The whole frame at once, in float32, by torch's own layers: kernels of ours are what is to be judged."""
     import torch
 
-    from ccnet.kernels import plain
+    from ccnet.ops.kernels import plain
 
     with plain(), torch.inference_mode():
         cube, context = (

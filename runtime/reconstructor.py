@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CONTEXT, CUBE, FRAME_SCALE, RGB, CCNetError, Manifest, naming, padded
+from ccnet.runtime.backends.out_of_memory import OutOfMemoryError
+from ccnet.runtime.backends.select import Backend, BackendName, Precision, Selection, select
+from ccnet.runtime.io.arrays import as_frame
+from ccnet.runtime.io.cubes import open_cube
+from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 
-from .backend import Backend, BackendName, Precision, Selection, select
-from .cubes import open_cube
-from .frames import Frame, block_mean, rgb_tensor
-from .interchange import as_frame
-from .memory import OutOfMemoryError
-from .opening import Sides, open_backend
+from .loading import Sides, open_backend
 from .projection import Projection
 from .tiling import Span, check_window, crop, plan
 

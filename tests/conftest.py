@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from ccnet.checkpoint import checkpoint_camera, load_checkpoint
-from ccnet.config import CCNetConfig
 from ccnet.contract import SHIPPED
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
-from ccnet.runtime import cli
-from ccnet.runtime.cuda import has_gpu
+from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint
+from ccnet.model.config import CCNetConfig
+from ccnet.runtime.backends.cuda import has_gpu
+from ccnet.runtime.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

@@ -28,11 +28,13 @@ import numpy as np
 import zarr
 
 from ccnet.contract import CCNetError
-from ccnet.runtime import Reconstructor, read_cube, stream, telemetry
-from ccnet.runtime.contexts import ContextPolicy
-from ccnet.runtime.sinks import Files, Sink, Socket, ZarrGroup
-from ccnet.runtime.sources import GoneError, SourceSpec
-from ccnet.runtime.stream import Stream
+from ccnet.runtime import Reconstructor, read_cube
+from ccnet.runtime.stream import metrics as telemetry
+from ccnet.runtime.stream import pipeline as stream
+from ccnet.runtime.stream.context_policy import ContextPolicy
+from ccnet.runtime.stream.pipeline import Stream
+from ccnet.runtime.stream.sinks import Files, Sink, Socket, ZarrGroup
+from ccnet.runtime.stream.sources import GoneError, SourceSpec
 
 SIZES = ((48, 64), (64, 48), (40, 40))
 LIBC = ctypes.CDLL(None)  # glibc 2.33 or later

@@ -15,10 +15,10 @@ import scipy.io
 import torch
 from spectral.io import envi
 
-from ccnet.camera import Array, Camera
 from ccnet.contract import BANDS_NM
-from ccnet.datasets import Scene
-from ccnet.views import Views
+from ccnet.data.camera import Array, Camera
+from ccnet.data.datasets import Scene
+from ccnet.data.patches import Views
 
 MakeCube = Callable[..., Array]
 

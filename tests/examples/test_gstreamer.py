@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ccnet.runtime import Reconstructor
-from ccnet.runtime.srgb import from_srgb
+from ccnet.runtime.io.srgb import from_srgb
 
 gi = pytest.importorskip("gi", reason="needs Debian's python3-gst-1.0 and gstreamer1.0-plugins-base")
 try:

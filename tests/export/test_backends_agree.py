@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from ccnet import kernels
 from ccnet.contract import CONTEXT, CUBE, FRAME_SCALE, HALO, RGB, SIZE_MULTIPLE
 from ccnet.model import CCNet
+from ccnet.ops import kernels
 from ccnet.runtime import Reconstructor, read_frame
-from ccnet.runtime.backend import Precision
-from ccnet.runtime.parity import TOLERANCES, compare
+from ccnet.runtime.backends.select import Precision
+from ccnet.runtime.quality.tolerances import TOLERANCES, compare
 from ccnet.runtime.tiling import plan
 
 Artifacts = tuple[CCNet, Path]

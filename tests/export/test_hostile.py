@@ -23,15 +23,18 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256
-from ccnet.export import apart, device
-from ccnet.export.apart import build_apart
-from ccnet.export.build import Options, build, plan
+from ccnet.export import device
 from ccnet.export.bundle import make_bundle
-from ccnet.export.check import check
+from ccnet.export.engine import isolated as apart
+from ccnet.export.engine.isolated import build_apart
+from ccnet.export.engine.plan import Options, build, plan
 from ccnet.export.reference import GOLDEN, Reference, pack
-from ccnet.runtime import Reconstructor, backend, trt
-from ccnet.runtime.contents import contents
-from ccnet.runtime.guard import open_guarded, survive
+from ccnet.export.verify import check
+from ccnet.runtime import Reconstructor
+from ccnet.runtime.backends import select as backend
+from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.cli.contents import contents
+from ccnet.runtime.probe import open_guarded, survive
 
 Ccnet = Callable[..., Any]
 
@@ -338,7 +341,7 @@ MANY = """
 import sys
 from pathlib import Path
 from ccnet.contract import CCNetError
-from ccnet.export.engine import build_engine
+from ccnet.export.engine.builder import build_engine
 for path in map(Path, sys.argv[2:]):
     try:
         build_engine(path, Path(sys.argv[1]), backend="tensorrt_rtx", shapes=SHAPES)

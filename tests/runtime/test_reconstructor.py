@@ -30,12 +30,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import FRAME_SCALE, MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest
-from ccnet.runtime import Projection, Reconstructor, Slots, backend, read_cube, trt
-from ccnet.runtime.backend import Selection, select
-from ccnet.runtime.frames import block_mean
-from ccnet.runtime.interchange import as_frame
-from ccnet.runtime.memory import OutOfMemoryError, lacks_memory
-from ccnet.runtime.onnxruntime_backend import OnnxRuntimeBackend
+from ccnet.runtime import Projection, Reconstructor, Slots, read_cube
+from ccnet.runtime.backends import select as backend
+from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.backends.out_of_memory import OutOfMemoryError, lacks_memory
+from ccnet.runtime.backends.select import Selection, select
+from ccnet.runtime.io.arrays import as_frame
+from ccnet.runtime.io.frames import block_mean
 
 Array = npt.NDArray[Any]
 Files = dict[str, bytes]

@@ -20,8 +20,8 @@ from gi.repository import GLib, GObject, Gst  # noqa: E402
 
 from ccnet.contract import BANDS_NM, CCNetError  # noqa: E402
 from ccnet.runtime import Reconstructor  # noqa: E402
-from ccnet.runtime.contexts import ContextPolicy  # noqa: E402
-from ccnet.runtime.srgb import as_camera  # noqa: E402
+from ccnet.runtime.io.srgb import as_camera  # noqa: E402
+from ccnet.runtime.stream.context_policy import ContextPolicy  # noqa: E402
 
 Gst.init(None)
 

@@ -1,0 +1,1 @@
+"""FP16: ranges, bounds, emulation and bisection of the error."""

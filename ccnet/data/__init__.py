@@ -1,0 +1,1 @@
+"""Data sets, cameras and spectra: from files on disk to training patches."""

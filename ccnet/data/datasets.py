@@ -1,0 +1,151 @@
+"""Data sets as they are published: which scenes a folder holds, each read when it is needed.
+
+Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from ccnet.contract import CCNetError, damaged
+
+from .camera import Array
+from .readers import cave_bands, open_envi, read_cave, read_cave_band, read_envi, read_mat, read_rgb
+
+Split = Literal["train", "val"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One cube of a data set, and the frame that was published with it, if one was.
+
+    read_cube: () → (31, H, W), bands ascending from 400 nm. read_frame: () → (3, H, W) RGB in [0, 1].
+    Both read the disk at each call, and raise CCNetError where the file is not what it should be.
+    """
+
+    name: str
+    read_cube: Callable[[], Array]
+    read_frame: Callable[[], Array] | None = None
+
+
+def open_source(source: str, split: Split) -> tuple[Scene, ...]:
+    """The scenes of a source on the command line, ``KIND:PATH``, of its published split where it has one.
+
+    Kinds: ``cave``, ``envi``, ``ntire2020-clean``, ``ntire2020-real``, ``ntire2022``; docs/data.md has their layouts.
+    No cube is read yet, but CCNetError names a file that is missing.
+    """
+    kind, _, path = source.partition(":")
+    if kind not in _KINDS or not path:
+        raise CCNetError(f"data is {source!r}, expected KIND:PATH with one of the kinds {', '.join(_KINDS)}")
+    with damaged(Path(path), f"{kind} data"):
+        return tuple(_KINDS[kind](Path(path), split))
+
+
+def _cave(folder: Path, split: Split) -> Iterator[Scene]:
+    """No split was published: a folder is one. A scene's first band tells of what kind the others are."""
+    for scene in cave_scenes(folder):
+        read_cave_band(cave_bands(scene)[0])
+        yield Scene(name=scene.name, read_cube=partial(read_cave, scene))
+
+
+def cave_scenes(folder: Path) -> list[Path]:
+    """The scene folders of a CAVE-format folder, sorted; a scene holds ``*_01.png`` … ``*_31.png``."""
+    if not folder.is_dir():
+        raise CCNetError(f"{folder}: no such folder, expected one with CAVE scenes (NAME_ms/NAME_ms_01.png …)")
+    scenes = sorted({png.parent for png in folder.rglob("[!.]*_01.png")})
+    if not scenes:
+        raise CCNetError(f"{folder}: holds no CAVE scene, expected NAME_ms/NAME_ms_01.png … _31.png in it")
+    return scenes
+
+
+def _envi(path: Path, split: Split) -> Iterator[Scene]:
+    """No split: a folder is one, and so is a single header."""
+    headers = [path] if path.suffix.lower() == ".hdr" else sorted(path.rglob("[!.]*.[hH][dD][rR]"))
+    if not headers:
+        raise CCNetError(f"{path}: holds no ENVI cube, expected .hdr headers with their .img in it")
+    for header in headers:
+        open_envi(header)
+        yield Scene(name=header.stem, read_cube=partial(read_envi, header))
+
+
+def _ntire2022(folder: Path, split: Split) -> Iterator[Scene]:
+    """ARAD_1K. Lists choose the scenes, for MST++'s leave some out: 0314, 0340 and 0531."""
+    first, names = {"train": ("Train", "train_list.txt"), "val": ("Valid", "valid_list.txt")}[split]
+    cubes = _Files.find(folder, f"{first}_Spec", ".mat", like="(Train|Valid)_Spec(tral)?")
+    frames = _Files.find(folder, f"{first}_RGB", ".jpg", like="(Train|Valid)_RGB")
+    return _pairs(_read_list(folder / "split_txt" / names), cubes, frames)
+
+
+def _ntire2020(folder: Path, split: Split, *, track: str, ending: str) -> Iterator[Scene]:
+    """ARAD_HS. No lists were published: a split is what its two folders hold, and they must agree."""
+    part = {"train": "NTIRE2020_Train", "val": "NTIRE2020_Validation"}[split]
+    cubes = _Files.find(folder, f"{part}_Spectral", ".mat")
+    frames = _Files.find(folder, f"{part}_{track}", ending)
+    if not cubes.paths:
+        raise CCNetError(f"{cubes.home}: holds no cube, expected ARAD_HS_0001.mat … in it; unpack the data set there")
+    return _pairs(sorted({*cubes.paths, *frames.paths}), cubes, frames)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Files:
+    """The cubes, or the frames, of a data set by scene; ``home`` is where a missing one belongs."""
+
+    home: Path
+    ending: str
+    paths: Mapping[str, Path]
+
+    @classmethod
+    def find(cls, folder: Path, name: str, ending: str, *, like: str | None = None) -> _Files:
+        """Files ``SCENE + ending`` at any depth, as archives unpack, of the subfolders called ``name``, or ``like`` it.
+
+        Upper and lower case are one, for the challenges' own files mix them.
+        """
+        if not folder.is_dir():
+            raise CCNetError(f"{folder}: no such folder, expected one that holds {name}")
+        called = re.compile(like or re.escape(name), re.IGNORECASE)
+        paths = {
+            path.name[: -len(ending)]: path
+            for child in sorted(folder.iterdir())
+            if called.fullmatch(child.name)
+            for path in sorted(child.rglob("[!.]*"))
+            if path.name.lower().endswith(ending.lower()) and path.is_file()
+        }
+        return cls(home=folder / name, ending=ending, paths=paths)
+
+    def of(self, scene: str) -> Path:
+        if scene not in self.paths:
+            missing = self.home / f"{scene}{self.ending}"
+            raise CCNetError(f"{missing}: no such file, expected every scene's cube and frame; download it")
+        return self.paths[scene]
+
+
+def _pairs(names: Iterable[str], cubes: _Files, frames: _Files) -> Iterator[Scene]:
+    """Each scene's cube and frame. Without any frame this is still a data set, for a camera to look at."""
+    for name in names:
+        read_cube = partial(read_mat, cubes.of(name))
+        read_frame = partial(read_rgb, frames.of(name)) if frames.paths else None
+        yield Scene(name=name, read_cube=read_cube, read_frame=read_frame)
+
+
+def _read_list(path: Path) -> list[str]:
+    """Scenes of a split list, one a line, with or without the ending of their files."""
+    with damaged(path, "a list of scenes, one a line, as MST++'s split_txt has"):
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    scenes = [re.sub(r"\.(mat|jpg)$", "", line.strip(), flags=re.IGNORECASE) for line in lines if line.strip()]
+    if not scenes:
+        raise CCNetError(f"{path}: is empty, expected a list of scenes, one a line, as MST++'s split_txt has")
+    return scenes
+
+
+_KINDS: Mapping[str, Callable[[Path, Split], Iterable[Scene]]] = {
+    "cave": _cave,
+    "envi": _envi,
+    "ntire2020-clean": partial(_ntire2020, track="Clean", ending="_clean.png"),
+    "ntire2020-real": partial(_ntire2020, track="RealWorld", ending="_RealWorld.jpg"),
+    "ntire2022": _ntire2022,
+}

@@ -1,0 +1,1 @@
+"""Evaluation: metrics over scenes, baselines, the self-check and reports."""

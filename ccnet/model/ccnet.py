@@ -1,0 +1,162 @@
+"""CCNet (Fig. 2): frame → 31-band cube, split into ``encode`` (global) and ``decode`` (local).
+
+The parts stand in ``ccnet.model.blocks``, what the paper's ablations put in their place in ``ccnet.model.ablations``.
+
+Shape legend: B images, C channels, H×W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ccnet.contract import BANDS_NM, padded, reflect_index
+from ccnet.ops.layers import Pointwise
+
+from .ablations import MHA, continuity, fusion
+from .blocks import FFN, GrSCM, SpectralAttention
+from .config import CCNetConfig
+
+__all__ = ["SRU", "CCNet", "CCNetConfig"]
+
+
+class Context:
+    """The attention matrices of one pass in the order of the data: given, or else computed where they are needed."""
+
+    def __init__(self, given: Iterable[Tensor] | None = None) -> None:
+        self._given = None if given is None else iter(given)
+        self.matrices: list[Tensor] = []
+
+    def apply(self, part: nn.Module, *features: Tensor) -> Tensor:
+        """A part's output; one that attends to all pixels gets its matrices from here."""
+        if not isinstance(part, SpectralAttention):
+            return part(*features)
+        attention: Tensor = part.correlate(*features) if self._given is None else next(self._given)
+        self.matrices.append(attention)
+        return part(*features, attention)
+
+
+class InterSpectral(nn.Module):
+    """Inter-Spectral Relationship Modeling: GrSCM and NeSCM in parallel, joined by PAF.
+
+    An ablation's part keeps the name of the part that it replaces; MHA (Table II) and GrSCM alone (Table III) have
+    nothing beside them to join.
+    """
+
+    def __init__(self, channels: int, patch: int, config: CCNetConfig) -> None:
+        super().__init__()
+        self.grscm = MHA(channels, config) if config.inter_spectral == "mha" else GrSCM(channels, config)
+        self.nescm = continuity(channels, config)
+        if self.nescm is not None:
+            self.paf = fusion(channels, patch, config)
+
+    def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        att = context.apply(self.grscm, x_BCHW)
+        return att if self.nescm is None else context.apply(self.paf, att, self.nescm(x_BCHW))
+
+
+class CSRM(nn.Module):
+    """Customized Spectral Relationship Modeling block: x + inter-spectral, then x + intra-spectral."""
+
+    def __init__(self, channels: int, patch: int, config: CCNetConfig) -> None:
+        super().__init__()
+        self.inter = InterSpectral(channels, patch, config)
+        self.intra = FFN(channels, config)
+
+    def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        x = x_BCHW + self.inter(x_BCHW, context)
+        return x + self.intra(x)
+
+
+class SRU(nn.Module):
+    """Spectrum Reconstruction Unit: a U-Net of five CSRM blocks over three scales (C, 2C, 4C)."""
+
+    def __init__(self, config: CCNetConfig) -> None:
+        super().__init__()
+        c, r = config.width, config.patch
+        self.embed = nn.Conv2d(c, c, 3, padding=1, bias=False)
+        self.enc1 = CSRM(c, r, config)
+        self.down1 = nn.Conv2d(c, 2 * c, 4, stride=2, padding=1, bias=False)
+        self.enc2 = CSRM(2 * c, r // 2, config)
+        self.down2 = nn.Conv2d(2 * c, 4 * c, 4, stride=2, padding=1, bias=False)
+        self.bottleneck = CSRM(4 * c, r // 4, config)
+        self.up2 = nn.ConvTranspose2d(4 * c, 2 * c, 2, stride=2)
+        self.fuse2 = Pointwise(4 * c, 2 * c, bias=False)
+        self.dec2 = CSRM(2 * c, r // 2, config)
+        self.up1 = nn.ConvTranspose2d(2 * c, c, 2, stride=2)
+        self.fuse1 = Pointwise(2 * c, c, bias=False)
+        self.dec1 = CSRM(c, r, config)
+
+    def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        x1 = self.enc1(self.embed(x_BCHW), context)
+        x2 = self.enc2(self.down1(x1), context)
+        x3 = self.bottleneck(self.down2(x2), context)
+        x2 = self.dec2(self.fuse2(torch.cat([self.up2(x3), x2], 1)), context)
+        x1 = self.dec1(self.fuse1(torch.cat([self.up1(x2), x1], 1)), context)
+        return x_BCHW + x1
+
+
+class CCNet(nn.Module):
+    """RGB frame (B, 3, H, W) in [0, 1] → cube (B, 31, H, W), reflectance-like, bands ascending from 400 to 700 nm.
+
+    ``forward(x)`` is ``decode(x, encode(x))`` in one pass. Any H and W: frames are padded by reflection to
+    ``config.size_multiple`` and the cube is cropped back.
+    """
+
+    def __init__(self, config: CCNetConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or CCNetConfig()
+        self.conv_in = nn.Conv2d(3, self.config.width, 3, padding=1, bias=False)
+        self.units = nn.ModuleList(SRU(self.config) for _ in range(self.config.units))
+        self.conv_out = nn.Conv2d(self.config.width, len(BANDS_NM), 3, padding=1, bias=False)
+        attentions = (part for part in self.modules() if isinstance(part, SpectralAttention))  # in the data's order
+        self.context_shapes = [part.context_shape for part in attentions]
+
+    @property
+    def context_size(self) -> int:
+        """Numbers in a frame's context: 7,680 for the paper's configuration."""
+        return sum(g * i * j for g, i, j in self.context_shapes)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """The cube of a frame with the frame's own context."""
+        return self.run(rgb, None)[0]
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """The frame's context (B, context_size), float32: every attention matrix of the network.
+
+        The only reductions over all pixels are in here; a reduced frame gives nearly the same context.
+        """
+        return self.run(rgb, None)[1]
+
+    def decode(self, rgb: Tensor, context: Tensor) -> Tensor:
+        """The cube of a frame or tile under a given context (B or 1, context_size); local in space."""
+        if context.shape[-1] != self.context_size:
+            raise ValueError(f"context holds {context.shape[-1]} numbers, this configuration has {self.context_size}")
+        return self.run(rgb, context)[0]
+
+    def run(self, rgb: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One pass over the blocks, which take their attention from the context or, if None, compute it."""
+        if rgb.ndim != 4 or rgb.shape[1] != 3:
+            raise ValueError(f"rgb is {tuple(rgb.shape)}, expected (B, 3, H, W)")
+        height, width = rgb.shape[2:]
+        attention = Context(None if context is None else self._unpack(context))
+        x0 = x = self.conv_in(self._pad(rgb))
+        for unit in self.units:
+            x = unit(x, attention)
+        cube: Tensor = self.conv_out(x0 + x)
+        return cube[..., :height, :width], torch.cat([one.flatten(1) for one in attention.matrices], 1)
+
+    def _unpack(self, context: Tensor) -> list[Tensor]:
+        sizes = [g * i * j for g, i, j in self.context_shapes]
+        parts = context.split(sizes, dim=1)
+        return [part.unflatten(1, shape) for part, shape in zip(parts, self.context_shapes, strict=True)]
+
+    def _pad(self, rgb: Tensor) -> Tensor:
+        for axis in (2, 3):
+            size = rgb.shape[axis]
+            if size % self.config.size_multiple:
+                index = reflect_index(size, 0, padded(size, self.config.size_multiple))
+                rgb = rgb.index_select(axis, torch.from_numpy(index).to(rgb.device))
+        return rgb

@@ -1,0 +1,76 @@
+"""CCNet's one configuration; the paper's ablations (Tables II-V) are values of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from ccnet.contract import BANDS_NM, SIZE_MULTIPLE, CCNetError
+
+InterSpectral = Literal["ccnet", "mha"]
+Continuity = Literal["nescm", "none", "convlstm", "convgru"]
+Fusion = Literal["paf", "add", "concat", "cross"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CCNetConfig:
+    """Sizes and parts of the network; the defaults are the paper's (section IV-B).
+
+    width: C_in, feature bands at full resolution and steps of NeSCM's recurrence.
+    units: m, serial Spectrum Reconstruction Units.
+    groups: k, runs of adjacent bands that GrSCM correlates and SIA pools.
+    patch: r, PAF's patch side in full-resolution px; it halves with every downsampling (Table V).
+    expansion: hidden width of the feed-forward network over its input width.
+    inter_spectral: ``ccnet`` (GrSCM + NeSCM + PAF) or ``mha`` (MST++'s attention alone, Table II).
+    continuity: the global model beside GrSCM (Table III); ``none`` is GrSCM alone.
+    fusion: how its features join GrSCM's (Table IV).
+
+    ``ccnet.model.ablations`` builds what is not the paper's own.
+    """
+
+    width: int = 32
+    units: int = 3
+    groups: int = 4
+    patch: int = 16
+    expansion: int = 4
+    inter_spectral: InterSpectral = "ccnet"
+    continuity: Continuity = "nescm"
+    fusion: Fusion = "paf"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "units", "groups", "patch", "expansion"):
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise CCNetError(f"config {name} is {value!r}, expected a positive integer")
+        if self.width < len(BANDS_NM):
+            raise CCNetError(f"config width is {self.width}, expected at least the cube's {len(BANDS_NM)} bands")
+        if self.width % self.groups:
+            raise CCNetError(f"config width {self.width} does not split into {self.groups} groups; take a divisor")
+        if self.patch % 4:
+            raise CCNetError(f"config patch is {self.patch}, expected a multiple of 4: it halves twice")
+        for name, choices in (("inter_spectral", InterSpectral), ("continuity", Continuity), ("fusion", Fusion)):
+            if getattr(self, name) not in get_args(choices):
+                raise CCNetError(f"config {name} is {getattr(self, name)!r}, expected one of {get_args(choices)}")
+        if self.inter_spectral == "mha" and (self.continuity, self.fusion) != ("nescm", "paf"):
+            raise CCNetError("config inter_spectral 'mha' stands alone; leave continuity and fusion at their defaults")
+        if self.continuity == "none" and self.fusion != "paf":
+            raise CCNetError(
+                f"config continuity 'none' has nothing to fuse by {self.fusion!r}; leave fusion at its default"
+            )
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width inside the network are multiples of this (px)."""
+        return math.lcm(SIZE_MULTIPLE, self.patch)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> CCNetConfig:
+        """The config of a checkpoint or manifest; CCNetError names what does not belong."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown:
+            raise CCNetError(f"config has unknown fields {unknown}: made by another version of ccnet?")
+        return cls(**values)

@@ -1,0 +1,1 @@
+"""Kernels of the network, one operator a file: reference, gradient and choice of implementation."""

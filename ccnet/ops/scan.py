@@ -1,0 +1,163 @@
+"""NeSCM's recurrence over the bands as one operator, ``ccnet::scan``.
+
+The forget gate is 1×1×1, so every pixel and window slot runs a recurrence of its own (Eq. 5, 6):
+
+    s_t = sigmoid(W_m m_{t-1} + W_x x_t + b),    m_t = s_t m_{t-1} + (1 - s_t) x_t,    m_0 = 0
+
+The output gate (Eq. 7) reads tanh(m_t) + x_t. Of the window's three slots, the trailing one at step t is the
+centre at step t-1, because a zero band leaves the memory at zero; the leading one is the same recurrence started
+one band later. Two recurrences a direction are therefore the whole of NeSCM: four *streams*,
+
+    0 forward centre,   1 forward lead,   2 backward centre,   3 backward lead.
+
+Shape legend: B images, n heads, T bands, H×W pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .kernels import blocks, fits, is_plain, run, triton_fits
+
+STREAMS = 4
+_BLOCK = 128  # pixels, as in scan.c
+
+
+def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """tanh(m_t) + x_t of the four streams (the operand of Eq. 7), for both directions' CMUs.
+
+    x: (B, n, T, H, W) float; weight: (2, n, 2n), a direction's [W_m | W_x]; bias: (2, n).
+    Returns (B, 4, n, T, H, W); step t of a stream stands at the band t that its window is centred on.
+    float32 on a CPU runs the compiled kernel where the package was built with a C compiler, float32 on CUDA the one of
+    ``scan_triton.py`` where Triton is installed, everything else the eager reference; they share this signature and
+    are tested in pairs.
+    """
+    if not torch.compiler.is_compiling() and is_plain():
+        return scan_reference(x, weight, bias)
+    result: Tensor = torch.ops.ccnet.scan(x, weight, bias)
+    return result
+
+
+def scan_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """The definition of :func:`scan`, in plain differentiable torch."""
+    heads = x.shape[1]
+    streams = _window_streams(x)  # (B, 4, n, T, H, W), in step order
+    # Gates of both streams of a direction are the same: (4, n, n)
+    w_m, w_x = weight.repeat_interleave(2, 0).split(heads, dim=2)
+    hoisted = torch.einsum("soi,bsithw->bsothw", w_x, streams) + bias.repeat_interleave(2, 0)[..., None, None, None]
+    memory = torch.zeros_like(streams[:, :, :, 0])
+    memories = []
+    for x_t, gate_t in zip(streams.unbind(3), hoisted.unbind(3), strict=True):
+        s_t = torch.sigmoid(torch.einsum("soi,bsihw->bsohw", w_m, memory) + gate_t)  # Eq. 5
+        memory = x_t + s_t * (memory - x_t)  # Eq. 6
+        memories.append(memory)
+    out = torch.tanh(torch.stack(memories, 3)) + streams
+    return torch.cat([out[:, :2], out[:, 2:].flip(3)], 1)
+
+
+def _window_streams(x: Tensor) -> Tensor:
+    """What each stream reads at each step: (B, n, T, H, W) → (B, 4, n, T, H, W)."""
+    backward = x.flip(2)
+
+    def lead(bands: Tensor) -> Tensor:
+        return F.pad(bands[:, :, 1:], (0, 0, 0, 0, 0, 1))
+
+    return torch.stack([x, lead(x), backward, lead(backward)], 1)
+
+
+@torch.library.custom_op("ccnet::scan", mutates_args=())
+def _scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if triton_fits(x, *x.shape[1:3]):
+        from .scan_triton import triton_scan
+
+        return triton_scan(x, weight, bias)
+    return _compiled_scan(x, weight, bias) if fits(x, *x.shape[1:3]) else scan_reference(x, weight, bias).contiguous()
+
+
+@_scan.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    batch, *rest = x.shape
+    return x.new_empty((batch, STREAMS, *rest))
+
+
+@torch.library.custom_op("ccnet::scan_backward", mutates_args=())
+def _scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x, weight and bias; the memory is recomputed, so the forward pass keeps only its inputs."""
+    if triton_fits(x, *x.shape[1:3]):
+        from .scan_triton import triton_scan_backward
+
+        return triton_scan_backward(grad, x, weight, bias)
+    if fits(x, *x.shape[1:3]):
+        return _compiled_scan_backward(grad, x, weight, bias)
+    return _reference_backward(grad, x, weight, bias)
+
+
+@_scan_backward.register_fake
+def _(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+
+
+def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _autograd(ctx: torch.autograd.function.BackwardCFunction, grad: Tensor) -> tuple[Tensor, ...]:
+    grads: tuple[Tensor, ...] = torch.ops.ccnet.scan_backward(grad, *ctx.saved_tensors)
+    return grads
+
+
+_scan.register_autograd(_autograd, setup_context=_setup_context)
+
+
+def _reference_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Backward of Eq. 5 and 6 step by step: no graph of 2·T nodes is built."""
+    heads = x.shape[1]
+    streams = _window_streams(x)
+    w_m, w_x = weight.repeat_interleave(2, 0).split(heads, dim=2)
+    hoisted = torch.einsum("soi,bsithw->bsothw", w_x, streams) + bias.repeat_interleave(2, 0)[..., None, None, None]
+    memories = [torch.zeros_like(streams[:, :, :, 0])]
+    gates = []
+    for x_t, gate_t in zip(streams.unbind(3), hoisted.unbind(3), strict=True):
+        gates.append(torch.sigmoid(torch.einsum("soi,bsihw->bsohw", w_m, memories[-1]) + gate_t))
+        memories.append(x_t + gates[-1] * (memories[-1] - x_t))
+    grad = torch.cat([grad[:, :2], grad[:, 2:].flip(3)], 1)  # from bands to steps
+
+    g_x, g_w, g_b = torch.zeros_like(streams), torch.zeros_like(weight), torch.zeros_like(bias)
+    g_m = torch.zeros_like(memories[0])
+    for t in reversed(range(streams.shape[3])):
+        x_t, s_t, previous = streams[:, :, :, t], gates[t], memories[t]
+        g_m = g_m + grad[:, :, :, t] * (1 - torch.tanh(memories[t + 1]) ** 2)
+        g_gate = g_m * (previous - x_t) * s_t * (1 - s_t)
+        g_x[:, :, :, t] = grad[:, :, :, t] + g_m * (1 - s_t) + torch.einsum("soi,bsohw->bsihw", w_x, g_gate)
+        g_m = g_m * s_t + torch.einsum("soi,bsohw->bsihw", w_m, g_gate)
+        both = torch.einsum("bsohw,bsihw->soi", g_gate, torch.cat([previous, x_t], 2))
+        g_w += both.unflatten(0, (2, 2)).sum(1)
+        g_b += g_gate.sum((0, 3, 4)).unflatten(0, (2, 2)).sum(1)
+    centre, lead = g_x.unflatten(1, (2, 2)).unbind(2)  # (B, 2, n, T, H, W) each
+    both_x = centre + F.pad(lead[:, :, :, :-1], (0, 0, 0, 0, 1, 0))
+    return both_x[:, 0] + both_x[:, 1].flip(2), g_w, g_b
+
+
+# The compiled kernel ---------------------------------------------------------------------------------------------
+
+
+def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    batch, heads, bands, height, width = x.shape
+    plane = height * width
+    out = x.new_empty((batch, STREAMS, heads, bands, height, width))
+    tensors = (x.contiguous(), weight.contiguous(), bias.contiguous(), out)
+    run("ccnet_scan", batch * blocks(plane, _BLOCK), (heads, bands, plane), tensors)
+    return out
+
+
+def _compiled_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    batch, heads, bands, height, width = x.shape
+    plane = height * width
+    x, weight, bias, grad = x.contiguous(), weight.contiguous(), bias.contiguous(), grad.contiguous()
+    g_x, count = torch.zeros_like(x), batch * blocks(plane, _BLOCK)
+    # A sum for each block, so that it does not matter how these are spread over threads
+    g_w, g_b = (one.new_zeros((count, *one.shape), dtype=torch.float64) for one in (weight, bias))
+    run("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))
+    return g_x, g_w.sum(0).to(weight.dtype), g_b.sum(0).to(bias.dtype)

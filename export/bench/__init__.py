@@ -1,0 +1,1 @@
+"""Benchmarks of inference and training, and their reports."""

@@ -1,0 +1,1 @@
+"""TensorRT engines: plan, build and isolate the builder."""

@@ -1,0 +1,1 @@
+"""ONNX graphs: trace, cut, unroll, fuse and convert to mixed precision."""

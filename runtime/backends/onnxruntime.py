@@ -1,0 +1,188 @@
+"""Runs a graph with ONNX Runtime: numpy in, numpy out."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccnet.contract import CCNetError, compiled
+
+from .out_of_memory import OutOfMemoryError, lacks_memory
+
+Provider = Literal["cpu", "cuda", "tensorrt"]
+
+_PROVIDERS: dict[str, tuple[str, ...]] = {
+    "cpu": ("CPUExecutionProvider",),
+    "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
+    "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
+}
+"""The first is what was asked for; the others take nodes that it does not know."""
+
+_DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
+
+_REGISTERING = threading.Lock()  # the first session makes the operators' domain for all
+
+_EXTERNAL = re.compile(rb"[\x08\x00]location")
+"""Key of a tensor kept in another file, as protobuf spells it: a length of 8 (or 8 in a longer form), the word."""
+
+
+class OnnxRuntimeBackend:
+    """A graph on the CPU or one GPU. Use it in ``with`` or call ``close``; threads may share it."""
+
+    name: str
+    metadata: Mapping[str, str]
+    """What the file says of itself, by key."""
+
+    def __init__(self, model: Path | bytes, *, provider: Provider = "cpu", threads: int | None = None) -> None:
+        """Load a model, which may come from anywhere: it is data, and nothing outside it is read.
+
+        threads: for one operator on the CPU; None is one per core.
+
+        CCNetError if it is not a whole ONNX model, keeps tensors in other files, has inputs that are not float32 or
+        uint8, or if the provider is missing: ONNX Runtime would go on without it and say so nowhere.
+        """
+        if threads is not None and threads < 1:
+            raise CCNetError(f"threads is {threads}, expected at least 1, or None for one per core")
+        label, data = ("the ONNX model", model) if isinstance(model, bytes) else (str(model), _read(model))
+        refuse_external(label, data)
+        ort = _onnxruntime()
+        self.name = f"onnxruntime {ort.__version__} ({provider})"
+        self._session: Any = _session(ort, label, data, provider, threads)
+        self._options = ort.RunOptions()
+        # Costs nothing measurable, and of encode and decode only the one that runs holds its memory
+        self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        try:
+            self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
+            self._inputs = {node.name: (_dtype(label, node), tuple(node.shape)) for node in self._session.get_inputs()}
+            self._outputs = [node.name for node in self._session.get_outputs()]
+        except UnicodeDecodeError as error:
+            raise CCNetError(f"{label}: names in it are damaged ({_one_line(error)}): export it again") from error
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name. CCNetError names the input whose dtype or shape does not fit."""
+        session = self._session
+        if session is None:
+            raise CCNetError(f"{self.name} is closed: open the model again")
+        if feeds.keys() != self._inputs.keys():
+            raise CCNetError(f"inputs are {', '.join(feeds) or 'none'}, the graph takes {', '.join(self._inputs)}")
+        for name, array in feeds.items():
+            _check(name, array, *self._inputs[name])
+        try:
+            outputs = session.run(self._outputs, dict(feeds), self._options)
+        except Exception as error:  # ONNX Runtime's errors have no common base
+            shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
+            kind = OutOfMemoryError if lacks_memory(error) else CCNetError
+            raise kind(f"{self.name} failed on {shapes} ({_one_line(error)}): try a smaller window") from error
+        return dict(zip(self._outputs, outputs, strict=True))
+
+    def close(self) -> None:
+        """Free everything; harmless when done twice."""
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeBackend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def refuse_external(label: str, data: bytes) -> None:
+    """CCNetError for an ONNX model with tensors in other files: no hash vouches for them, and they may lie anywhere."""
+    if _EXTERNAL.search(data):
+        raise CCNetError(f"{label}: keeps tensors in another file, expected all in one: export it again")
+
+
+@functools.cache
+def operators() -> Path | None:
+    """The package's compiled kernels, which have the network's parts as ONNX Runtime's operators
+    (``ccnet/csrc/onnxruntime``); None where it was installed without a C compiler, or where they do not load."""
+    path = compiled()
+    return path if path and _loads(path) else None
+
+
+def _loads(path: Path) -> bool:
+    try:
+        return hasattr(ctypes.CDLL(str(path)), "RegisterCustomOps")
+    except OSError:
+        return False
+
+
+def register_operators(options: Any) -> None:
+    """Let a session know them, where they are compiled; harmless for graphs without them."""
+    if path := operators():
+        with _REGISTERING:
+            options.register_custom_ops_library(str(path))
+
+
+@functools.cache
+def _onnxruntime() -> Any:
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise CCNetError(f"onnxruntime cannot be loaded ({_one_line(error)}): pip install onnxruntime") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CCNetError(f"{path}: cannot be read ({error.strerror}), expected an ONNX model") from error
+
+
+def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int | None) -> Any:
+    if provider not in _PROVIDERS:
+        raise ValueError(f"provider is {provider!r}, expected one of {', '.join(_PROVIDERS)}")
+    wanted = _PROVIDERS[provider][0]
+    available = ort.get_available_providers()
+    if wanted not in available:
+        raise CCNetError(
+            f"onnxruntime has no {wanted}, only {', '.join(available)}: install onnxruntime-gpu in its place, or use"
+            " the backend onnxruntime"
+        )
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # fatal: what goes wrong is raised, once
+    options.intra_op_num_threads = threads or 0
+    # Both plan ahead by keeping buffers: decode at 512 px took 7.3 GB and 24 s with them, 0.9 GB and 15 s without
+    options.enable_mem_reuse = options.enable_mem_pattern = False
+    providers = [name for name in _PROVIDERS[provider] if name in available]
+    register_operators(options)
+    try:
+        session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
+    except Exception as error:  # ONNX Runtime's errors have no common base
+        raise CCNetError(f"{label}: cannot be loaded as ONNX ({_one_line(error)}): export it again") from error
+    if session.get_providers()[0] != wanted:
+        raise CCNetError(f"onnxruntime's {wanted} does not start here: check the GPU's driver, CUDA and cuDNN")
+    return session
+
+
+def _dtype(label: str, node: Any) -> np.dtype[Any]:
+    if node.type not in _DTYPES:
+        raise CCNetError(f"{label}: input {node.name!r} is {node.type}, expected float32 or uint8: export it again")
+    return _DTYPES[node.type]
+
+
+def _check(name: str, array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[int | str | None, ...]) -> None:
+    if array.dtype != dtype:
+        raise CCNetError(f"input {name!r} has dtype {array.dtype}, expected {dtype}")
+    fits = array.ndim == len(shape) and all(
+        size == given for size, given in zip(shape, array.shape, strict=True) if isinstance(size, int)
+    )
+    if not fits:
+        expected = ", ".join(map(str, shape))
+        raise CCNetError(f"input {name!r} has shape {array.shape}, the graph takes ({expected})")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,219 @@
+"""Runs an engine with ``tensorrt`` or ``tensorrt_rtx``: numpy in, numpy out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ccnet.contract import CCNetError, write_atomic
+
+from . import trt_api as trt
+from .cuda import Buffer, Device, Stream
+
+_logger = logging.getLogger(__name__)
+
+Shape = tuple[int, ...]
+
+
+class _Tensor:
+    """An input or output of the engine: what it must look like, and its memory."""
+
+    def __init__(self, module: Any, engine: Any, name: str, buffer: Buffer) -> None:
+        if engine.get_tensor_location(name) != module.TensorLocation.DEVICE:
+            raise CCNetError(f"tensor {name!r} is a shape tensor in host memory, expected data: export the graph again")
+        self.name = name
+        self.dtype = trt.dtype(engine.get_tensor_dtype(name))
+        self.is_input = engine.get_tensor_mode(name) == module.TensorIOMode.INPUT
+        self.low = self.high = tuple(engine.get_tensor_shape(name))
+        if self.is_input and -1 in self.low:
+            low, _, high = engine.get_tensor_profile_shape(name, 0)
+            self.low, self.high = tuple(low), tuple(high)
+        self.buffer = buffer
+        self.host: NDArray[Any] = np.empty(0, self.dtype)
+
+    def check(self, array: NDArray[Any]) -> None:
+        if array.dtype != self.dtype:
+            raise CCNetError(f"input {self.name!r} has dtype {array.dtype}, expected {self.dtype}")
+        fits = array.ndim == len(self.low) and all(
+            low <= size <= high for low, size, high in zip(self.low, array.shape, self.high, strict=True)
+        )
+        if not fits:
+            expected = str(self.low) if self.low == self.high else f"{self.low} to {self.high}"
+            raise CCNetError(f"input {self.name!r} has shape {array.shape}, the engine takes {expected}")
+
+
+class TensorRTBackend:
+    """An engine on one GPU, with its own stream. Use it in ``with`` or call ``close``; one thread at a time.
+
+    Device memory and its page-locked host twins are made when a shape is first seen and only grow; a call whose
+    shapes are those of the call before allocates nothing but its outputs. Those are copies, the caller's to keep.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        engine: bytes,
+        *,
+        backend: trt.Name = "tensorrt",
+        device: int = 0,
+        runtime_cache: Path | None = None,
+        weights: bytes | None = None,
+        compatible: bool = False,
+    ) -> None:
+        """Deserialize ``engine``, which must be trusted: check its SHA-256 against the manifest first.
+
+        weights: the ONNX graph of an engine that was stripped of them.
+        compatible: it was built to run with other versions, and brings code of its own that does so.
+        runtime_cache: file that keeps the kernels ``tensorrt_rtx`` compiles when it first meets a shape, read here and
+        written by ``close``. It holds code for the GPU: keep it where only you can write.
+
+        CCNetError if there is no GPU, if the module is missing, or if the engine was built for another GPU or version.
+        """
+        if backend == "tensorrt" and runtime_cache is not None:
+            raise CCNetError("tensorrt has no runtime cache, as it compiles when it builds: leave runtime_cache out")
+        self._closed = False
+        self._stack = ExitStack()
+        self._device = Device(device)
+        try:
+            with self._device:
+                self.name = f"{trt.title(backend)} (cuda:{device})"
+                self._open(trt.load(backend), trt.log(backend), engine, runtime_cache, weights, compatible)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Outputs by name. CCNetError names the input whose dtype or shape does not fit."""
+        if self._closed:
+            raise CCNetError(f"{self.name} is closed: open the engine again")
+        if feeds.keys() != {tensor.name for tensor in self._inputs}:
+            expected = ", ".join(tensor.name for tensor in self._inputs)
+            raise CCNetError(f"inputs are {', '.join(feeds) or 'none'}, the engine takes {expected}")
+        for tensor in self._inputs:
+            tensor.check(feeds[tensor.name])
+        with self._device:
+            return self._run(feeds)
+
+    def close(self) -> None:
+        """Free everything; harmless when done twice."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            with self._device:
+                self._stack.close()
+        finally:
+            self._device.close()
+
+    def __enter__(self) -> TensorRTBackend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _open(
+        self,
+        module: Any,
+        log: trt.Log,
+        data: bytes,
+        runtime_cache: Path | None,
+        weights: bytes | None,
+        compatible: bool,
+    ) -> None:
+        self._log = log
+        self._stream = Stream(self._device)
+        self._stack.callback(self._stream.close)
+        log.forget()
+        self._stack.callback(self._drop)
+        runtime = module.Runtime(log)
+        runtime.engine_host_code_allowed = compatible
+        self._engine = runtime.deserialize_cuda_engine(data)
+        if self._engine is None:
+            raise CCNetError(
+                f"{self.name} cannot load the engine on {self._device.name}: {log.reason() or 'no reason given'};"
+                " build it for this GPU and version"
+            )
+        if weights is not None:
+            self._fill(module, log, weights)
+        self._context = self._make_context(runtime_cache)
+        if self._context is None:
+            raise CCNetError(f"{self.name} cannot start the engine: {log.reason() or 'out of memory?'}")
+        try:
+            names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        except UnicodeDecodeError as error:
+            raise CCNetError(f"{self.name} finds damaged names in the engine: build it again") from error
+        tensors = [_Tensor(module, self._engine, name, self._buffer()) for name in names]
+        self._inputs = [tensor for tensor in tensors if tensor.is_input]
+        self._outputs = [tensor for tensor in tensors if not tensor.is_input]
+        self._shapes: list[Shape] = []
+
+    def _fill(self, module: Any, log: trt.Log, weights: bytes) -> None:
+        refitter = module.Refitter(self._engine, log)
+        if not (module.OnnxParserRefitter(refitter, log).refit_from_bytes(weights) and refitter.refit_cuda_engine()):
+            raise CCNetError(
+                f"{self.name} cannot give the engine its graph's weights: {log.reason() or 'no reason given'};"
+                " build it again"
+            )
+
+    def _drop(self) -> None:
+        """TensorRT's objects go before the stream and the memory they use, and the context before its engine."""
+        self._context = None
+        self._engine = None
+
+    def _buffer(self) -> Buffer:
+        buffer = Buffer(self._device, self._stream)
+        self._stack.callback(buffer.close)
+        return buffer
+
+    def _make_context(self, path: Path | None) -> Any:
+        if path is None:
+            return self._engine.create_execution_context()
+        config = self._engine.create_runtime_config()
+        cache = config.create_runtime_cache()
+        if path.is_file() and not cache.deserialize(path.read_bytes()):
+            # Normal after an update of the driver: the kernels are compiled again, only the first frame takes longer.
+            _logger.warning("%s: not a runtime cache of %s on this GPU; it will be replaced", path, self.name)
+        config.set_runtime_cache(cache)
+        self._stack.callback(lambda: write_atomic(path, bytes(cache.serialize())))
+        return self._engine.create_execution_context(config)
+
+    def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        shapes = [feeds[tensor.name].shape for tensor in self._inputs]
+        if shapes != self._shapes:
+            self._reshape(shapes)
+        for tensor in self._inputs:
+            np.copyto(tensor.host, feeds[tensor.name])
+            tensor.buffer.upload(tensor.host.nbytes)
+        self._log.forget()
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise CCNetError(f"{self.name} failed to run: {self._log.reason() or 'no reason given'}")
+        for tensor in self._outputs:
+            tensor.buffer.download(tensor.host.nbytes)
+        self._stream.synchronize()
+        return {tensor.name: tensor.host.copy() for tensor in self._outputs}
+
+    def _reshape(self, shapes: list[Shape]) -> None:
+        self._shapes = []  # so that a failure below is not taken for a finished change
+        for tensor, shape in zip(self._inputs, shapes, strict=True):
+            if not self._context.set_input_shape(tensor.name, shape):
+                raise CCNetError(f"input {tensor.name!r} cannot have shape {shape}: {self._log.reason()}")
+            self._place(tensor, shape)
+        for tensor in self._outputs:
+            self._place(tensor, tuple(self._context.get_tensor_shape(tensor.name)))
+        self._shapes = shapes
+
+    def _place(self, tensor: _Tensor, shape: Shape) -> None:
+        if -1 in shape:
+            raise CCNetError(f"tensor {tensor.name!r} has shape {shape}, expected one that the inputs' shapes decide")
+        tensor.host = tensor.buffer.view(shape, tensor.dtype)
+        self._context.set_tensor_address(tensor.name, tensor.buffer.address)

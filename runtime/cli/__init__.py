@@ -1,0 +1,1 @@
+"""The ``ccnet`` command line."""

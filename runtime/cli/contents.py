@@ -1,0 +1,184 @@
+"""What a file or folder of the project holds, as tables of words."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import (
+    BANDS_NM,
+    MANIFEST_KEY,
+    PRECISION_KEY,
+    Artifact,
+    CCNetError,
+    Manifest,
+    damaged,
+    naming,
+    sha256,
+)
+from ccnet.runtime.backends.onnxruntime import refuse_external, register_operators
+from ccnet.runtime.io.cubes import read_cube
+from ccnet.runtime.io.frames import extra, map_npy, read_frame, read_head
+
+Table = list[tuple[str, ...]]
+
+_MOST_HEADER = 1 << 24  # bytes of safetensors' header that are read; ours have some 20 thousand
+
+
+def contents(path: Path) -> list[Table]:
+    """Tables for an artifact folder, an ONNX graph, weights, a cube or a frame; CCNetError for anything else."""
+    if path.is_dir():
+        return _folder(path)
+    readers = {
+        ".onnx": _onnx,
+        ".safetensors": _weights,
+        ".npy": _npy,
+        **dict.fromkeys((".hdr", ".mat"), _cube),
+        **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _frame),
+    }
+    expected = f"an artifact folder or one of {', '.join(readers)}"
+    read_head(path, expected)
+    if (suffix := path.suffix.lower()) not in readers:
+        raise CCNetError(f"{path}: unknown kind of file {suffix!r}, expected {expected}")
+    return readers[suffix](path)
+
+
+def _folder(folder: Path) -> list[Table]:
+    manifest = Manifest.read(folder)
+    table: Table = [("artifact", "kind", "format", "precision", "MB", "SHA-256")]
+    for artifact in manifest.artifacts:
+        size, state = _state(folder, artifact)
+        table.append((artifact.file, artifact.kind, artifact.format, artifact.precision, size, state))
+    with damaged(folder, "ccnet's manifest"):
+        engines = [_engine(artifact) for artifact in manifest.artifacts if "layers" in artifact.details]
+        return [table, *engines, *_manifest(manifest)]
+
+
+def _engine(artifact: Artifact) -> Table:
+    """What the manifest says of an engine: to ask the engine itself takes its GPU."""
+    about = artifact.details
+    least, most = about["window"]
+    where = about["gpu"] or "any GPU that it supports"
+    facts: Table = [
+        (artifact.file, ""),
+        ("  built with", f"{artifact.format} {about['version']}{', compatible' if about['compatible'] else ''}"),
+        ("  for", f"{where}, sides of {least} to {most} px"),
+        ("  weights", "taken from the graph" if about["stripped"] else "inside"),
+        ("  layers", f"{about['layers']} before fusion: {_counts(about['types'])}"),
+    ]
+    if artifact.precision != "fp32" and "FLOAT" in about["types"]:
+        graph = f"{artifact.kind}.{artifact.precision}.onnx"
+        facts.append(("  not FP16", f"{about['types']['FLOAT']} layers are FP32: 'ccnet inspect' {graph} says why"))
+    return facts
+
+
+def _counts(types: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(types.items(), key=lambda item: -item[1]))
+
+
+def _state(folder: Path, artifact: Artifact) -> tuple[str, str]:
+    path = folder / artifact.file
+    if not path.is_file():
+        return "-", "missing"
+    state = "intact" if sha256(path) == artifact.sha256 else "is not the manifest's: damaged, or of another export"
+    return f"{path.stat().st_size / 1e6:.2f}", state
+
+
+def _manifest(manifest: Manifest) -> list[Table]:
+    facts: Table = [
+        ("weights", manifest.weights_sha256[:16]),
+        ("input", manifest.input),
+        ("camera", manifest.camera["name"] if manifest.camera else "not told"),
+        ("context", f"{manifest.context_size} values"),
+        ("sides", f"multiples of {manifest.size_multiple} px"),
+        ("halo", f"{manifest.halo} px"),
+    ]
+    return [facts, *_mapping("config", manifest.config), *_mapping("made with", manifest.tools)]
+
+
+def _mapping(title: str, values: Mapping[str, Any]) -> list[Table]:
+    return [[(title, ""), *((f"  {key}", _short(value)) for key, value in sorted(values.items()))]] if values else []
+
+
+def _short(value: Any) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 100 else f"{text[:100]} …"
+
+
+def _onnx(path: Path) -> list[Table]:
+    ort = extra("onnxruntime")
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs
+    register_operators(options)
+    with damaged(path, "a whole ONNX model of ccnet's"):
+        data = path.read_bytes()
+        refuse_external(str(path), data)
+    with damaged(path, "a whole ONNX model of ccnet's"), naming(path):
+        session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        table: Table = [("tensor", "type", "shape")]
+        for role, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
+            table += [(f"{role} {node.name}", node.type, f"({', '.join(map(str, node.shape))})") for node in nodes]
+        metadata = session.get_modelmeta().custom_metadata_map
+        if MANIFEST_KEY not in metadata:
+            return [table, [("manifest", "none: not made by 'ccnet export'")]]
+        nodes = _precision(json.loads(metadata.get(PRECISION_KEY, "{}")))
+        return [table, *nodes, *_manifest(Manifest.from_json(metadata[MANIFEST_KEY]))]
+
+
+def _precision(about: Mapping[str, Any]) -> list[Table]:
+    if not about:
+        return []
+    facts: Table = [("nodes", f"{sum(about['types'].values())}: {_counts(about['types'])}")]
+    facts += [(f"FP32 in {name}", f"{count} nodes: {why}") for name, (count, why) in about["islands"].items()]
+    return [facts]
+
+
+def _weights(path: Path) -> list[Table]:
+    """By the header, which is JSON behind its length in 8 bytes; no weight is read."""
+    with damaged(path, "a whole safetensors file"):
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > min(size - 8, _MOST_HEADER):
+                raise ValueError(f"its header would take {length} bytes")
+            tensors = json.loads(file.read(length))
+        notes = tensors.pop("__metadata__", {})
+        end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+        if end != size:
+            raise ValueError(f"{size} bytes, {end} by its header")
+        parameters = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
+        dtypes = ", ".join(sorted({tensor["dtype"] for tensor in tensors.values()}))
+        config = json.loads(notes.pop("config", "{}"))
+        facts: Table = [("tensors", str(len(tensors))), ("parameters", f"{parameters:,}"), ("dtype", dtypes)]
+        return [facts, *_mapping("config", config), *_mapping("notes", notes)]
+
+
+def _npy(path: Path) -> list[Table]:
+    with damaged(path, "a whole .npy array"):
+        shape = map_npy(path).shape
+    return _cube(path) if shape[:1] == (len(BANDS_NM),) else _frame(path)
+
+
+def _cube(path: Path) -> list[Table]:
+    cube = read_cube(path)
+    bands: Table = [("nm", "least", "mean", "most")]
+    for nm, band in zip(BANDS_NM, cube, strict=True):
+        bands.append((str(nm), *(f"{value:.4f}" for value in (band.min(), band.mean(), band.max()))))
+    return [[("cube", f"{cube.shape[2]}×{cube.shape[1]} px, {len(BANDS_NM)} bands"), *_range(cube)], bands]
+
+
+def _frame(path: Path) -> list[Table]:
+    frame = read_frame(path)
+    height, width = frame.shape[:2]
+    return [[("frame", f"{width}×{height} px, {height * width / 1e6:.3g} Mpx, {frame.dtype}"), *_range(frame)]]
+
+
+def _range(array: npt.NDArray[Any]) -> Table:
+    return [("values", f"{array.min():.5g} to {array.max():.5g}, mean {np.mean(array, dtype=np.float64):.5g}")]

@@ -1,0 +1,1 @@
+"""Files and arrays in and out: frames, cubes, colour spaces and raw sensors."""

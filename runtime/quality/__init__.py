@@ -1,0 +1,1 @@
+"""How good a cube is: tolerances between backends and the check against the frame."""

@@ -1,0 +1,80 @@
+"""The check of a reconstruction that needs no truth, strip by strip, so that no cube must fit the memory.
+
+Legend: a frame is (H, W, 3) as the graphs take it, of the weights' camera; a strip of the cube is (31, h, W) float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import FRAME_SCALE, CCNetError, Manifest, camera_response
+from ccnet.metrics.reprojection import residual
+from ccnet.runtime.io.frames import Frame
+from ccnet.runtime.viz.plots import Thumbnail
+
+MOST_RESIDUAL = 0.04
+MOST_NEGATIVE = 0.01
+"""Of a frame that looks like one of the weights' camera. Measured with the shipped weights (``docs/selfcheck.md``);
+other weights may need others.
+"""
+
+_ROWS = 64  # at a time, so that a wide frame takes little memory beside its strip
+
+
+class Consistency:
+    """How well a cube explains its frame; a CubeWriter, to be given each strip once.
+
+    residuals: every n-th pixel's residual, as ``Thumbnail`` thins; NaN where the frame is saturated.
+    """
+
+    def __init__(self, frame: Frame, manifest: Manifest) -> None:
+        """CCNetError where the artifacts do not know their camera."""
+        if manifest.camera is None:
+            raise CCNetError(
+                "these artifacts do not say which camera their weights are for: export weights of one, or do without"
+            )
+        self.camera: str = manifest.camera["name"]
+        self._response = camera_response(manifest.camera)
+        self._frame = frame
+        height, width = frame.shape[:2]
+        self.residuals = Thumbnail(height, width, bands=1)
+        self._residual, self._judged = 0.0, 0
+        self._negative, self._light = 0.0, 0.0
+
+    def write(self, top: int, strip: npt.NDArray[np.float32]) -> None:
+        """Judge rows ``top`` to ``top + h`` of the cube."""
+        scale = np.float32(FRAME_SCALE[self._frame.dtype.name])
+        for first in range(0, strip.shape[1], _ROWS):
+            rows = strip[:, first : first + _ROWS]
+            start = top + first
+            frame = self._frame[start : start + rows.shape[1]].transpose(2, 0, 1) / scale
+            found = residual(frame, rows, self._response)
+            self.residuals.write(start, found[None])
+            self._residual += float(np.nansum(found, dtype=np.float64))
+            self._judged += int(np.count_nonzero(np.isfinite(found)))
+            total, size = (float(values.sum(dtype=np.float64)) for values in (rows, np.abs(rows)))
+            self._negative += (size - total) / 2
+            self._light += size
+
+    @property
+    def score(self) -> float:
+        """Mean residual of the pixels that are not saturated, 0 is perfect; NaN where all are."""
+        return self._residual / self._judged if self._judged else float("nan")
+
+    @property
+    def negative(self) -> float:
+        """Share of the cube that is negative, in [0, 1], which no spectrum can be."""
+        return self._negative / self._light if self._light else 0.0
+
+    def verdict(self) -> str:
+        """One line for people: both figures, and whether the frame looks like one of the weights' camera."""
+        if not self._judged:
+            return "consistency: not judged, every pixel of the frame is saturated"
+        figures = f"consistency: the cube explains the frame to {self.score:.1%}, {self.negative:.1%} of it is negative"
+        if self.score <= MOST_RESIDUAL and self.negative <= MOST_NEGATIVE:
+            return f"{figures}; as on the shipped weights' validation frames"
+        return (
+            f"{figures}; WARNING: more than {MOST_RESIDUAL:.1%} or {MOST_NEGATIVE:.1%}, unlike frames of the weights'"
+            f" camera ({self.camera}): another camera, light or encoding? See --space"
+        )

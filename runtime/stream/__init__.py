@@ -1,0 +1,1 @@
+"""Streams: sources, queue, reconstruction, sinks and the ledger of frames."""

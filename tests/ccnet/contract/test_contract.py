@@ -1,0 +1,216 @@
+"""Bands, sizes, the manifest and files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ccnet import contract
+from ccnet.contract import Artifact, CCNetError, Manifest, camera_response, padded, reflect_index, sha256, write_atomic
+
+ENCODE = Artifact(file="encode.onnx", kind="encode", format="onnx", precision="fp32", sha256="a" * 64)
+DECODE = Artifact(
+    file="decode.engine", kind="decode", format="tensorrt", precision="fp16", sha256="b" * 64, details={"gpu": "Orin"}
+)
+MANIFEST = Manifest(
+    config={"units": 3},
+    weights_sha256="c" * 64,
+    context_size=7680,
+    input="float32",
+    tools={"torch": "2.6"},
+    artifacts=(ENCODE, DECODE),
+)
+RESPONSE = [[1 / 31] * 3 for _ in range(31)]
+CAMERA = {"name": "flat", "response": RESPONSE}
+
+
+def test_the_bands_are_the_papers() -> None:
+    assert len(contract.BANDS_NM) == 31
+    assert (contract.BANDS_NM[0], contract.BANDS_NM[-1]) == (400, 700)
+    assert set(np.diff(contract.BANDS_NM)) == {10}
+    assert contract.HALO % contract.SIZE_MULTIPLE == 0
+
+
+@given(size=st.integers(1, 10**6), multiple=st.integers(1, 512))
+def test_padded_is_the_next_multiple(size: int, multiple: int) -> None:
+    result = padded(size, multiple)
+    assert result % multiple == 0
+    assert size <= result < size + multiple
+
+
+@given(size=st.integers(1, 40), before=st.integers(0, 130), after=st.integers(0, 130))
+def test_reflect_index_is_numpys_reflect(size: int, before: int, after: int) -> None:
+    expected = np.pad(np.arange(size), (before, after), mode="reflect")
+    np.testing.assert_array_equal(reflect_index(size, -before, size + after), expected)
+
+
+def test_a_manifest_survives_json_and_disk(tmp_path: Path) -> None:
+    assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
+    (tmp_path / contract.MANIFEST_NAME).write_text(MANIFEST.to_json())
+    assert Manifest.read(tmp_path) == MANIFEST
+
+
+def test_a_manifest_may_name_its_camera() -> None:
+    manifest = replace(MANIFEST, camera=CAMERA)
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    np.testing.assert_array_equal(camera_response(CAMERA), np.array(RESPONSE, np.float32))
+    raw = json.loads(MANIFEST.to_json())
+    assert raw.pop("camera") is None
+    assert Manifest.from_json(json.dumps(raw)) == MANIFEST, "manifests of older exports have no such field"
+
+
+@pytest.mark.parametrize(
+    ("camera", "words"),
+    [
+        (7, "not a name and a response"),
+        ({}, "not a name and a response"),
+        ({"name": "x"}, "not a name and a response"),
+        (CAMERA | {"more": 1}, "not a name and a response"),
+        (CAMERA | {"name": 7}, "name is not plain text"),
+        (CAMERA | {"name": "\x1b[31m"}, "name is not plain text"),
+        (CAMERA | {"response": None}, "expected 31 rows of 3 numbers"),
+        (CAMERA | {"response": RESPONSE[:30]}, r"\(30, 3\), expected 31 rows"),
+        (CAMERA | {"response": [[1 / 31] * 4] * 31}, r"\(31, 4\), expected 31 rows"),
+        (CAMERA | {"response": [*RESPONSE[:30], [1]]}, "rows of different lengths"),
+        (CAMERA | {"response": [["0"] * 3] * 31}, "expected 31 rows of 3 numbers"),
+        (CAMERA | {"response": [[10**400] * 3] * 31}, "expected 31 rows of 3 numbers"),
+        (CAMERA | {"response": [*RESPONSE[:30], [1, 0, 0]]}, "do not sum to 1"),
+        (CAMERA | {"response": [[3] * 3, [-2] * 3, *[[0] * 3] * 29]}, "negative"),
+        (CAMERA | {"response": [[float("nan")] * 3] * 31}, "not finite"),
+        (CAMERA | {"response": [[float("inf")] * 3] * 31}, "not finite"),
+    ],
+)
+def test_a_hostile_camera_is_refused(camera: Any, words: str) -> None:
+    with pytest.raises(CCNetError, match=words) as caught:
+        Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()) | {"camera": camera}))
+    assert str(caught.value).endswith("export again") and "\n" not in str(caught.value)
+
+
+def test_find_names_what_there_is() -> None:
+    assert MANIFEST.find("encode") is ENCODE
+    assert MANIFEST.find("decode", format="tensorrt", precision="fp16") is DECODE
+    with pytest.raises(CCNetError, match=r"no decode .* there are: decode tensorrt fp16, encode onnx fp32"):
+        MANIFEST.find("decode")
+    with pytest.raises(CCNetError, match="there are: none"):
+        replace(MANIFEST, artifacts=()).find("decode")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a ccnet manifest"),
+        ("{", "not a ccnet manifest"),
+        (b"\xff\xfe\x00", "not a ccnet manifest"),
+        ("[]", "not a ccnet manifest"),
+        ("null", "not a ccnet manifest"),
+        ("{}", "version is None, expected 1"),
+        ('{"version": 1}', "not a ccnet manifest"),
+    ],
+)
+def test_what_is_no_manifest_is_refused(text: str | bytes, words: str) -> None:
+    with pytest.raises(CCNetError, match=words) as caught:
+        Manifest.from_json(text)
+    assert "export again" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"version": 2}, "version is 2, expected 1"),
+        ({"version": "1"}, "version is '1', expected 1"),
+        ({"surprise": 1}, "surprise"),
+        ({"artifacts": None}, "not a ccnet manifest"),
+        ({"artifacts": [{"file": "a.onnx"}]}, "not a ccnet manifest"),
+        ({"artifacts": ["a.onnx"]}, "not a ccnet manifest"),
+        ({"context_size": 0}, "context_size is 0"),
+        ({"context_size": True}, "context_size is True"),
+        ({"context_size": 7680.0}, r"context_size is 7680\.0"),
+        ({"size_multiple": -16}, "size_multiple is -16"),
+        ({"halo": "64"}, "halo is '64'"),
+        ({"halo": 40}, "halo 40 is not a multiple of 16"),
+        ({"input": "int8"}, "input is 'int8', expected float32 or uint8"),
+    ],
+)
+def test_a_changed_manifest_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(CCNetError, match=words) as caught:
+        Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()) | change))
+    assert "export again" in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["config", "weights_sha256", "context_size", "input", "tools", "artifacts"])
+def test_a_missing_field_is_named(field: str) -> None:
+    raw = json.loads(MANIFEST.to_json())
+    del raw[field]
+    with pytest.raises(CCNetError, match=field):
+        Manifest.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"kind": "train"}, "kind is 'train', expected encode, decode, full or golden"),
+        ({"file": "../encode.onnx"}, r"expected a plain name inside the artifact's folder"),
+        ({"file": "/etc/passwd"}, "expected a plain name"),
+        ({"file": "sub/encode.onnx"}, "expected a plain name"),
+    ],
+)
+def test_an_artifact_stays_in_its_folder_and_is_of_a_known_kind(change: dict[str, str], words: str) -> None:
+    raw = json.loads(MANIFEST.to_json())
+    raw["artifacts"][0] |= change
+    with pytest.raises(CCNetError, match=words):
+        Manifest.from_json(json.dumps(raw))
+
+
+def test_a_folder_without_or_with_a_bad_manifest_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CCNetError, match=r"no manifest\.json; expected a folder made by 'ccnet export'"):
+        Manifest.read(tmp_path)
+    (tmp_path / contract.MANIFEST_NAME).write_text("{}")
+    with pytest.raises(CCNetError, match=r"manifest\.json: manifest version is None"):
+        Manifest.read(tmp_path)
+
+
+def test_a_file_is_written_and_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for data in (b"old", b"new and longer"):
+        write_atomic(path, data)
+        assert path.read_bytes() == data
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full_disk(partial: Path, data: bytes) -> int:
+        with partial.open("wb") as file:
+            file.write(data[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(CCNetError, match="No space left on device"):
+        write_atomic(path, b"new and longer")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written_one_line_says_so(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    for path in (tmp_path / "nowhere" / "file", tmp_path / "taken"):
+        with pytest.raises(CCNetError, match="cannot be written"):
+            write_atomic(path, b"data")
+    assert [child.name for child in tmp_path.iterdir()] == ["taken"]
+
+
+def test_sha256_of_a_file_longer_than_a_block(tmp_path: Path) -> None:
+    data = np.random.default_rng(0).bytes((1 << 20) + 17)
+    (tmp_path / "file").write_bytes(data)
+    assert sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()

@@ -1,0 +1,83 @@
+"""The configuration: the paper's by default, and nothing that the network cannot be."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from ccnet.contract import CCNetError
+from ccnet.model.config import CCNetConfig
+from ccnet.training.recipe import Recipe
+
+
+def test_the_defaults_are_the_papers() -> None:
+    config = CCNetConfig()
+    assert (config.width, config.units, config.groups, config.patch, config.expansion) == (32, 3, 4, 16, 4)
+    assert (config.inter_spectral, config.continuity, config.fusion) == ("ccnet", "nescm", "paf")
+    with pytest.raises(FrozenInstanceError):
+        config.units = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"units": 1, "width": 40, "groups": 5},
+        {"inter_spectral": "mha"},
+        *({"continuity": kind} for kind in ("none", "convlstm", "convgru")),
+        *({"fusion": kind} for kind in ("add", "concat", "cross")),
+        *({"patch": side} for side in (4, 8, 16, 32, 64)),
+    ],
+    ids=str,
+)
+def test_the_papers_tables_are_values_that_survive_json(values: dict[str, Any]) -> None:
+    config = CCNetConfig(**values)
+    assert CCNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        *(({name: 0}, f"{name} is 0, expected a positive integer") for name in ("width", "units", "groups", "patch")),
+        ({"expansion": 2.0}, "expansion is 2.0"),
+        ({"units": True}, "units is True"),
+        ({"units": "3"}, "units is '3'"),
+        ({"width": 28}, "width is 28, expected at least the cube's 31 bands"),
+        ({"groups": 5}, "width 32 does not split into 5 groups"),
+        ({"patch": 6}, "patch is 6, expected a multiple of 4"),
+        ({"inter_spectral": "cnn"}, "inter_spectral is 'cnn', expected one of"),
+        ({"continuity": "lstm"}, "continuity is 'lstm', expected one of"),
+        ({"fusion": ["paf"]}, "fusion is"),
+        ({"inter_spectral": "mha", "continuity": "none"}, "'mha' stands alone"),
+        ({"inter_spectral": "mha", "fusion": "add"}, "'mha' stands alone"),
+        ({"continuity": "none", "fusion": "cross"}, "'none' has nothing to fuse by 'cross'"),
+        ({"depth": 3, "unit": 1}, r"unknown fields \['depth', 'unit'\]"),
+    ],
+    ids=str,
+)
+def test_what_the_network_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(CCNetError, match=words):
+        CCNetConfig.from_dict(values)
+
+
+@pytest.mark.parametrize(("patch", "multiple"), [(4, 16), (12, 48), (16, 16), (32, 32), (64, 64)])
+def test_sizes_fit_both_scales_and_patches(patch: int, multiple: int) -> None:
+    assert CCNetConfig(patch=patch).size_multiple == multiple
+
+
+def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
+    recipe = Recipe(steps=110, warmup=10, lr=4e-4, final_lr=1e-5)
+    rates = [recipe.lr_at(step) for step in range(recipe.steps + 1)]
+    assert rates[:10] == pytest.approx([4e-5 * step for step in range(1, 11)])
+    assert rates[10] == pytest.approx(4e-4)
+    assert rates[60] == pytest.approx((4e-4 + 1e-5) / 2)
+    assert rates[110] == pytest.approx(1e-5)
+    assert all(a > b for a, b in pairwise(rates[10:]))
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
+    assert Recipe().lr_at(0) == 4e-4

@@ -1,0 +1,92 @@
+"""GrSCM's cosines and their gradient, by the bands' Gram matrix, against the formula, by autograd in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ccnet.model.ablations import MHA
+from ccnet.model.blocks import GrSCM
+from ccnet.model.config import CCNetConfig
+from ccnet.ops.cosine import EPS, cosine_of_maps
+from ccnet.ops.kernels import plain
+
+
+def inputs(scale: float = 1, heads: int = 2, pixels: int = 30) -> tuple[Tensor, Tensor, Tensor]:
+    """x (2 images, 3 groups, 8 bands, pixels), one band black, and two maps of it to heads of 4 features."""
+    x = scale * torch.rand(2, 3, 8, pixels, dtype=torch.float64)
+    x[0, 1, 5] = 0
+    keys, queries = torch.randn(2, 3, heads, 4, 8, dtype=torch.float64)
+    return x.requires_grad_(), keys.requires_grad_(), queries.requires_grad_()
+
+
+def by_the_formula(x: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
+    """Each norm no less than EPS."""
+    k, q = (one @ x[:, :, None] for one in (keys, queries))  # (B, k, n, b, N)
+    k, q = (one / one.norm(dim=-1, keepdim=True).clamp_min(EPS) for one in (k, q))
+    return (k @ q.mT).flatten(1, 2)
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1, 1e3], ids=["under the floor", "dark", "as it is", "bright"])
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("pixels", [2, 30, 5000])
+def test_cosines_and_their_gradient_are_the_formulas(scale: float, heads: int, pixels: int) -> None:
+    given, weight = inputs(scale, heads, pixels), torch.randn(2, 3 * heads, 4, 4, dtype=torch.float64)
+    found, expected = cosine_of_maps(*given), by_the_formula(*given)
+    torch.testing.assert_close(found, expected)
+    gradients = (torch.autograd.grad((one * weight).sum(), given) for one in (found, expected))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7 * other.abs().max().item())
+
+
+def test_a_feature_of_nothing_has_no_cosine_and_no_gradient() -> None:
+    """As under the floor: neither is NaN."""
+    x, keys, queries = inputs()
+    with torch.no_grad():
+        keys[:, :, 2] = 0
+    found = cosine_of_maps(x, keys, queries)
+    assert (found[:, :, 2] == 0).all()
+    assert all(one.isfinite().all() for one in torch.autograd.grad(found.sum(), [x, keys, queries]))
+
+
+def test_the_gradient_is_that_of_finite_differences() -> None:
+    x, keys, queries = (one.detach()[:1].requires_grad_() for one in inputs(pixels=6))
+    assert torch.autograd.gradcheck(cosine_of_maps, (x, keys[:1].detach().requires_grad_(), queries)) is True
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1, 1e3], ids=["dark", "as it is", "bright"])
+def test_a_whole_frame_of_bands_that_are_alike_loses_no_digits(scale: float) -> None:
+    """Nor does its gradient, of which every pixel takes a part that is summed over all pixels.
+
+    The maps take differences of bands that differ by a hundredth.
+    """
+    light, own = torch.rand(1, 1, 1, 512 * 512), torch.rand(1, 1, 8, 512 * 512)
+    x, weight = (scale * (light + 0.01 * own)).requires_grad_(), torch.randn(8, 8)
+    keys, queries = torch.randn(2, 1, 1, 8, 8)
+    keys, queries = (one - one.mean(-1, keepdim=True) for one in (keys, queries))
+    exact = [one.detach().double().requires_grad_() for one in (x, keys, queries)]
+    found, expected = cosine_of_maps(x, keys, queries), by_the_formula(*exact)
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 1e-6
+    one = torch.autograd.grad((found * weight).sum(), x)[0]
+    other = torch.autograd.grad((expected * weight).sum(), exact[0])[0]
+    assert (one - other).norm() < 1e-5 * other.norm()
+
+
+@pytest.mark.parametrize("part", [GrSCM, MHA])
+@pytest.mark.parametrize("channels", [32, 64, 128])
+def test_it_is_what_keys_and_queries_give(part: type[GrSCM], channels: int) -> None:
+    attention, x = part(channels, CCNetConfig()), torch.randn(2, channels, 12, 20)
+    with plain():
+        expected = attention.correlate(x)
+    assert expected.shape[1:] == attention.context_shape
+    torch.testing.assert_close(attention.correlate(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_exported_graphs_have_keys_and_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    attention, x = GrSCM(32, CCNetConfig()).requires_grad_(False), torch.randn(2, 32, 6, 8)
+    found = attention.similarity(x)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr("ccnet.model.blocks.cosine_of_maps", None)
+    torch.testing.assert_close(found, attention.similarity(x), rtol=1e-5, atol=1e-6)

@@ -1,0 +1,145 @@
+"""PAF's core: the compiled kernel and the plain definition agree, forward and backward."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from ccnet.model.blocks import PAF
+from ccnet.model.config import CCNetConfig
+from ccnet.ops import kernels
+from ccnet.ops.kernels import kernel, plain
+from ccnet.ops.patch_fusion import fusion, fusion_fits
+
+needs_kernel = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
+
+SHAPES = [
+    (32, 16, 32, 48, 2),
+    (64, 8, 16, 24, 1),
+    (128, 4, 8, 8, 2),
+    (32, 12, 24, 36, 1),
+    (32, 4, 4, 4, 1),
+    (32, 2, 6, 4, 1),
+]
+
+
+def inputs(channels: int, height: int, width: int, batch: int, groups: int = 4) -> tuple[Tensor, Tensor]:
+    """mapped (B, C, H, W) and compressed (B, k, H, W); some have norms at the floor, or zero."""
+    mapped, compressed = torch.randn(batch, channels, height, width), torch.randn(batch, groups, height, width)
+    mapped[0, 3], compressed[0, 2] = 0, 0
+    mapped[0, 5] *= 1e-9
+    compressed[0, 1] *= 1e-10
+    return mapped, compressed
+
+
+def with_gradients(function: object, given: tuple[Tensor, Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    assert callable(function)
+    leaves = tuple(tensor.detach().requires_grad_() for tensor in given)
+    result = function(*leaves)
+    return result.detach(), *torch.autograd.grad(result, leaves, grad.to(result.dtype))
+
+
+def exact(part: PAF, given: tuple[Tensor, Tensor], grad: Tensor) -> tuple[Tensor, ...]:
+    """The definition in float64, which Unit would leave."""
+    part.unit.forward = lambda x: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)  # type: ignore[method-assign]
+    return with_gradients(part.fuse, tuple(tensor.double() for tensor in given), grad)  # type: ignore[arg-type]
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    """Channel by channel, as gradients of what is nearly zero are a million times those of the others."""
+    assert found.dtype == torch.float32
+    wrong = (found - expected).abs().amax((2, 3))
+    assert (wrong <= 2e-6 * expected.abs().amax((2, 3)).clamp_min(1)).all()
+
+
+@needs_kernel
+@pytest.mark.parametrize(("channels", "patch", "height", "width", "batch"), SHAPES)
+def test_the_kernel_is_the_definition_in_float64(
+    channels: int, patch: int, height: int, width: int, batch: int
+) -> None:
+    given, grad = inputs(channels, height, width, batch), torch.randn(batch, channels, height, width)
+    part = PAF(channels, patch, CCNetConfig())
+    found = with_gradients(lambda *both: fusion(*both, patch), given, grad)
+    for one, expected in zip(found, exact(part, given, grad), strict=True):
+        assert_near(one, expected)
+
+
+@needs_kernel
+@pytest.mark.parametrize("groups", [1, 8, 16])
+def test_any_number_of_groups(groups: int) -> None:
+    config = CCNetConfig(groups=groups)
+    mapped, compressed = torch.randn(1, 32, 16, 16), torch.randn(1, groups, 16, 16)
+    grad = torch.randn_like(mapped)
+    found = with_gradients(lambda *both: fusion(*both, 8), (mapped, compressed), grad)
+    for one, expected in zip(found, exact(PAF(32, 8, config), (mapped, compressed), grad), strict=True):
+        assert_near(one, expected)
+
+
+@needs_kernel
+def test_the_kernel_takes_any_strides() -> None:
+    given, grad = inputs(32, 16, 24, 2), torch.randn(2, 32, 16, 24)
+    strided = tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in given)
+    expected, found = (
+        with_gradients(lambda *both: fusion(*both, 8), one, grad)  # type: ignore[arg-type]
+        for one in (given, strided)
+    )
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+@needs_kernel
+def test_a_nan_is_not_hidden_and_stays_in_its_patch() -> None:
+    part, (mapped, compressed) = PAF(32, 8, CCNetConfig()), inputs(32, 16, 16, 1)
+    mapped[0, 7, 3, 4] = torch.nan
+    found, expected = fusion(mapped, compressed, 8).isnan(), part.fuse(mapped, compressed).isnan()
+    assert expected.any()
+    assert torch.equal(found, expected)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("shape", "groups", "patch", "dtype", "fits"),
+    [
+        ((1, 32, 8, 8), 4, 4, torch.float32, True),
+        ((1, 32, 8, 8), 32, 4, torch.float32, False),
+        ((1, 32, 8, 8), 4, 1, torch.float32, False),
+        ((1, 32, 12, 16), 4, 8, torch.float32, False),
+        ((1, 32, 16, 12), 4, 8, torch.float32, False),
+        ((2, 32, 8, 8), 4, 16, torch.float32, False),
+        ((1, 32, 8, 8), 4, 4, torch.bfloat16, False),
+        ((1, 32, 8, 8), 4, 4, torch.float64, False),
+    ],
+)
+def test_what_the_operator_computes(
+    shape: tuple[int, ...], groups: int, patch: int, dtype: torch.dtype, fits: bool
+) -> None:
+    mapped, compressed = torch.zeros(shape, dtype=dtype), torch.zeros(shape[0], groups, *shape[2:], dtype=dtype)
+    assert fusion_fits(mapped, compressed, patch) is fits
+
+
+def test_without_a_compiler_there_is_no_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "kernel", lambda: None)
+    assert not fusion_fits(torch.zeros(1, 32, 8, 8), torch.zeros(1, 4, 8, 8), 4)
+
+
+@needs_kernel
+@pytest.mark.parametrize(
+    ("shape", "patch"),
+    [((1, 4, 8, 12), 8), ((1, 4, 8, 7), 4), ((2, 4, 8, 8), 4), ((1, 17, 8, 8), 4), ((1, 4, 8, 8), 0)],
+)
+def test_it_reads_nothing_beyond_its_tensors(shape: tuple[int, ...], patch: int) -> None:
+    with pytest.raises(ValueError, match="do not fit each other"):
+        fusion(torch.zeros(1, 32, 8, shape[3]), torch.zeros(shape), patch)
+
+
+@needs_kernel
+def test_paf_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    monkeypatch.setattr("ccnet.model.blocks.fusion", lambda *given: (calls.append(given[2]), fusion(*given))[1])
+    part, grad = PAF(32, 8, CCNetConfig()), torch.randn(2, 32, 16, 24)
+    given = torch.randn(2, 32, 16, 24), torch.randn(2, 32, 16, 24)
+    with plain():
+        exact = with_gradients(part, given, grad)
+    for one, expected in zip(with_gradients(part, given, grad), exact, strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)
+    assert calls == [8]

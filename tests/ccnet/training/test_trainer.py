@@ -1,0 +1,201 @@
+"""Training: it learns, it resumes on the same trajectory, and it stops where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from ccnet.contract import CCNetError
+from ccnet.data.camera import Array, Camera
+from ccnet.data.patches import Views
+from ccnet.metrics import mrae, psnr
+from ccnet.model import CCNet
+from ccnet.model.checkpoint import load_checkpoint
+from ccnet.model.config import CCNetConfig
+from ccnet.training import trainer as module
+from ccnet.training.trainer import Event, Recipe, Trainer, planned_steps, steps_within, validate
+
+MakeCube = Callable[..., Array]
+MakeViews = Callable[..., Views]
+MakeTrainer = Callable[..., Trainer]
+RECIPE = Recipe(steps=5, batch=2, patch=16, lr=2e-3, evaluate_every=2, save_every=2)
+
+
+@pytest.fixture
+def make(tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, make_views: MakeViews, camera: Camera) -> MakeTrainer:
+    """make(name, recipe): a run in the folder of that name."""
+
+    def trainer(
+        name: str = "run",
+        recipe: Recipe = RECIPE,
+        config: CCNetConfig = tiny,
+        camera: Camera = camera,
+        start: CCNet | None = None,
+    ) -> Trainer:
+        train = make_views(camera, make_cube(20, 24), make_cube(16, 32, 1))
+        return Trainer(tmp_path / name, config, recipe, train, make_views(camera, make_cube(16, 16, 2)), start=start)
+
+    return trainer
+
+
+def test_the_loss_falls(make: MakeTrainer) -> None:
+    events = list(make(recipe=replace(RECIPE, steps=24, evaluate_every=24)).run())
+    losses = [event.loss for event in events]
+    assert [event.step for event in events] == list(range(1, 25))
+    assert np.mean(losses[-4:]) < 0.75 * np.mean(losses[:4])
+    assert events[0].lr == 2e-3 > events[-1].lr
+
+
+def test_scores_come_every_so_often_and_at_the_end(make: MakeTrainer) -> None:
+    assert [event.step for event in make().run() if event.score] == [2, 4, 5]
+
+
+def test_an_interrupted_run_ends_in_the_same_weights(make: MakeTrainer) -> None:
+    whole = list(make("whole").run())
+    first = list(islice(make("cut").run(), 3))  # the third step is lost: the last validation was after the second
+    rest = list(make("cut").run())
+    assert [event.step for event in rest] == [3, 4, 5]
+    assert first[:2] + rest == whole
+    for name in ("last.safetensors", "best.safetensors"):
+        assert contents(make("cut").folder / name) == contents(make("whole").folder / name)
+
+
+def contents(path: Path) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Metadata and tensors, bit for bit; safetensors orders the metadata at random."""
+    with safe_open(path, framework="np") as file:
+        return file.metadata(), {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
+
+
+def test_a_run_that_is_saved_more_often_loses_less(make: MakeTrainer) -> None:
+    list(islice(make(recipe=replace(RECIPE, evaluate_every=5, save_every=1)).run(), 3))
+    assert make(recipe=replace(RECIPE, evaluate_every=5, save_every=1)).step == 3
+
+
+def test_a_run_can_start_from_weights(make: MakeTrainer, network: CCNet) -> None:
+    trainer = make(recipe=replace(RECIPE, lr=0, final_lr=0), start=network)
+    list(trainer.run())
+    expected = network.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in trainer.model.state_dict().items())
+
+
+def test_a_time_budget_becomes_steps(
+    make_views: MakeViews, make_cube: MakeCube, camera: Camera, tiny: CCNetConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = make_views(camera, make_cube(20, 24))
+    clock = iter([10.0, 16.0, 17.0])  # three steps take 6 s, a scene's validation takes 1 s
+    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    assert steps_within(2, tiny, RECIPE, views, views, "cpu") == 120 / (2 + 1 / RECIPE.evaluate_every)
+
+
+def test_the_budget_of_a_run_is_measured_once(make: MakeTrainer) -> None:
+    trainer = make()
+    assert planned_steps(trainer.folder) is None
+    list(islice(trainer.run(), 3))
+    assert planned_steps(trainer.folder) == RECIPE.steps
+    trainer.last.write_bytes(b"damaged")
+    with pytest.raises(CCNetError, match="cannot be resumed"):
+        planned_steps(trainer.folder)
+
+
+def test_curves_are_written_for_tensorboard(make: MakeTrainer) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    trainer = make()
+    events = list(trainer.run())
+    curves = EventAccumulator(str(trainer.folder)).Reload()
+    assert [point.step for point in curves.Scalars("train/loss")] == [1, 2, 3, 4, 5]
+    assert [point.value for point in curves.Scalars("val/psnr")] == pytest.approx(
+        [event.score.psnr for event in events if event.score]
+    )
+
+
+def test_a_finished_run_has_nothing_left_to_do(make: MakeTrainer) -> None:
+    list(make().run())
+    again = make()
+    assert again.step == 5
+    assert list(again.run()) == []
+
+
+def test_the_best_weights_are_those_of_the_best_validation(make: MakeTrainer) -> None:
+    trainer = make()
+    scores = [event.score for event in trainer.run() if event.score]
+    best = trainer.folder / "best.safetensors"
+    assert trainer.best == min(scores, key=lambda score: score.mrae)
+    assert validate(load_checkpoint(best), trainer.val) == trainer.best
+    with safe_open(best, framework="pt") as file:
+        assert json.loads(file.metadata()["val"]) == asdict(trainer.best)
+
+
+def test_a_score_is_the_mean_over_scenes(
+    make: MakeTrainer, make_cube: MakeCube, make_views: MakeViews, camera: Camera
+) -> None:
+    trainer = make()
+    cubes = (make_cube(16, 16, 5), make_cube(17, 20, 6))
+    with torch.inference_mode():
+        estimates = [trainer.model(torch.from_numpy(camera.frame(cube))[None])[0].numpy() for cube in cubes]
+    score = validate(trainer.model, make_views(camera, *cubes))
+    assert score.mrae == pytest.approx(np.mean([mrae(*pair) for pair in zip(cubes, estimates, strict=True)]))
+    assert score.psnr == pytest.approx(np.mean([psnr(*pair) for pair in zip(cubes, estimates, strict=True)]))
+
+
+def test_another_run_in_the_same_folder_is_refused(make: MakeTrainer, camera: Camera) -> None:
+    list(islice(make().run(), 2))
+    for other in (
+        lambda: make(recipe=replace(RECIPE, lr=1e-3)),
+        lambda: make(recipe=replace(RECIPE, seed=1)),
+        lambda: make(config=CCNetConfig(units=2)),
+        lambda: make(camera=replace(camera, name="other")),
+        lambda: make(camera=replace(camera, response=camera.response[:, ::-1])),
+        lambda: make(start=CCNet(CCNetConfig(units=1))),
+    ):
+        with pytest.raises(CCNetError, match=r"last\.safetensors: belongs to another recipe or other data"):
+            other()
+    assert make().step == 2
+
+
+def test_a_damaged_run_is_refused(make: MakeTrainer) -> None:
+    trainer = make()
+    list(islice(trainer.run(), 2))
+    trainer.last.write_bytes(trainer.last.read_bytes()[:-1])
+    with pytest.raises(CCNetError, match=r"cannot be resumed .* delete it to start again"):
+        make()
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_what_is_not_finite_stops_the_run_before_it_spoils_the_weights(
+    make: MakeTrainer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    trainer = make()
+    events: list[Event] = list(islice(trainer.run(), 3))
+    before = [parameter.clone() for parameter in trainer.model.parameters()]
+
+    def broken(truth: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+        if where == "loss":
+            return estimate.mean() * torch.nan
+        return (estimate * 0).abs().sqrt().sum()  # 0, with an infinite slope
+
+    monkeypatch.setattr(module, "ccnet_loss", broken)
+    with pytest.raises(CCNetError, match=r"nan at step 3 \(seed 0\), of scenes [01].*; .* lower --lr") as caught:
+        next(trainer.run())
+    assert len(events) == 3
+    assert "\n" not in str(caught.value)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert make().step == 2
+
+
+def test_bfloat16_trains_and_validates_in_float32(make: MakeTrainer) -> None:
+    (event,) = make(recipe=replace(RECIPE, steps=1, bf16=True)).run()
+    (exact,) = make("exact", recipe=replace(RECIPE, steps=1)).run()
+    assert event.loss != exact.loss
+    assert event.loss == pytest.approx(exact.loss, rel=0.05)
+    assert event.score is not None
+    assert exact.score is not None
+    assert event.score.mrae == pytest.approx(exact.score.mrae, rel=0.2)

@@ -1,0 +1,213 @@
+"""Which engines are built of a folder, and when they need not be."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ccnet.contract import GRAPHS, Artifact, CCNetError, Manifest
+from ccnet.export.artifacts import export
+from ccnet.export.engine import plan as module
+from ccnet.export.engine.builder import EngineReport
+from ccnet.export.engine.plan import Options, build, choose, plan
+from ccnet.export.graph import trace as graph
+from ccnet.model import CCNet
+from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.tiling import BYTES_PER_PIXEL, window_within
+
+Artifacts = tuple[CCNet, Path]
+Ccnet = Callable[..., Any]
+
+RTX = Options(backend="tensorrt_rtx", window=192)
+
+needs_rtx = pytest.mark.skipif(
+    "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
+)
+
+
+@pytest.fixture
+def copy(artifacts: Artifacts, tmp_path: Path) -> Path:
+    """A folder to be built in."""
+    return Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
+
+
+@pytest.fixture
+def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """A builder that takes no time: it notes what it was asked for and writes its name. TensorRT is not needed."""
+    asked: list[dict[str, Any]] = []
+
+    def build_engine(source: Path, target: Path, **options: Any) -> EngineReport:
+        asked.append({"source": source.name, **options})
+        target.write_bytes(f"engine {len(asked)}".encode())
+        return EngineReport(
+            backend=options["backend"],
+            version="1.7.1.116",
+            gpu="",
+            layers=3,
+            types={"HALF": 2, "FLOAT": 1},
+            bytes=8,
+            seconds=0.5,
+            io=(),
+            purpose="for tests",
+        )
+
+    monkeypatch.setattr(module, "build_apart", build_engine)
+    monkeypatch.setattr(trt, "load", lambda name: None)
+    monkeypatch.setattr(trt, "title", lambda name: f"{name} 1.7.1")
+    monkeypatch.setattr(trt, "has_gpu", lambda: False)
+    return asked
+
+
+def engines(manifest: Manifest) -> list[Artifact]:
+    return [artifact for artifact in manifest.artifacts if artifact.format not in GRAPHS]
+
+
+def reasons(folder: Path, options: Options) -> list[str]:
+    return [job.why for job in plan(folder, options)]
+
+
+@needs_rtx
+@pytest.mark.slow
+@pytest.mark.parametrize(("precision", "static"), [("fp32", False), ("fp16", True)])
+def test_real_engines_of_every_kind(copy: Path, precision: Any, static: bool) -> None:
+    manifest, reports = build(copy, replace(RTX, precision=precision, static=static))
+    encode, decode = engines(manifest)
+    assert (encode.precision, decode.precision) == ("fp32", precision)
+    assert encode.details["window"] == [16, 1024]
+    assert decode.details["window"] == [192 if static else 16, 192]
+    rgb = next(tensor for tensor in reports[1].io if tensor.name == "rgb")
+    assert rgb.shape == ((1, 3, 192, 192) if static else (1, 3, -1, -1))
+    half = decode.details["types"].get("HALF", 0)
+    assert half > 100 if precision == "fp16" else half == 0, "a graph's precision is its engine's"
+    assert all(artifact.read(copy) for artifact in engines(Manifest.read(copy)))
+
+
+def test_what_has_not_changed_is_not_built_again(copy: Path, builder: list[dict[str, Any]]) -> None:
+    assert reasons(copy, RTX) == ["there is none"] * 2
+    manifest, reports = build(copy, RTX)
+    assert (len(reports), len(builder)) == (2, 2)
+    assert [one["source"] for one in builder] == ["encode.fp32.onnx", "decode.fp16.onnx"]
+    assert reasons(copy, RTX) == ["", ""]
+    assert build(copy, RTX) == (manifest, [])
+    assert len(builder) == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"window": 208},
+        {"static": True},
+        {"compatible": True},
+        {"strip": True},
+        {"workspace_bytes": 1 << 20},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_other_options_are_another_decoder(copy: Path, builder: list[dict[str, Any]], change: dict[str, Any]) -> None:
+    build(copy, RTX)
+    assert reasons(copy, replace(RTX, **change))[1].startswith("graph, options")
+    build(copy, replace(RTX, **change))
+    assert reasons(copy, replace(RTX, **change)) == ["", ""]
+    assert len(engines(Manifest.read(copy))) == 2, "they replace those before them"
+
+
+def test_another_precision_is_another_file(copy: Path, builder: list[dict[str, Any]]) -> None:
+    build(copy, RTX)
+    build(copy, replace(RTX, precision="fp32"))
+    assert [one["source"] for one in builder] == ["encode.fp32.onnx", "decode.fp16.onnx", "decode.fp32.onnx"]
+    assert len(engines(Manifest.read(copy))) == 3
+
+
+def test_a_damaged_or_missing_engine_is_built_again(copy: Path, builder: list[dict[str, Any]]) -> None:
+    build(copy, RTX)
+    (copy / "encode.fp32.tensorrt_rtx.engine").unlink()
+    (copy / "decode.fp16.tensorrt_rtx.engine").write_bytes(b"damaged")
+    assert reasons(copy, RTX) == ["there is none", "the one that is there is damaged"]
+    assert len(build(copy, RTX)[1]) == 2
+    assert len(build(copy, RTX, force=True)[1]) == 2
+
+
+def test_int8_needs_its_calibrated_graph(copy: Path, builder: list[dict[str, Any]]) -> None:
+    with pytest.raises(CCNetError, match="no decode artifact of format onnx and precision int8"):
+        plan(copy, replace(RTX, precision="int8"))
+
+
+def test_a_damaged_graph_becomes_no_engine(copy: Path, builder: list[dict[str, Any]]) -> None:
+    (copy / "decode.fp16.onnx").write_bytes(b"damaged")
+    with pytest.raises(CCNetError, match=r"decode\.fp16\.onnx: SHA-256"):
+        build(copy, RTX)
+    assert not builder and not list(copy.glob("*.engine"))
+
+
+@pytest.mark.slow
+def test_stripped_engines_outlive_their_weights(network: CCNet, copy: Path, builder: list[dict[str, Any]]) -> None:
+    """A new export of other weights for the same network keeps them, and drops those that hold the old weights."""
+    build(copy, replace(RTX, strip=True))
+    build(copy, replace(RTX, precision="fp32"))
+    changed = Manifest.read(copy)
+    structure = changed.find("decode", precision="fp16").details["structure"]
+    network.conv_in.weight.data.mul_(1.1)
+    again = export(network, copy)
+    assert again.weights_sha256 != changed.weights_sha256
+    assert again.find("decode", precision="fp16").details["structure"] == structure
+    kept = engines(again)
+    assert [one.file for one in kept] == ["decode.fp16.tensorrt_rtx.engine"]
+    assert reasons(copy, replace(RTX, strip=True))[1] == ""
+    assert graph.structure((copy / "decode.fp32.onnx").read_bytes()) != structure
+
+
+def test_the_choice_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def machine(loads: list[str], gpu: bool) -> tuple[trt.Name | None, str]:
+        monkeypatch.setattr(trt, "available", lambda: loads)
+        monkeypatch.setattr(trt, "has_gpu", lambda: gpu)
+        monkeypatch.setattr(module, "gpus", lambda: ("Orin (sm_87)",))
+        return choose("auto")
+
+    assert machine(["tensorrt", "tensorrt_rtx"], True) == ("tensorrt", "TensorRT is here, and Orin (sm_87) for it")
+    assert machine(["tensorrt", "tensorrt_rtx"], False)[0] == "tensorrt_rtx"
+    name, why = machine([], True)
+    assert name is None and "ONNX Runtime runs the graphs themselves" in why
+    assert choose("onnxruntime")[0] is None
+    assert choose("tensorrt")[0] == "tensorrt", "what was asked for is never replaced"
+
+
+def test_the_window_follows_from_a_memory_budget() -> None:
+    side = window_within(1_000_000_000)
+    assert side % 16 == 0
+    assert side**2 * BYTES_PER_PIXEL <= 1e9 < (side + 16) ** 2 * BYTES_PER_PIXEL
+    for memory in (0, -1, 50_000_000):
+        with pytest.raises(CCNetError, match="expected at least 109 MB"):
+            window_within(memory)
+
+
+def test_a_dry_run_says_what_and_builds_nothing(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+    before = sorted(copy.iterdir())
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--memory", 400, "--static", "--dry-run")
+    assert result.code == 0, result.err
+    assert "tensorrt-rtx was asked for" in result.err
+    assert (
+        "decode.fp16.tensorrt_rtx.engine: of decode.fp16.onnx, rgb 1×3×336×336: to build, there is none" in result.err
+    )
+    assert sorted(copy.iterdir()) == before and not builder
+
+
+def test_a_second_build_says_that_there_is_nothing_to_do(
+    ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]
+) -> None:
+    given = ("build", copy, "--backend", "tensorrt-rtx", "--window", 192)
+    first = ccnet(*given)
+    assert first.code == 0, first.err
+    assert "built in 0 s: 0 kB from 3 layers (1 FLOAT, 2 HALF)" in first.err
+    second = ccnet(*given)
+    assert second.code == 0 and "up to date, nothing to build" in second.err
+    assert len(builder) == 2
+
+
+def test_two_deciders_of_the_window_are_refused(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--window", 192, "--memory", 400)
+    assert result.code == 2 and "--window and --memory both" in result.err

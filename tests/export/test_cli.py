@@ -1,0 +1,216 @@
+"""``ccnet export``, ``build`` and ``check`` as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import skimage.data
+from onnx import numpy_helper
+from PIL import Image
+
+from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Manifest, sha256
+from ccnet.data.camera import Camera
+from ccnet.export import artifacts as module
+from ccnet.model import CCNet
+from ccnet.model.checkpoint import save_checkpoint
+from ccnet.runtime import read_cube
+from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.backends.onnxruntime import operators
+
+WINDOW = 2 * HALO + SIZE_MULTIPLE  # the smallest
+
+Artifacts = tuple[CCNet, Path]
+
+
+Ccnet = Callable[..., Any]
+Result = Any
+
+
+@pytest.fixture
+def weights(artifacts: Artifacts, tmp_path: Path) -> Path:
+    """The weights that the tiny folder was exported from."""
+    path = tmp_path / "tiny.safetensors"
+    save_checkpoint(path, artifacts[0])
+    return path
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """80×240 px: two windows."""
+    path = tmp_path / "photo.png"
+    Image.fromarray(skimage.data.coffee()[100:180, 100:340]).save(path)
+    return path
+
+
+@pytest.fixture
+def copy(artifacts: Artifacts, tmp_path: Path) -> Path:
+    """A folder to be altered."""
+    return Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
+
+
+def refused(result: Result, *words: str) -> None:
+    """One line that says all of the words, exit code 2, nothing printed."""
+    assert result.code == 2
+    assert result.out == ""
+    assert result.err.count("\n") == 1
+    assert all(word in result.err for word in words), result.err
+
+
+def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
+    result = ccnet("check", artifacts[1], "--frames", photo, "--weights", weights, "--window", WINDOW)
+    assert result.code == 0, result.err
+    assert "240×80 px" in result.out
+    for row in ("full fp32", "decode fp32", f"decode fp32, {WINDOW} px windows", f"decode fp16, {WINDOW} px windows"):
+        assert row in result.out
+    assert result.out.count("passes") == (7 if operators() else 5)
+    assert "reported" in result.out
+    assert "FAILS" not in result.out
+
+
+def test_check_speaks_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
+    result = ccnet("check", artifacts[1], "-f", photo.parent, "-w", weights, "--window", WINDOW, "--json")
+    assert result.code == 0, result.err
+    ((path, rows),) = json.loads(result.out).items()
+    assert path == photo.name
+    judged = {row["tolerance"]: row["parity"]["max_abs"] for row in rows if row["tolerance"]}
+    assert judged.keys() == {"fp32", "tiled", "fp16"}
+    assert 0 < judged["tiled"] <= 1e-5, "the tiled run had one window, and shows nothing"
+    assert all(row["broken"] == [] for row in rows)
+    assert any(row["tolerance"] is None and row["parity"]["max_abs"] > 0 for row in rows)
+
+
+def test_check_writes_cubes_and_picture(
+    ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert ccnet("check", artifacts[1], "-f", photo, "-w", weights, "--window", WINDOW, "--out", out).code == 0
+    names = {"check.json", "photo.mat", "photo.hdr", "photo.img", "photo.png", "photo-worst.png"}
+    assert {path.name for path in out.iterdir()} == names
+    mat, envi = (read_cube(out / f"photo{suffix}") for suffix in (".mat", ".hdr"))
+    assert np.array_equal(mat, envi)
+    assert mat.shape == (31, 80, 240)
+
+
+@pytest.mark.parametrize("name", ["full.fp32.onnx", "decode.fp32.onnx", "decode.fp32.native.onnx", "decode.fp16.onnx"])
+def test_check_fails_where_a_graph_computes_something_else(
+    ccnet: Ccnet, copy: Path, weights: Path, photo: Path, name: str
+) -> None:
+    """Consistent to every SHA-256, but not the network."""
+    if not (copy / name).is_file():
+        pytest.skip("the kernels are not compiled here: no C compiler")
+    model = onnx.load(copy / name)
+    kernel = next(one for one in model.graph.initializer if one.dims == [31, 32, 3, 3])
+    kernel.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(kernel) * kernel_error(name), kernel.name))
+    onnx.save(model, copy / name)
+    manifest = Manifest.read(copy)
+    stamped = tuple(replace(one, sha256=sha256(copy / one.file)) for one in manifest.artifacts)
+    (copy / MANIFEST_NAME).write_text(replace(manifest, artifacts=stamped).to_json())
+    result = ccnet("check", copy, "-f", photo, "-w", weights, "--window", WINDOW)
+    assert result.code == 1
+    assert "FAILS" in result.out
+    kind, precision = name.split(".")[:2]
+    assert f"parity fails\n{photo.name}: {kind} {precision}" in result.err
+
+
+def kernel_error(name: str) -> Any:
+    """A factor of the smallest fault worth finding, in the graph's type."""
+    return np.float16(1.01) if "fp16" in name else np.float32(1.001)
+
+
+def test_other_weights_are_refused(ccnet: Ccnet, artifacts: Artifacts, network: CCNet, photo: Path) -> None:
+    other = photo.with_name("other.safetensors")
+    network.conv_in.weight.data.mul_(1.1)
+    save_checkpoint(other, network)
+    refused(
+        ccnet("check", artifacts[1], "-f", photo, "-w", other, "--json"), "exported from other weights", "--weights"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([], ["no frames, and no golden outputs", "--frames"]),
+        (["-f", "empty"], ["empty", "holds no frame"]),
+        (["-f", "none.png"], ["none.png"]),
+        (["-f", "empty", "-w", "none.safetensors"], ["empty"]),
+    ],
+    ids=["no frame", "an empty folder", "a missing frame", "a folder before the weights"],
+)
+def test_check_without_frames(
+    ccnet: Ccnet,
+    artifacts: Artifacts,
+    weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: list[str],
+    words: list[str],
+) -> None:
+    monkeypatch.chdir(weights.parent)
+    Path("empty").mkdir()
+    refused(ccnet("check", artifacts[1], "--json", "-w", weights, *given), *words)
+
+
+@pytest.mark.parametrize("command", ["check", "build"])
+def test_a_folder_that_is_not_there(ccnet: Ccnet, photo: Path, command: str, tmp_path: Path) -> None:
+    frames = ["-f", photo] if command == "check" else []
+    refused(ccnet(command, tmp_path / "none", *frames), str(tmp_path / "none"))
+
+
+def test_export_writes_what_it_is_asked_for(
+    ccnet: Ccnet, artifacts: Artifacts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The export itself is the ``artifacts`` fixture's."""
+    asked: dict[str, Any] = {}
+
+    def export(model: CCNet, folder: Path, **options: Any) -> Manifest:
+        asked.update(options, config=model.config)
+        shutil.copytree(artifacts[1], folder)
+        return Manifest.read(folder)
+
+    monkeypatch.setattr(module, "export", export)
+    save_checkpoint(weights, artifacts[0], camera=Camera(name="flat", response=np.full((31, 3), 1 / 31, np.float32)))
+    result = ccnet("export", tmp_path / "new", "--weights", weights, "--input", "uint8")
+    assert result.code == 0, result.err
+    assert asked["camera"].name == "flat"
+    assert (asked["config"], asked["input"]) == (artifacts[0].config, "uint8")
+    assert all(artifact.file in result.out for artifact in Manifest.read(tmp_path / "new").artifacts)
+
+
+def test_export_refuses_before_it_works(ccnet: Ccnet, weights: Path) -> None:
+    refused(ccnet("export", weights / "below", "-w", weights), "below", "cannot be made")
+    refused(ccnet("export", "new", "-w", "none.safetensors"), "none.safetensors", "cannot be read")
+    refused(ccnet("export", "new", "-w", weights, "--input", "float16"), "float16")
+
+
+def test_build_for_onnxruntime_says_that_there_is_nothing_to_build(ccnet: Ccnet, copy: Path) -> None:
+    before = sorted(copy.iterdir())
+    result = ccnet("build", copy, "--backend", "onnxruntime")
+    assert result.code == 0
+    assert "no engine built: ONNX Runtime was asked for" in result.err
+    assert sorted(copy.iterdir()) == before
+
+
+@pytest.mark.parametrize("window", [100, 2 * HALO])
+def test_build_refuses_a_window_off_the_grid_or_within_the_halos(ccnet: Ccnet, copy: Path, window: int) -> None:
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--window", window)
+    refused(result, f"window is {window} px", "multiple of 16")
+
+
+@pytest.mark.skipif("tensorrt" in trt.available(), reason="TensorRT is installed")
+def test_build_never_replaces_what_was_asked_for(ccnet: Ccnet, copy: Path) -> None:
+    refused(ccnet("build", copy, "--backend", "tensorrt"), "tensorrt is not installed", "pip install")
+
+
+@pytest.mark.skipif("tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed")
+@pytest.mark.parametrize("kind", ["encode.fp32.onnx", "decode.fp16.onnx"])
+def test_build_takes_no_graph_that_the_manifest_does_not_vouch_for(ccnet: Ccnet, copy: Path, kind: str) -> None:
+    (copy / kind).write_bytes((copy / "full.fp32.onnx").read_bytes())
+    refused(ccnet("build", copy, "--backend", "tensorrt-rtx"), kind, "SHA-256")
+    assert not list(copy.glob(kind.replace(".onnx", ".*.engine")))

@@ -1,0 +1,137 @@
+"""What a check compares, how it judges, and the references that it takes instead of torch's."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, CCNetError, Manifest
+from ccnet.export.reference import Reference, by_torch, golden, pack
+from ccnet.export.verify import Row, check
+from ccnet.model import CCNet
+from ccnet.runtime.backends.onnxruntime import operators
+from ccnet.runtime.quality.tolerances import TOLERANCES, Parity
+
+Artifacts = tuple[CCNet, Path]
+
+SMALLEST = 2 * HALO + SIZE_MULTIPLE
+
+
+@pytest.fixture(scope="module")
+def reference(artifacts: Artifacts) -> Reference:
+    """Two of the smallest windows wide."""
+    frame = np.random.default_rng(0).integers(0, 256, (40, SMALLEST + 30, 3), np.uint8)
+    return by_torch(artifacts[0], frame, "noise")
+
+
+@pytest.fixture(scope="module")
+def rows(artifacts: Artifacts, reference: Reference) -> dict[str, Row]:
+    return {row.what: row for row in check(artifacts[1], reference, window=320)}
+
+
+def test_every_graph_is_compared_and_passes(rows: dict[str, Row]) -> None:
+    tiles = f"{SMALLEST + 16} px windows"  # smaller than asked for, or nothing would be tiled
+    judged = {what: row.tolerance for what, row in rows.items() if row.tolerance}
+    assert judged == {
+        "full fp32": "fp32",
+        "encode fp32": "fp32",
+        "decode fp32": "fp32",
+        f"decode fp32, {tiles}": "tiled",
+        f"decode fp16, {tiles}": "fp16",
+        **({"encode fp32, unrolled": "fp32", "decode fp32, unrolled": "fp32"} if operators() else {}),
+    }
+    assert all(row.verdict == "passes" and 0 < row.strain <= 1 for row in rows.values() if row.tolerance)
+    assert {rows[what].verdict for what in ("default context", "context of 1/4 of the pixels")} == {"reported"}
+
+
+def test_a_frame_of_one_window_has_no_tiled_row(artifacts: Artifacts, reference: Reference) -> None:
+    small = by_torch(artifacts[0], reference.frame[:, :32], "corner")
+    assert not any(row.tolerance == "tiled" for row in check(artifacts[1], small))
+
+
+def test_a_wrong_reference_fails_where_it_is_wrong(artifacts: Artifacts, reference: Reference) -> None:
+    cube = reference.cube.copy()
+    cube[7, 21, 33] += 0.01
+    found = {row.what: row for row in check(artifacts[1], replace(reference, cube=cube))}
+    assert found["full fp32"].verdict == found["decode fp32"].verdict == "FAILS"
+    assert found["encode fp32"].verdict == "passes"
+    worst = found["decode fp32"].worst
+    assert worst is not None and worst.pixel == (21, 33)
+    assert worst.differences[21, 33] == pytest.approx(0.01, rel=1e-3) and worst.differences.argmax() == 21 * 206 + 33
+    assert np.argmax(np.abs(worst.expected - worst.found)) == 7
+
+
+def test_another_context_fails_in_encode_alone(artifacts: Artifacts, reference: Reference) -> None:
+    """Decode runs under the reference's own context, so a fault is blamed on the graph that has it."""
+    context = reference.context.copy()
+    context[0, 0] += 0.1
+    found = {row.what: row for row in check(artifacts[1], replace(reference, context=context))}
+    assert found["encode fp32"].verdict == "FAILS"
+
+
+def test_strain_is_the_largest_share_of_a_limit() -> None:
+    parity = Parity(mrae=1e-3, sam=0, psnr=80, max_abs=1, mean_abs=3e-5)
+    row = Row(what="", against="", backend="", parity=parity, tolerance="fp16")
+    assert row.strain == pytest.approx(1e-3 / (TOLERANCES["fp16"].mrae or 0))
+    assert replace(row, tolerance=None).strain == 0
+    assert replace(row, parity=None).verdict == "not run"
+
+
+def test_golden_outputs_survive_the_disk(artifacts: Artifacts, reference: Reference) -> None:
+    manifest = Manifest.read(artifacts[1])
+    (found,) = golden(pack([reference]), manifest)
+    assert (found.source, found.made_by) == (reference.source, reference.made_by)
+    for name in ("frame", "context", "cube"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(reference, name), strict=True)
+
+
+def archive(**arrays: Any) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (lambda one: b"", "not golden outputs"),
+        (lambda one: pack([one])[:-40], "not golden outputs"),
+        (lambda one: pack([]), "holds no frame"),
+        (lambda one: archive(sources=["a"], made_by=["b"]), "not golden outputs"),
+        (lambda one: archive(sources=np.array([{}], object), made_by=["b"]), "not golden outputs"),
+        (lambda one: pack([replace(one, frame=one.frame[0])]), r"a frame is uint8 \(206, 3\)"),
+        (lambda one: pack([replace(one, cube=one.cube[:, 1:])]), r"an output is float32 \(31, 39, 206\), expected"),
+        (lambda one: pack([replace(one, context=one.context.astype(float))]), "an output is float64"),
+    ],
+    ids=["empty", "cut", "no frame", "no arrays", "pickle", "frame", "cube", "context"],
+)
+def test_what_is_not_golden_is_refused(
+    artifacts: Artifacts, reference: Reference, data: Callable[[Reference], bytes], words: str
+) -> None:
+    with pytest.raises(CCNetError, match=words):
+        golden(data(reference), Manifest.read(artifacts[1]))
+
+
+def test_another_networks_golden_outputs_are_refused(
+    artifacts: Artifacts, reference: Reference, tmp_path: Path
+) -> None:
+    manifest = replace(Manifest.read(artifacts[1]), context_size=reference.context.size + 1)
+    with pytest.raises(CCNetError, match="an output is float32"):
+        golden(pack([reference]), manifest)
+
+
+def test_a_folder_that_is_not_whole_is_refused(artifacts: Artifacts, reference: Reference, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
+    (folder / "full.fp32.onnx").unlink()
+    with pytest.raises(CCNetError, match=r"full\.fp32\.onnx"):
+        list(check(folder, reference))
+    (folder / MANIFEST_NAME).unlink()
+    with pytest.raises(CCNetError, match=MANIFEST_NAME):
+        list(check(folder, reference))

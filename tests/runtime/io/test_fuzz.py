@@ -1,0 +1,238 @@
+"""Hostile input of every kind is one clear line: no traceback, no hang, nothing half-written.
+
+Each test takes CCNET_FUZZ inputs, 100 where that is not set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from ccnet.contract import CCNetError, Manifest
+from ccnet.runtime import Projection, open_cube, read_cube, read_frame
+from ccnet.runtime.cli import main as cli
+from ccnet.runtime.io.arrays import as_frame
+from ccnet.runtime.io.sensor import Radiometry
+from ccnet.runtime.stream.context_policy import ContextPolicy
+from ccnet.runtime.stream.ledger import Account
+from ccnet.runtime.stream.metrics import Metrics, Pulse
+from ccnet.runtime.stream.sinks import open_sink
+from ccnet.runtime.stream.sources import parse_source
+
+many = settings(
+    max_examples=int(os.environ.get("CCNET_FUZZ", "100")), suppress_health_check=list(HealthCheck), database=None
+)
+
+
+@contextlib.contextmanager
+def one_line() -> Iterator[None]:
+    """Whatever goes wrong is a CCNetError of one line."""
+    try:
+        yield
+    except CCNetError as error:
+        assert "\n" not in str(error)
+        assert 0 < len(str(error)) < 2000
+
+
+@contextlib.contextmanager
+def inside() -> Iterator[Path]:
+    """An empty folder to work in."""
+    before = Path.cwd()
+    with tempfile.TemporaryDirectory() as work:
+        os.chdir(work)
+        try:
+            yield Path(work)
+        finally:
+            os.chdir(before)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Files
+
+
+def corpus() -> dict[str, dict[str, bytes]]:
+    """Name → the bytes of a good file and of those beside it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (18, 20, 3), np.uint8)
+    found: dict[str, dict[str, bytes]] = {}
+    with tempfile.TemporaryDirectory() as work:
+        folder = Path(work)
+        for name, frame in (
+            ("a.png", pixels),
+            ("a.jpg", pixels),
+            ("a.bmp", pixels),
+            ("a.tif", pixels.astype(np.uint16) * 257),
+        ):
+            assert cv2.imwrite(str(folder / name), frame)
+        np.save(folder / "frame.npy", pixels)
+        for name in ("cube.hdr", "cube.npy", "cube.mat"):
+            with open_cube(folder / name, 5, 4) as writer:
+                writer.write(0, np.ones((31, 5, 4), np.float32))
+        for path in folder.iterdir():
+            if path.suffix != ".img":
+                beside = [path, path.with_suffix(".img")] if path.suffix == ".hdr" else [path]
+                found[path.name] = {one.name: one.read_bytes() for one in beside}
+    return found
+
+
+CORPUS = corpus()
+EDITS = st.lists(
+    st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=6)),  # where, how many go, what comes
+    min_size=1,
+    max_size=5,
+)
+
+
+def mutated(data: bytes, edits: list[tuple[float, int, bytes]], cut: float) -> bytes:
+    for where, gone, come in edits:
+        at = int(where * len(data))
+        data = data[:at] + come + data[at + gone :]
+    return data[: int(cut * len(data))]
+
+
+@many
+@given(st.sampled_from(sorted(CORPUS)), EDITS, st.sampled_from([1.0, 1.0, 1.0, 0.9, 0.5, 0.01]), st.booleans())
+def test_damaged_files(name: str, edits: list[tuple[float, int, bytes]], cut: float, beside: bool) -> None:
+    with tempfile.TemporaryDirectory() as work:
+        for number, (file, data) in enumerate(CORPUS[name].items()):
+            hit = number == (len(CORPUS[name]) - 1 if beside else 0)
+            (Path(work) / file).write_bytes(mutated(data, edits, cut) if hit else data)
+        reader: Callable[[Path], Any] = read_cube if name.startswith("cube") else read_frame
+        with one_line():
+            assert np.isfinite(reader(Path(work) / name)).all()
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)
+RADIOMETRY = st.fixed_dictionaries(
+    {},
+    optional={
+        "bits": st.sampled_from([8, 10, 12, 16, 12.0, True]) | VALUES,
+        "bayer": st.sampled_from(["RGGB", "rggb", None]) | VALUES,
+        "black": st.lists(st.floats() | st.integers(-9, 300), min_size=3, max_size=3) | VALUES,
+        "gains": st.lists(st.floats() | st.integers(-9, 9), min_size=3, max_size=3) | VALUES,
+        "transfer": st.sampled_from(["linear", "srgb", 2.2]) | VALUES,
+        "shading": VALUES,
+    },
+)
+
+
+@many
+@given(RADIOMETRY | VALUES, arrays.arrays(st.sampled_from(["u1", "u2"]), arrays.array_shapes(min_dims=2, max_dims=3)))
+def test_radiometry(fields: Any, raw: Any) -> None:
+    with tempfile.TemporaryDirectory() as work, one_line():
+        (Path(work) / "camera.json").write_text(json.dumps(fields))
+        frame = Radiometry.read(Path(work) / "camera.json")(raw)
+        assert frame.min() >= 0 and frame.max() <= 1
+
+
+MANIFEST = json.loads(
+    Manifest(config={}, weights_sha256="ab", context_size=3, input="uint8", tools={}, halo=16).to_json()
+)
+
+
+@many
+@given(st.dictionaries(st.sampled_from(sorted(MANIFEST)) | st.text(max_size=8), VALUES, max_size=4) | st.binary())
+def test_manifests(changes: Any) -> None:
+    data = changes if isinstance(changes, bytes) else json.dumps({**MANIFEST, **changes})
+    with one_line():
+        Manifest.from_json(data)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Words
+
+
+WORDS = st.text(st.characters(exclude_characters="\0\n\r"), max_size=12) | st.sampled_from(
+    ["-", "1x1", "999999999x9", "every:1", "zmq:", "zmq:tcp://", ".zarr", "a.hdr"]
+)
+
+
+@many
+@given(WORDS, st.none() | WORDS)
+def test_names_of_sources_sinks_contexts_and_metrics(text: str, size: str | None) -> None:
+    with inside():
+        for name in (text, text.replace("/", "")):  # nothing outside the folder is made
+            with one_line():
+                parse_source(name, size)
+            with one_line():
+                ContextPolicy(name)
+        with one_line():
+            open_sink(text.replace("/", "")).close()
+        with one_line():
+            Metrics(Pulse(Account()), text.replace("/", "")).close()
+
+
+def call(arguments: list[str]) -> tuple[int, str]:
+    """Exit code and what the command line says of what is wrong."""
+    said = io.StringIO()
+    argv, sys.argv = sys.argv, ["ccnet", *arguments]
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            cli.main()
+    except SystemExit as end:
+        return int(end.code or 0), said.getvalue()
+    finally:
+        sys.argv = argv
+    raise AssertionError("the command line returned")
+
+
+OPTIONS = st.sampled_from(
+    ["--sink", "--artifacts", "--size", "--context", "--policy", "--queue", "--frames", "--metrics", "--space", "-o"]
+)
+OPTIONS |= st.sampled_from(
+    ["--window", "--radiometry", "--format", "--backend", "--precision", "stream", "photo.png", "cubes", "0"]
+)
+
+
+@many
+@given(
+    st.sampled_from(["stream", "reconstruct", "inspect", ""]),
+    st.lists(OPTIONS | st.text(st.characters(exclude_characters="/\0"), max_size=6), max_size=8),
+)
+def test_command_lines(command: str, arguments: list[str]) -> None:
+    with inside() as work:
+        cv2.imwrite("photo.png", np.zeros((20, 20, 3), np.uint8))
+        code, said = call([*([command] if command else []), *arguments])
+        assert code in (0, 2)
+        if code:
+            assert said.startswith("ccnet: ") and said.count("\n") == 1, said
+        assert not [path for path in work.rglob("*") if "partial" in path.name]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Python
+
+
+@many
+@given(VALUES | arrays.arrays(arrays.scalar_dtypes(), arrays.array_shapes(min_side=0)))
+def test_what_is_no_frame_or_projection(value: Any) -> None:
+    with one_line():
+        as_frame(value)
+    with one_line():
+        Projection.linear(value)
+
+
+def test_the_corpus_is_good() -> None:
+    """Else the tests above would see headers only."""
+    with tempfile.TemporaryDirectory() as work:
+        for name, files in CORPUS.items():
+            for file, data in files.items():
+                (Path(work) / file).write_bytes(data)
+            (read_cube if name.startswith("cube") else read_frame)(Path(work) / name)
+    assert len(CORPUS) == 8

@@ -1,0 +1,60 @@
+"""A process of its own for what may crash."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from ccnet.contract import CCNetError, Manifest, sha256
+from ccnet.runtime.probe import judge, survive
+
+
+def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    with pytest.raises(CCNetError, match=r"no manifest\.json"):
+        survive(tmp_path, "onnxruntime", "fp32")
+
+
+def test_the_reason_is_told_without_what_libraries_print(tmp_path: Path) -> None:
+    code = "import sys; print('[E] noise', 'ccnet: the reason', '[W] more', sep='\\n', file=sys.stderr); sys.exit(2)"
+    with pytest.raises(CCNetError, match=r"^the reason$"):
+        judge(tmp_path, [sys.executable, "-c", code])
+
+
+def test_a_first_frame_is_tried(artifacts: tuple[object, Path], tmp_path: Path) -> None:
+    """Damage may show only as a graph runs: here every weight is infinite."""
+    folder = Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
+    for path in folder.glob("decode.fp32.*"):  # whichever of them this machine runs
+        model = onnx.load(path)
+        for weight in model.graph.initializer:
+            if weight.data_type == onnx.TensorProto.FLOAT:
+                weight.raw_data = np.full(len(weight.raw_data) // 4, np.inf, np.float32).tobytes()
+        onnx.save(model, path)
+        manifest = Manifest.read(folder)
+        artifact = next(one for one in manifest.artifacts if one.file == path.name)
+        manifest.having(dataclasses.replace(artifact, sha256=sha256(path))).write(folder)
+    with pytest.raises(CCNetError, match="NaN or infinite"):
+        survive(folder, "onnxruntime", "fp32")
+
+
+def test_a_whole_folder_survives(artifacts: tuple[object, Path]) -> None:
+    survive(artifacts[1], "onnxruntime", "fp16")
+
+
+@pytest.mark.parametrize(
+    ("code", "how"),
+    [
+        ("import os; os.abort()", "SIGABRT"),
+        ("raise SystemExit(3)", "exit code 3"),
+        ("raise SystemExit(2)", "exit code 2"),  # a refusal gives its reason
+    ],
+)
+def test_a_crash_is_a_line(tmp_path: Path, code: str, how: str) -> None:
+    with pytest.raises(CCNetError, match=how) as caught:
+        judge(tmp_path, [sys.executable, "-c", code])
+    assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
