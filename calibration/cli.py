@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import CCNetError, Manifest, plain_json, write_atomic
-from ccnet.runtime.io.srgb import Space
+from ccnet.contract import CCNetError, Manifest, strict_json, write_atomic
+from ccnet.runtime.io.srgb import InputSpace
 
 if TYPE_CHECKING:
     from ccnet.calibration.fp16.bisect import Bisection
     from ccnet.calibration.fp16.ranges import Range
-    from ccnet.calibration.int8.search import Outcome, Tell
+    from ccnet.calibration.int8.search import Outcome, ProgressCallback
     from ccnet.runtime.io.frames import Frame
 
 app = typer.Typer()
@@ -30,7 +30,8 @@ Frames = Annotated[
     typer.Option("--frames", "-f", help="Frame, or folder of frames, all different; may be given several times."),
 ]
 SpaceOption = Annotated[
-    Space, typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera.")
+    InputSpace,
+    typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
 ]
 Side = Annotated[int, typer.Option(help="Longest side in px of the centre crop that is run, a multiple of 16.")]
 Most = Annotated[int, typer.Option(help="Most frames to run: those that differ most from each other.")]
@@ -158,19 +159,19 @@ def int8(
     print(f"INT8 {f'breaks the budget ({broken}) and is kept' if broken else 'is accepted'}: {_summary(found)}; {path}")
 
 
-def _crops(folder: Path, given: list[Path] | None, space: Space, side: int, most: int) -> dict[Path, Frame]:
+def _crops(folder: Path, given: list[Path] | None, space: InputSpace, side: int, most: int) -> dict[Path, Frame]:
     """The frames to run, as the weights' camera would give them."""
-    from ccnet.runtime.io.srgb import as_camera
+    from ccnet.runtime.io.srgb import to_camera_rgb
 
     from .data import read_frames
 
     manifest = Manifest.read(folder)
     crops = read_frames(given or [], side=side, multiple=manifest.size_multiple, most=most)
-    return {path: as_camera(crop, space, manifest) for path, crop in crops.items()}
+    return {path: to_camera_rgb(crop, space, manifest) for path, crop in crops.items()}
 
 
 def _write(path: Path, frames: Iterable[Path], found: dict[str, object]) -> None:
-    write_atomic(path, plain_json({"frames": [str(one) for one in frames], **found}, indent=1).encode())
+    write_atomic(path, strict_json({"frames": [str(one) for one in frames], **found}, indent=1).encode())
 
 
 def _check(path: Path | None) -> None:
@@ -180,7 +181,7 @@ def _check(path: Path | None) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[Tell]:
+def _progress() -> Iterator[ProgressCallback]:
     """A bar for each phase."""
     from rich.console import Console
     from rich.progress import Progress, TaskID

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from ccnet.runtime import Reconstructor, Slots
+from ccnet.runtime import AsyncReconstructor, Reconstructor
 
 
 def frames(video: str) -> Iterator[np.ndarray]:
@@ -25,7 +25,7 @@ def consume(number: int, cube: np.ndarray) -> None:
 
 
 def main(video: str, artifacts: str = "build/ccnet") -> None:
-    with Reconstructor.open(artifacts) as reconstruct, Slots(reconstruct) as slots:
+    with Reconstructor.open(artifacts) as reconstruct, AsyncReconstructor(reconstruct) as slots:
         under_way = None
         for number, frame in enumerate(frames(video)):
             submitted = slots.submit(frame)

@@ -18,7 +18,7 @@ from ccnet.contract import (
     CONTEXT,
     HALO,
     MANIFEST_KEY,
-    NATIVE,
+    NATIVE_FORMAT,
     PRECISION_KEY,
     RGB,
     SIZE_MULTIPLE,
@@ -34,7 +34,7 @@ from ccnet.export.graph.mixed_precision import precisions, to_fp16
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import camera_entry, weights_hash
 from ccnet.model.config import CCNetConfig
-from ccnet.ops.kernels import plain
+from ccnet.ops.kernels import reference_ops
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, operators
 from ccnet.runtime.quality.tolerances import TOLERANCES, compare
 
@@ -78,8 +78,8 @@ def export(
     }
     if operators():  # what cannot be compared here is not written
         models |= {
-            ("encode", "fp32", NATIVE): native.with_operators(encode, model),
-            ("decode", "fp32", NATIVE): native.with_operators(decode, model),
+            ("encode", "fp32", NATIVE_FORMAT): native.fuse_operators(encode, model),
+            ("decode", "fp32", NATIVE_FORMAT): native.fuse_operators(decode, model),
         }
     manifest = Manifest(
         config=model.config.to_dict(),
@@ -97,7 +97,7 @@ def export(
     tell("write")
     artifacts = []
     for (kind, precision, format), data in files.items():
-        path = folder / (f"{kind}.{precision}.native.onnx" if format == NATIVE else f"{kind}.{precision}.onnx")
+        path = folder / (f"{kind}.{precision}.native.onnx" if format == NATIVE_FORMAT else f"{kind}.{precision}.onnx")
         write_atomic(path, data)
         artifacts.append(
             Artifact(
@@ -149,7 +149,7 @@ def _compare(model: CCNet, files: dict[tuple[str, str, str], bytes], input: Inpu
     frame = _patchwork(3 * multiple, 5 * multiple)
     planes = np.ascontiguousarray(frame.transpose(0, 3, 1, 2), np.float32) / np.float32(255)
     rgb = frame if input == "uint8" else planes
-    with plain(), torch.inference_mode():  # kernels of ours are in some of the graphs
+    with reference_ops(), torch.inference_mode():  # kernels of ours are in some of the graphs
         cube, context = (tensor.numpy() for tensor in model.eval().run(torch.from_numpy(planes), None))
 
     def judge(key: tuple[str, str, str]) -> None:

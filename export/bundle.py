@@ -13,14 +13,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccnet.contract import (
-    GRAPHS,
     MANIFEST_NAME,
+    ONNX_FORMATS,
     Artifact,
     CCNetError,
     Manifest,
-    damaged,
+    decode_errors_as,
     make_folder,
-    naming,
+    prefix_errors,
     write_atomic,
 )
 
@@ -37,7 +37,7 @@ def make_bundle(folder: Path, references: Sequence[Reference], path: Path) -> Ma
     """
     manifest = Manifest.read(folder)
     outputs = pack(references)
-    artifacts = (*(one for one in manifest.artifacts if one.format in GRAPHS), _golden(outputs))
+    artifacts = (*(one for one in manifest.artifacts if one.format in ONNX_FORMATS), _golden(outputs))
     files = [outputs if one.file == GOLDEN else one.read(folder) for one in artifacts]
     bundled = dataclasses.replace(manifest, artifacts=artifacts)
     archive = io.BytesIO()
@@ -54,7 +54,11 @@ def unpack(path: Path, folder: Path) -> Manifest:
 
     CCNetError, and nothing written, for a file that is no bundle, is damaged, or holds more or less than it says.
     """
-    with damaged(path, "a bundle made by 'ccnet bundle'"), naming(path), zipfile.ZipFile(path) as archive:
+    with (
+        decode_errors_as(path, "a bundle made by 'ccnet bundle'"),
+        prefix_errors(path),
+        zipfile.ZipFile(path) as archive,
+    ):
         manifest, files = _contents(archive)
         golden(files.get(GOLDEN, b""), manifest)
     make_folder(folder)
@@ -95,4 +99,4 @@ def _engines(folder: Path, manifest: Manifest) -> list[Artifact]:
         return []  # nothing was there, or nothing worth keeping
     if old.inputs != manifest.inputs or old.weights_sha256 != manifest.weights_sha256:
         return []
-    return [artifact for artifact in old.artifacts if artifact.format not in (*GRAPHS, "npz")]
+    return [artifact for artifact in old.artifacts if artifact.format not in (*ONNX_FORMATS, "npz")]

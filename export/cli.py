@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import GRAPHS, MANIFEST_NAME, SHIPPED, CCNetError, Manifest, make_folder, plain_json, write_atomic
+from ccnet.contract import (
+    MANIFEST_NAME,
+    ONNX_FORMATS,
+    SHIPPED_WEIGHTS,
+    CCNetError,
+    Manifest,
+    make_folder,
+    strict_json,
+    write_atomic,
+)
 from ccnet.export.engine.plan import Asked
 from ccnet.runtime.backends.select import Precision
-from ccnet.runtime.io.srgb import Space
+from ccnet.runtime.io.srgb import InputSpace
 
 if TYPE_CHECKING:
     from ccnet.export.engine.plan import Options
@@ -34,7 +43,8 @@ Weights = Annotated[
     typer.Option("--weights", "-w", help="Weights (.safetensors); those that the package ships if not given."),
 ]
 SpaceOption = Annotated[
-    Space, typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera.")
+    InputSpace,
+    typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
 ]
 
 
@@ -55,11 +65,11 @@ def export(
     """
     from rich.console import Console
 
-    from ccnet.export.fingerprint import export_inputs
+    from ccnet.export.fingerprint import export_fingerprint
 
     console, started = Console(stderr=True), time.perf_counter()
-    path = weights or SHIPPED
-    inputs = export_inputs(path, input)
+    path = weights or SHIPPED_WEIGHTS
+    inputs = export_fingerprint(path, input)
     if not force and _is_fresh(folder, inputs):
         console.print(f"{folder}: up to date, nothing to export", highlight=False)
         return
@@ -123,7 +133,7 @@ def build(
     from rich.console import Console
 
     from ccnet.export.engine import plan as builds
-    from ccnet.runtime.tiling import window_within
+    from ccnet.runtime.tiling import tile_within
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     flavour, why = builds.choose(backend)
@@ -136,7 +146,7 @@ def build(
     options = builds.Options(
         backend=flavour,
         precision=precision,
-        window=window or (window_within(budget) if budget is not None else 512),
+        window=window or (tile_within(budget) if budget is not None else 512),
         static=static,
         compatible=compatible,
         strip=strip,
@@ -205,13 +215,13 @@ def check(
     from rich.console import Console
 
     from ccnet.export import verify as checks
-    from ccnet.export.fingerprint import CHECKED, check_inputs, has_passed
+    from ccnet.export.fingerprint import CHECKED, check_fingerprint, has_passed
     from ccnet.runtime.io.frames import frame_paths
 
     console = Console(stderr=True)
     paths = frame_paths(frames) if frames else []
     manifest = Manifest.read(folder)
-    inputs = check_inputs(folder, (weights or SHIPPED) if paths else None, paths, (window, space))
+    inputs = check_fingerprint(folder, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (window, space))
     if out is not None and not force and not as_json and has_passed(out, folder, inputs):
         console.print(f"{out}: up to date, this check has passed before (--force repeats it)", highlight=False)
         return
@@ -238,9 +248,9 @@ def check(
     document = {name: [_as_json(row) for row in rows] for name, rows in results.items()}
     if out is not None:
         report = {"inputs": inputs, "passed": not broken, "frames": document}
-        write_atomic(out / CHECKED, plain_json(report, 2).encode())
+        write_atomic(out / CHECKED, strict_json(report, 2).encode())
     if as_json:
-        print(plain_json(document, indent=2))
+        print(strict_json(document, indent=2))
     if broken:
         console.print("\n".join(("parity fails", *broken)), style="bold red", highlight=False)
         raise typer.Exit(1)
@@ -286,13 +296,18 @@ class _Subject:
 
 
 def _subjects(
-    folder: Path, manifest: Manifest, paths: list[Path], weights: Path | None, space: Space, side: int | None = None
+    folder: Path,
+    manifest: Manifest,
+    paths: list[Path],
+    weights: Path | None,
+    space: InputSpace,
+    side: int | None = None,
 ) -> Iterator[_Subject]:
     """The frames by PyTorch, cut to their centres where they are larger than it can hold or than ``side``; if there are
     none, the folder's golden outputs."""
     from ccnet.export.reference import by_torch, golden
     from ccnet.runtime.io.frames import read_frame
-    from ccnet.runtime.io.srgb import as_camera
+    from ccnet.runtime.io.srgb import to_camera_rgb
 
     if not paths:
         if not any(artifact.kind == "golden" for artifact in manifest.artifacts):
@@ -306,14 +321,14 @@ def _subjects(
         yield _Subject(
             name=path.name,
             picture=picture,
-            reference=by_torch(model, as_camera(picture, space, manifest), path.name),
+            reference=by_torch(model, to_camera_rgb(picture, space, manifest), path.name),
         )
 
 
 def _model(folder: Path, manifest: Manifest, weights: Path | None) -> CCNet:
     from ccnet.model.checkpoint import load_checkpoint, weights_hash
 
-    model = load_checkpoint(weights or SHIPPED)
+    model = load_checkpoint(weights or SHIPPED_WEIGHTS)
     if weights_hash(model) != manifest.weights_sha256:
         raise CCNetError(f"{folder}: exported from other weights; name them with --weights, or export again")
     return model
@@ -355,7 +370,7 @@ def bench(
 
     torch.set_num_threads(threads)
     make_folder(out)
-    model, console = load_checkpoint(weights or SHIPPED), Console(stderr=True)
+    model, console = load_checkpoint(weights or SHIPPED_WEIGHTS), Console(stderr=True)
     sizes = bench.QUICK if quick else bench.SIZES
     grown = () if quick else bench.GROWN
     rows, growth, seconds = [], [], {}
@@ -381,7 +396,7 @@ def bench(
             progress.advance(task)
     found = bench_report.document(rows, growth, limits, seconds, {"repeats": repeats, "threads": threads})
     text = bench_report.markdown(found)
-    write_atomic(out / "bench.json", plain_json(found, 2).encode())
+    write_atomic(out / "bench.json", strict_json(found, 2).encode())
     write_atomic(out / "bench.md", text.encode())
     bench_report.picture(found, out / "bench.png")
     typer.echo(text)
@@ -415,7 +430,7 @@ def bench_train(
     Console().print(table(comparisons))
     if out:
         document = report(comparisons, {"patch": patch, "batches": batch, "repeats": repeats})
-        write_atomic(out, plain_json(document, 2).encode())
+        write_atomic(out, strict_json(document, 2).encode())
 
 
 def _is_fresh(folder: Path, inputs: str) -> bool:
@@ -428,7 +443,7 @@ def _is_fresh(folder: Path, inputs: str) -> bool:
         manifest = Manifest.read(folder)
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
-    graphs = [artifact for artifact in manifest.artifacts if artifact.format in GRAPHS]
+    graphs = [artifact for artifact in manifest.artifacts if artifact.format in ONNX_FORMATS]
     return manifest.inputs == inputs and is_intact(folder, graphs)
 
 

@@ -16,7 +16,7 @@ from ccnet.contract import CCNetError, Manifest, write_atomic
 from ccnet.export.engine.plan import Asked, Options, build, choose
 
 from .bundle import unpack
-from .fingerprint import CHECKED, check_inputs, has_passed
+from .fingerprint import CHECKED, check_fingerprint, has_passed
 from .reference import golden
 from .verify import Row, check
 
@@ -59,7 +59,7 @@ def _tell(phase: str, done: int, steps: int) -> None:
 
 def _check(folder: Path) -> int:
     """A line for each comparison with the golden outputs, unless all have passed before."""
-    manifest, inputs = Manifest.read(folder), check_inputs(folder, None, [], [])
+    manifest, inputs = Manifest.read(folder), check_fingerprint(folder, None, [], [])
     if has_passed(folder, folder, inputs):
         print("up to date: this check has passed before")
         return 0

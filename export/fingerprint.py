@@ -29,12 +29,12 @@ def tools(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: found for name in packages if (found := _version(name))}}
 
 
-def export_inputs(weights: Path, input: str) -> str:
+def export_fingerprint(weights: Path, input: str) -> str:
     """Of an export: weights, options, tools, this package's own code, and its compiled kernels."""
     return digest(_sha256(weights), input, tools(), _code(), _kernels())
 
 
-def check_inputs(folder: Path, weights: Path | None, frames: Sequence[Path], options: Sequence[object]) -> str:
+def check_fingerprint(folder: Path, weights: Path | None, frames: Sequence[Path], options: Sequence[object]) -> str:
     """Of a check: the artifacts, as their manifest vouches for them, weights, frames, options, tools, GPU and code."""
     files = [folder / MANIFEST_NAME, *([weights] if weights else []), *frames]
     named = [(str(path), _sha256(path)) for path in files]

@@ -42,9 +42,9 @@ def by_torch(model: CCNet, frame: Frame, source: str) -> Reference:
     """The whole frame at once, in float32, by torch's own layers: kernels of ours are what is to be judged."""
     import torch
 
-    from ccnet.ops.kernels import plain
+    from ccnet.ops.kernels import reference_ops
 
-    with plain(), torch.inference_mode():
+    with reference_ops(), torch.inference_mode():
         cube, context = (
             tensor.numpy() for tensor in model.eval().run(torch.from_numpy(rgb_tensor(frame, "float32")), None)
         )

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CONTEXT, GRAPHS, NATIVE, RGB, Manifest, padded, reflect_index
+from ccnet.contract import CONTEXT, NATIVE_FORMAT, ONNX_FORMATS, RGB, Manifest, padded_size, reflect_index
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.io.frames import Frame, rgb_tensor
-from ccnet.runtime.probe import survive
+from ccnet.runtime.probe import probe_in_subprocess
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare, worst
 from ccnet.runtime.reconstructor import ENCODE_PIXELS
 
@@ -98,7 +98,7 @@ def check(folder: Path, reference: Reference, *, window: int = 320) -> Iterator[
     manifest = Manifest.read(folder)
     for artifact in manifest.artifacts:
         artifact.read(folder)  # engines that cannot run here, too: "not run" would say nothing of their damage
-    sides = [padded(size, manifest.size_multiple) for size in reference.frame.shape[:2]]
+    sides = [padded_size(size, manifest.size_multiple) for size in reference.frame.shape[:2]]
     windows = _window(max(sides), window, manifest)
     frame, judged = reference.frame, partial(_row, against=reference.made_by)
 
@@ -109,7 +109,7 @@ def check(folder: Path, reference: Reference, *, window: int = 320) -> Iterator[
         whole, name, ms = _timed(runner, frame, reference.context)
         yield judged("decode fp32", whole, name, ms, reference.cube, "fp32")
         yield from _reduced(runner, frame, whole)
-        natively = runner.selection.decode.format == NATIVE
+        natively = runner.selection.decode.format == NATIVE_FORMAT
     if natively:  # what TensorRT builds from, and what runs where the operators are not compiled
         context = _portable(folder, manifest, "encode", frame)
         yield judged("encode fp32, unrolled", *context, _as_cube(reference.context), "fp32")
@@ -130,7 +130,11 @@ def check(folder: Path, reference: Reference, *, window: int = 320) -> Iterator[
 def _window(largest: int, window: int, manifest: Manifest) -> int:
     """The window that was asked for, or a smaller one that cuts the frame in two, if any can."""
     least = 2 * manifest.halo + manifest.size_multiple
-    return window if largest > window else max(least, padded(largest - manifest.size_multiple, manifest.size_multiple))
+    return (
+        window
+        if largest > window
+        else max(least, padded_size(largest - manifest.size_multiple, manifest.size_multiple))
+    )
 
 
 def _has(manifest: Manifest, kind: str, precision: str) -> bool:
@@ -162,7 +166,7 @@ def _portable(
 ) -> tuple[Array, str, float]:
     """A graph without operators of ours on the whole frame; what it gives, as a cube."""
     height, width = frame.shape[:2]
-    rows, columns = (reflect_index(size, 0, padded(size, manifest.size_multiple)) for size in (height, width))
+    rows, columns = (reflect_index(size, 0, padded_size(size, manifest.size_multiple)) for size in (height, width))
     pixels = frame[np.ix_(rows, columns)]
     feeds = {RGB: rgb_tensor(pixels, manifest.input)} | ({} if context is None else {CONTEXT: context})
     with OnnxRuntimeBackend(manifest.find(kind).read(folder)) as backend:
@@ -210,7 +214,7 @@ def _reduced(runner: Reconstructor, frame: Frame, whole: Array) -> Iterator[Row]
 def _engines(folder: Path, manifest: Manifest, reference: Reference) -> Iterator[Row]:
     """Engines run where their library and a GPU are; elsewhere the row says that they were not."""
     for artifact in manifest.artifacts:
-        if artifact.kind != "decode" or artifact.format in GRAPHS:
+        if artifact.kind != "decode" or artifact.format in ONNX_FORMATS:
             continue
         backend: BackendName = "tensorrt" if artifact.format == "tensorrt" else "tensorrt-rtx"
         precision: Any = artifact.precision
@@ -218,7 +222,7 @@ def _engines(folder: Path, manifest: Manifest, reference: Reference) -> Iterator
         if why := _cannot_run(artifact.format):
             yield Row(what=f"decode {precision}, {engine}", against=reference.made_by, backend=f"not run: {why}")
             continue
-        survive(folder, backend, precision)
+        probe_in_subprocess(folder, backend, precision)
         with _open(folder, 512, backend=backend, precision=precision) as runner:
             yield judged(
                 f"encode fp32, {engine}", *_encoded(runner, reference.frame), _as_cube(reference.context), "fp32"

@@ -17,7 +17,7 @@ from .reconstructor import Reconstructor
 Array = npt.NDArray[np.float32]
 
 
-class Slots:
+class AsyncReconstructor:
     """Asynchronous calls of a Reconstructor, which stays the caller's to close. Threads may share it.
 
     ``submit`` gives a Future at once while a slot is free, and waits for one otherwise: no more than two frames and two
@@ -50,7 +50,7 @@ class Slots:
         """Finish what was submitted, and take no more; harmless when done twice, or by several threads."""
         self._pool.shutdown(wait=True)
 
-    def __enter__(self) -> Slots:
+    def __enter__(self) -> AsyncReconstructor:
         return self
 
     def __exit__(

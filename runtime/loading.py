@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ccnet.contract import MANIFEST_KEY, Artifact, CCNetError, Manifest, naming
+from ccnet.contract import MANIFEST_KEY, Artifact, CCNetError, Manifest, prefix_errors
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import Backend, Selection
 
 
 @dataclass(frozen=True)
-class Sides:
+class SizeLimits:
     """Shortest and longest side, px, that a file's graph takes."""
 
     least: int
     most: int
 
     @classmethod
-    def of(cls, artifact: Artifact, multiple: int) -> Sides:
+    def of(cls, artifact: Artifact, multiple: int) -> SizeLimits:
         """ONNX takes all sizes; an engine takes those of its ``details["window"]``."""
         bounds = artifact.details.get("window", [multiple, 1 << 30])
         try:
@@ -35,7 +35,7 @@ def open_backend(
 ) -> Backend:
     """The artifact's backend, the caller's to close; CCNetError if the file, or an ONNX's own manifest, differs."""
     data = artifact.read(folder)
-    with naming(folder / artifact.file):
+    with prefix_errors(folder / artifact.file):
         backend = selection.open(artifact, data, folder, manifest, threads)
         if isinstance(backend, OnnxRuntimeBackend):
             _check_manifest(backend, manifest)

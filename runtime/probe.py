@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ccnet.contract import CCNetError, Manifest, naming
+from ccnet.contract import CCNetError, Manifest, prefix_errors
 from ccnet.runtime.backends.select import BackendName, Precision, select
 
 from .reconstructor import Reconstructor
@@ -22,7 +22,7 @@ _SAYS = "ccnet: "
 """How the line with the reason begins; libraries print lines of their own."""
 
 
-def open_guarded(
+def open_probed(
     folder: Path, *, backend: BackendName = "auto", precision: Precision | None = None, window: int = 512
 ) -> Reconstructor:
     """``Reconstructor.open``, once a process of its own has survived it, where TensorRT or a GPU will see the files.
@@ -30,25 +30,25 @@ def open_guarded(
     ONNX Runtime on the CPU raises on what is damaged and never crashed in the tests: it is opened at once.
     """
     manifest = Manifest.read(folder)
-    with naming(folder):
+    with prefix_errors(folder):
         chosen = select(manifest, backend, precision)
     if chosen.backend != "onnxruntime":
-        survive(folder, chosen.backend, chosen.decode.precision)
+        probe_in_subprocess(folder, chosen.backend, chosen.decode.precision)
     return Reconstructor.open(folder, backend=backend, precision=precision, window=window)
 
 
-def survive(folder: Path, backend: str, precision: str) -> None:
+def probe_in_subprocess(folder: Path, backend: str, precision: str) -> None:
     """CCNetError where opening the folder and a first small frame fail, or kill the process that tries."""
-    judge(folder, python(__name__, str(folder), backend, precision))
+    check_exit(folder, python_command(__name__, str(folder), backend, precision))
 
 
-def python(module: str, *arguments: str) -> list[str]:
+def python_command(module: str, *arguments: str) -> list[str]:
     """A command that calls a module's ``main``; unlike ``-m`` it imports nothing from the current folder."""
     code = f"import sys; sys.path[:] = filter(None, sys.path); from {module} import main; sys.exit(main(*sys.argv[1:]))"
     return [sys.executable, "-c", code, *arguments]
 
 
-def judge(folder: Path, command: list[str]) -> None:
+def check_exit(folder: Path, command: list[str]) -> None:
     """Run a command that opens the folder; CCNetError, in one line, unless it ends well."""
     child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
     if child.returncode == 0:
@@ -57,12 +57,12 @@ def judge(folder: Path, command: list[str]) -> None:
     if child.returncode == 2 and reasons:
         raise CCNetError(reasons[-1])
     raise CCNetError(
-        f"{folder}: opening it ends the process ({ending(child.returncode)}), its files are not what the manifest says:"
-        " export and build it again"
+        f"{folder}: opening it ends the process ({describe_exit(child.returncode)}), its files are not what"
+        " the manifest says: export and build it again"
     )
 
 
-def ending(code: int) -> str:
+def describe_exit(code: int) -> str:
     """The signal that a process died of, or its exit code."""
     known = {int(one): one.name for one in signal.Signals}
     return known.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"

@@ -18,16 +18,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CONTEXT, CUBE, FRAME_SCALE, RGB, CCNetError, Manifest, naming, padded
+from ccnet.contract import BANDS_NM, CONTEXT, CUBE, FRAME_SCALE, RGB, CCNetError, Manifest, padded_size, prefix_errors
 from ccnet.runtime.backends.out_of_memory import OutOfMemoryError
 from ccnet.runtime.backends.select import Backend, BackendName, Precision, Selection, select
 from ccnet.runtime.io.arrays import as_frame
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 
-from .loading import Sides, open_backend
+from .loading import SizeLimits, open_backend
 from .projection import Projection
-from .tiling import Span, check_window, crop, plan
+from .tiling import Span, check_tile, crop, plan
 
 Array = npt.NDArray[np.float32]
 
@@ -68,8 +68,8 @@ class Reconstructor:
         """
         folder = Path(folder)
         manifest = Manifest.read(folder)
-        check_window(window, manifest.halo, manifest.size_multiple)
-        with naming(folder):
+        check_tile(window, manifest.halo, manifest.size_multiple)
+        with prefix_errors(folder):
             selection = select(manifest, backend, precision)
         with ExitStack() as stack:
             encoder, decoder = (
@@ -96,11 +96,11 @@ class Reconstructor:
         self.selection = selection
         self.encode_pixels = encode_pixels
         self._encoder, self._decoder = encoder, decoder
-        self._encode_sides = Sides.of(selection.encode, manifest.size_multiple)
-        self._decode_sides = Sides.of(selection.decode, manifest.size_multiple)
+        self._encode_sides = SizeLimits.of(selection.encode, manifest.size_multiple)
+        self._decode_sides = SizeLimits.of(selection.decode, manifest.size_multiple)
         self._asked = window
         self.window = min(max(window, self._decode_sides.least), self._decode_sides.most)
-        check_window(self.window, manifest.halo, manifest.size_multiple)
+        check_tile(self.window, manifest.halo, manifest.size_multiple)
         self._lock = threading.Lock()
         self._closed = False
 
@@ -189,7 +189,7 @@ class Reconstructor:
     def _encode(self, frame: Frame) -> Array:
         multiple, sides = self.manifest.size_multiple, self._encode_sides
         reduced = block_mean(frame, self._factor(*frame.shape[:2]))
-        y, x = (Span(0, max(padded(size, multiple), sides.least), 0, size) for size in reduced.shape[:2])
+        y, x = (Span(0, max(padded_size(size, multiple), sides.least), 0, size) for size in reduced.shape[:2])
         return self._run(
             self._encoder, {RGB: rgb_tensor(crop(reduced, y, x), self.manifest.input, frame.dtype)}, CONTEXT
         )
@@ -243,7 +243,7 @@ class Reconstructor:
         least = max(2 * self.manifest.halo + multiple, self._decode_sides.least)
         if self.window <= least:
             raise error
-        self.window = max(padded(self.window // 2, multiple), least)
+        self.window = max(padded_size(self.window // 2, multiple), least)
         _logger.warning("%s; from now on windows are %d px", error, self.window)
 
     def _suspect(self) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded, reflect_index
+from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded_size, reflect_index
 
 BYTES_PER_PIXEL = 3500
 """Of a window, while the paper's network decodes it: what ONNX Runtime took at 256, 512 and 768 px in either precision,
@@ -43,21 +43,21 @@ def plan(size: int, window: int, halo: int = HALO, *, multiple: int = SIZE_MULTI
 
     CCNetError if the window is not on the grid or leaves nothing within its halos.
     """
-    check_window(window, halo, multiple)
+    check_tile(window, halo, multiple)
     if size < 1 or least > window:
         raise ValueError(f"size is {size}, least {least}, expected size > 0 and least <= window {window}")
-    extent = max(padded(size, multiple), least)
+    extent = max(padded_size(size, multiple), least)
     if extent <= window:
         return [Span(0, extent, 0, size)]
     count = math.ceil((extent - 2 * halo) / (window - 2 * halo))
-    length = max(padded(math.ceil((extent - 2 * halo) / count) + 2 * halo, multiple), least)
+    length = max(padded_size(math.ceil((extent - 2 * halo) / count) + 2 * halo, multiple), least)
     step = length - 2 * halo
     starts = [min(index * step, extent - length) for index in range(count)]
     edges = [0, *(start + length - halo for start in starts[:-1]), size]
     return [Span(start, start + length, *kept) for start, kept in zip(starts, pairwise(edges), strict=True)]
 
 
-def window_within(memory: int, halo: int = HALO, multiple: int = SIZE_MULTIPLE) -> int:
+def tile_within(memory: int, halo: int = HALO, multiple: int = SIZE_MULTIPLE) -> int:
     """Side (px) of the largest window whose decoding takes at most ``memory`` bytes; CCNetError if none does."""
     side = math.isqrt(memory // BYTES_PER_PIXEL) // multiple * multiple if memory > 0 else 0
     least = 2 * halo + multiple
@@ -67,7 +67,7 @@ def window_within(memory: int, halo: int = HALO, multiple: int = SIZE_MULTIPLE) 
     return side
 
 
-def check_window(window: int, halo: int, multiple: int) -> None:
+def check_tile(window: int, halo: int, multiple: int) -> None:
     """CCNetError unless the window lies on the grid and is larger than its halos."""
     if window % multiple or window <= 2 * halo:
         raise CCNetError(

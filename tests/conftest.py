@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccnet.contract import SHIPPED
+from ccnet.contract import SHIPPED_WEIGHTS
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint
@@ -103,8 +103,8 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
     """The network with the weights that the package ships, and its export; tests must not change either."""
-    if not SHIPPED.is_file():
-        pytest.skip(f"the package ships no weights: {SHIPPED} is missing")
+    if not SHIPPED_WEIGHTS.is_file():
+        pytest.skip(f"the package ships no weights: {SHIPPED_WEIGHTS} is missing")
     model, folder = load_checkpoint(), tmp_path_factory.mktemp("shipped")
     export(model, folder, camera=checkpoint_camera())
     return model, folder

@@ -34,7 +34,7 @@ from ccnet.runtime.stream import pipeline as stream
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.sinks import Files, Sink, Socket, ZarrGroup
-from ccnet.runtime.stream.sources import GoneError, SourceSpec
+from ccnet.runtime.stream.sources import SourceDisconnectedError, SourceSpec
 
 SIZES = ((48, 64), (64, 48), (40, 40))
 LIBC = ctypes.CDLL(None)  # glibc 2.33 or later
@@ -82,14 +82,14 @@ class Camera:
 
     def open(self) -> Camera:
         if self.given and self.faults.random.random() < 0.5:
-            raise GoneError("still away")
+            raise SourceDisconnectedError("still away")
         return self
 
     def read(self) -> tuple[str, Any]:
         time.sleep(0.01)
         fault = self.faults.due()
         if fault == "gone":
-            raise GoneError("unplugged")
+            raise SourceDisconnectedError("unplugged")
         self.given += 1
         if fault == "torn":
             raise CCNetError("torn")

@@ -56,7 +56,7 @@ Scales = Mapping[str, float]
 """Tensor → the magnitude of a step."""
 
 Feeds = Sequence[Mapping[str, Array]]
-Tell = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 """Called with what goes on, steps done and steps in all."""
 
 SHARES = tuple(tenths / 10 for tenths in range(1, 11))
@@ -84,7 +84,9 @@ class Int8:
 class Calibration:
     """Layers, histograms and reference cubes of a float32 ``decode``: all that trials of INT8 need."""
 
-    def __init__(self, tensors: Tensors, seen: Feeds, held: Feeds, tell: Tell = lambda what, done, of: None) -> None:
+    def __init__(
+        self, tensors: Tensors, seen: Feeds, held: Feeds, tell: ProgressCallback = lambda what, done, of: None
+    ) -> None:
         """seen: frames to calibrate on. held: others, to judge by."""
         self._tensors, self._seen, self._held, self._tell = tensors, seen, held, tell
         self.histograms: dict[str, Histogram] = {}
@@ -169,7 +171,7 @@ def quantise(
     folder: Path,
     feeds: Feeds,
     observers: Mapping[str, Callable[[Histogram], float]],
-    tell: Tell = lambda what, done, of: None,
+    tell: ProgressCallback = lambda what, done, of: None,
 ) -> Outcome:
     """Search an artifact folder's ``decode``; nothing is written. Every third frame is held back to judge by.
 

@@ -1,13 +1,21 @@
 """What the model promises to everything that runs it; numpy only, so that a camera needs no torch."""
 
-from ccnet.contract.errors import CCNetError, damaged, naming
-from ccnet.contract.files import SHIPPED, compiled, make_folder, partial_of, plain_json, sha256, write_atomic
+from ccnet.contract.errors import CCNetError, decode_errors_as, prefix_errors
+from ccnet.contract.files import (
+    SHIPPED_WEIGHTS,
+    kernel_library_path,
+    make_folder,
+    partial_path,
+    sha256,
+    strict_json,
+    write_atomic,
+)
 from ccnet.contract.manifest import (
-    GRAPHS,
     MANIFEST_KEY,
     MANIFEST_NAME,
-    NATIVE,
     NATIVE_DOMAIN,
+    NATIVE_FORMAT,
+    ONNX_FORMATS,
     PRECISION_KEY,
     Artifact,
     Manifest,
@@ -21,7 +29,7 @@ from ccnet.contract.spec import (
     RGB,
     SIZE_MULTIPLE,
     camera_response,
-    padded,
+    padded_size,
     reflect_index,
 )
 
@@ -30,28 +38,28 @@ __all__ = [
     "CONTEXT",
     "CUBE",
     "FRAME_SCALE",
-    "GRAPHS",
     "HALO",
     "MANIFEST_KEY",
     "MANIFEST_NAME",
-    "NATIVE",
     "NATIVE_DOMAIN",
+    "NATIVE_FORMAT",
+    "ONNX_FORMATS",
     "PRECISION_KEY",
     "RGB",
-    "SHIPPED",
+    "SHIPPED_WEIGHTS",
     "SIZE_MULTIPLE",
     "Artifact",
     "CCNetError",
     "Manifest",
     "camera_response",
-    "compiled",
-    "damaged",
+    "decode_errors_as",
+    "kernel_library_path",
     "make_folder",
-    "naming",
-    "padded",
-    "partial_of",
-    "plain_json",
+    "padded_size",
+    "partial_path",
+    "prefix_errors",
     "reflect_index",
     "sha256",
+    "strict_json",
     "write_atomic",
 ]

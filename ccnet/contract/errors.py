@@ -12,7 +12,7 @@ class CCNetError(ValueError):
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
+def prefix_errors(path: Path) -> Iterator[None]:
     """Errors of a file's content begin with its path."""
     try:
         yield
@@ -21,7 +21,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def damaged(path: Path, expected: str) -> Iterator[None]:
+def decode_errors_as(path: Path, expected: str) -> Iterator[None]:
     """Any exception becomes a CCNetError: on hostile bytes, decoders raise nearly every type there is."""
     try:
         yield

@@ -12,26 +12,26 @@ from typing import Any
 
 from ccnet.contract.errors import CCNetError
 
-SHIPPED = Path(__file__).parents[1] / "weights" / "ccnet-cave.safetensors"
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "ccnet-cave.safetensors"
 """The weights that the package ships; weights/README.md is their model card."""
 
 
 @functools.cache
-def compiled() -> Path | None:
+def kernel_library_path() -> Path | None:
     """The package's compiled kernels, or None where it was installed without a C compiler."""
     names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
     found = (Path(__file__).parents[1] / "csrc" / name for name in names)
     return next((path for path in found if path.is_file()), None)
 
 
-def partial_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """The file that ``write_atomic`` writes before it renames it."""
     return path.with_name(f".{path.name}.partial")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write beside, then rename, so that nobody ever sees half a file; CCNetError where it cannot be written."""
-    partial = partial_of(path)
+    partial = partial_path(path)
     try:
         partial.write_bytes(data)
         partial.replace(path)
@@ -50,7 +50,7 @@ def make_folder(folder: Path) -> None:
         raise CCNetError(f"{folder}: cannot be made ({why}); name a folder that you can write") from error
 
 
-def plain_json(value: Any, indent: int) -> str:
+def strict_json(value: Any, indent: int) -> str:
     """JSON of plain values; it has neither infinity nor NaN, so they are null."""
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=indent)
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract.errors import CCNetError, naming
+from ccnet.contract.errors import CCNetError, prefix_errors
 from ccnet.contract.files import write_atomic
 from ccnet.contract.spec import HALO, SIZE_MULTIPLE, camera_response
 
@@ -16,13 +16,13 @@ MANIFEST_NAME = "manifest.json"
 MANIFEST_KEY = "ccnet.manifest"
 """File beside the artifacts, and ONNX metadata key, that hold the manifest."""
 
-NATIVE = "onnx-native"
+NATIVE_FORMAT = "onnx-native"
 """Format of graphs with the package's compiled operators (``ccnet/csrc/onnxruntime``)."""
 
 NATIVE_DOMAIN = "ccnet"
 """Those operators' domain."""
 
-GRAPHS = ("onnx", NATIVE)
+ONNX_FORMATS = ("onnx", NATIVE_FORMAT)
 """Formats that ONNX Runtime runs."""
 
 PRECISION_KEY = "ccnet.precision"
@@ -162,5 +162,5 @@ class Manifest:
             raise CCNetError(
                 f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'; make or name one"
             )
-        with naming(path):
+        with prefix_errors(path):
             return cls.from_json(path.read_bytes())

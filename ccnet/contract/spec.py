@@ -50,7 +50,7 @@ def camera_response(camera: Any) -> npt.NDArray[np.float32]:
     return table.astype(np.float32)
 
 
-def padded(size: int, multiple: int = SIZE_MULTIPLE) -> int:
+def padded_size(size: int, multiple: int = SIZE_MULTIPLE) -> int:
     """Smallest multiple of ``multiple`` (px) that holds ``size`` (px)."""
     return math.ceil(size / multiple) * multiple
 

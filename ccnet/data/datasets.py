@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from ccnet.contract import CCNetError, damaged
+from ccnet.contract import CCNetError, decode_errors_as
 
 from .camera import Array
 from .readers import cave_bands, open_envi, read_cave, read_cave_band, read_envi, read_mat, read_rgb
@@ -42,7 +42,7 @@ def open_source(source: str, split: Split) -> tuple[Scene, ...]:
     kind, _, path = source.partition(":")
     if kind not in _KINDS or not path:
         raise CCNetError(f"data is {source!r}, expected KIND:PATH with one of the kinds {', '.join(_KINDS)}")
-    with damaged(Path(path), f"{kind} data"):
+    with decode_errors_as(Path(path), f"{kind} data"):
         return tuple(_KINDS[kind](Path(path), split))
 
 
@@ -134,7 +134,7 @@ def _pairs(names: Iterable[str], cubes: _Files, frames: _Files) -> Iterator[Scen
 
 def _read_list(path: Path) -> list[str]:
     """Scenes of a split list, one a line, with or without the ending of their files."""
-    with damaged(path, "a list of scenes, one a line, as MST++'s split_txt has"):
+    with decode_errors_as(path, "a list of scenes, one a line, as MST++'s split_txt has"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     scenes = [re.sub(r"\.(mat|jpg)$", "", line.strip(), flags=re.IGNORECASE) for line in lines if line.strip()]
     if not scenes:

@@ -16,7 +16,7 @@ from .datasets import Scene
 
 
 @dataclass(frozen=True, kw_only=True)
-class Views:
+class SceneDataset:
     """Scenes, and the cameras that make frames of them; without cameras, the frames that were published.
 
     cameras: one for each patch or scene, in turn. imaging: what a real camera adds to Eq. 2.
@@ -86,12 +86,12 @@ class Views:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patches:
+class TrainingPatches:
     """Random training patches. One depends on (seed, step, its place in the batch) alone, so a resumed run sees what it
     would have seen, and several processes share a batch without a word.
     """
 
-    views: Views
+    views: SceneDataset
     patch: int
     batch: int
     seed: int

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CCNetError, damaged
+from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
 
 from .camera import Array
 from .matlab5 import MAGIC, read_arrays
@@ -37,7 +37,7 @@ def read_mat(path: Path) -> Array:
     CCNetError for a damaged file, another shape, other wavelengths or another order of them, values that are not
     finite or not in [0, 1].
     """
-    with damaged(path, "an NTIRE cube (MATLAB 7.3 or 5)"):
+    with decode_errors_as(path, "an NTIRE cube (MATLAB 7.3 or 5)"):
         with path.open("rb") as file:
             old = file.read(len(MAGIC)) == MAGIC
         return _reflectance(path, _read_mat5(path) if old else _read_mat73(path))
@@ -113,7 +113,7 @@ def read_rgb(path: Path) -> Array:
     """
     from PIL import Image
 
-    with damaged(path, "a whole PNG or JPEG"), Image.open(path, formats=("PNG", "JPEG")) as image:
+    with decode_errors_as(path, "a whole PNG or JPEG"), Image.open(path, formats=("PNG", "JPEG")) as image:
         _check_pixels(path, image.height * image.width)
         stored = image.tile[0][3] if image.format == "PNG" else image.mode  # of 16 bits Pillow would make 8
         if stored != "RGB":
@@ -155,7 +155,7 @@ def read_cave_band(path: Path) -> npt.NDArray[np.uint16]:
     """One band, (H, W); CCNetError where it is not a 16-bit grey PNG."""
     import cv2
 
-    with damaged(path, "a 16-bit grey PNG"):
+    with decode_errors_as(path, "a 16-bit grey PNG"):
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
     if image is None:
         raise CCNetError(f"{path}: not a readable PNG, expected a 16-bit grey one; download it again")
@@ -182,7 +182,7 @@ def read_envi(header: Path) -> Array:
     CCNetError as of ``open_envi``, and for values that are not finite or not in [0, 1].
     """
     bands, chosen, scale = open_envi(header)
-    with damaged(header, "an ENVI cube"):
+    with decode_errors_as(header, "an ENVI cube"):
         return _reflectance(header, np.asarray(bands[chosen], np.float32) / np.float32(scale))
 
 
@@ -194,7 +194,7 @@ def open_envi(header: Path) -> tuple[Values, list[int], float]:
     """
     from spectral.io import envi
 
-    with damaged(header, "an ENVI header with its .img beside it"):
+    with decode_errors_as(header, "an ENVI header with its .img beside it"):
         if header.stat().st_size > 1 << 20:
             raise CCNetError(f"{header}: longer than 1 MB, expected an ENVI header")
         fields = envi.read_envi_header(str(header))

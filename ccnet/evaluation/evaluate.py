@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from ccnet import metrics
 from ccnet.contract import BANDS_NM
 from ccnet.data.camera import Array
-from ccnet.data.patches import Views
+from ccnet.data.patches import SceneDataset
 from ccnet.model import CCNet
 from ccnet.training.trainer import infer
 
@@ -128,7 +128,7 @@ def networks(models: Mapping[str, CCNet], scales: Sequence[float] = ()) -> dict[
     return methods
 
 
-def regressions(views: Views) -> dict[str, Infer]:
+def regressions(views: SceneDataset) -> dict[str, Infer]:
     """What needs no network, fitted on every whole scene, which is read twice."""
 
     def pairs() -> Iterator[tuple[Array, Array]]:
@@ -168,7 +168,7 @@ def _measures(columns: Mapping[str, Any]) -> Measures:
     return Measures(**values)
 
 
-def compare(methods: Mapping[str, Infer], views: Views) -> Iterator[Estimate]:
+def compare(methods: Mapping[str, Infer], views: SceneDataset) -> Iterator[Estimate]:
     """Every method on every whole scene; all methods of a scene, then the next scene, and nothing is kept."""
     for index, scene in enumerate(views.scenes):
         frame, truth = views.pair(index)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ccnet.ops.cosine import EPS, cosine_of_maps, norm
-from ccnet.ops.kernels import is_plain, native
+from ccnet.ops.kernels import cpu_kernel_supported, reference_ops_active
 from ccnet.ops.layers import ChannelNorm, Depthwise, Pointwise, depthwise, pointwise
 from ccnet.ops.output_gate import gates
 from ccnet.ops.patch_fusion import fusion, fusion_fits
@@ -30,7 +30,7 @@ def float32(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
 
-class Unit(nn.Module):
+class L2Normalize(nn.Module):
     """x / ‖x‖ over the last axes, the cosine's half (Eq. 3, 11), in float32: FP16 cannot hold a sum of squares."""
 
     def __init__(self, axes: int) -> None:
@@ -55,7 +55,7 @@ class SpectralAttention(nn.Module):
         super().__init__()
         self.split = groups * heads, channels // (groups * heads)
         self.to_q, self.to_k, self.to_v = (Pointwise(channels, channels, groups=groups, bias=False) for _ in range(3))
-        self.unit = Unit(axes=2)
+        self.unit = L2Normalize(axes=2)
         self.sigma = nn.Parameter(torch.ones(groups * heads, 1, 1))
         self.proj = Pointwise(channels, channels)
 
@@ -75,7 +75,7 @@ class SpectralAttention(nn.Module):
 
     def similarity(self, x_BCHW: Tensor) -> Tensor:
         """cosine(to_k(x), to_q(x)). x: float32."""
-        if torch.compiler.is_compiling() or is_plain():
+        if torch.compiler.is_compiling() or reference_ops_active():
             return self.cosine(self.to_k(x_BCHW), self.to_q(x_BCHW))
         groups, bands = self.to_q.groups, self.split[1]
         keys, queries = (one.weight.flatten(1).unflatten(0, (groups, -1, bands)) for one in (self.to_k, self.to_q))
@@ -93,7 +93,7 @@ class SpectralAttention(nn.Module):
         bias = self.proj.bias
         assert bias is not None  # noqa: S101 - for the type checker
         count = len(matrix)
-        if not native(matrix, v_BCHW) or count not in (1, len(v_BCHW)) or not len(v_BCHW):
+        if not cpu_kernel_supported(matrix, v_BCHW) or count not in (1, len(v_BCHW)) or not len(v_BCHW):
             return (matrix @ v_BCHW.flatten(2)).reshape(v_BCHW.shape) + bias[:, None, None]
         # One matrix for all images, or each image as a group of a single one
         groups = v_BCHW.reshape(len(v_BCHW) // count, -1, *v_BCHW.shape[2:])
@@ -121,7 +121,7 @@ class GrSCM(SpectralAttention):
 
     def locate(self, v_BCHW: Tensor) -> Tensor:
         """The positional embedding of the values: (B, C, H, W)."""
-        if not native(v_BCHW):
+        if not cpu_kernel_supported(v_BCHW):
             result: Tensor = self.position(v_BCHW)
             return result
         first, _, second = self.position
@@ -232,13 +232,13 @@ class PAF(nn.Module):
         self.aggregate = nn.Conv2d(2 * self.groups, self.groups, 3, padding=1, groups=self.groups)
         self.map_att = Pointwise(channels, channels)
         self.map_cp = Pointwise(self.groups, self.groups)
-        self.unit = Unit(axes=1)
+        self.unit = L2Normalize(axes=1)
 
     def sia(self, progressive_BCHW: Tensor) -> Tensor:
         """Spectrum Information Aggregation (Eq. 8-10): F_cp, (B, k, H, W)."""
         groups = progressive_BCHW.unflatten(1, (self.groups, -1))
         pooled = torch.stack([groups.mean(2), groups.amax(2)], 2).flatten(1, 2)
-        if not native(pooled):
+        if not cpu_kernel_supported(pooled):
             result: Tensor = self.aggregate(pooled)
             return result
         weight, bias = self.aggregate.parameters()  # mean and maximum apart, then summed: oneDNN is slow at such groups
@@ -283,7 +283,7 @@ class FFN(nn.Module):
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         normed = self.norm(x_BCHW.movedim(1, -1)).movedim(-1, 1)
-        if not native(x_BCHW):
+        if not cpu_kernel_supported(x_BCHW):
             result: Tensor = self.net(normed)
             return result
         expand, _, filters, _, project = self.net

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from ccnet.contract import BANDS_NM, padded, reflect_index
+from ccnet.contract import BANDS_NM, padded_size, reflect_index
 from ccnet.ops.layers import Pointwise
 
 from .ablations import MHA, continuity, fusion
@@ -157,6 +157,6 @@ class CCNet(nn.Module):
         for axis in (2, 3):
             size = rgb.shape[axis]
             if size % self.config.size_multiple:
-                index = reflect_index(size, 0, padded(size, self.config.size_multiple))
+                index = reflect_index(size, 0, padded_size(size, self.config.size_multiple))
                 rgb = rgb.index_select(axis, torch.from_numpy(index).to(rgb.device))
         return rgb

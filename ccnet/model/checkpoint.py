@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ccnet.contract import SHIPPED, CCNetError, camera_response, write_atomic
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, camera_response, write_atomic
 from ccnet.data.camera import Camera
 
 from .ccnet import CCNet
@@ -35,7 +35,7 @@ def save_checkpoint(
     write_atomic(path, save(tensors, metadata))
 
 
-def load_checkpoint(path: Path = SHIPPED) -> CCNet:
+def load_checkpoint(path: Path = SHIPPED_WEIGHTS) -> CCNet:
     """The model of a checkpoint, in eval mode, on the CPU; CCNetError where the file is not one."""
     with _opened(path) as file:
         metadata = file.metadata() or {}
@@ -52,7 +52,7 @@ def load_checkpoint(path: Path = SHIPPED) -> CCNet:
     return model.eval()
 
 
-def checkpoint_camera(path: Path = SHIPPED) -> Camera | None:
+def checkpoint_camera(path: Path = SHIPPED_WEIGHTS) -> Camera | None:
     """The camera whose frames a checkpoint was trained on; None where it does not say, see ``save_checkpoint``."""
     with _opened(path) as file:
         entry = (file.metadata() or {}).get("camera")

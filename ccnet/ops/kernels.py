@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from ccnet.contract import compiled
+from ccnet.contract import kernel_library_path
 
 _MAX_BANDS = 64  # as in scan.c; Triton's have no such limit, but are tested up to it
 _HEADS = (1, 2, 4)  # at most MAX_HEADS in both files
@@ -32,7 +32,7 @@ _PLAIN = ContextVar("plain", default=False)
 
 
 @contextmanager
-def plain() -> Iterator[None]:
+def reference_ops() -> Iterator[None]:
     """Inside, on this thread, all is torch's and autograd's, no kernel and no gradient of ours."""
     token = _PLAIN.set(True)
     try:
@@ -41,7 +41,7 @@ def plain() -> Iterator[None]:
         _PLAIN.reset(token)
 
 
-def is_plain() -> bool:
+def reference_ops_active() -> bool:
     """Whether this is inside of :func:`plain`."""
     return _PLAIN.get()
 
@@ -49,30 +49,30 @@ def is_plain() -> bool:
 @cache
 def kernel() -> ctypes.CDLL | None:
     """The library of the kernels, or None where the package was installed without a C compiler."""
-    path = compiled()
+    path = kernel_library_path()
     return ctypes.CDLL(str(path)) if path else None
 
 
-def native(*tensors: Tensor | None) -> bool:
+def cpu_kernel_supported(*tensors: Tensor | None) -> bool:
     """Whether kernels compute these: float32 on a CPU where nothing is cast, and no graph is made of the network."""
     free = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
     return free and _computed_here(*(one for one in tensors if one is not None))
 
 
-def fits(x: Tensor, heads: int, bands: int) -> bool:
+def scan_kernel_supported(x: Tensor, heads: int, bands: int) -> bool:
     """Whether the kernels of NeSCM are here and compute this: float32 on a CPU, also where all else is cast."""
     return _in_reach(x, heads, bands) and _computed_here(x)
 
 
-def triton_fits(x: Tensor, heads: int, bands: int) -> bool:
+def triton_supported(x: Tensor, heads: int, bands: int) -> bool:
     """Whether Triton is here and its kernels compute this: float32 on CUDA."""
-    return x.is_cuda and _in_reach(x, heads, bands) and _has_triton() and not is_plain()
+    return x.is_cuda and _in_reach(x, heads, bands) and _has_triton() and not reference_ops_active()
 
 
 def _computed_here(*tensors: Tensor) -> bool:
     """Whether these are numbers of ours, and nobody counts or records what torch does with them."""
     ours = all(one.device.type == "cpu" and one.dtype == torch.float32 and type(one) in _HAVE_DATA for one in tensors)
-    return ours and kernel() is not None and not is_plain() and not is_in_torch_dispatch_mode()
+    return ours and kernel() is not None and not reference_ops_active() and not is_in_torch_dispatch_mode()
 
 
 def _in_reach(x: Tensor, heads: int, bands: int) -> bool:
@@ -96,7 +96,7 @@ class _Work(ctypes.Structure):
     ]  # fmt: skip
 
 
-def run(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | None]) -> None:
+def launch(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | None]) -> None:
     """A kernel for all of [0, count), by as many threads as torch has.
 
     sizes, tensors: the kernel's struct, None a null pointer. Tensors are contiguous, what is read and what is written
@@ -122,7 +122,7 @@ def run(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | 
         raise MemoryError("no memory for a kernel's rows")
 
 
-def blocks(plane: int, size: int) -> int:
+def num_blocks(plane: int, size: int) -> int:
     """Of so many pixels that cover a plane, as block_of in kernels.h cuts it."""
     return -(-plane // size)
 

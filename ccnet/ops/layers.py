@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .kernels import blocks, native, run
+from .kernels import cpu_kernel_supported, launch, num_blocks
 from .matmul import product
 
 
@@ -42,7 +42,7 @@ class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of each pixel, (B, H, W, C), quickest as a view of (B, C, H, W)."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        if not native(x_BHWC, self.weight, self.bias) or x_BHWC.shape[3:] != self.normalized_shape:
+        if not cpu_kernel_supported(x_BHWC, self.weight, self.bias) or x_BHWC.shape[3:] != self.normalized_shape:
             return super().forward(x_BHWC)
         x_BCHW = x_BHWC.movedim(-1, 1)
         made: Tensor = _ChannelNorm.apply(x_BCHW, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
@@ -51,7 +51,7 @@ class ChannelNorm(nn.LayerNorm):
 
 def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None, groups: int = 1) -> Tensor:
     """The convolution of 1×1. weight: (made, C / groups, 1, 1), bias: (made,)."""
-    if native(x_BCHW, weight, bias) and x_BCHW.ndim == 4:
+    if cpu_kernel_supported(x_BCHW, weight, bias) and x_BCHW.ndim == 4:
         result: Tensor = _Pointwise.apply(x_BCHW, weight, bias, groups)  # type: ignore[no-untyped-call]
         return result
     return F.conv2d(x_BCHW, weight, bias, groups=groups)
@@ -62,7 +62,7 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, before: bool = False, behind: bool
 
     In one kernel they keep a single tensor for the gradient, where torch's layers would keep five.
     """
-    if native(x_BCHW, weight) and x_BCHW.ndim == 4:
+    if cpu_kernel_supported(x_BCHW, weight) and x_BCHW.ndim == 4:
         result: Tensor = _Depthwise.apply(x_BCHW, weight, before, behind)  # type: ignore[no-untyped-call]
         return result
     made = F.conv2d(F.gelu(x_BCHW) if before else x_BCHW, weight, padding=1, groups=weight.shape[0])
@@ -111,7 +111,7 @@ class _Depthwise(Function):
         x, weight, ctx.gelus = x.contiguous(), weight.contiguous(), (before, behind)
         ctx.save_for_backward(x, weight)
         made = torch.empty_like(x)
-        run("ccnet_depthwise", len(x) * x.shape[1], (*ctx.gelus, *x.shape[1:]), (x, weight, made))
+        launch("ccnet_depthwise", len(x) * x.shape[1], (*ctx.gelus, *x.shape[1:]), (x, weight, made))
         return made
 
     @staticmethod
@@ -120,7 +120,7 @@ class _Depthwise(Function):
         x, weight = ctx.saved_tensors
         g_x, g_weight = torch.empty_like(x), weight.new_empty((len(x), *weight.shape))
         tensors = (grad.contiguous(), x, weight, g_x, g_weight)
-        run("ccnet_depthwise_backward", len(x) * x.shape[1], (*ctx.gelus, *x.shape[1:]), tensors)
+        launch("ccnet_depthwise_backward", len(x) * x.shape[1], (*ctx.gelus, *x.shape[1:]), tensors)
         return g_x, g_weight.sum(0), None, None
 
 
@@ -130,7 +130,7 @@ class _ChannelNorm(Function):
         x, scale, shift, ctx.epsilon = x.contiguous(), scale.contiguous(), shift.contiguous(), x.new_tensor(epsilon)
         ctx.save_for_backward(x, scale)
         made = torch.empty_like(x)
-        run("ccnet_norm", _runs(x), _sizes(x), (ctx.epsilon, x, scale, shift, made))
+        launch("ccnet_norm", _runs(x), _sizes(x), (ctx.epsilon, x, scale, shift, made))
         return made
 
     @staticmethod
@@ -139,7 +139,7 @@ class _ChannelNorm(Function):
         x, scale = ctx.saved_tensors
         g_x, sums = torch.empty_like(x), x.new_empty((2, _runs(x), x.shape[1]))
         tensors = (ctx.epsilon, grad.contiguous(), x, scale, g_x, *sums)
-        run("ccnet_norm_backward", _runs(x), _sizes(x), tensors)
+        launch("ccnet_norm_backward", _runs(x), _sizes(x), tensors)
         return g_x, *sums.sum(1), None
 
 
@@ -152,4 +152,4 @@ def _sizes(x: Tensor) -> tuple[int, int]:
 
 
 def _runs(x: Tensor) -> int:
-    return len(x) * blocks(x.shape[2:].numel(), _PIXELS)
+    return len(x) * num_blocks(x.shape[2:].numel(), _PIXELS)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .kernels import blocks, native, run
+from .kernels import cpu_kernel_supported, launch, num_blocks
 
 _ROWS, _LANES = 4, 8  # the kernel takes channels and pixels by these
 _RUN = 32768  # numbers that are read at once, so that they stay in cache
@@ -21,11 +21,13 @@ def product(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     (groups, outer, inner), (images, *size, pixels) = weight.shape, x.shape
     if size != [groups, inner]:
         raise ValueError(f"x is {tuple(x.shape)}, expected (images, {groups}, {inner}, pixels)")
-    if not native(weight, x) or outer % _ROWS or pixels % _LANES:
+    if not cpu_kernel_supported(weight, x) or outer % _ROWS or pixels % _LANES:
         made = weight @ x
         return made if bias is None else made + bias[..., None]
     length = max(_LANES, min(pixels, _RUN // inner) // _LANES * _LANES)
     made = x.new_empty((images, groups, outer, pixels))
     tensors = (weight.contiguous(), None if bias is None else bias.contiguous(), x.contiguous(), made)
-    run("ccnet_product", images * groups * blocks(pixels, length), (groups, outer, inner, pixels, length), tensors)
+    launch(
+        "ccnet_product", images * groups * num_blocks(pixels, length), (groups, outer, inner, pixels, length), tensors
+    )
     return made

@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .kernels import fits, run
+from .kernels import launch, scan_kernel_supported
 
 
 def gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ def gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     bias: (n,), the directions' sum. float32 on a CPU runs the compiled kernel where the package was built with a C
     compiler. All else runs the plain reference, which is also what export and torch.compile see.
     """
-    if torch.compiler.is_compiling() or not fits(u, *u.shape[2:4]):
+    if torch.compiler.is_compiling() or not scan_kernel_supported(u, *u.shape[2:4]):
         return gates_reference(u, weight, bias)
     result: Tensor = _Gates.apply(u, weight, bias)  # type: ignore[no-untyped-call]
     return result
@@ -60,7 +60,7 @@ class _Gates(Function):
         u, weight, bias = u.contiguous(), weight.contiguous(), bias.contiguous()
         ctx.save_for_backward(u, weight)
         y = u.new_empty((batch, heads, bands, height, width))
-        run("ccnet_gates", batch * bands, (heads, bands, height, width), (u, weight, bias, y))
+        launch("ccnet_gates", batch * bands, (heads, bands, height, width), (u, weight, bias, y))
         return y
 
     @staticmethod
@@ -72,5 +72,5 @@ class _Gates(Function):
         # A sum for each band of each image, so that it does not matter how these are spread over threads
         g_weight = weight.new_zeros((batch * bands, *weight.shape), dtype=torch.float64)
         tensors = (grad, u, weight, g_u, g_weight)
-        run("ccnet_gates_backward", batch * bands, (heads, bands, height, width), tensors)
+        launch("ccnet_gates_backward", batch * bands, (heads, bands, height, width), tensors)
         return g_u, g_weight.sum(0).to(weight.dtype), grad.sum((3, 4)).sum((0, 2))

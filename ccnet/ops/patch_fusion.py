@@ -12,14 +12,14 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .kernels import native, run
+from .kernels import cpu_kernel_supported, launch
 
 _MAX_GROUPS = 16  # as in fusion.c
 
 
 def fusion_fits(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> bool:
     """Whether the operator computes these. A patch of 1 px has no gradient but rounding, which Adam would follow."""
-    ours = patch > 1 and compressed_BkHW.shape[1] <= _MAX_GROUPS and native(mapped_BCHW, compressed_BkHW)
+    ours = patch > 1 and compressed_BkHW.shape[1] <= _MAX_GROUPS and cpu_kernel_supported(mapped_BCHW, compressed_BkHW)
     return ours and _fit(mapped_BCHW, compressed_BkHW, patch)
 
 
@@ -46,7 +46,7 @@ class _Fusion(Function):
         mapped, compressed, ctx.patch = mapped.contiguous(), compressed.contiguous(), patch
         ctx.save_for_backward(mapped, compressed)
         y = torch.empty_like(mapped)
-        run("ccnet_fusion", *_sizes(mapped, compressed, patch), (mapped, compressed, y))
+        launch("ccnet_fusion", *_sizes(mapped, compressed, patch), (mapped, compressed, y))
         return y
 
     @staticmethod
@@ -55,7 +55,7 @@ class _Fusion(Function):
         mapped, compressed = ctx.saved_tensors
         grads = torch.empty_like(mapped), torch.empty_like(compressed)
         tensors = (grad.contiguous(), mapped, compressed, *grads)
-        run("ccnet_fusion_backward", *_sizes(mapped, compressed, ctx.patch), tensors)
+        launch("ccnet_fusion_backward", *_sizes(mapped, compressed, ctx.patch), tensors)
         return *grads, None
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .kernels import blocks, fits, is_plain, run, triton_fits
+from .kernels import launch, num_blocks, reference_ops_active, scan_kernel_supported, triton_supported
 
 STREAMS = 4
 _BLOCK = 128  # pixels, as in scan.c
@@ -34,7 +34,7 @@ def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     ``scan_triton.py`` where Triton is installed, everything else the eager reference; they share this signature and
     are tested in pairs.
     """
-    if not torch.compiler.is_compiling() and is_plain():
+    if not torch.compiler.is_compiling() and reference_ops_active():
         return scan_reference(x, weight, bias)
     result: Tensor = torch.ops.ccnet.scan(x, weight, bias)
     return result
@@ -69,11 +69,15 @@ def _window_streams(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("ccnet::scan", mutates_args=())
 def _scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    if triton_fits(x, *x.shape[1:3]):
+    if triton_supported(x, *x.shape[1:3]):
         from .scan_triton import triton_scan
 
         return triton_scan(x, weight, bias)
-    return _compiled_scan(x, weight, bias) if fits(x, *x.shape[1:3]) else scan_reference(x, weight, bias).contiguous()
+    return (
+        _compiled_scan(x, weight, bias)
+        if scan_kernel_supported(x, *x.shape[1:3])
+        else scan_reference(x, weight, bias).contiguous()
+    )
 
 
 @_scan.register_fake
@@ -85,11 +89,11 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @torch.library.custom_op("ccnet::scan_backward", mutates_args=())
 def _scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, weight and bias; the memory is recomputed, so the forward pass keeps only its inputs."""
-    if triton_fits(x, *x.shape[1:3]):
+    if triton_supported(x, *x.shape[1:3]):
         from .scan_triton import triton_scan_backward
 
         return triton_scan_backward(grad, x, weight, bias)
-    if fits(x, *x.shape[1:3]):
+    if scan_kernel_supported(x, *x.shape[1:3]):
         return _compiled_scan_backward(grad, x, weight, bias)
     return _reference_backward(grad, x, weight, bias)
 
@@ -148,7 +152,7 @@ def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     plane = height * width
     out = x.new_empty((batch, STREAMS, heads, bands, height, width))
     tensors = (x.contiguous(), weight.contiguous(), bias.contiguous(), out)
-    run("ccnet_scan", batch * blocks(plane, _BLOCK), (heads, bands, plane), tensors)
+    launch("ccnet_scan", batch * num_blocks(plane, _BLOCK), (heads, bands, plane), tensors)
     return out
 
 
@@ -156,8 +160,8 @@ def _compiled_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tenso
     batch, heads, bands, height, width = x.shape
     plane = height * width
     x, weight, bias, grad = x.contiguous(), weight.contiguous(), bias.contiguous(), grad.contiguous()
-    g_x, count = torch.zeros_like(x), batch * blocks(plane, _BLOCK)
+    g_x, count = torch.zeros_like(x), batch * num_blocks(plane, _BLOCK)
     # A sum for each block, so that it does not matter how these are spread over threads
     g_w, g_b = (one.new_zeros((count, *one.shape), dtype=torch.float64) for one in (weight, bias))
-    run("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))
+    launch("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))
     return g_x, g_w.sum(0).to(weight.dtype), g_b.sum(0).to(bias.dtype)

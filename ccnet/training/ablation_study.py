@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from ccnet.data.patches import Views
+from ccnet.data.patches import SceneDataset
 from ccnet.model.ablations import TABLES
 from ccnet.model.config import CCNetConfig
 
@@ -77,7 +77,13 @@ class Ablation:
     """The trainings of a plan, each in a folder of its own: one that is done stays, one that is half done goes on."""
 
     def __init__(
-        self, folder: Path, runs: Sequence[Run], recipe: Recipe, train: Views, val: Views, device: str = "cpu"
+        self,
+        folder: Path,
+        runs: Sequence[Run],
+        recipe: Recipe,
+        train: SceneDataset,
+        val: SceneDataset,
+        device: str = "cpu",
     ) -> None:
         self.folder, self.runs, self.device = folder, runs, device
         # One validation, of the last step: choosing the best of many would favour the rows that jump about

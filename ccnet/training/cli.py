@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ccnet.contract import SHIPPED, CCNetError, make_folder, plain_json, write_atomic
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, make_folder, strict_json, write_atomic
 from ccnet.data.camera import Track
 
 from .recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
     from ccnet.data.datasets import Split
-    from ccnet.data.patches import Views
+    from ccnet.data.patches import SceneDataset
     from ccnet.evaluation.evaluate import Infer, Score
     from ccnet.model import CCNet
     from ccnet.model.config import CCNetConfig
@@ -209,7 +209,7 @@ def ablate(
         "data": data, "val": val, "recipe": asdict(ablation.recipe), "config": base.to_dict(),
         "seeds": list(range(seeds)), "device": chosen, "versions": _versions(), "tables": report(rows),
     }  # fmt: skip
-    write_atomic(out / "tables.json", plain_json(document, 2).encode())
+    write_atomic(out / "tables.json", strict_json(document, 2).encode())
     write_atomic(out / "tables.md", markdown(rows).encode())
     typer.echo(f"{out / 'tables.md'}: {len(runs)} trainings of {ablation.recipe.steps} steps, on {chosen}")
 
@@ -256,7 +256,7 @@ def evaluate(
     if scale and not ensembles:
         raise CCNetError(f"--scale {scale[0]:g} is given, which is of the ensemble: give --ensemble with it")
     chosen = _compute_on(device, threads)
-    files = method_names(weights or [SHIPPED])
+    files = method_names(weights or [SHIPPED_WEIGHTS])
     models = {name: load_checkpoint(path).to(chosen) for name, path in files.items()}
     methods = networks(models, (scale or (1.0,)) if ensembles else ())
     views = _views(data, "val", camera, illuminant, track, exposure, memory=0)  # each scene is looked at once
@@ -280,7 +280,7 @@ def evaluate(
         document = report(scores) | {"run": run}
         bands = {method: figures["full"]["mean"]["band_rmse"] for method, figures in document["methods"].items()}
         draw_bands(out / "bands.png", bands)
-        write_atomic(out / "metrics.json", plain_json(document, 2).encode())
+        write_atomic(out / "metrics.json", strict_json(document, 2).encode())
         typer.echo(f"{out / 'metrics.json'}: {len(methods)} methods on {len(views)} scenes; pictures are beside it")
 
 
@@ -321,7 +321,7 @@ def simulate(
         typer.echo(f"{folder}: {len(scenes)} frames of {eye.name}, {track} track")
 
 
-def _judge(methods: Mapping[str, Infer], views: Views, out: Path | None) -> dict[str, list[Score]]:
+def _judge(methods: Mapping[str, Infer], views: SceneDataset, out: Path | None) -> dict[str, list[Score]]:
     """Method → its scores, scene by scene; a picture of each scene into a folder, if given, and a bar on a terminal."""
     from rich.console import Console
     from rich.progress import track
@@ -342,7 +342,7 @@ def _judge(methods: Mapping[str, Infer], views: Views, out: Path | None) -> dict
     return scores
 
 
-def _seen(views: Views, track: Track, illuminant: Path | None) -> dict[str, Any]:
+def _seen(views: SceneDataset, track: Track, illuminant: Path | None) -> dict[str, Any]:
     """How frames were made of the cubes, for reports."""
     return {
         "cameras": [eye.name for eye in views.cameras], "track": track, "exposure": views.imaging.exposure,
@@ -350,7 +350,7 @@ def _seen(views: Views, track: Track, illuminant: Path | None) -> dict[str, Any]
     }  # fmt: skip
 
 
-def _strangers(files: Mapping[str, Path], views: Views) -> Iterator[str]:
+def _strangers(files: Mapping[str, Path], views: SceneDataset) -> Iterator[str]:
     """A line for all weights whose camera is known and did not make the frames: their figures say little."""
     from ccnet.model.checkpoint import checkpoint_camera
 
@@ -432,11 +432,11 @@ def _views(
     track: Track,
     exposure: tuple[float, float],
     memory: float = 8,
-) -> Views:
+) -> SceneDataset:
     """The scenes of a source on the command line, as the cameras on it see them; memory: of cubes kept, in GB."""
     from ccnet.data.camera import TRACKS, read_cameras
     from ccnet.data.datasets import open_source
-    from ccnet.data.patches import Views
+    from ccnet.data.patches import SceneDataset
 
     imaging = replace(TRACKS[track], exposure=exposure)
     if not cameras and (illuminant is not None or imaging != TRACKS["clean"]):
@@ -445,7 +445,7 @@ def _views(
     kind, _, path = source.partition(":")
     where = f"{kind}:{Path(path).resolve()}"
     scenes = open_source(source, split)
-    return Views(scenes=scenes, cameras=eyes, imaging=imaging, source=where, memory=int(memory * 1e9))
+    return SceneDataset(scenes=scenes, cameras=eyes, imaging=imaging, source=where, memory=int(memory * 1e9))
 
 
 def _config(assignments: list[str]) -> CCNetConfig:

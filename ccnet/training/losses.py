@@ -10,7 +10,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from ccnet.metrics import MRAE_OFFSET
-from ccnet.ops.kernels import blocks, is_plain, native, run
+from ccnet.ops.kernels import cpu_kernel_supported, launch, num_blocks, reference_ops_active
 
 GAMMA = 0.1
 """Weight of the spectral difference loss (Eq. 16)."""
@@ -27,7 +27,7 @@ def spectral_difference_loss(truth: Tensor, estimate: Tensor) -> Tensor:
     In training, where only the estimate gets a gradient, there is a first one only.
     """
     training = torch.is_grad_enabled() and estimate.requires_grad and not truth.requires_grad
-    if not training or torch.compiler.is_compiling() or is_plain():
+    if not training or torch.compiler.is_compiling() or reference_ops_active():
         return spectral_difference_reference(truth, estimate)
     result: Tensor = _SpectralDifference.apply(truth, estimate)  # type: ignore[no-untyped-call]
     return result
@@ -56,7 +56,9 @@ class _SpectralDifference(Function):
     @staticmethod
     def forward(ctx: Any, truth: Tensor, estimate: Tensor) -> Tensor:
         truth, estimate = truth.contiguous(), estimate.contiguous()  # a band is one run, as the network's are not
-        compiled = native(truth, estimate) and truth.shape == estimate.shape and truth.shape[1] <= _MAX_BANDS
+        compiled = (
+            cpu_kernel_supported(truth, estimate) and truth.shape == estimate.shape and truth.shape[1] <= _MAX_BANDS
+        )
         total, gradient = (_compiled if compiled else _by_distance)(truth, estimate)
         ctx.scale = _scale(truth)
         ctx.save_for_backward(gradient)
@@ -88,9 +90,9 @@ _PIXELS, _MAX_BANDS = 64, 64  # as in spectral.c
 def _compiled(truth: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
     """As _by_distance, in one pass."""
     images, bands, plane = *truth.shape[:2], truth.shape[2:].numel()
-    count = images * blocks(plane, _PIXELS)
+    count = images * num_blocks(plane, _PIXELS)
     gradient, totals = torch.empty_like(estimate), truth.new_empty(count)
-    run("ccnet_spectral", count, (bands, plane), (truth, estimate, gradient, totals))
+    launch("ccnet_spectral", count, (bands, plane), (truth, estimate, gradient, totals))
     return totals.sum(), gradient
 
 

@@ -26,7 +26,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ccnet import __version__
 from ccnet.contract import CCNetError, make_folder, write_atomic
 from ccnet.data.camera import Array
-from ccnet.data.patches import Patches, Views
+from ccnet.data.patches import SceneDataset, TrainingPatches
 from ccnet.metrics import mrae, psnr, rmse, sam
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import save_checkpoint, weights_hash
@@ -70,7 +70,7 @@ def infer(model: CCNet, frame: Array) -> Array:
     return cube
 
 
-def validate(model: CCNet, views: Views) -> Score:
+def validate(model: CCNet, views: SceneDataset) -> Score:
     """Whole scenes, one at a time, in float32."""
     figures = []
     for frame, cube in map(views.pair, range(len(views))):
@@ -97,11 +97,13 @@ def process_group(device: str) -> Iterator[str]:
         dist.destroy_process_group()
 
 
-def steps_within(minutes: float, config: CCNetConfig, recipe: Recipe, train: Views, val: Views, device: str) -> int:
+def steps_within(
+    minutes: float, config: CCNetConfig, recipe: Recipe, train: SceneDataset, val: SceneDataset, device: str
+) -> int:
     """How many steps a time budget holds, validations included, by timing three steps and one validation scene."""
     if not math.isfinite(minutes):
         raise CCNetError(f"minutes is {minutes}, expected a time budget that ends")
-    patches = Patches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
+    patches = TrainingPatches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
     update = _Update(CCNet(config).to(device), recipe, patches, device)
     update(0)  # pays for the first use of everything
     started = time.perf_counter()
@@ -119,7 +121,7 @@ def steps_within(minutes: float, config: CCNetConfig, recipe: Recipe, train: Vie
 class _Update:
     """One step of Adam on one batch, of which each process computes its share."""
 
-    def __init__(self, model: CCNet, recipe: Recipe, patches: Patches, device: str) -> None:
+    def __init__(self, model: CCNet, recipe: Recipe, patches: TrainingPatches, device: str) -> None:
         self.model, self.recipe, self.patches, self.device = model, recipe, patches, device
         self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, 0.999), fused=True)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
@@ -181,8 +183,8 @@ class Trainer:
         folder: Path,
         config: CCNetConfig,
         recipe: Recipe,
-        train: Views,
-        val: Views,
+        train: SceneDataset,
+        val: SceneDataset,
         device: str = "cpu",
         start: CCNet | None = None,
     ) -> None:
@@ -204,7 +206,7 @@ class Trainer:
             }
         )
         self.camera = train.cameras[0] if len(train.cameras) == 1 else None
-        patches = Patches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
+        patches = TrainingPatches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
         make_folder(folder)
         self.update = _Update(self.model, recipe, patches, device)
         if self.last.exists():
@@ -286,7 +288,7 @@ def planned_steps(folder: Path) -> int | None:
         raise CCNetError(f"{last}: cannot be resumed ({error}); delete it to start again") from error
 
 
-def _describe(views: Views) -> dict[str, Any]:
+def _describe(views: SceneDataset) -> dict[str, Any]:
     """What a resumed run must find again: scenes and who saw them."""
     return {
         "source": views.source,

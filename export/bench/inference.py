@@ -145,7 +145,7 @@ def networks(model: CCNet, folder: Path) -> Iterator[tuple[str, Network]]:
     yield "ours", _exported(model, folder / "ours")
     yield "loop", _with_loop(model, folder / "loop")
     mha = CCNet(dataclasses.replace(model.config, inter_spectral="mha")).eval()
-    plain = folder / "plain"  # without our operators
+    plain = folder / "reference_ops"  # without our operators
     made = _exported(mha, folder / "mha")
     _folder_of(made.unrolled, mha, plain)
     yield "MHA", dataclasses.replace(made, folder=plain)
@@ -195,7 +195,7 @@ def _folder_of(whole: Mapping[str, bytes], model: CCNet, folder: Path) -> None:
 
 
 def _native(data: bytes, module: nn.Module) -> bytes:
-    made = native.with_operators(ir.from_proto(onnx.load_model_from_string(data)), module)
+    made = native.fuse_operators(ir.from_proto(onnx.load_model_from_string(data)), module)
     return bytes(ir.to_proto(made).SerializeToString())
 
 
@@ -276,7 +276,7 @@ def _works(
     if part in _COMPILED and shutil.which(os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")):
         yield COMPILED, _torch_work(ours.model, part, size, compiled=True)
     yield LOOP, plain("loop", loop.graphs)
-    yield TORCH_LOOP, kernels.plain()(_torch_work(loop.model, part, size))
+    yield TORCH_LOOP, kernels.reference_ops()(_torch_work(loop.model, part, size))
     if part in mha.unrolled:
         yield MHA, plain("MHA", mha.unrolled)
         yield TORCH_MHA, _torch_work(mha.model, part, size)
@@ -395,7 +395,7 @@ print(json.dumps([statistics.median(seconds), 1024 * int(status["VmHWM"].split()
 def growth(network: Network, size: Size, threads: int) -> Growth:
     """A synthetic frame, its cube streamed out strip by strip and dropped."""
     given = [sys.executable, "-c", _GROWTH, str(network.folder), *map(str, (*size, threads))]
-    done = subprocess.run(given, check=True, capture_output=True, text=True)  # noqa: S603 - our own code
+    done = subprocess.run(given, check=True, capture_output=True, text=True)  # noqa: S603
     seconds, peak = json.loads(done.stdout)
     return Growth(megapixels=size[0] * size[1] / 1e6, seconds=seconds, peak_mb=peak)
 
@@ -420,7 +420,7 @@ def take_turns(works: Mapping[str, Work], repeats: int) -> tuple[dict[str, Timin
 def _floor(model: CCNet, part: str, size: Size, limits: Rates) -> float:
     """Milliseconds. Operations are those of convolutions and products as torch counts them."""
     inputs, work = _inputs(model, part, size), _torch_work(model, part, size)
-    with kernels.plain(), FlopCounterMode(display=False) as counter:  # inside a kernel nothing is counted
+    with kernels.reference_ops(), FlopCounterMode(display=False) as counter:  # inside a kernel nothing is counted
         result = work()
     weights = sum(one.nbytes for one in _module(model, part).parameters())
     moved = sum(one.nbytes for one in inputs.values()) + result.nbytes + weights

@@ -22,7 +22,7 @@ from ccnet.contract import BANDS_NM
 from ccnet.model import CCNet
 from ccnet.model.blocks import NeSCM
 from ccnet.model.config import CCNetConfig
-from ccnet.ops.kernels import plain
+from ccnet.ops.kernels import reference_ops
 from ccnet.ops.scan import STREAMS, scan, scan_reference
 from ccnet.training.losses import ccnet_loss
 from ccnet.training.recipe import Recipe
@@ -110,7 +110,7 @@ def _step(config: CCNetConfig, patch: int, batch: int) -> tuple[str, Work, Work]
         return update
 
     name = f"training step\n({batch}, 3, {patch}, {patch})"
-    return name, plain()(updates(naive)), updates(ours, fused=True)  # as train has it
+    return name, reference_ops()(updates(naive)), updates(ours, fused=True)  # as train has it
 
 
 def _nescm(config: CCNetConfig, scale: int, patch: int) -> tuple[str, Work, Work]:

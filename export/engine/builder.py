@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ccnet.contract import CCNetError, damaged, write_atomic
+from ccnet.contract import CCNetError, decode_errors_as, write_atomic
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.cuda import gpus, has_gpu
 from ccnet.runtime.backends.onnxruntime import refuse_external
@@ -85,7 +85,7 @@ def build_engine(
     _check_request(backend, out_path, workspace_bytes, timing_cache, compatible, strip)
     started = time.perf_counter()
     builder = module.Builder(trt.log(backend))
-    with damaged(onnx_path, "a whole graph made by 'ccnet export'"):
+    with decode_errors_as(onnx_path, "a whole graph made by 'ccnet export'"):
         network, parser = _parse(module, builder, onnx_path, backend)
         config = _configure(module, builder, network, shapes, workspace_bytes)
         io, layers, types = _io(network, shapes), network.num_layers, _types(network)

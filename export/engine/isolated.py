@@ -14,16 +14,18 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract import CCNetError, damaged, partial_of
-from ccnet.runtime.probe import ending, python
+from ccnet.contract import CCNetError, decode_errors_as, partial_path
+from ccnet.runtime.probe import describe_exit, python_command
 
 from .builder import EngineReport, Progress, Tensor, build_engine
 
 
-def build_apart(onnx_path: Path, out_path: Path, *, progress: Progress | None = None, **options: Any) -> EngineReport:
+def build_isolated(
+    onnx_path: Path, out_path: Path, *, progress: Progress | None = None, **options: Any
+) -> EngineReport:
     """What ``build_engine`` does and raises; where the graph kills the process that builds, a CCNetError says so."""
     request = json.dumps([str(onnx_path), str(out_path), options], default=os.fspath)
-    command = python(__name__, request)
+    command = python_command(__name__, request)
     # What the libraries print is not for the user: the reason comes with the rest
     with subprocess.Popen(  # noqa: S603
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -36,11 +38,11 @@ def build_apart(onnx_path: Path, out_path: Path, *, progress: Progress | None = 
             raise
         finally:
             child.wait()
-            partial_of(out_path).unlink(missing_ok=True)
+            partial_path(out_path).unlink(missing_ok=True)
     if "refused" in last:
         raise CCNetError(last["refused"])
     if "report" not in last:
-        how = ending(child.returncode)
+        how = describe_exit(child.returncode)
         why = "memory ran out: build with less --memory" if how == "SIGKILL" else "it is damaged: export it again"
         raise CCNetError(f"{onnx_path}: building an engine of it ends the process ({how}), {why}")
     return _report(last["report"])
@@ -56,7 +58,7 @@ def main(request: str) -> int:
         print(json.dumps(message), file=told, flush=True)
 
     try:
-        with damaged(Path(source), "a graph made by 'ccnet export'"):
+        with decode_errors_as(Path(source), "a graph made by 'ccnet export'"):
             report = build_engine(Path(source), Path(target), progress=lambda *step: tell(step), **_typed(**options))
     except CCNetError as error:
         tell({"refused": str(error)})

@@ -16,11 +16,11 @@ from ccnet.export.fingerprint import code, digest
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.select import Precision
-from ccnet.runtime.tiling import check_window
+from ccnet.runtime.tiling import check_tile
 
 from . import builder as engine
 from .builder import EngineReport, Progress, Range
-from .isolated import build_apart
+from .isolated import build_isolated
 
 Asked = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
 
@@ -81,7 +81,7 @@ def choose(asked: Asked) -> tuple[trt.Name | None, str]:
 def plan(folder: Path, options: Options, *, force: bool = False) -> list[Job]:
     """What ``build`` would do. CCNetError where a graph is missing or damaged, or where nothing could be built."""
     manifest = Manifest.read(folder)
-    check_window(options.window, manifest.halo, manifest.size_multiple)
+    check_tile(options.window, manifest.halo, manifest.size_multiple)
     trt.load(options.backend)
     return [
         _job(folder, manifest, options, kind, precision, force)
@@ -102,7 +102,7 @@ def build(
     for job in plan(folder, options, force=force):
         if not job.why:
             continue
-        report = build_apart(
+        report = build_isolated(
             folder / job.source.file,
             folder / job.file,
             backend=options.backend,

@@ -24,7 +24,7 @@ Nodes = Mapping[str, ir.Node]
 _HEADS, _BANDS, _PATCHES, _GROUPS, _CHANNELS, _HIDDEN = (1, 2, 4), 64, (4, 8, 16), 16, 1024, 4096
 
 
-def with_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
+def fuse_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
     """The same graph with the nodes of each GrSCM, NeSCM, PAF, FFN and way back up in one.
 
     NeSCM takes in SIA's pooling, PAF the rest of SIA, and PAF and FFN the sum behind them.

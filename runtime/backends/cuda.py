@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 
-from .out_of_memory import OutOfMemoryError, lacks_memory
+from .out_of_memory import OutOfMemoryError, is_out_of_memory
 
 _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuInit": (c_uint,),
@@ -96,7 +96,7 @@ def _check(library: Any, function: str, status: int) -> None:
     name = c_char_p()
     library.cuGetErrorName(status, ctypes.pointer(name))
     reason = name.value.decode() if name.value else f"error {status}"
-    if lacks_memory(reason):
+    if is_out_of_memory(reason):
         raise OutOfMemoryError(f"CUDA's {function} failed with {reason}: use smaller tiles or free GPU memory")
     raise CCNetError(f"CUDA's {function} failed with {reason}")
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet.contract import CCNetError, compiled
+from ccnet.contract import CCNetError, kernel_library_path
 
-from .out_of_memory import OutOfMemoryError, lacks_memory
+from .out_of_memory import OutOfMemoryError, is_out_of_memory
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
@@ -81,7 +81,7 @@ class OnnxRuntimeBackend:
             outputs = session.run(self._outputs, dict(feeds), self._options)
         except Exception as error:  # ONNX Runtime's errors have no common base
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
-            kind = OutOfMemoryError if lacks_memory(error) else CCNetError
+            kind = OutOfMemoryError if is_out_of_memory(error) else CCNetError
             raise kind(f"{self.name} failed on {shapes} ({_one_line(error)}): try a smaller window") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
@@ -108,7 +108,7 @@ def refuse_external(label: str, data: bytes) -> None:
 def operators() -> Path | None:
     """The package's compiled kernels, which have the network's parts as ONNX Runtime's operators
     (``ccnet/csrc/onnxruntime``); None where it was installed without a C compiler, or where they do not load."""
-    path = compiled()
+    path = kernel_library_path()
     return path if path and _loads(path) else None
 
 

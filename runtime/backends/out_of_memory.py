@@ -9,7 +9,7 @@ class OutOfMemoryError(CCNetError):
     """The machine or its GPU has too little memory for a window."""
 
 
-def lacks_memory(error: BaseException | str) -> bool:
+def is_out_of_memory(error: BaseException | str) -> bool:
     """Whether an error is of that kind.
 
     Torch, ONNX Runtime and TensorRT tell of it in words alone, so that none has to be imported to know their errors.

@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 
 from numpy.typing import NDArray
 
-from ccnet.contract import NATIVE, Artifact, CCNetError, Manifest
+from ccnet.contract import NATIVE_FORMAT, Artifact, CCNetError, Manifest
 
 from . import trt_api as trt
 from .cuda import gpus, has_gpu
@@ -103,7 +103,7 @@ def select(manifest: Manifest, backend: BackendName = "auto", precision: Precisi
 
 def _select_graphs(manifest: Manifest, backend: str, precision: Precision) -> Selection:
     """On a CPU in FP32, the graphs with our operators, where the folder has both and they are compiled here."""
-    native = {one.kind: one for one in manifest.artifacts if one.format == NATIVE}
+    native = {one.kind: one for one in manifest.artifacts if one.format == NATIVE_FORMAT}
     if backend == "onnxruntime" and precision == "fp32" and operators() and native.keys() >= {"encode", "decode"}:
         return Selection(backend=backend, encode=native["encode"], decode=native["decode"])
     decode = manifest.find("decode", precision=precision)

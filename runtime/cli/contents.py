@@ -18,8 +18,8 @@ from ccnet.contract import (
     Artifact,
     CCNetError,
     Manifest,
-    damaged,
-    naming,
+    decode_errors_as,
+    prefix_errors,
     sha256,
 )
 from ccnet.runtime.backends.onnxruntime import refuse_external, register_operators
@@ -55,7 +55,7 @@ def _folder(folder: Path) -> list[Table]:
     for artifact in manifest.artifacts:
         size, state = _state(folder, artifact)
         table.append((artifact.file, artifact.kind, artifact.format, artifact.precision, size, state))
-    with damaged(folder, "ccnet's manifest"):
+    with decode_errors_as(folder, "ccnet's manifest"):
         engines = [_engine(artifact) for artifact in manifest.artifacts if "layers" in artifact.details]
         return [table, *engines, *_manifest(manifest)]
 
@@ -117,10 +117,10 @@ def _onnx(path: Path) -> list[Table]:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs
     register_operators(options)
-    with damaged(path, "a whole ONNX model of ccnet's"):
+    with decode_errors_as(path, "a whole ONNX model of ccnet's"):
         data = path.read_bytes()
         refuse_external(str(path), data)
-    with damaged(path, "a whole ONNX model of ccnet's"), naming(path):
+    with decode_errors_as(path, "a whole ONNX model of ccnet's"), prefix_errors(path):
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         table: Table = [("tensor", "type", "shape")]
         for role, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
@@ -142,7 +142,7 @@ def _precision(about: Mapping[str, Any]) -> list[Table]:
 
 def _weights(path: Path) -> list[Table]:
     """By the header, which is JSON behind its length in 8 bytes; no weight is read."""
-    with damaged(path, "a whole safetensors file"):
+    with decode_errors_as(path, "a whole safetensors file"):
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
@@ -161,7 +161,7 @@ def _weights(path: Path) -> list[Table]:
 
 
 def _npy(path: Path) -> list[Table]:
-    with damaged(path, "a whole .npy array"):
+    with decode_errors_as(path, "a whole .npy array"):
         shape = map_npy(path).shape
     return _cube(path) if shape[:1] == (len(BANDS_NM),) else _frame(path)
 

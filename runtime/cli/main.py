@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends.out_of_memory import lacks_memory
+from ccnet.runtime.backends.out_of_memory import is_out_of_memory
 
 _DISTRIBUTION = "ccnet-hsi"
 
@@ -31,7 +31,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = 130
     except (CCNetError, ImportError, MemoryError, OSError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and not lacks_memory(error):
+        if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
         print("ccnet:", " ".join(_explain(error).splitlines()), file=sys.stderr)
         code = 2
@@ -82,7 +82,7 @@ def _app() -> tuple[Any, list[str]]:
 
 
 def _explain(error: Exception) -> str:
-    if lacks_memory(error) and not isinstance(error, CCNetError):
+    if is_out_of_memory(error) and not isinstance(error, CCNetError):
         return "out of memory: take a smaller frame or window, or in training a smaller --batch or --patch"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"

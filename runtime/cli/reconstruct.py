@@ -16,9 +16,9 @@ from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import read_frame
 from ccnet.runtime.io.provenance import provenance
-from ccnet.runtime.io.srgb import Space, as_camera
-from ccnet.runtime.probe import open_guarded
-from ccnet.runtime.quality.reprojection import Consistency
+from ccnet.runtime.io.srgb import InputSpace, to_camera_rgb
+from ccnet.runtime.probe import open_probed
+from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
 from ccnet.runtime.viz.plots import Thumbnail, check_picture, heat_map
 from ccnet.runtime.viz.plots import picture as draw
@@ -65,7 +65,7 @@ def reconstruct(
     ] = 512,
     format: Annotated[Format, typer.Option(help="Of the cubes in a folder.")] = "hdr",
     space: Annotated[
-        Space,
+        InputSpace,
         typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
     ] = "srgb",
     picture: Annotated[
@@ -89,7 +89,7 @@ def reconstruct(
             _check_drawing(option, drawing, frames)
     if picture is not None and consistency is not None and picture.resolve() == consistency.resolve():
         raise CCNetError(f"{picture}: is named by both --picture and --consistency; give two names")
-    with open_guarded(artifacts, backend=backend, precision=precision, window=window) as reconstructor:
+    with open_probed(artifacts, backend=backend, precision=precision, window=window) as reconstructor:
         if targets != [out]:
             out.mkdir(exist_ok=True)
         for source, target in zip(frames, targets, strict=True):
@@ -138,16 +138,16 @@ def _reconstruct(
     reconstructor: Reconstructor,
     source: Path,
     target: Path,
-    space: Space,
+    space: InputSpace,
     picture: Path | None,
     consistency: Path | None,
 ) -> None:
     frame = read_frame(source)
-    pixels = as_camera(frame, space, reconstructor.manifest)
+    pixels = to_camera_rgb(frame, space, reconstructor.manifest)
     height, width = frame.shape[:2]
     # A picture needs few of the cube's pixels, and the whole cube may be larger than the memory
     thumbnail = Thumbnail(height, width) if picture else None
-    check = Consistency(pixels, reconstructor.manifest) if consistency or reconstructor.manifest.camera else None
+    check = ReprojectionCheck(pixels, reconstructor.manifest) if consistency or reconstructor.manifest.camera else None
     about = reconstructor.describe()
     metadata = {"source": source.name, "space": space, **provenance(reconstructor)}
     started = time.perf_counter()

@@ -15,8 +15,8 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.io.provenance import provenance
 from ccnet.runtime.io.sensor import Radiometry
-from ccnet.runtime.io.srgb import Space, as_camera
-from ccnet.runtime.probe import open_guarded
+from ccnet.runtime.io.srgb import InputSpace, to_camera_rgb
+from ccnet.runtime.probe import open_probed
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.metrics import Metrics, StatusLine
 from ccnet.runtime.stream.pipeline import Stream
@@ -47,7 +47,7 @@ def stream(
         int, typer.Option(help="Side in px of the windows that a frame is decoded in, a multiple of 16.")
     ] = 512,
     space: Annotated[
-        Space | None,
+        InputSpace | None,
         typer.Option(help="What frames hold: srgb, as photographs do, which is the default, or camera: linear light."),
     ] = None,
     radiometry: Annotated[
@@ -80,9 +80,7 @@ def stream(
     space = space or ("camera" if raw else "srgb")
     spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
     with ExitStack() as stack:
-        reconstructor = stack.enter_context(
-            open_guarded(artifacts, backend=backend, precision=precision, window=window)
-        )
+        reconstructor = stack.enter_context(open_probed(artifacts, backend=backend, precision=precision, window=window))
         if raw and reconstructor.manifest.input == "uint8":
             raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
         about_raw = raw.metadata() if raw else {}
@@ -94,7 +92,7 @@ def stream(
             source=spec,
             sinks=sinks,
             reconstructor=reconstructor,
-            prepare=raw or (lambda pixels: as_camera(pixels, space, reconstructor.manifest)),
+            prepare=raw or (lambda pixels: to_camera_rgb(pixels, space, reconstructor.manifest)),
             context=ContextPolicy(context),
             policy=policy or ("latest" if spec.live else "block"),
             queue=queue,

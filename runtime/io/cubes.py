@@ -25,7 +25,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CCNetError, damaged
+from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
 
 from .frames import extra, map_npy, read_head
 
@@ -75,7 +75,7 @@ def read_cube(path: str | Path) -> Array:
     path = Path(path)
     reader = _READERS[_suffix(path)]
     read_head(path, _EXPECTED)
-    with damaged(path, _EXPECTED), np.errstate(all="ignore"):
+    with decode_errors_as(path, _EXPECTED), np.errstate(all="ignore"):
         cube = np.ascontiguousarray(reader(path), np.float32)
     if not all(np.isfinite(band).all() for band in cube):
         raise CCNetError(f"{path}: holds NaN or infinite values, expected a finite cube; write it again")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, damaged
+from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, decode_errors_as
 
 Frame = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 
@@ -57,7 +57,9 @@ def read_frame(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
     kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
     if kind is None:
         raise CCNetError(f"{path}: not a PNG, JPEG, TIFF, BMP or .npy file (it starts with {head[:8]!r}); convert it")
-    with damaged(path, f"a whole {kind.upper()} file of 8 or 16 bits" if kind != "npy" else "a whole .npy array"):
+    with decode_errors_as(
+        path, f"a whole {kind.upper()} file of 8 or 16 bits" if kind != "npy" else "a whole .npy array"
+    ):
         return _read_npy(path, max_pixels) if kind == "npy" else _read_picture(path, kind, max_pixels)
 
 

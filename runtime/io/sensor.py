@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError, damaged
+from ccnet.contract import CCNetError, decode_errors_as
 
 from .frames import extra, map_npy
 from .srgb import linear
@@ -60,7 +60,7 @@ class Radiometry:
     @classmethod
     def read(cls, path: Path) -> Radiometry:
         """From JSON with some of the fields; a relative ``shading`` is beside it. CCNetError names the path."""
-        with damaged(path, "JSON with fields of Radiometry"):
+        with decode_errors_as(path, "JSON with fields of Radiometry"):
             raw = json.loads(path.read_bytes())
             known = {field.name for field in fields(cls)}
             if not isinstance(raw, dict) or not raw.keys() <= known:
@@ -103,7 +103,7 @@ class Radiometry:
         if self.shading is None:
             return None
         expected = "a .npy of positive factors (h, w) or (h, w, 3)"
-        with damaged(self.shading, expected):
+        with decode_errors_as(self.shading, expected):
             factors = np.array(map_npy(self.shading), np.float32)
         if factors.ndim == 2:
             factors = np.repeat(factors[..., None], 3, axis=2)

@@ -11,7 +11,7 @@ from ccnet.contract import FRAME_SCALE, CCNetError, Manifest
 
 from .frames import Frame
 
-Space = Literal["srgb", "camera"]
+InputSpace = Literal["srgb", "camera"]
 """What a frame's numbers are: sRGB, as in photographs, or linear and of the weights' own camera."""
 
 _TO_CIE = np.array(  # linear sRGB → CIE XYZ (IEC 61966-2-1)
@@ -22,7 +22,7 @@ _TO_CIE /= _TO_CIE.sum(axis=1, keepdims=True)  # white stays white, as under the
 _ROWS = 256  # at a time, so that a large frame takes little memory beside itself
 
 
-def as_camera(frame: Frame, space: Space, manifest: Manifest) -> Frame:
+def to_camera_rgb(frame: Frame, space: InputSpace, manifest: Manifest) -> Frame:
     """The frame as the weights' camera would give it; CCNetError where the graphs cannot take it."""
     if space == "camera":
         return frame

@@ -22,7 +22,7 @@ other weights may need others.
 _ROWS = 64  # at a time, so that a wide frame takes little memory beside its strip
 
 
-class Consistency:
+class ReprojectionCheck:
     """How well a cube explains its frame; a CubeWriter, to be given each strip once.
 
     residuals: every n-th pixel's residual, as ``Thumbnail`` thins; NaN where the frame is saturated.

@@ -14,7 +14,7 @@ _REASONS_KEPT = 5
 
 
 @dataclass(frozen=True)
-class Tally:
+class FrameCounts:
     """An account at one moment. ``arrived`` is the sum of all others, always."""
 
     arrived: int
@@ -33,7 +33,7 @@ class Tally:
         return text + (f", {self.in_flight} in flight" if self.in_flight else "")
 
 
-class Account:
+class FrameLedger:
     """Opened for each frame when it arrives and settled once; threads may share it.
 
     ValueError for a frame that arrives twice, and for one that is settled without being in flight: an account that
@@ -76,9 +76,9 @@ class Account:
             self._rejected[cause] += 1
             self._reasons.append(f"frame {frame_id}: {reason}")
 
-    def tally(self) -> Tally:
+    def tally(self) -> FrameCounts:
         with self._lock:
-            return Tally(
+            return FrameCounts(
                 self._arrived, self._delivered, self._dropped, dict(self._rejected), in_flight=len(self._in_flight)
             )
 

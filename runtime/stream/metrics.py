@@ -17,7 +17,7 @@ import numpy as np
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import extra
 
-from .ledger import Account
+from .ledger import FrameLedger
 
 _logger = logging.getLogger(__name__)
 
@@ -25,10 +25,10 @@ _RECENT = 1024  # frames that percentiles and rate are of
 _PERCENTILES = (50, 95, 99)
 
 
-class Pulse:
+class StreamMetrics:
     """Latencies of the last 1024 frames that were delivered; threads may share it."""
 
-    def __init__(self, account: Account, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, account: FrameLedger, clock: Callable[[], float] = time.time) -> None:
         self.account, self._clock = account, clock
         self.reconnects = 0
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class Pulse:
 class StatusLine:
     """Writes a line over and over on a terminal, once a second; nothing where the output is none."""
 
-    def __init__(self, pulse: Pulse, out: TextIO) -> None:
+    def __init__(self, pulse: StreamMetrics, out: TextIO) -> None:
         self._pulse, self._out = pulse, out
         self._on = out.isatty()
         self._next = 0.0
@@ -88,7 +88,7 @@ class StatusLine:
 class Metrics:
     """The pulse for Prometheus: on a port, or in a text file that its node exporter collects."""
 
-    def __init__(self, pulse: Pulse, target: str) -> None:
+    def __init__(self, pulse: StreamMetrics, target: str) -> None:
         """target: a port's number, or a path that ends in ``.prom``; CCNetError for another, or one that is taken."""
         client = extra("prometheus_client", "camera")
         self._families = extra("prometheus_client.core", "camera")

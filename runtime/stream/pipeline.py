@@ -22,11 +22,11 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import Frame
 
 from .context_policy import ContextPolicy
-from .ledger import Account, Cause, Tally
-from .metrics import Pulse
+from .ledger import Cause, FrameCounts, FrameLedger
+from .metrics import StreamMetrics
 from .queue import FrameQueue, Policy
 from .sinks import Sink
-from .sources import GoneError, Pixels, Shot, Source, SourceSpec
+from .sources import CapturedFrame, Pixels, Source, SourceDisconnectedError, SourceSpec
 
 Array = npt.NDArray[np.float32]
 
@@ -37,7 +37,7 @@ _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # s, before a camera is tried again; dou
 _FAREWELL = 1.0  # s, for the capturing thread to close its source; one that hangs is left behind
 
 
-class Stripper(Protocol):
+class StripReconstructor(Protocol):
     """What the stream needs of a Reconstructor."""
 
     def encode(self, frame: Frame) -> Array: ...
@@ -57,7 +57,7 @@ class Stream:
 
     source: SourceSpec
     sinks: Sequence[Sink]
-    reconstructor: Stripper
+    reconstructor: StripReconstructor
     prepare: Callable[[Pixels], Frame]
     """From the source's pixels to a frame as the graphs take it: radiometry, or a photograph's colours."""
     context: ContextPolicy
@@ -67,10 +67,10 @@ class Stream:
     """Stop after so many frames have arrived."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Goes with every cube, beside its frame's id, time and context."""
-    account: Account = field(default_factory=Account)
+    account: FrameLedger = field(default_factory=FrameLedger)
 
     def __post_init__(self) -> None:
-        self.pulse = Pulse(self.account)
+        self.pulse = StreamMetrics(self.account)
         self._queue = FrameQueue(self.account, self.policy, self.queue)
         self._stops = 0
         self._failure: Exception | None = None
@@ -79,7 +79,7 @@ class Stream:
         """Take no more frames and finish those that are here; asked twice, drop those that wait. Safe in a signal."""
         self._stops += 1
 
-    def run(self, idle: Callable[[], None] = lambda: None) -> Tally:
+    def run(self, idle: Callable[[], None] = lambda: None) -> FrameCounts:
         """Stream until the source ends or ``stop``; ``idle`` is called between frames, ten times a second at least.
 
         Returns the account, in which nothing is in flight any more. CCNetError where the source cannot be opened at
@@ -100,7 +100,7 @@ class Stream:
             raise self._failure
         return self.account.tally()
 
-    def _next(self, idle: Callable[[], None]) -> Shot | None:
+    def _next(self, idle: Callable[[], None]) -> CapturedFrame | None:
         """The next frame; None when there will be none."""
         while True:
             idle()
@@ -116,7 +116,7 @@ class Stream:
     # -----------------------------------------------------------------------------------------------------------------
     # The caller's thread
 
-    def _work(self, shot: Shot) -> None:
+    def _work(self, shot: CapturedFrame) -> None:
         try:
             if shot.pixels is None:
                 raise _RejectedError("source", shot.fault)
@@ -130,7 +130,7 @@ class Stream:
             self.account.deliver(shot.frame_id)
             self.pulse.delivered(shot.captured)
 
-    def _reconstruct(self, shot: Shot, frame: Frame) -> None:
+    def _reconstruct(self, shot: CapturedFrame, frame: Frame) -> None:
         captured = datetime.fromtimestamp(shot.captured, timezone.utc).isoformat(timespec="microseconds")
         about = {"frame id": str(shot.frame_id), "captured": captured, "context": self.context.name}
         name, (height, width) = shot.name or f"{shot.frame_id:08}", frame.shape[:2]
@@ -162,7 +162,7 @@ class Stream:
             while opened and frame_id != self.most and not self._stops:
                 try:
                     shot = _read(opened, frame_id)
-                except GoneError as error:
+                except SourceDisconnectedError as error:
                     _logger.warning("%s: it is tried again", error)
                     gone, opened = opened, None
                     gone.close()
@@ -200,15 +200,15 @@ class Stream:
         return self._stops > 0
 
 
-def _read(source: Source, frame_id: int) -> Shot | None:
+def _read(source: Source, frame_id: int) -> CapturedFrame | None:
     """The source's next frame, or what is wrong with it; None at its end."""
     try:
         got = source.read()
-    except GoneError:
+    except SourceDisconnectedError:
         raise
     except CCNetError as error:
-        return Shot(frame_id, "", time.time(), None, str(error))
-    return None if got is None else Shot(frame_id, got[0], time.time(), got[1])
+        return CapturedFrame(frame_id, "", time.time(), None, str(error))
+    return None if got is None else CapturedFrame(frame_id, got[0], time.time(), got[1])
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from typing import Literal
 
 from ccnet.contract import CCNetError
 
-from .ledger import Account
-from .sources import Shot
+from .ledger import FrameLedger
+from .sources import CapturedFrame
 
 Policy = Literal["latest", "block", "drop-oldest"]
 """``latest`` keeps one frame, the newest; ``block`` makes the source wait; ``drop-oldest`` lets the oldest go."""
@@ -18,18 +18,18 @@ Policy = Literal["latest", "block", "drop-oldest"]
 class FrameQueue:
     """One thread puts, one gets, any thread closes. A frame is opened in the account as it is put."""
 
-    def __init__(self, account: Account, policy: Policy, size: int) -> None:
+    def __init__(self, account: FrameLedger, policy: Policy, size: int) -> None:
         """size: most frames that wait; ``latest`` has one whatever is said."""
         if size < 1:
             raise CCNetError(f"the queue holds {size} frames, expected at least 1")
         self._account, self._policy = account, policy
         self._size = 1 if policy == "latest" else size
-        self._shots: deque[Shot] = deque()
+        self._shots: deque[CapturedFrame] = deque()
         self._changed = threading.Condition()
         self._blocked = 0
         self._closed = self._abandoned = False
 
-    def put(self, shot: Shot) -> bool:
+    def put(self, shot: CapturedFrame) -> bool:
         """Take a frame, after a wait under ``block``; False once the queue is closed: no more frames are taken."""
         with self._changed:
             if self._closed:
@@ -46,7 +46,7 @@ class FrameQueue:
             self._changed.notify_all()
             return not self._closed
 
-    def get(self, timeout: float | None = None) -> Shot | None:
+    def get(self, timeout: float | None = None) -> CapturedFrame | None:
         """The oldest frame; None when it is closed and empty. TimeoutError after ``timeout`` s without either."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._shots or (self._closed and not self._blocked), timeout):

@@ -19,7 +19,7 @@ Pixels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Shot:
+class CapturedFrame:
     """One frame as it arrived.
 
     frame_id: ascending from 0 over the whole stream, also where a camera came back. captured: seconds since 1970, UTC.
@@ -33,7 +33,7 @@ class Shot:
     fault: str = ""
 
 
-class GoneError(CCNetError):
+class SourceDisconnectedError(CCNetError):
     """A camera that was there has disappeared: it may come again."""
 
 
@@ -43,7 +43,7 @@ class Source(Protocol):
     def read(self) -> tuple[str, Pixels] | None:
         """Name and pixels of the next frame, the caller's to keep; None at the end.
 
-        CCNetError for a frame that is damaged, after which the next one can be read; GoneError where none will come.
+        CCNetError for a damaged frame (the next one can be read); SourceDisconnectedError where no more will come.
         """
 
     def close(self) -> None: ...
@@ -109,14 +109,14 @@ class Capture:
         self._capture = self._cv2.VideoCapture(int(text) if text.isdecimal() else text, api)
         if not self._capture.isOpened():
             self._capture.release()
-            raise GoneError(
+            raise SourceDisconnectedError(
                 f"{text}: OpenCV cannot open it, expected a camera or video; check its name, rights and codec"
             )
 
     def read(self) -> tuple[str, Pixels] | None:
         there, pixels = self._capture.read()
         if not there and self._live:
-            raise GoneError(f"{self._text}: the camera gives no frames any more")
+            raise SourceDisconnectedError(f"{self._text}: the camera gives no frames any more")
         if not there:
             return None
         if pixels.ndim != 3 or pixels.shape[2] != 3:

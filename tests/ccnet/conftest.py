@@ -18,7 +18,7 @@ from spectral.io import envi
 from ccnet.contract import BANDS_NM
 from ccnet.data.camera import Array, Camera
 from ccnet.data.datasets import Scene
-from ccnet.data.patches import Views
+from ccnet.data.patches import SceneDataset
 
 MakeCube = Callable[..., Array]
 
@@ -46,12 +46,12 @@ def camera() -> Camera:
 
 
 @pytest.fixture(scope="session")
-def make_views() -> Callable[..., Views]:
+def make_views() -> Callable[..., SceneDataset]:
     """make_views(camera, cube, …): scenes in memory, named 0, 1, …"""
 
-    def make(camera: Camera, *cubes: Array) -> Views:
+    def make(camera: Camera, *cubes: Array) -> SceneDataset:
         scenes = tuple(Scene(name=str(i), read_cube=partial(np.copy, cube)) for i, cube in enumerate(cubes))
-        return Views(scenes=scenes, cameras=(camera,))
+        return SceneDataset(scenes=scenes, cameras=(camera,))
 
     return make
 

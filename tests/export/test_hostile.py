@@ -26,7 +26,7 @@ from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Ma
 from ccnet.export import device
 from ccnet.export.bundle import make_bundle
 from ccnet.export.engine import isolated as apart
-from ccnet.export.engine.isolated import build_apart
+from ccnet.export.engine.isolated import build_isolated
 from ccnet.export.engine.plan import Options, build, plan
 from ccnet.export.reference import GOLDEN, Reference, pack
 from ccnet.export.verify import check
@@ -34,7 +34,7 @@ from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import select as backend
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.cli.contents import contents
-from ccnet.runtime.probe import open_guarded, survive
+from ccnet.runtime.probe import open_probed, probe_in_subprocess
 
 Ccnet = Callable[..., Any]
 
@@ -200,7 +200,7 @@ def test_a_hundred_engines_that_the_manifest_vouches_for_are_not_run(work: Path,
     for seed, name in enumerate(hundred(work, built, lies=True)):
         assert (name, "intact") in [(row[0], row[-1]) for row in contents(work)[0]]
         with pytest.raises(CCNetError, match=r"no CUDA driver|finds no GPU|cuInit failed") as caught:
-            open_guarded(work, backend="tensorrt-rtx")
+            open_probed(work, backend="tensorrt-rtx")
         assert "\n" not in str(caught.value)
         assert not any(job.why for job in plan(work, RTX))
         if seed % 10 == 0:
@@ -327,7 +327,7 @@ def test_a_hundred_damaged_engines_in_the_library(work: Path, built: Path) -> No
     refused = 0
     for _ in hundred(work, built, lies=True):
         try:
-            survive(work, "tensorrt-rtx", "fp16")
+            probe_in_subprocess(work, "tensorrt-rtx", "fp16")
         except CCNetError as error:
             refused += 1
             assert "\n" not in str(error)
@@ -425,9 +425,9 @@ def test_a_parser_that_crashes_is_a_line(
 def test_a_process_that_says_no_more_is_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
-    monkeypatch.setattr(apart, "python", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(apart, "python_command", lambda *_: [sys.executable, "-c", code])
     with pytest.raises(CCNetError, match=said) as caught:
-        build_apart(tmp_path / "model.onnx", tmp_path / "engine", backend="tensorrt_rtx", shapes=SHAPES)
+        build_isolated(tmp_path / "model.onnx", tmp_path / "engine", backend="tensorrt_rtx", shapes=SHAPES)
     assert "\n" not in str(caught.value)
 
 
@@ -441,7 +441,7 @@ def test_what_progress_raises_ends_the_other_process(
         raise error("enough")
 
     with pytest.raises(error, match="enough"):
-        build_apart(
+        build_isolated(
             exported / "decode.fp16.onnx",
             tmp_path / "engine",
             backend="tensorrt_rtx",
@@ -454,7 +454,7 @@ def test_what_progress_raises_ends_the_other_process(
 @needs_rtx
 def test_a_build_apart_tells_what_a_build_here_does(exported: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
-    report = build_apart(
+    report = build_isolated(
         exported / "decode.fp16.onnx",
         tmp_path / "engine",
         backend="tensorrt_rtx",
@@ -477,7 +477,7 @@ def test_nothing_is_imported_from_the_folder_that_is_inspected(
     monkeypatch.chdir(tmp_path)
     for name in ("json.py", "numpy.py", "ccnet.py"):
         Path(name).write_text("raise SystemExit(7)\n")
-    survive(exported, "onnxruntime", "fp16")
+    probe_in_subprocess(exported, "onnxruntime", "fp16")
 
 
 @needs_rtx

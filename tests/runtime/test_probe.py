@@ -12,18 +12,18 @@ import onnx
 import pytest
 
 from ccnet.contract import CCNetError, Manifest, sha256
-from ccnet.runtime.probe import judge, survive
+from ccnet.runtime.probe import check_exit, probe_in_subprocess
 
 
 def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
     with pytest.raises(CCNetError, match=r"no manifest\.json"):
-        survive(tmp_path, "onnxruntime", "fp32")
+        probe_in_subprocess(tmp_path, "onnxruntime", "fp32")
 
 
 def test_the_reason_is_told_without_what_libraries_print(tmp_path: Path) -> None:
     code = "import sys; print('[E] noise', 'ccnet: the reason', '[W] more', sep='\\n', file=sys.stderr); sys.exit(2)"
     with pytest.raises(CCNetError, match=r"^the reason$"):
-        judge(tmp_path, [sys.executable, "-c", code])
+        check_exit(tmp_path, [sys.executable, "-c", code])
 
 
 def test_a_first_frame_is_tried(artifacts: tuple[object, Path], tmp_path: Path) -> None:
@@ -39,11 +39,11 @@ def test_a_first_frame_is_tried(artifacts: tuple[object, Path], tmp_path: Path) 
         artifact = next(one for one in manifest.artifacts if one.file == path.name)
         manifest.having(dataclasses.replace(artifact, sha256=sha256(path))).write(folder)
     with pytest.raises(CCNetError, match="NaN or infinite"):
-        survive(folder, "onnxruntime", "fp32")
+        probe_in_subprocess(folder, "onnxruntime", "fp32")
 
 
 def test_a_whole_folder_survives(artifacts: tuple[object, Path]) -> None:
-    survive(artifacts[1], "onnxruntime", "fp16")
+    probe_in_subprocess(artifacts[1], "onnxruntime", "fp16")
 
 
 @pytest.mark.parametrize(
@@ -56,5 +56,5 @@ def test_a_whole_folder_survives(artifacts: tuple[object, Path]) -> None:
 )
 def test_a_crash_is_a_line(tmp_path: Path, code: str, how: str) -> None:
     with pytest.raises(CCNetError, match=how) as caught:
-        judge(tmp_path, [sys.executable, "-c", code])
+        check_exit(tmp_path, [sys.executable, "-c", code])
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)

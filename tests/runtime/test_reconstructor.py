@@ -30,11 +30,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import FRAME_SCALE, MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Manifest
-from ccnet.runtime import Projection, Reconstructor, Slots, read_cube
+from ccnet.runtime import AsyncReconstructor, Projection, Reconstructor, read_cube
 from ccnet.runtime.backends import select as backend
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from ccnet.runtime.backends.out_of_memory import OutOfMemoryError, lacks_memory
+from ccnet.runtime.backends.out_of_memory import OutOfMemoryError, is_out_of_memory
 from ccnet.runtime.backends.select import Selection, select
 from ccnet.runtime.io.arrays import as_frame
 from ccnet.runtime.io.frames import block_mean
@@ -321,7 +321,7 @@ def test_what_is_no_array_is_refused(folder: Path, frame: Any) -> None:
 def test_slots_give_cubes_in_order_and_errors_to_their_frames(folder: Path) -> None:
     frames = [pixels(40, 50, seed=seed) for seed in range(5)]
     outs = [np.empty((31, 40, 50), np.float32) for _ in range(2)]
-    with Reconstructor.open(folder) as reconstruct, Slots(reconstruct) as slots:
+    with Reconstructor.open(folder) as reconstruct, AsyncReconstructor(reconstruct) as slots:
         cubes = [reconstruct(frame) for frame in frames]
         for number, frame in enumerate(frames):
             future = slots.submit(frame, out=outs[number % 2])
@@ -335,7 +335,10 @@ def test_slots_give_cubes_in_order_and_errors_to_their_frames(folder: Path) -> N
 
 def test_a_third_frame_waits_for_a_slot(folder: Path) -> None:
     decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
-    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder) as reconstruct, Slots(reconstruct) as slots:
+    with (
+        fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder) as reconstruct,
+        AsyncReconstructor(reconstruct) as slots,
+    ):
         decoder.gate.clear()
         futures = [slots.submit(pixels(20, 20)) for _ in range(2)]
         third = threading.Thread(target=lambda: futures.append(slots.submit(pixels(20, 20))))
@@ -350,7 +353,7 @@ def test_a_third_frame_waits_for_a_slot(folder: Path) -> None:
 def test_close_from_another_thread_lets_no_frame_crash(folder: Path) -> None:
     for delay in (0, 0.001, 0.003, 0.01):
         reconstruct = Reconstructor.open(folder, window=48)
-        with Slots(reconstruct) as slots:
+        with AsyncReconstructor(reconstruct) as slots:
             future = slots.submit(pixels(200, 200))
             threading.Timer(delay, reconstruct.close).start()
             error = future.exception(60)
@@ -410,7 +413,7 @@ def test_the_smallest_window_that_is_too_large_is_an_error(folder: Path) -> None
     ],
 )
 def test_lack_of_memory_is_known_by_its_words(told: Any, lacks: bool) -> None:
-    assert lacks_memory(told) == lacks
+    assert is_out_of_memory(told) == lacks
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded
+from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded_size
 from ccnet.runtime.tiling import Span, crop, plan
 
 GRID = 16
@@ -49,7 +49,7 @@ def test_spans_are_of_one_length_on_the_grid_within_the_padded_frame(case: tuple
     assert all(span.start % GRID == 0 for span in spans)
     assert length % GRID == 0
     assert spans[0].start == 0
-    assert spans[-1].stop == max(padded(size, GRID), least)
+    assert spans[-1].stop == max(padded_size(size, GRID), least)
     assert [span.start for span in spans] == sorted({span.start for span in spans})
 
 

@@ -20,7 +20,7 @@ from gi.repository import GLib, GObject, Gst  # noqa: E402
 
 from ccnet.contract import BANDS_NM, CCNetError  # noqa: E402
 from ccnet.runtime import Reconstructor  # noqa: E402
-from ccnet.runtime.io.srgb import as_camera  # noqa: E402
+from ccnet.runtime.io.srgb import to_camera_rgb  # noqa: E402
 from ccnet.runtime.stream.context_policy import ContextPolicy  # noqa: E402
 
 Gst.init(None)
@@ -100,7 +100,7 @@ class CCNetHSI(Gst.Element):
         reconstruct = self._reconstruct
         if reconstruct is None:
             raise CCNetError("the element is not ready: set its state")
-        pixels = as_camera(frame, self.space, reconstruct.manifest)
+        pixels = to_camera_rgb(frame, self.space, reconstruct.manifest)
         cube = reconstruct(pixels, self._policy(reconstruct, pixels))
         if not self._preview:
             return cube.tobytes()

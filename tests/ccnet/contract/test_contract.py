@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccnet import contract
-from ccnet.contract import Artifact, CCNetError, Manifest, camera_response, padded, reflect_index, sha256, write_atomic
+from ccnet.contract import (
+    Artifact,
+    CCNetError,
+    Manifest,
+    camera_response,
+    padded_size,
+    reflect_index,
+    sha256,
+    write_atomic,
+)
 
 ENCODE = Artifact(file="encode.onnx", kind="encode", format="onnx", precision="fp32", sha256="a" * 64)
 DECODE = Artifact(
@@ -41,7 +50,7 @@ def test_the_bands_are_the_papers() -> None:
 
 @given(size=st.integers(1, 10**6), multiple=st.integers(1, 512))
 def test_padded_is_the_next_multiple(size: int, multiple: int) -> None:
-    result = padded(size, multiple)
+    result = padded_size(size, multiple)
     assert result % multiple == 0
     assert size <= result < size + multiple
 

@@ -12,7 +12,7 @@ import pytest
 from ccnet.contract import CCNetError
 from ccnet.data.camera import Array
 from ccnet.data.datasets import Split, cave_scenes, open_source
-from ccnet.data.patches import Views
+from ccnet.data.patches import SceneDataset
 
 MakeCube = Callable[..., Array]
 Write = Callable[..., Path]
@@ -138,12 +138,12 @@ def test_cubes_without_frames_are_for_cameras(arad_1k: Path) -> None:
     scenes = open_source(f"ntire2022:{arad_1k}", "train")
     assert [scene.read_frame for scene in scenes] == [None, None]
     with pytest.raises(CCNetError, match="ARAD_1K_0001 has no frame of its own"):
-        Views(scenes=scenes)
+        SceneDataset(scenes=scenes)
 
 
 def test_a_frame_of_another_size_is_not_trained_on(arad_1k: Path) -> None:
     write_frame(arad_1k / "Train_RGB" / "ARAD_1K_0002.jpg", size=(16, 12))
-    views = Views(scenes=open_source(f"ntire2022:{arad_1k}", "train"))
+    views = SceneDataset(scenes=open_source(f"ntire2022:{arad_1k}", "train"))
     views.pair(0)
     with pytest.raises(CCNetError, match=r"ARAD_1K_0002: frame is \(16, 12\), cube \(12, 16\)"):
         views.pair(1)

@@ -9,15 +9,15 @@ import pytest
 
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.data.camera import Array, Camera
-from ccnet.data.patches import Patches, Views
+from ccnet.data.patches import SceneDataset, TrainingPatches
 
 MakeCube = Callable[..., Array]
-MakeViews = Callable[..., Views]
+MakeViews = Callable[..., SceneDataset]
 
 
 def test_a_batch_depends_on_seed_and_step_alone(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> None:
-    def patches(seed: int = 3) -> Patches:
-        return Patches(
+    def patches(seed: int = 3) -> TrainingPatches:
+        return TrainingPatches(
             views=make_views(camera, *(make_cube(20, 24), make_cube(17, 30, 1))), patch=16, batch=4, seed=seed
         )
 
@@ -38,7 +38,7 @@ def test_patches_are_all_eight_views_and_nothing_else(
 ) -> None:
     cube = make_cube(8, 8)
     views = {np.rot90(c, turn, axes=(1, 2)).tobytes() for c in (cube, cube[:, :, ::-1]) for turn in range(4)}
-    patches = Patches(views=make_views(camera, *(cube,)), patch=8, batch=64, seed=0)
+    patches = TrainingPatches(views=make_views(camera, *(cube,)), patch=8, batch=64, seed=0)
     assert {crop.tobytes() for crop in patches.at(0)[1]} == views
     assert len(views) == 8
 
@@ -46,10 +46,10 @@ def test_patches_are_all_eight_views_and_nothing_else(
 def test_patches_come_from_everywhere(camera: Camera, make_views: MakeViews) -> None:
     place = np.arange(10 * 12, dtype=np.float32).reshape(10, 12)
     cube = np.broadcast_to(place, (len(BANDS_NM), 10, 12)).copy()
-    patches = Patches(views=make_views(camera, *(cube,)), patch=8, batch=200, seed=0)
+    patches = TrainingPatches(views=make_views(camera, *(cube,)), patch=8, batch=200, seed=0)
     assert {crop[0].min() for crop in patches.at(0)[1]} == {12 * y + x for y in range(3) for x in range(5)}
 
 
 def test_a_patch_larger_than_a_cube_is_refused(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> None:
     with pytest.raises(CCNetError, match="patch is 32 px, 1 is 64×20 px"):
-        Patches(views=make_views(camera, make_cube(64, 64), make_cube(20, 64)), patch=32, batch=9, seed=0).at(0)
+        TrainingPatches(views=make_views(camera, make_cube(64, 64), make_cube(20, 64)), patch=32, batch=9, seed=0).at(0)

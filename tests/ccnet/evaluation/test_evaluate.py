@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from ccnet import metrics
-from ccnet.contract import plain_json
+from ccnet.contract import strict_json
 from ccnet.data.camera import Array, Camera
-from ccnet.data.patches import Views
+from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.evaluate import (
     REGRESSIONS,
     RELATIVE,
@@ -34,7 +34,7 @@ from ccnet.model import CCNet
 from ccnet.training.trainer import infer
 
 MakeCube = Callable[..., Array]
-MakeViews = Callable[..., Views]
+MakeViews = Callable[..., SceneDataset]
 
 
 def grey(frame: Array) -> Array:
@@ -49,7 +49,7 @@ def place(frame: Array) -> Array:
 
 
 @pytest.fixture
-def two(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> Views:
+def two(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> SceneDataset:
     return make_views(camera, make_cube(24, 20), make_cube(12, 30, 1))
 
 
@@ -87,7 +87,7 @@ def test_one_scene_has_no_spread_and_what_is_not_defined_has_no_mean(make_cube: 
     assert math.isfinite(both.mean.mrae) and math.isfinite(both.std.mrae)
 
 
-def test_every_method_sees_every_scene(two: Views) -> None:
+def test_every_method_sees_every_scene(two: SceneDataset) -> None:
     seen = []
 
     def spy(frame: Array) -> Array:
@@ -168,7 +168,7 @@ def test_names_of_weights_are_short_and_tell_them_apart() -> None:
     assert method_names(taken) == {str(path): path for path in taken}
 
 
-def test_regressions_have_the_frames_that_are_judged(two: Views) -> None:
+def test_regressions_have_the_frames_that_are_judged(two: SceneDataset) -> None:
     fitted = regressions(two)
     assert list(fitted) == [*REGRESSIONS, RELATIVE]
     errors = []
@@ -180,12 +180,12 @@ def test_regressions_have_the_frames_that_are_judged(two: Views) -> None:
     assert errors[0] < 0.2 * blind
 
 
-def judged(two: Views, **methods: Callable[[Array], Array]) -> dict[str, list[Score]]:
+def judged(two: SceneDataset, **methods: Callable[[Array], Array]) -> dict[str, list[Score]]:
     estimates: list[Estimate] = list(compare(methods, two))
     return {name: [one.score for one in estimates if one.method == name] for name in methods}
 
 
-def test_a_report_holds_everything_in_plain_json(two: Views) -> None:
+def test_a_report_holds_everything_in_plain_json(two: SceneDataset) -> None:
     scores = judged(two, grey=grey, half=lambda frame: grey(frame) / 2)
     document = report(scores)
     assert list(document["methods"]) == ["grey", "half"]
@@ -198,10 +198,10 @@ def test_a_report_holds_everything_in_plain_json(two: Views) -> None:
     assert one["full"]["mean"]["mrae"] == pytest.approx(np.mean([scene["full"]["mrae"] for scene in one["scenes"]]))
     assert one["ntire"]["std"].keys() == Measures.__dataclass_fields__.keys()
     assert one["seconds"] == pytest.approx(np.mean([scene["seconds"] for scene in one["scenes"]]))
-    assert "Infinity" not in plain_json(document, 2) and "NaN" not in plain_json(document, 2)
+    assert "Infinity" not in strict_json(document, 2) and "NaN" not in strict_json(document, 2)
 
 
-def test_gains_name_what_an_ensemble_brings_and_costs(two: Views) -> None:
+def test_gains_name_what_an_ensemble_brings_and_costs(two: SceneDataset) -> None:
     scores = judged(two, net=lambda frame: grey(frame) / 2)
     assert gains(scores) == []
     better = judged(two, net=grey)["net"]

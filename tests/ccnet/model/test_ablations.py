@@ -24,7 +24,7 @@ from ccnet.model.blocks import GrSCM
 from ccnet.model.ccnet import Context, InterSpectral
 from ccnet.model.checkpoint import load_checkpoint, save_checkpoint
 from ccnet.model.config import CCNetConfig
-from ccnet.ops.kernels import plain
+from ccnet.ops.kernels import reference_ops
 from ccnet.runtime.quality.tolerances import TOLERANCES
 
 CONFIG = CCNetConfig()
@@ -143,7 +143,7 @@ def test_what_does_not_fit_the_halo_is_not_exported(row: str, tmp_path: Path) ->
 
 def test_a_module_of_mha_costs_what_the_paper_says() -> None:
     """0.44 GMAC at 256×256×32, as torch counts the projection after the attention."""
-    with plain(), FakeTensorMode():  # shapes without arithmetic
+    with reference_ops(), FakeTensorMode():  # shapes without arithmetic
         mha, x = InterSpectral(32, 16, CCNetConfig(inter_spectral="mha")).grscm, torch.rand(1, 32, 256, 256)
         with FlopCounterMode(display=False) as counter:
             v = mha.to_v(x)

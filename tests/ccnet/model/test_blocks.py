@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.model.blocks import PAF, GrSCM, NeSCM, Unit
+from ccnet.model.blocks import PAF, GrSCM, L2Normalize, NeSCM
 from ccnet.model.ccnet import CSRM, Context
 from ccnet.model.config import CCNetConfig
 from ccnet.runtime.quality.tolerances import TOLERANCES
@@ -46,8 +46,8 @@ def test_unit_has_length_one_and_leaves_zero_alone(axes: int) -> None:
     x[1, 2] = 0
     lengths = torch.ones(3, 5)
     lengths[1, 2] = 0
-    torch.testing.assert_close(torch.linalg.vector_norm(Unit(axes)(x).flatten(2), dim=-1), lengths)
-    assert Unit(axes)(x.to(torch.float16)).dtype == torch.float32
+    torch.testing.assert_close(torch.linalg.vector_norm(L2Normalize(axes)(x).flatten(2), dim=-1), lengths)
+    assert L2Normalize(axes)(x.to(torch.float16)).dtype == torch.float32
 
 
 # --- GrSCM

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ccnet.contract import SHIPPED, CCNetError
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError
 from ccnet.data.camera import Camera
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint, save_checkpoint, weights_hash
@@ -81,14 +81,14 @@ def test_a_camera_is_read_from_weights_only(path: Path) -> None:
         checkpoint_camera(path)
 
 
-@pytest.mark.skipif(not SHIPPED.is_file(), reason="the package ships no weights yet")
+@pytest.mark.skipif(not SHIPPED_WEIGHTS.is_file(), reason="the package ships no weights yet")
 def test_the_shipped_weights_know_their_camera() -> None:
     camera = checkpoint_camera()
     assert camera is not None
     np.testing.assert_allclose(camera.response.sum(axis=0), 1, atol=1e-5)
 
 
-@pytest.mark.skipif(not SHIPPED.is_file(), reason="the package ships no weights yet")
+@pytest.mark.skipif(not SHIPPED_WEIGHTS.is_file(), reason="the package ships no weights yet")
 def test_the_shipped_weights_are_the_papers_network() -> None:
     assert load_checkpoint().config == CCNetConfig()
 

@@ -10,7 +10,7 @@ from ccnet.model.ablations import MHA
 from ccnet.model.blocks import GrSCM
 from ccnet.model.config import CCNetConfig
 from ccnet.ops.cosine import EPS, cosine_of_maps
-from ccnet.ops.kernels import plain
+from ccnet.ops.kernels import reference_ops
 
 
 def inputs(scale: float = 1, heads: int = 2, pixels: int = 30) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,7 +78,7 @@ def test_a_whole_frame_of_bands_that_are_alike_loses_no_digits(scale: float) -> 
 @pytest.mark.parametrize("channels", [32, 64, 128])
 def test_it_is_what_keys_and_queries_give(part: type[GrSCM], channels: int) -> None:
     attention, x = part(channels, CCNetConfig()), torch.randn(2, channels, 12, 20)
-    with plain():
+    with reference_ops():
         expected = attention.correlate(x)
     assert expected.shape[1:] == attention.context_shape
     torch.testing.assert_close(attention.correlate(x), expected, rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ccnet.ops import kernels
-from ccnet.ops.kernels import kernel, run
+from ccnet.ops.kernels import kernel, launch
 
 pytestmark = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
 
@@ -44,7 +44,7 @@ def test_all_is_done_once_and_with_what_was_given(count: int, monkeypatch: pytes
         return 1
 
     held = of_python(monkeypatch, work)
-    run("name", count, (7,), (tensor, None))
+    launch("name", count, (7,), (tensor, None))
     assert sorted(index for *_, part in seen for index in part) == [*range(count)]
     assert {one[:3] for one in seen} <= {(7, tensor.data_ptr(), 0)}
     del held
@@ -54,9 +54,9 @@ def test_all_is_done_once_and_with_what_was_given(count: int, monkeypatch: pytes
 def test_a_kernel_that_lacks_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     held = of_python(monkeypatch, lambda given, first, last: first != 5)
     with pytest.raises(MemoryError):
-        run("name", 9, (), ())
+        launch("name", 9, (), ())
     held = of_python(monkeypatch, lambda given, first, last: 1)
-    run("name", 9, (), ())  # and what comes after is as before
+    launch("name", 9, (), ())  # and what comes after is as before
     del held
 
 
@@ -68,7 +68,7 @@ def test_kernels_run_from_many_threads_at_once() -> None:
     def copy(value: float) -> bool:
         x, weight, y = torch.full((8, 4, 6), value), torch.zeros(8, 1, 3, 3), torch.empty(8, 4, 6)
         weight[..., 1, 1] = 1
-        run("ccnet_depthwise", 8, (0, 0, 8, 4, 6), (x, weight, y))
+        launch("ccnet_depthwise", 8, (0, 0, 8, 4, 6), (x, weight, y))
         return torch.equal(x, y)
 
     with ThreadPoolExecutor(4) as users:

@@ -18,7 +18,7 @@ from ccnet.model.blocks import FFN, PAF, GrSCM
 from ccnet.model.config import CCNetConfig
 from ccnet.ops import kernels, layers
 from ccnet.ops import matmul as products
-from ccnet.ops.kernels import kernel, plain
+from ccnet.ops.kernels import kernel, reference_ops
 from ccnet.ops.layers import ChannelNorm, Depthwise, Pointwise, depthwise, pointwise
 from ccnet.ops.matmul import product
 
@@ -100,8 +100,8 @@ def test_what_computes_a_layer_is_a_kernel(name: str, monkeypatch: pytest.Monkey
     """Where it can: torch's own layers are not asked."""
     ran: list[str] = []
     for module in (layers, products):
-        run = module.run
-        monkeypatch.setattr(module, "run", lambda name, *given, run=run: (ran.append(name), run(name, *given))[1])
+        run = module.launch
+        monkeypatch.setattr(module, "launch", lambda name, *given, run=run: (ran.append(name), run(name, *given))[1])
     layer = LAYERS[name]()
     of_layer(layer, torch.randn(1, channels_of(layer), 4, 4))
     assert bool(ran) is (name != "not by four")
@@ -144,22 +144,22 @@ def test_a_nan_spreads_as_far_as_in_torch(name: str) -> None:
     x = torch.randn(1, channels_of(layer), 8, 16)
     x[0, 0, 4, 5] = torch.nan
     found = of_layer(layer, x)
-    with plain():
+    with reference_ops():
         expected = of_layer(layer, x)
     assert all(torch.equal(a.isnan(), b.isnan()) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("way", ["no compiler", "plain", "double", "autocast"])
+@pytest.mark.parametrize("way", ["no compiler", "reference_ops", "double", "autocast"])
 def test_elsewhere_a_layer_is_torchs_own(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "run", None)  # no kernel is called
+    monkeypatch.setattr(layers, "launch", None)  # no kernel is called
     layer = LAYERS[name]()
     x = torch.randn(1, channels_of(layer), 4, 5)
     if way == "no compiler":
         monkeypatch.setattr(kernels, "kernel", lambda: None)
         of_layer(layer, x)
-    elif way == "plain":
-        with plain():
+    elif way == "reference_ops":
+        with reference_ops():
             of_layer(layer, x)
     elif way == "double":
         of_layer(layer.double(), x.double())
@@ -304,7 +304,7 @@ def test_a_part_is_the_plain_one(part: type[nn.Module], images: int) -> None:
             return made(x, x.flip(1)) if isinstance(made, PAF) else made(x)  # type: ignore[no-any-return]
 
     found = of_layer(Whole(), x)
-    with plain():
+    with reference_ops():
         expected = of_layer(Whole(), x)
     for actual, plainly in zip(found, expected, strict=True):
         assert_near(actual, plainly, 1e-5)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ccnet.model.blocks import PAF
 from ccnet.model.config import CCNetConfig
 from ccnet.ops import kernels
-from ccnet.ops.kernels import kernel, plain
+from ccnet.ops.kernels import kernel, reference_ops
 from ccnet.ops.patch_fusion import fusion, fusion_fits
 
 needs_kernel = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
@@ -138,7 +138,7 @@ def test_paf_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ccnet.model.blocks.fusion", lambda *given: (calls.append(given[2]), fusion(*given))[1])
     part, grad = PAF(32, 8, CCNetConfig()), torch.randn(2, 32, 16, 24)
     given = torch.randn(2, 32, 16, 24), torch.randn(2, 32, 16, 24)
-    with plain():
+    with reference_ops():
         exact = with_gradients(part, given, grad)
     for one, expected in zip(with_gradients(part, given, grad), exact, strict=True):
         torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)

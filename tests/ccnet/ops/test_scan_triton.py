@@ -60,7 +60,7 @@ def assert_near(far: dict[str, float]) -> None:
 
 def on_gpu(given: Inputs) -> Inputs:
     x, weight, bias = (t.to("cuda", torch.float32) for t in given)
-    assert kernels.triton_fits(x, *x.shape[1:3])
+    assert kernels.triton_supported(x, *x.shape[1:3])
     return x, weight, bias
 
 
@@ -114,7 +114,7 @@ CASES = {f"{heads} heads, {bands} bands": (heads, bands, 2, 70) for heads in (1,
 INTERPRET = """
 import sys, torch
 import ccnet.ops.scan
-ccnet.ops.scan.triton_fits = lambda *given: True
+ccnet.ops.scan.triton_supported = lambda *given: True
 given, grads = torch.load(sys.argv[1])
 def results(leaves, grad):
     u = ccnet.ops.scan.scan(*leaves)
@@ -209,4 +209,4 @@ def test_importing_ccnet_imports_no_triton() -> None:
 
 
 def test_a_cpu_never_runs_triton() -> None:
-    assert not kernels.triton_fits(torch.zeros(1, 1, 4, 2, 2), 1, 4)
+    assert not kernels.triton_supported(torch.zeros(1, 1, 4, 2, 2), 1, 4)

@@ -15,7 +15,7 @@ from safetensors import safe_open
 
 from ccnet.contract import CCNetError
 from ccnet.data.camera import Array, Camera
-from ccnet.data.patches import Views
+from ccnet.data.patches import SceneDataset
 from ccnet.metrics import mrae, psnr
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import load_checkpoint
@@ -24,7 +24,7 @@ from ccnet.training import trainer as module
 from ccnet.training.trainer import Event, Recipe, Trainer, planned_steps, steps_within, validate
 
 MakeCube = Callable[..., Array]
-MakeViews = Callable[..., Views]
+MakeViews = Callable[..., SceneDataset]
 MakeTrainer = Callable[..., Trainer]
 RECIPE = Recipe(steps=5, batch=2, patch=16, lr=2e-3, evaluate_every=2, save_every=2)
 

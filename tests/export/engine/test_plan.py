@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ccnet.contract import GRAPHS, Artifact, CCNetError, Manifest
+from ccnet.contract import ONNX_FORMATS, Artifact, CCNetError, Manifest
 from ccnet.export.artifacts import export
 from ccnet.export.engine import plan as module
 from ccnet.export.engine.builder import EngineReport
@@ -18,7 +18,7 @@ from ccnet.export.engine.plan import Options, build, choose, plan
 from ccnet.export.graph import trace as graph
 from ccnet.model import CCNet
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.tiling import BYTES_PER_PIXEL, window_within
+from ccnet.runtime.tiling import BYTES_PER_PIXEL, tile_within
 
 Artifacts = tuple[CCNet, Path]
 Ccnet = Callable[..., Any]
@@ -56,7 +56,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             purpose="for tests",
         )
 
-    monkeypatch.setattr(module, "build_apart", build_engine)
+    monkeypatch.setattr(module, "build_isolated", build_engine)
     monkeypatch.setattr(trt, "load", lambda name: None)
     monkeypatch.setattr(trt, "title", lambda name: f"{name} 1.7.1")
     monkeypatch.setattr(trt, "has_gpu", lambda: False)
@@ -64,7 +64,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 def engines(manifest: Manifest) -> list[Artifact]:
-    return [artifact for artifact in manifest.artifacts if artifact.format not in GRAPHS]
+    return [artifact for artifact in manifest.artifacts if artifact.format not in ONNX_FORMATS]
 
 
 def reasons(folder: Path, options: Options) -> list[str]:
@@ -177,12 +177,12 @@ def test_the_choice_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_window_follows_from_a_memory_budget() -> None:
-    side = window_within(1_000_000_000)
+    side = tile_within(1_000_000_000)
     assert side % 16 == 0
     assert side**2 * BYTES_PER_PIXEL <= 1e9 < (side + 16) ** 2 * BYTES_PER_PIXEL
     for memory in (0, -1, 50_000_000):
         with pytest.raises(CCNetError, match="expected at least 109 MB"):
-            window_within(memory)
+            tile_within(memory)
 
 
 def test_a_dry_run_says_what_and_builds_nothing(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:

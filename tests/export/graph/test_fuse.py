@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from ccnet.contract import CONTEXT, NATIVE, RGB, CCNetError, Manifest
+from ccnet.contract import CONTEXT, NATIVE_FORMAT, RGB, CCNetError, Manifest
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.model.config import CCNetConfig
@@ -31,7 +31,7 @@ def decoders(artifacts: tuple[CCNet, Path]) -> Pair:
     """decode, unrolled and with the operators."""
     folder = artifacts[1]
     manifest = Manifest.read(folder)
-    unrolled, fused = (manifest.find("decode", format=format).read(folder) for format in ("onnx", NATIVE))
+    unrolled, fused = (manifest.find("decode", format=format).read(folder) for format in ("onnx", NATIVE_FORMAT))
     return OnnxRuntimeBackend(unrolled), OnnxRuntimeBackend(fused)
 
 
@@ -100,7 +100,7 @@ def test_pooling_keeps_a_nan(channel: int) -> None:
 
 def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
     folder = artifacts[1]
-    model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE).read(folder))
+    model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE_FORMAT).read(folder))
     counts = Counter(node.op_type for node in model.graph.node if node.domain)
     # The five blocks of the one unit, and its way back up
     assert counts == {"GrSCM": 5, "PooledNeSCM": 5, "PAF": 5, "FFN": 5, "Join": 2}
@@ -123,7 +123,7 @@ def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
 def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
     model = CCNet(CCNetConfig(units=1, **changes)).eval()
     manifest = export(model, tmp_path / "ablation")  # which compares it with PyTorch
-    data = manifest.find("decode", format=NATIVE).read(tmp_path / "ablation")
+    data = manifest.find("decode", format=NATIVE_FORMAT).read(tmp_path / "ablation")
     made = onnx.load_model_from_string(data)
     assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
 
@@ -138,7 +138,7 @@ def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[st
 def test_units_are_repeated_with_their_own_weights(tmp_path: Path, attention: Any, nodes: dict[str, int]) -> None:
     model = CCNet(CCNetConfig(units=2, inter_spectral=attention)).eval()
     manifest = export(model, tmp_path / "two", input="uint8")  # which compares it with PyTorch
-    made = onnx.load_model_from_string(manifest.find("decode", format=NATIVE).read(tmp_path / "two"))
+    made = onnx.load_model_from_string(manifest.find("decode", format=NATIVE_FORMAT).read(tmp_path / "two"))
     assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
 
 
@@ -207,7 +207,7 @@ def test_shapes_that_do_not_fit_are_refused(
     artifacts: tuple[CCNet, Path], operator: str, index: int, shape: tuple[int, ...]
 ) -> None:
     folder = artifacts[1]
-    data = damaged(Manifest.read(folder).find("decode", format=NATIVE).read(folder), operator, index, shape)
+    data = damaged(Manifest.read(folder).find("decode", format=NATIVE_FORMAT).read(folder), operator, index, shape)
     # Where a shape is known to be wrong before, ONNX Runtime says so itself
     with pytest.raises(CCNetError), OnnxRuntimeBackend(data) as opened:
         opened.run(feeds(artifacts, 48, 64))
@@ -227,7 +227,7 @@ def test_attributes_that_do_not_fit_are_refused(
     artifacts: tuple[CCNet, Path], operator: str, key: str, value: float
 ) -> None:
     folder = artifacts[1]
-    model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE).read(folder))
+    model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE_FORMAT).read(folder))
     node = next(node for node in model.graph.node if node.op_type == operator)
     del node.attribute[:]
     node.attribute.append(onnx.helper.make_attribute(key, value))
@@ -237,7 +237,7 @@ def test_attributes_that_do_not_fit_are_refused(
 
 def test_they_run_where_they_are_compiled(artifacts: tuple[CCNet, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = Manifest.read(artifacts[1])
-    assert backend.select(manifest, "onnxruntime").decode.format == NATIVE
+    assert backend.select(manifest, "onnxruntime").decode.format == NATIVE_FORMAT
     assert backend.select(manifest, "onnxruntime", "fp16").decode.format == "onnx"
     monkeypatch.setattr(backend, "operators", lambda: None)
     assert backend.select(manifest, "onnxruntime").decode.format == "onnx"
@@ -251,7 +251,7 @@ def test_the_runtime_gives_what_pytorch_does(artifacts: tuple[CCNet, Path]) -> N
     model, folder = artifacts
     frame = np.random.default_rng(5).random((64, 96, 3), np.float32)
     with Reconstructor.open(folder) as run:
-        assert run.selection.decode.format == NATIVE
+        assert run.selection.decode.format == NATIVE_FORMAT
         found = run(frame)
     with torch.inference_mode():
         expected = model(torch.from_numpy(frame.transpose(2, 0, 1)[None])).numpy()[0]

@@ -12,7 +12,7 @@ import pytest
 
 from ccnet.contract import BANDS_NM, CCNetError, Manifest
 from ccnet.metrics.reprojection import residual
-from ccnet.runtime.quality.reprojection import MOST_NEGATIVE, MOST_RESIDUAL, Consistency
+from ccnet.runtime.quality.reprojection import MOST_NEGATIVE, MOST_RESIDUAL, ReprojectionCheck
 
 Array = npt.NDArray[Any]
 
@@ -40,8 +40,8 @@ def frame_of(cube: Array, curves: Array = RESPONSE) -> Array:
     return np.einsum("bc,bhw->hwc", curves, cube).clip(0, 1).astype(np.float32)
 
 
-def judged(frame: Array, cube: Array, step: int = 1000) -> Consistency:
-    check = Consistency(frame, MANIFEST)
+def judged(frame: Array, cube: Array, step: int = 1000) -> ReprojectionCheck:
+    check = ReprojectionCheck(frame, MANIFEST)
     for top in range(0, cube.shape[1], step):
         check.write(top, cube[:, top : top + step])
     return check
@@ -55,7 +55,7 @@ def test_a_cube_that_explains_its_frame_scores_zero() -> None:
     assert check.verdict().endswith(perfect)
 
 
-def warned(check: Consistency) -> bool:
+def warned(check: ReprojectionCheck) -> bool:
     return "WARNING" in check.verdict() and "three bumps" in check.verdict() and "--space" in check.verdict()
 
 
@@ -117,4 +117,4 @@ def test_strips_give_what_the_whole_gives(dtype: str, size: tuple[int, int]) -> 
 
 def test_artifacts_that_do_not_know_their_camera_are_refused() -> None:
     with pytest.raises(CCNetError, match="do not say which camera"):
-        Consistency(np.zeros((4, 4, 3), np.float32), BASE)
+        ReprojectionCheck(np.zeros((4, 4, 3), np.float32), BASE)

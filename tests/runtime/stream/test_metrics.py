@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.stream.ledger import Account
-from ccnet.runtime.stream.metrics import Metrics, Pulse, StatusLine
+from ccnet.runtime.stream.ledger import FrameLedger
+from ccnet.runtime.stream.metrics import Metrics, StatusLine, StreamMetrics
 
 
-def pulse() -> Pulse:
+def pulse() -> StreamMetrics:
     """100 frames, delivered one every 10 ms, with latencies of 1 to 100 ms; three others."""
-    account = Account()
+    account = FrameLedger()
     now = 0.0
-    made = Pulse(account, clock=lambda: now)
+    made = StreamMetrics(account, clock=lambda: now)
     for frame in range(100):
         account.arrive(frame)
         account.deliver(frame)
@@ -39,7 +39,7 @@ def test_percentiles_and_rate() -> None:
     assert made.rate() == pytest.approx(100)
     assert str(made).startswith("100 frames/s, p50 50 ms, p95 95 ms, p99 99 ms; 103 frames arrived: 100 delivered")
     assert "1 dropped by policy, 1 rejected (sink 1), 1 in flight; 0 reconnects" in str(made)
-    assert str(Pulse(Account())).startswith("0 frames/s; 0 frames arrived")
+    assert str(StreamMetrics(FrameLedger())).startswith("0 frames/s; 0 frames arrived")
 
 
 EXPECTED = {

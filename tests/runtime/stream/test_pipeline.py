@@ -25,10 +25,10 @@ from ccnet.runtime import Reconstructor, read_cube
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.stream import pipeline as stream
 from ccnet.runtime.stream.context_policy import ContextPolicy
-from ccnet.runtime.stream.ledger import Account
+from ccnet.runtime.stream.ledger import FrameLedger
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.queue import FrameQueue, Policy
-from ccnet.runtime.stream.sources import GoneError, RawVideo, Shot, SourceSpec, parse_source
+from ccnet.runtime.stream.sources import CapturedFrame, RawVideo, SourceDisconnectedError, SourceSpec, parse_source
 
 POLICIES = st.sampled_from(["latest", "block", "drop-oldest"])
 FRAME = np.zeros((4, 4, 3), np.uint8)
@@ -57,7 +57,7 @@ class Script:
         if step is None:
             return None
         if step == "go":
-            raise GoneError("unplugged")
+            raise SourceDisconnectedError("unplugged")
         if step == "slow":
             time.sleep(0.002)
         self.given += 1
@@ -163,12 +163,12 @@ def test_every_frame_is_accounted_for_once(
 
 @given(st.lists(st.sampled_from(["put", "get"]), max_size=40), st.integers(1, 5))
 def test_drop_oldest_keeps_the_newest(steps: list[str], size: int) -> None:
-    account = Account()
+    account = FrameLedger()
     queue = FrameQueue(account, "drop-oldest", size)
     expected: list[int] = []
     for number, step in enumerate(steps):
         if step == "put":
-            assert queue.put(Shot(number, "", 0, FRAME))
+            assert queue.put(CapturedFrame(number, "", 0, FRAME))
             expected = [*expected, number][-size:]
         elif expected:
             shot = queue.get(0)
@@ -177,9 +177,9 @@ def test_drop_oldest_keeps_the_newest(steps: list[str], size: int) -> None:
 
 
 def test_latest_keeps_one_frame() -> None:
-    queue = FrameQueue(Account(), "latest", 7)
+    queue = FrameQueue(FrameLedger(), "latest", 7)
     for number in range(3):
-        queue.put(Shot(number, "", 0, FRAME))
+        queue.put(CapturedFrame(number, "", 0, FRAME))
     shot = queue.get(0)
     assert shot is not None and shot.frame_id == 2
     with pytest.raises(TimeoutError):
@@ -187,10 +187,10 @@ def test_latest_keeps_one_frame() -> None:
 
 
 def test_block_waits_and_a_closed_queue_gives_what_waits_for_room() -> None:
-    account = Account()
+    account = FrameLedger()
     queue = FrameQueue(account, "block", 1)
-    queue.put(Shot(0, "", 0, FRAME))
-    waiting = threading.Thread(target=queue.put, args=(Shot(1, "", 0, FRAME),))
+    queue.put(CapturedFrame(0, "", 0, FRAME))
+    waiting = threading.Thread(target=queue.put, args=(CapturedFrame(1, "", 0, FRAME),))
     waiting.start()
     while account.tally().arrived < 2:
         time.sleep(0.001)
@@ -198,12 +198,12 @@ def test_block_waits_and_a_closed_queue_gives_what_waits_for_room() -> None:
     got = [queue.get(10), queue.get(10), queue.get(10)]
     waiting.join(10)
     assert [shot and shot.frame_id for shot in got] == [0, 1, None]
-    assert not queue.put(Shot(2, "", 0, FRAME))
+    assert not queue.put(CapturedFrame(2, "", 0, FRAME))
     assert account.tally().arrived == 2  # the refused frame never arrived
 
 
 def test_an_account_that_does_not_balance_is_refused() -> None:
-    account = Account()
+    account = FrameLedger()
     account.arrive(3)
     account.deliver(3)
     for wrong in (lambda: account.arrive(3), lambda: account.deliver(3), lambda: account.drop(4)):
@@ -258,7 +258,7 @@ def test_a_camera_that_stays_away_can_be_stopped() -> None:
     def open_() -> Script:
         if opened:
             return opened.pop()
-        raise GoneError("not there")
+        raise SourceDisconnectedError("not there")
 
     sink = Memory()
     running, _ = make([], sink)
@@ -275,7 +275,7 @@ def test_a_source_that_is_not_there_at_first_is_an_error() -> None:
 
 
 def _not_there() -> Any:
-    raise GoneError("not there")
+    raise SourceDisconnectedError("not there")
 
 
 def test_an_error_of_the_program_ends_the_stream_after_the_frames_before_it() -> None:
