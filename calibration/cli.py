@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ccnet.contract import CCNetError, Manifest, strict_json, write_atomic
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, InputSpaceOption, JsonFileOption
 from ccnet.runtime.io.srgb import InputSpace
 
 if TYPE_CHECKING:
@@ -24,29 +25,23 @@ app = typer.Typer()
 calibrate = typer.Typer(help="Which precision a network's tensors need, measured on real frames.")
 app.add_typer(calibrate, name="calibrate")
 
-Folder = Annotated[Path, typer.Argument(help="Folder made by 'ccnet export'.")]
 Frames = Annotated[
     list[Path] | None,
     typer.Option("--frames", "-f", help="Frame, or folder of frames, all different; may be given several times."),
 ]
-SpaceOption = Annotated[
-    InputSpace,
-    typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
-]
 Side = Annotated[int, typer.Option(help="Longest side in px of the centre crop that is run, a multiple of 16.")]
 Most = Annotated[int, typer.Option(help="Most frames to run: those that differ most from each other.")]
-Json = Annotated[Path | None, typer.Option("--json", help="File for all figures.")]
 
 
 @calibrate.command()
 def ranges(
-    folder: Folder = Path("build/ccnet"),
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: Frames = None,
-    space: SpaceOption = "srgb",
+    space: InputSpaceOption = "srgb",
     graph: Annotated[Literal["decode", "encode"], typer.Option(help="The graph to look at.")] = "decode",
     side: Side = 128,
     most: Most = 16,
-    json_file: Json = None,
+    json_file: JsonFileOption = None,
 ) -> None:
     """What FP16 cannot hold: the range of every tensor of a graph, and a verdict on each.
 
@@ -71,9 +66,9 @@ def ranges(
 
 @calibrate.command()
 def bisect(
-    folder: Folder = Path("build/ccnet"),
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: Frames = None,
-    space: SpaceOption = "srgb",
+    space: InputSpaceOption = "srgb",
     islands: Annotated[
         bool, typer.Option(help="Keep in FP32 what the folder's mixed graph keeps, or put all of decode in FP16.")
     ] = True,
@@ -81,7 +76,7 @@ def bisect(
     shown: Annotated[int, typer.Option(help="Most groups to print; all of them are in --json.")] = 24,
     side: Side = 64,
     most: Most = 2,
-    json_file: Json = None,
+    json_file: JsonFileOption = None,
 ) -> None:
     """Where FP16's error comes from: each part of decode in FP16 alone, the worst split down to single nodes.
 
@@ -110,9 +105,9 @@ def bisect(
 
 @calibrate.command()
 def int8(
-    folder: Folder = Path("build/ccnet"),
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: Frames = None,
-    space: SpaceOption = "srgb",
+    space: InputSpaceOption = "srgb",
     observer: Annotated[
         Literal["all", "min-max", "percentile", "entropy"],
         typer.Option(help="How far INT8 reaches for a tensor: to the largest value seen, or less for finer steps."),
@@ -120,7 +115,7 @@ def int8(
     keep: Annotated[bool, typer.Option("--keep", help="Write the best graph also where it breaks the budget.")] = False,
     side: Side = 64,
     most: Most = 12,
-    json_file: Json = None,
+    json_file: JsonFileOption = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw of error over the share of work in INT8.")] = None,
 ) -> None:
     """Convolutions in INT8: which of them, by which observer, and whether the result may be used.

@@ -26,6 +26,16 @@ from ccnet.contract import (
 )
 from ccnet.export.engine.plan import Asked
 from ccnet.runtime.backends.select import Precision
+from ccnet.runtime.cli.options import (
+    ARTIFACTS_FOLDER,
+    TILE_FLAGS,
+    ArtifactsArgument,
+    InputSpaceOption,
+    JsonFlag,
+    ThreadsOption,
+    TileOption,
+    WeightsOption,
+)
 from ccnet.runtime.io.srgb import InputSpace
 
 if TYPE_CHECKING:
@@ -37,21 +47,11 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the ONNX graphs, engines and manifest.")]
-Weights = Annotated[
-    Path | None,
-    typer.Option("--weights", "-w", help="Weights (.safetensors); those that the package ships if not given."),
-]
-SpaceOption = Annotated[
-    InputSpace,
-    typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
-]
-
 
 @app.command()
 def export(
-    folder: Folder = Path("build/ccnet"),
-    weights: Weights = None,
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
+    weights: WeightsOption = None,
     input: Annotated[
         Literal["float32", "uint8"],
         typer.Option(help="What graphs take: float32 (1, 3, H, W) in [0, 1] or uint8 (1, H, W, 3) as cameras give it."),
@@ -92,7 +92,7 @@ def export(
 
 @app.command()
 def build(
-    folder: Folder = Path("build/ccnet"),
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     backend: Annotated[
         Asked, typer.Option(help="Whose engine. auto: TensorRT's if there is a GPU for it, else TensorRT-RTX's.")
     ] = "auto",
@@ -101,14 +101,14 @@ def build(
     ] = "fp16",
     window: Annotated[
         int | None,
-        typer.Option(help="Largest side in px of the tiles, a multiple of 16; 512 if --memory is not given."),
+        typer.Option(*TILE_FLAGS, help="Largest side of the tiles: px, a multiple of 16; 512 without --memory."),
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(help="MB that decoding a tile may take; decides the window, and limits scratch memory."),
+        typer.Option(help="MB that decoding a tile may take; decides the tile, and limits scratch memory."),
     ] = None,
     static: Annotated[
-        bool, typer.Option("--static", help="Decode takes tiles of just the window's size, and not all up to it.")
+        bool, typer.Option("--static", help="Decode takes tiles of just the largest size, and not all up to it.")
     ] = False,
     compatible: Annotated[
         bool,
@@ -141,7 +141,7 @@ def build(
         console.print(f"no engine built: {why}")
         return
     if window is not None and memory is not None:
-        raise CCNetError("--window and --memory both decide the window: give one of them")
+        raise CCNetError("--tile and --memory both decide the tile: give one of them")
     budget = None if memory is None else int(memory * 1e6)
     options = builds.Options(
         backend=flavour,
@@ -190,21 +190,21 @@ def _build(folder: Path, options: Options, force: bool) -> None:
 
 @app.command()
 def check(
-    folder: Folder = Path("build/ccnet"),
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: Annotated[
         list[Path] | None,
         typer.Option(
             "--frames", "-f", help="Frame, or folder of them, may be repeated; if none, a bundle's golden outputs."
         ),
     ] = None,
-    weights: Weights = None,
-    window: Annotated[int, typer.Option(help="Side in px of the tiled runs' windows, a multiple of 16.")] = 320,
-    space: SpaceOption = "srgb",
+    weights: WeightsOption = None,
+    window: TileOption = 320,
+    space: InputSpaceOption = "srgb",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for check.json and each frame's cube (.mat, .hdr) and pictures."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the comparisons as JSON, for CI.")] = False,
+    as_json: JsonFlag = False,
     force: Annotated[bool, typer.Option("--force", help="Check again where --out holds this very check.")] = False,
 ) -> None:
     """Do the artifacts compute what PyTorch computes? One table by the one tolerance table; exit code 1 if not.
@@ -258,15 +258,15 @@ def check(
 
 @app.command()
 def bundle(
-    folder: Folder = Path("build/ccnet"),
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: Annotated[
         list[Path] | None,
         typer.Option("--frames", "-f", help="Frame, or folder of them, whose centres become golden; may be repeated."),
     ] = None,
     out: Annotated[Path, typer.Option("--out", "-o", help="The bundle, one file.")] = Path("build/ccnet-bundle.zip"),
-    weights: Weights = None,
+    weights: WeightsOption = None,
     side: Annotated[int, typer.Option(min=16, help="Longest side of a golden frame, px, a multiple of 16.")] = 256,
-    space: SpaceOption = "srgb",
+    space: InputSpaceOption = "srgb",
 ) -> None:
     """Graphs and golden outputs in one file, for a device without torch: 'make engine BUNDLE=…' there.
 
@@ -351,7 +351,7 @@ def bench(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for bench.json, bench.md and bench.png.")] = Path(
         "build/bench"
     ),
-    weights: Weights = None,
+    weights: WeightsOption = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions, in turns, after one that does not count.")] = 5,
     threads: Annotated[int, typer.Option(min=1, help="Threads of every way.")] = len(os.sched_getaffinity(0)),
     quick: Annotated[bool, typer.Option("--quick", help="256 px only, and no large frames.")] = False,
@@ -409,7 +409,7 @@ def bench_train(
     repeats: Annotated[
         int, typer.Option(min=1, help="Repetitions of each, in turns, after one that does not count.")
     ] = 5,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; as many as cores, when not given.")] = None,
+    threads: ThreadsOption = None,
     out: Annotated[Path | None, typer.Option("--json", help="File for the figures.")] = None,
 ) -> None:
     """Time training with the paper's loop through autograd against training with our operators, on this CPU."""

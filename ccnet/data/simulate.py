@@ -1,4 +1,4 @@
-"""Frames on disk as cameras would have taken them of cubes, for ``ccnet reconstruct --space camera``."""
+"""Frames on disk as cameras would have taken them of cubes, for ``ccnet reconstruct --input-space camera``."""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ def simulate(
 ) -> None:
     """Make the RGB frames that cameras would take of hyperspectral cubes.
 
-    Frames are PNGs of linear light, white-balanced; 'ccnet reconstruct --space camera' reads them.
+    Frames are PNGs of linear light, white-balanced; 'ccnet reconstruct --input-space camera' reads them.
     """
     from rich.console import Console
     from rich.progress import track as progress

@@ -6,13 +6,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, get_args
 
 import typer
 
 from ccnet import __version__
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends.select import BackendName, Precision
+from ccnet.runtime.cli.options import (
+    ARTIFACTS_FOLDER,
+    ArtifactsOption,
+    BackendOption,
+    CubeFormat,
+    CubeFormatOption,
+    InputSpaceOption,
+    PrecisionOption,
+    TileOption,
+)
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import read_frame
 from ccnet.runtime.io.provenance import provenance
@@ -24,8 +33,6 @@ from ccnet.runtime.viz.plots import Thumbnail, check_picture, heat_map
 from ccnet.runtime.viz.plots import picture as draw
 
 app = typer.Typer()
-
-Format = Literal["hdr", "mat", "npy"]
 
 
 def _version(wanted: bool) -> None:
@@ -53,27 +60,22 @@ def reconstruct(
             "--out", "-o", help="Cube: ENVI .hdr, MATLAB/NTIRE .mat or .npy; for several frames the cubes' folder."
         ),
     ],
-    artifacts: Annotated[Path, typer.Option(help="Folder made by 'ccnet export'.")] = Path("build/ccnet"),
-    backend: Annotated[
-        BackendName, typer.Option(help="What runs the graphs; auto is an engine that runs here, else the CPU.")
-    ] = "auto",
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of the decoder; the engine's own if not given, fp32 in ONNX Runtime.")
-    ] = None,
-    window: Annotated[
-        int, typer.Option(help="Side in px of the windows that a frame is decoded in, a multiple of 16.")
-    ] = 512,
-    format: Annotated[Format, typer.Option(help="Of the cubes in a folder.")] = "hdr",
-    space: Annotated[
-        InputSpace,
-        typer.Option(help="What frames hold: srgb, as photographs do, or camera, linear and of the weights' camera."),
-    ] = "srgb",
+    artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = None,
+    window: TileOption = 512,
+    format: CubeFormatOption = "hdr",
+    space: InputSpaceOption = "srgb",
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw of a single frame: its cube, bands and spectra.")
     ] = None,
     consistency: Annotated[
         Path | None,
-        typer.Option(help="PNG to draw of a single frame: how far its cube, seen by the camera, is from it."),
+        typer.Option(
+            "--reprojection",
+            "--consistency",
+            help="PNG to draw of a single frame: its reprojection residual.",
+        ),
     ] = None,
 ) -> None:
     """RGB frames → hyperspectral cubes.
@@ -83,12 +85,12 @@ def reconstruct(
     cube explains the frame.
     """
     targets = _targets(frames, out, format)
-    drawings = {"--picture": picture, "--consistency": consistency}
+    drawings = {"--picture": picture, "--reprojection": consistency}
     for option, drawing in drawings.items():
         if drawing is not None:
             _check_drawing(option, drawing, frames)
     if picture is not None and consistency is not None and picture.resolve() == consistency.resolve():
-        raise CCNetError(f"{picture}: is named by both --picture and --consistency; give two names")
+        raise CCNetError(f"{picture}: is named by both --picture and --reprojection; give two names")
     with open_probed(artifacts, backend=backend, precision=precision, window=window) as reconstructor:
         if targets != [out]:
             out.mkdir(exist_ok=True)
@@ -111,10 +113,10 @@ def inspect(
     print("\n\n".join(_columns(table) for table in contents(path)))
 
 
-def _targets(frames: list[Path], out: Path, format: Format) -> list[Path]:
+def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
     """One cube's path for each frame; none is a frame itself, none comes twice."""
     many = len(frames) > 1 or out.is_dir()
-    if many and not out.is_dir() and out.suffix[1:].lower() in get_args(Format):
+    if many and not out.is_dir() and out.suffix[1:].lower() in get_args(CubeFormat):
         raise CCNetError(f"{out}: a cube's name for {len(frames)} frames, expected the folder of their cubes")
     targets = [out / f"{frame.stem}.{format}" for frame in frames] if many else [out]
     sources = {frame.resolve() for frame in frames}

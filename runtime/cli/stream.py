@@ -12,16 +12,24 @@ from typing import Annotated
 import typer
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends.select import BackendName, Precision
+from ccnet.runtime.cli.options import (
+    ARTIFACTS_FOLDER,
+    ArtifactsOption,
+    BackendOption,
+    CubeFormatOption,
+    OptionalInputSpaceOption,
+    PrecisionOption,
+    TileOption,
+)
 from ccnet.runtime.io.provenance import provenance
 from ccnet.runtime.io.sensor import Radiometry
-from ccnet.runtime.io.srgb import InputSpace, to_camera_rgb
+from ccnet.runtime.io.srgb import to_camera_rgb
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.metrics import Metrics, StatusLine
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.queue import Policy
-from ccnet.runtime.stream.sinks import Format, open_sink
+from ccnet.runtime.stream.sinks import open_sink
 from ccnet.runtime.stream.sources import parse_source
 
 app = typer.Typer()
@@ -36,20 +44,11 @@ def stream(
     sink: Annotated[
         list[str], typer.Option(help="Folder of cubes, group.zarr, or zmq:ADDRESS; may be given more than once.")
     ],
-    artifacts: Annotated[Path, typer.Option(help="Folder made by 'ccnet export'.")] = Path("build/ccnet"),
-    backend: Annotated[
-        BackendName, typer.Option(help="What runs the graphs; auto is an engine that runs here, else the CPU.")
-    ] = "auto",
-    precision: Annotated[
-        Precision | None, typer.Option(help="Of the decoder; the engine's own if not given, fp32 in ONNX Runtime.")
-    ] = None,
-    window: Annotated[
-        int, typer.Option(help="Side in px of the windows that a frame is decoded in, a multiple of 16.")
-    ] = 512,
-    space: Annotated[
-        InputSpace | None,
-        typer.Option(help="What frames hold: srgb, as photographs do, which is the default, or camera: linear light."),
-    ] = None,
+    artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
+    backend: BackendOption = "auto",
+    precision: PrecisionOption = None,
+    window: TileOption = 512,
+    space: OptionalInputSpaceOption = None,
     radiometry: Annotated[
         Path | None,
         typer.Option(help="JSON of the path from the sensor's numbers to linear light: bits, bayer, black, gains, …"),
@@ -64,7 +63,7 @@ def stream(
     ] = None,
     queue: Annotated[int, typer.Option(help="Most frames that wait, under block and drop-oldest.")] = 4,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
-    format: Annotated[Format, typer.Option(help="Of the cubes in a folder.")] = "hdr",
+    format: CubeFormatOption = "hdr",
     metrics: Annotated[
         str | None, typer.Option(help="For Prometheus: a port to answer on, or a .prom file to keep up to date.")
     ] = None,
@@ -76,7 +75,7 @@ def stream(
     """
     raw = Radiometry.read(radiometry) if radiometry else None
     if raw and space == "srgb":
-        raise CCNetError("--radiometry makes frames of the weights' camera, --space srgb reads photographs: choose one")
+        raise CCNetError("--radiometry gives linear camera values, --input-space srgb expects photographs: choose one")
     space = space or ("camera" if raw else "srgb")
     spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
     with ExitStack() as stack:

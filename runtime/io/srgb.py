@@ -27,7 +27,9 @@ def to_camera_rgb(frame: Frame, space: InputSpace, manifest: Manifest) -> Frame:
     if space == "camera":
         return frame
     if manifest.input == "uint8":
-        raise CCNetError("these graphs take uint8 frames of the weights' camera and no photographs: --space camera")
+        raise CCNetError(
+            "these graphs take uint8 frames of the weights' camera and no photographs: --input-space camera"
+        )
     return from_srgb(frame)
 
 

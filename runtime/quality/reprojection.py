@@ -76,5 +76,5 @@ class ReprojectionCheck:
             return f"{figures}; as on the shipped weights' validation frames"
         return (
             f"{figures}; WARNING: more than {MOST_RESIDUAL:.1%} or {MOST_NEGATIVE:.1%}, unlike frames of the weights'"
-            f" camera ({self.camera}): another camera, light or encoding? See --space"
+            f" camera ({self.camera}): another camera, light or encoding? See --input-space"
         )

@@ -210,4 +210,4 @@ def test_a_second_build_says_that_there_is_nothing_to_do(
 
 def test_two_deciders_of_the_window_are_refused(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
     result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--window", 192, "--memory", 400)
-    assert result.code == 2 and "--window and --memory both" in result.err
+    assert result.code == 2 and "--tile and --memory both" in result.err

@@ -97,7 +97,7 @@ def assert_refused(result: Result, said: str) -> None:
 @pytest.mark.parametrize("space", ["srgb", "camera"])
 @pytest.mark.parametrize("suffix", ["hdr", "mat", "npy"])
 def test_a_photograph_becomes_a_cube(work: Path, ccnet: Ccnet, suffix: str, space: str) -> None:
-    result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--window", "64", "--space", space)
+    result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--tile", "64", "--input-space", space)
     assert result.code == 0 and result.err == ""
     assert f"photo.{suffix}: 70×40 px" in result.out and "onnxruntime" in result.out and "fp32" in result.out
     pixels = np.asarray(Image.open("photo.png"), np.float32) / 255
@@ -259,7 +259,7 @@ def test_what_is_spoilt_is_one_line_and_leaves_nothing(work: Path, ccnet: Ccnet,
         ("reconstruct photo.png -o a.npy --picture photo.png", "is the frame"),
         ("reconstruct photo.png -o a.npy --consistency look.jpg", "expected .png"),
         ("reconstruct photo.png -o a.npy --consistency photo.png", "is the frame"),
-        ("reconstruct photo.png -o a.npy --consistency a.png --picture ./a.png", "both --picture and --consistency"),
+        ("reconstruct photo.png -o a.npy --consistency a.png --picture ./a.png", "both --picture and --reprojection"),
         ("reconstruct photo.png other.png -o cubes --consistency a.png", "of one frame, but 2 were given"),
         ("reconstruct photo.png photo.png -o cubes", "two frames have this name"),
         ("reconstruct photo.png photo.png -o cubes.mat", "expected the folder"),

@@ -56,7 +56,7 @@ def test_a_cube_that_explains_its_frame_scores_zero() -> None:
 
 
 def warned(check: ReprojectionCheck) -> bool:
-    return "WARNING" in check.verdict() and "three bumps" in check.verdict() and "--space" in check.verdict()
+    return "WARNING" in check.verdict() and "three bumps" in check.verdict() and "--input-space" in check.verdict()
 
 
 def test_a_frame_in_another_encoding_than_the_cubes_is_flagged() -> None:

@@ -1,0 +1,67 @@
+"""Command-line options and arguments that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ccnet.runtime.backends.select import BackendName, Precision
+from ccnet.runtime.io.srgb import InputSpace
+
+ARTIFACTS_FOLDER = Path("build/ccnet")
+"""Default folder of the artifacts."""
+
+TILE_FLAGS = ("--tile", "--window")
+"""Names of the tile option, for a command whose tile needs another help text than ``TileOption`` has."""
+
+CubeFormat = Literal["hdr", "mat", "npy"]
+"""Suffix of a cube: ENVI, MATLAB/NTIRE or numpy."""
+
+_INPUT_SPACE_FLAGS = ("--input-space", "--space")
+_INPUT_SPACE_HELP = "Input colour space: srgb for photographs, camera for linear values of the weights' camera"
+
+ArtifactsOption = Annotated[Path, typer.Option("--artifacts", help="Folder that 'ccnet export' wrote.")]
+
+ArtifactsArgument = Annotated[
+    Path, typer.Argument(metavar="[FOLDER]", help="Folder of the ONNX graphs, engines and manifest.")
+]
+
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", "-w", help="Weights (.safetensors); the package's own if not given.")
+]
+
+BackendOption = Annotated[
+    BackendName,
+    typer.Option("--backend", help="Library that runs the graphs; auto: an engine that runs here, else the CPU."),
+]
+
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option("--precision", help="Precision of decode; if not given, the engine's own, or fp32 in ONNX Runtime."),
+]
+
+TileOption = Annotated[
+    int, typer.Option(*TILE_FLAGS, help="Side of the tiles that a frame is decoded in: px, a multiple of 16.")
+]
+
+InputSpaceOption = Annotated[InputSpace, typer.Option(*_INPUT_SPACE_FLAGS, help=f"{_INPUT_SPACE_HELP}.")]
+
+OptionalInputSpaceOption = Annotated[
+    InputSpace | None, typer.Option(*_INPUT_SPACE_FLAGS, help=f"{_INPUT_SPACE_HELP}; srgb if not given.")
+]
+
+FramesOption = Annotated[
+    list[Path] | None, typer.Option("--frames", "-f", help="Frame, or folder of frames; may be repeated.")
+]
+
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, help="CPU threads; all cores that are available if not given.")
+]
+
+CubeFormatOption = Annotated[CubeFormat, typer.Option("--format", help="File format of the cubes in a folder.")]
+
+JsonFileOption = Annotated[Path | None, typer.Option("--json", help="JSON file to write all figures to.")]
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
