@@ -57,9 +57,10 @@ test: lint  ## lint, types and all tests
 test-fast: $(INSTALLED)  ## the tests of the inner loop, under a minute
 	$(BIN)/pytest -m 'not slow'
 
-lint: $(INSTALLED)  ## style and types
+lint: $(INSTALLED)  ## style, docstrings, spelling and types; 'pre-commit install' runs the same before each commit
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
 	$(BIN)/mypy -p ccnet
 
 soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
