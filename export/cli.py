@@ -469,7 +469,7 @@ def _reconstruct(folder: Path, subject: _Subject, rows: list[Row], out: Path) ->
     picture(subject.picture, cube, out / f"{name}.png")
     written["picture"] = str(out / f"{name}.png")
     if drawn := [(row, row.worst) for row in rows if row.worst]:  # a context is no picture
-        row, worst = max(drawn, key=lambda pair: pair[0].strain)
+        row, worst = max(drawn, key=lambda pair: pair[0].tolerance_used)
         target = out / f"{name}-worst.png"
         title = f"{row.what} against {row.against}"
         difference(subject.picture, worst.differences, worst.pixel, worst.expected, worst.found, title, target)

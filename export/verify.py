@@ -76,7 +76,7 @@ class Row:
         return "FAILS" if self.broken else "passes" if self.tolerance else "reported"
 
     @property
-    def strain(self) -> float:
+    def tolerance_used(self) -> float:
         """How much of its tolerance is used, 1 is all of it; 0 where nothing is judged."""
         if not (self.tolerance and self.parity):
             return 0.0

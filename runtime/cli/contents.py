@@ -24,7 +24,9 @@ from ccnet.contract import (
 )
 from ccnet.runtime.backends.onnxruntime import refuse_external, register_operators
 from ccnet.runtime.io.cubes import read_cube
-from ccnet.runtime.io.frames import extra, map_npy, read_frame, read_head
+from ccnet.runtime.io.files import optional_module, read_head
+from ccnet.runtime.io.frames import read_frame
+from ccnet.runtime.io.npy import map_npy
 
 Table = list[tuple[str, ...]]
 
@@ -112,7 +114,7 @@ def _short(value: Any) -> str:
 
 
 def _onnx(path: Path) -> list[Table]:
-    ort = extra("onnxruntime")
+    ort = optional_module("onnxruntime")
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs

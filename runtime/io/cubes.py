@@ -27,7 +27,8 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
 
-from .frames import extra, map_npy, read_head
+from .files import optional_module, read_head
+from .npy import map_npy
 
 Array = npt.NDArray[np.float32]
 
@@ -249,7 +250,7 @@ def _mat(path: Path, height: int, width: int, metadata: Mapping[str, str]) -> It
         with _writing(path):
             disk = _Forgiving(partial, "x+")
         with disk:
-            with extra("h5py").File(disk, "w", userblock_size=512) as file:
+            with optional_module("h5py").File(disk, "w", userblock_size=512) as file:
                 data = _mat_datasets(file, height, width, metadata)
 
                 def put(band: int, top: int, rows: Array) -> None:
@@ -296,7 +297,7 @@ def _read_npy(path: Path) -> npt.NDArray[Any]:
 
 
 def _read_mat(path: Path) -> npt.NDArray[Any]:
-    with extra("h5py").File(path, "r") as file:
+    with optional_module("h5py").File(path, "r") as file:
         if not {"cube", "bands"} <= file.keys():
             raise CCNetError(f"{path}: holds {sorted(file)[:8]}, expected 'cube' and 'bands' as in NTIRE's data")
         data = file["cube"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import importlib
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, decode_errors_as
+
+from .files import optional_module, read_head
+from .npy import map_npy
 
 Frame = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 
@@ -105,37 +106,6 @@ def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
     return means
 
 
-@functools.cache
-def extra(module: str, name: str = "cli") -> Any:
-    """An optional module; CCNetError says how to install it, with the extra of that name."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        package = module.partition(".")[0]
-        raise CCNetError(f'{package} is not installed: pip install "ccnet-hsi[{name}]"') from error
-
-
-def read_head(path: Path, expected: str) -> bytes:
-    """First 16 bytes of a file; CCNetError where it is missing, a directory, unreadable or empty."""
-    try:
-        if path.is_dir():
-            raise CCNetError(f"{path}: is a directory, expected {expected}")
-        if not path.is_file():
-            raise CCNetError(f"{path}: no such file, expected {expected}")
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise CCNetError(f"{path}: cannot be read ({error.strerror}), expected {expected}") from error
-    if not head:
-        raise CCNetError(f"{path}: is empty, expected {expected}")
-    return head
-
-
-def map_npy(path: Path) -> npt.NDArray[Any]:
-    """The array of a ``.npy`` file, mapped: header and file length are checked, no value is read, nothing unpickled."""
-    return np.lib.format.open_memmap(path, mode="r")
-
-
 def _read_npy(path: Path, max_pixels: int) -> Frame:
     mapped = map_npy(path)
     if mapped.ndim != 3 or mapped.shape[2] != 3 or mapped.dtype.name not in FRAME_SCALE:
@@ -155,7 +125,7 @@ def _read_npy(path: Path, max_pixels: int) -> Frame:
 
 def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
     # The format's own class, for Image.open caps the size globally and makes a phone's two-picture JPEG an MPO.
-    opened = getattr(extra(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
+    opened = getattr(optional_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # of Pillow, about metadata that nobody reads here
         image = opened(file)
@@ -163,13 +133,15 @@ def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
         tags = getattr(image, "tag_v2", {})
         _check_picture(path, image, tags)
         deep = ";16" in str(image.tile) or 16 in tags.get(_BITS_PER_SAMPLE, ())
-        frame: Frame = np.array(extra("PIL.ImageOps").exif_transpose(image))  # loads all of it, so it is whole
+        frame: Frame = np.array(
+            optional_module("PIL.ImageOps").exif_transpose(image)
+        )  # loads all of it, so it is whole
     return _read_deep(path, frame) if deep else frame
 
 
 def _read_deep(path: Path, high_bytes: Frame) -> Frame:
     """The 16-bit pixels, of which Pillow gives the high bytes. OpenCV gives both, also from half a file."""
-    cv2 = extra("cv2")
+    cv2 = optional_module("cv2")
     # By these flags it turns the picture upright; IMREAD_UNCHANGED would do so for TIFF but not for PNG.
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype != np.uint16 or not np.array_equal(pixels[..., ::-1] >> 8, high_bytes):

@@ -15,7 +15,8 @@ import numpy.typing as npt
 
 from ccnet.contract import CCNetError, decode_errors_as
 
-from .frames import extra, map_npy
+from .files import optional_module
+from .npy import map_npy
 from .srgb import linear
 
 Array = npt.NDArray[np.float32]
@@ -127,7 +128,7 @@ class Radiometry:
     def _demosaic(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if min(raw.shape) < 2:
             raise CCNetError(f"raw frame is {raw.shape}, expected at least 2×2 px of a Bayer sensor")
-        cv2 = extra("cv2")
+        cv2 = optional_module("cv2")
         code = getattr(cv2, f"COLOR_Bayer{self.bayer}2RGB")
         pixels: npt.NDArray[Any] = cv2.demosaicing(np.ascontiguousarray(raw), code)
         return pixels

@@ -18,7 +18,7 @@ Cube = npt.NDArray[np.floating]
 class Parity:
     """The distance between a reference cube and another, in reflectance where no unit is named.
 
-    Where either cube holds NaN or infinite values all figures are as bad as can be, so that no tolerance admits them.
+    Where either cube holds NaN or infinite values all figures are as bad as can be, so that they pass no tolerance.
     """
 
     mrae: float
@@ -47,7 +47,7 @@ class Tolerance:
     mean_abs: float | None = None
     psnr: float | None = None
 
-    def admits(self, parity: Parity) -> bool:
+    def passes(self, parity: Parity) -> bool:
         return not self.broken_by(parity)
 
     def broken_by(self, parity: Parity) -> list[str]:

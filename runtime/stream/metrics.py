@@ -15,7 +15,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.io.frames import extra
+from ccnet.runtime.io.files import optional_module
 
 from .ledger import FrameLedger
 
@@ -90,8 +90,8 @@ class Metrics:
 
     def __init__(self, pulse: StreamMetrics, target: str) -> None:
         """target: a port's number, or a path that ends in ``.prom``; CCNetError for another, or one that is taken."""
-        client = extra("prometheus_client", "camera")
-        self._families = extra("prometheus_client.core", "camera")
+        client = optional_module("prometheus_client", "camera")
+        self._families = optional_module("prometheus_client.core", "camera")
         self._pulse = pulse
         self._registry = client.CollectorRegistry(auto_describe=False)
         self._registry.register(self)

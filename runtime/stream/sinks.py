@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, make_folder
 from ccnet.runtime.io.cubes import CubeWriter, open_cube
-from ccnet.runtime.io.frames import extra
+from ccnet.runtime.io.files import optional_module
 
 Array = npt.NDArray[np.float32]
 Format = Literal["hdr", "mat", "npy"]
@@ -87,7 +87,7 @@ class ZarrGroup:
     """
 
     def __init__(self, path: Path) -> None:
-        self._zarr = extra("zarr", "camera")
+        self._zarr = optional_module("zarr", "camera")
         self.name, self._path = str(path), path
         make_folder(path.parent)
         with _refusing(self.name):
@@ -125,7 +125,7 @@ class Socket:
 
     def __init__(self, address: str, patience_ms: int = _PATIENCE_MS) -> None:
         """address: to bind, in ZeroMQ's words. patience_ms: how long a cube waits for a consumer."""
-        self._zmq = extra("zmq", "camera")
+        self._zmq = optional_module("zmq", "camera")
         self.name = f"zmq:{address}"
         # Its own context, which close ends: the shared one is never ended, and a process that exits drops what waits
         self._context = self._zmq.Context()

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.io.frames import extra, frame_paths, read_frame
+from ccnet.runtime.io.files import optional_module
+from ccnet.runtime.io.frames import frame_paths, read_frame
 
 Pixels = npt.NDArray[Any]
 
@@ -104,7 +105,7 @@ class Capture:
 
     def __init__(self, text: str, *, live: bool) -> None:
         self._text, self._live = text, live
-        self._cv2 = extra("cv2")
+        self._cv2 = optional_module("cv2")
         api = self._cv2.CAP_GSTREAMER if " ! " in text else self._cv2.CAP_ANY
         self._capture = self._cv2.VideoCapture(int(text) if text.isdecimal() else text, api)
         if not self._capture.isOpened():

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, FRAME_SCALE, CCNetError, write_atomic
-from ccnet.runtime.io.frames import Frame, extra
+from ccnet.runtime.io.files import optional_module
+from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.quality.sampling import farthest_points
 
 Cube = npt.NDArray[np.floating]
@@ -147,7 +148,7 @@ def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path
     figure = new_figure(_WIDTH, aspect * _WIDTH / 2 + 0.6)
     left, right = figure.subplots(1, 2)
     _show(left, "RGB frame", _bytes(frame))
-    colours = extra("matplotlib").colormaps["magma"].with_extremes(bad=_UNJUDGED, over="white")
+    colours = optional_module("matplotlib").colormaps["magma"].with_extremes(bad=_UNJUDGED, over="white")
     image = right.imshow(100 * residuals, cmap=colours, vmin=0, vmax=100 * _MOST_SHOWN, interpolation="nearest")
     right.set_title(title)
     right.set_axis_off()
@@ -181,7 +182,7 @@ def difference(
         np.maximum.reduceat(differences, np.arange(0, height, step)), np.arange(0, width, step), 1
     )
     image = whole.imshow(blocks, extent=(-0.5, width - 0.5, height - 0.5, -0.5), **scale)
-    box = extra("matplotlib.patches").Rectangle
+    box = optional_module("matplotlib.patches").Rectangle
     whole.add_patch(box((left, top), min(_TILE, width), min(_TILE, height), fill=False, color=_UNJUDGED, linewidth=1.5))
     whole.set_title(title)
     _show(pixels, "Worst tile of the frame", _bytes(frame[tile]))
@@ -270,8 +271,8 @@ def _plot(image_axes: Any, axes: Any, cube: Cube, marks: Sequence[tuple[int, int
 
 def new_figure(width: float, height: float) -> Any:
     """An empty figure of matplotlib's, in inches; without pyplot, and so without global state."""
-    figure = extra("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
-    extra("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
+    figure = optional_module("matplotlib.figure").Figure(figsize=(width, height), layout="constrained")
+    optional_module("matplotlib.backends.backend_agg").FigureCanvasAgg(figure)
     return figure
 
 

@@ -23,8 +23,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ccnet.contract import BANDS_NM, CCNetError
-from ccnet.runtime.io import frames
+from ccnet.runtime.io import files
 from ccnet.runtime.io.cubes import open_cube, read_cube
+from ccnet.runtime.io.frames import read_frame
 
 h5py = pytest.importorskip("h5py")
 Array = npt.NDArray[np.float32]
@@ -162,7 +163,7 @@ def test_a_path_may_be_a_string(tmp_path: Path) -> None:
         writer.write(0, cube_of())
     assert np.array_equal(read_cube(path), cube_of())
     Image.fromarray(np.zeros((16, 20, 3), np.uint8)).save(f"{tmp_path}/frame.png")
-    assert frames.read_frame(f"{tmp_path}/frame.png").shape == (16, 20, 3)
+    assert read_frame(f"{tmp_path}/frame.png").shape == (16, 20, 3)
 
 
 @every_format
@@ -334,10 +335,10 @@ def test_a_disk_that_fills_up(tmp_path: Path, suffix: str, room: int) -> None:
 
 def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    frames.extra.cache_clear()
+    files.optional_module.cache_clear()
     with pytest.raises(CCNetError, match=r"ccnet-hsi\[cli\]"):
         save(tmp_path / "c.mat", cube_of())
-    frames.extra.cache_clear()
+    files.optional_module.cache_clear()
     assert not names(tmp_path)
 
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.io import frames
+from ccnet.runtime.io import files
 from ccnet.runtime.io.frames import read_frame
 
 Pixels = npt.NDArray[Any]
@@ -372,10 +372,10 @@ def test_missing_package_names_the_extra(
     path = tmp_path / "f.png"
     path.write_bytes(encoded(pixels(dtype), "png"))
     monkeypatch.setitem(__import__("sys").modules, module, None)
-    frames.extra.cache_clear()
+    files.optional_module.cache_clear()
     with pytest.raises(CCNetError, match=r"ccnet-hsi\[cli\]"):
         read_frame(path)
-    frames.extra.cache_clear()
+    files.optional_module.cache_clear()
 
 
 @pytest.mark.parametrize(("format", "dtype"), EVERY, ids=" ".join)

@@ -21,7 +21,7 @@ def cube() -> Cube:
 
 def test_equal_cubes_are_at_no_distance_and_within_every_tolerance(cube: Cube) -> None:
     assert compare(cube, cube.copy()) == PERFECT
-    assert all(tolerance.admits(PERFECT) for tolerance in TOLERANCES.values())
+    assert all(tolerance.passes(PERFECT) for tolerance in TOLERANCES.values())
 
 
 def test_figures_of_a_constant_offset() -> None:
@@ -46,7 +46,7 @@ def test_what_is_not_finite_is_admitted_by_no_tolerance(cube: Cube, bad: float, 
     broken[7, 2, 3] = bad
     pair = {"reference": (broken, cube), "cube": (cube, broken), "both": (broken, broken)}[which]
     parity = compare(*pair)
-    assert not any(tolerance.admits(parity) for tolerance in TOLERANCES.values())
+    assert not any(tolerance.passes(parity) for tolerance in TOLERANCES.values())
     assert worst(*pair) == (7, 2, 3)
 
 
@@ -79,7 +79,7 @@ def test_a_tolerance_names_what_breaks_it(limits: dict[str, Any], figures: dict[
     parity = Parity(**{**vars(PERFECT), **figures})
     tolerance = Tolerance(reason="a test", **limits)
     assert tolerance.broken_by(parity) == said
-    assert tolerance.admits(parity) == (not said)
+    assert tolerance.passes(parity) == (not said)
 
 
 def test_the_table_cannot_be_changed_and_gives_reasons() -> None:

@@ -142,10 +142,10 @@ def test_sinks_that_cannot_be_are_refused(text: str, words: str) -> None:
 
 @pytest.mark.parametrize("text", ["zmq:tcp://*:5555", "cubes.zarr"])
 def test_what_is_missing_is_named_with_its_extra(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from ccnet.runtime.io import frames
+    from ccnet.runtime.io import files
 
     monkeypatch.chdir(tmp_path)
-    frames.extra.cache_clear()
+    files.optional_module.cache_clear()
     for module in ("zmq", "zarr"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(CCNetError, match=r'pip install "ccnet-hsi\[camera\]"'):
