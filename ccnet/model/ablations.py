@@ -1,4 +1,4 @@
-"""What the paper's ablations (section IV-D) put in the place of its own parts, each a value of CCNetConfig.
+"""The parts that the paper's ablations (section IV-D) use instead of its own; each is a value of CCNetConfig.
 
 Shape legend: B images, C channels, H×W pixels, n heads, T bands.
 """
@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ccnet.ops.layers import Pointwise
-
-from .blocks import PAF, BandSequence, GrSCM, NeSCM, SpectralAttention, float32
-from .config import CCNetConfig
+from ccnet.model.blocks import PAF, BandSequence, GrSCM, NeSCM, SpectralAttention
+from ccnet.model.config import CCNetConfig
+from ccnet.model.layers import Pointwise
+from ccnet.ops.autocast import float32_region
+from ccnet.ops.band_cosine import feature_cosine
 
 TABLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "II": {"MHA": {"inter_spectral": "mha"}, "Ours": {}},
@@ -33,7 +34,7 @@ TABLES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     },
     "V": {str(side): {"patch": side} for side in (4, 8, 16, 32, 64)},
 }
-"""The paper's table → its rows under the paper's names → the fields of CCNetConfig that make the row's network."""
+"""Table of the paper → its rows under the paper's names → the CCNetConfig fields of the row's network."""
 
 
 # Table II
@@ -68,7 +69,7 @@ class ConvLSTM(nn.Module):
         self.gates = nn.Conv2d(2 * features, 4 * features, 3, padding=1)
 
     def forward(self, x: Tensor, h: Tensor, c: Tensor) -> tuple[Tensor, ...]:
-        """x, h, c: (B, n, H, W) → the next h and c."""
+        """Return the next h and c: x, h, c (B, n, H, W)."""
         i, f, o, candidate = self.gates(torch.cat([x, h], 1)).chunk(4, 1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(candidate)
         return torch.sigmoid(o) * torch.tanh(c), c
@@ -89,21 +90,21 @@ class ConvGRU(nn.Module):
         self.candidate = nn.Conv2d(2 * features, features, 3, padding=1)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, ...]:
-        """x, h: (B, n, H, W) → the next h."""
+        """Return the next h: x, h (B, n, H, W)."""
         z, r = torch.sigmoid(self.gates(torch.cat([x, h], 1))).chunk(2, 1)
         return ((1 - z) * h + z * torch.tanh(self.candidate(torch.cat([x, r * h], 1))),)
 
 
 class BiConvRNN(BandSequence):
-    """b-convLSTM, b-convGRU: single bands one after the other, in both directions with weights of their own, summed."""
+    """b-convLSTM and b-convGRU: a cell runs over the bands in each direction with its own weights; both are summed."""
 
     def __init__(self, channels: int, config: CCNetConfig, cell: type[ConvLSTM] | type[ConvGRU]) -> None:
         super().__init__(channels, config)
         self.forward_cell, self.backward_cell = cell(self.heads), cell(self.heads)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """F_p: (B, C, H, W)."""
-        with float32(x_BCHW):
+        """Return F_p: (B, C, H, W)."""
+        with float32_region(x_BCHW):
             bands = self.to_bands(x_BCHW.float()).unbind(2)
             forward = [*_unroll(self.forward_cell, bands)]
             backward = [*_unroll(self.backward_cell, bands[::-1])][::-1]
@@ -111,7 +112,7 @@ class BiConvRNN(BandSequence):
 
 
 def _unroll(cell: ConvLSTM | ConvGRU, steps: tuple[Tensor, ...]) -> Iterator[Tensor]:
-    """h_1 … h_T of a cell that starts from zeros."""
+    """Yield h_1 … h_T of a cell that starts from zeros."""
     state = (torch.zeros_like(steps[0]),) * cell.states
     for x in steps:
         state = cell(x, *state)
@@ -119,7 +120,7 @@ def _unroll(cell: ConvLSTM | ConvGRU, steps: tuple[Tensor, ...]) -> Iterator[Ten
 
 
 def continuity(channels: int, config: CCNetConfig) -> BandSequence | None:
-    """The global model beside GrSCM (Table III), or None where GrSCM or MHA stands alone."""
+    """Return the global model beside GrSCM (Table III), or None where GrSCM or MHA is used alone."""
     if config.inter_spectral == "mha" or config.continuity == "none":
         return None
     if config.continuity == "nescm":
@@ -138,35 +139,34 @@ class Addition(nn.Module):
 
 
 class Concatenation(nn.Module):
-    """A 1×1 convolution of F_att and F_p, one behind the other."""
+    """A 1×1 convolution of the concatenated F_att and F_p."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.mix = Pointwise(2 * channels, channels)
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
-        result: Tensor = self.mix(torch.cat([att_BCHW, progressive_BCHW], 1))
-        return result
+        return self.mix(torch.cat([att_BCHW, progressive_BCHW], 1))
 
 
 class CAttention(SpectralAttention):
-    """Image-level cross-attention, channels as the sequence: F_att asks, F_p answers, and F_att is added again.
+    """Image-level cross-attention over channels: queries from F_att, keys and values from F_p, F_att as residual.
 
     softmax(σ · QᵀK / (‖Q‖‖K‖)) · V over all pixels, so these matrices are part of the context like GrSCM's.
     """
 
     def correlate(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
-        """The weight of each of F_p's bands (columns) for each of F_att's (rows): (B, n, T, T)."""
-        with float32(att_BCHW):
+        """Return the weight of each band of F_p (columns) for each band of F_att (rows): (B, n, T, T)."""
+        with float32_region(att_BCHW):
             q, k = self.to_q(att_BCHW.float()), self.to_k(progressive_BCHW.float())
-            return torch.softmax(self.sigma * self.cosine(q, k), dim=-1)
+            return torch.softmax(self.sigma * feature_cosine(q, k, self.split[1], self.unit), dim=-1)
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor, attention: Tensor) -> Tensor:
         return att_BCHW + self.project(attention, self.to_v(progressive_BCHW))
 
 
 def fusion(channels: int, patch: int, config: CCNetConfig) -> nn.Module:
-    """What joins F_att and F_p (Table IV)."""
+    """Return the part that joins F_att and F_p (Table IV)."""
     if config.fusion == "paf":
         return PAF(channels, patch, config)
     if config.fusion == "cross":

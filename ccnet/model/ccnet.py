@@ -1,6 +1,6 @@
 """CCNet (Fig. 2): frame → 31-band cube, split into ``encode`` (global) and ``decode`` (local).
 
-The parts stand in ``ccnet.model.blocks``, what the paper's ablations put in their place in ``ccnet.model.ablations``.
+``ccnet.model.blocks`` holds its parts, ``ccnet.model.ablations`` the parts of the paper's ablations.
 
 Shape legend: B images, C channels, H×W pixels.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ccnet.contract import BANDS_NM, padded_size, reflect_index
-from ccnet.ops.layers import Pointwise
+from ccnet.model.layers import Pointwise
 
 from .ablations import MHA, continuity, fusion
 from .blocks import FFN, GrSCM, SpectralAttention
@@ -23,17 +23,17 @@ __all__ = ["SRU", "CCNet", "CCNetConfig"]
 
 
 class Context:
-    """The attention matrices of one pass in the order of the data: given, or else computed where they are needed."""
+    """The attention matrices of one pass in data-flow order: taken from a list, or else computed on the way."""
 
-    def __init__(self, given: Iterable[Tensor] | None = None) -> None:
-        self._given = None if given is None else iter(given)
+    def __init__(self, matrices: Iterable[Tensor] | None = None) -> None:
+        self._supplied = None if matrices is None else iter(matrices)
         self.matrices: list[Tensor] = []
 
     def apply(self, part: nn.Module, *features: Tensor) -> Tensor:
-        """A part's output; one that attends to all pixels gets its matrices from here."""
+        """Return a part's output; pass its attention matrices to a part that attends to all pixels."""
         if not isinstance(part, SpectralAttention):
             return part(*features)
-        attention: Tensor = part.correlate(*features) if self._given is None else next(self._given)
+        attention: Tensor = part.correlate(*features) if self._supplied is None else next(self._supplied)
         self.matrices.append(attention)
         return part(*features, attention)
 
@@ -41,8 +41,8 @@ class Context:
 class InterSpectral(nn.Module):
     """Inter-Spectral Relationship Modeling: GrSCM and NeSCM in parallel, joined by PAF.
 
-    An ablation's part keeps the name of the part that it replaces; MHA (Table II) and GrSCM alone (Table III) have
-    nothing beside them to join.
+    A part of an ablation keeps the name of the part that it replaces; MHA (Table II) and GrSCM alone (Table III) need
+    no fusion.
     """
 
     def __init__(self, channels: int, patch: int, config: CCNetConfig) -> None:
@@ -111,33 +111,61 @@ class CCNet(nn.Module):
         self.conv_in = nn.Conv2d(3, self.config.width, 3, padding=1, bias=False)
         self.units = nn.ModuleList(SRU(self.config) for _ in range(self.config.units))
         self.conv_out = nn.Conv2d(self.config.width, len(BANDS_NM), 3, padding=1, bias=False)
-        attentions = (part for part in self.modules() if isinstance(part, SpectralAttention))  # in the data's order
+        attentions = (part for part in self.modules() if isinstance(part, SpectralAttention))  # in data-flow order
         self.context_shapes = [part.context_shape for part in attentions]
 
     @property
     def context_size(self) -> int:
-        """Numbers in a frame's context: 7,680 for the paper's configuration."""
+        """Count of numbers in a frame's context: 7,680 for the paper's configuration."""
         return sum(g * i * j for g, i, j in self.context_shapes)
 
     def forward(self, rgb: Tensor) -> Tensor:
-        """The cube of a frame with the frame's own context."""
+        """Return the cube (B, 31, H, W) of a frame (B, 3, H, W) with the frame's own context."""
         return self.run(rgb, None)[0]
 
     def encode(self, rgb: Tensor) -> Tensor:
-        """The frame's context (B, context_size), float32: every attention matrix of the network.
+        """Return the frame's context: every attention matrix of the network.
 
-        The only reductions over all pixels are in here; a reduced frame gives nearly the same context.
+        The network's only reductions over all pixels are here; a frame of reduced size gives nearly the same context.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1].
+
+        Returns:
+            (B, context_size), float32.
         """
         return self.run(rgb, None)[1]
 
     def decode(self, rgb: Tensor, context: Tensor) -> Tensor:
-        """The cube of a frame or tile under a given context (B or 1, context_size); local in space."""
+        """Return the cube of a frame or tile under a context; local in space.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1].
+            context: (B, context_size), or (1, context_size) for all images alike.
+
+        Returns:
+            (B, 31, H, W).
+
+        Raises:
+            ValueError: the context belongs to another configuration.
+        """
         if context.shape[-1] != self.context_size:
             raise ValueError(f"context holds {context.shape[-1]} numbers, this configuration has {self.context_size}")
         return self.run(rgb, context)[0]
 
     def run(self, rgb: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
-        """One pass over the blocks, which take their attention from the context or, if None, compute it."""
+        """Run all blocks once; they take their attention from the context or, if it is None, compute it.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1].
+            context: (B or 1, context_size), or None.
+
+        Returns:
+            The cube (B, 31, H, W), and the context (B or 1, context_size).
+
+        Raises:
+            ValueError: ``rgb`` has another shape.
+        """
         if rgb.ndim != 4 or rgb.shape[1] != 3:
             raise ValueError(f"rgb is {tuple(rgb.shape)}, expected (B, 3, H, W)")
         height, width = rgb.shape[2:]
@@ -145,8 +173,8 @@ class CCNet(nn.Module):
         x0 = x = self.conv_in(self._pad(rgb))
         for unit in self.units:
             x = unit(x, attention)
-        cube: Tensor = self.conv_out(x0 + x)
-        return cube[..., :height, :width], torch.cat([one.flatten(1) for one in attention.matrices], 1)
+        cube = self.conv_out(x0 + x)
+        return cube[..., :height, :width], torch.cat([matrix.flatten(1) for matrix in attention.matrices], 1)
 
     def _unpack(self, context: Tensor) -> list[Tensor]:
         sizes = [g * i * j for g, i, j in self.context_shapes]

@@ -20,24 +20,28 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from .kernels import launch, scan_kernel_supported
+from ccnet.ops.kernels import launch, scan_kernel_supported
 
 
-def gates(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """y_t of Eq. 7, both directions summed: (B, n, T, H, W).
+def output_gate(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Return y_t of Eq. 7, both directions summed: (B, n, T, H, W).
 
-    u: (B, 4, n, T, H, W), the scan's result; weight: (2, n, n, 3, 3, 3), a direction's (out, in, slot, H, W);
-    bias: (n,), the directions' sum. float32 on a CPU runs the compiled kernel where the package was built with a C
-    compiler. All else runs the plain reference, which is also what export and torch.compile see.
+    Args:
+        u: (B, 4, n, T, H, W), the result of ``ccnet.ops.scan``.
+        weight: (2, n, n, 3, 3, 3), each direction's (out, in, slot, H, W).
+        bias: (n,), the sum of both directions' biases.
+
+    Returns:
+        The gated features, in the dtype of ``u``. float32 on a CPU runs the compiled kernel
+        ``csrc/training/output_gate.c``, everything else the reference, also inside torch.compile.
     """
     if torch.compiler.is_compiling() or not scan_kernel_supported(u, *u.shape[2:4]):
-        return gates_reference(u, weight, bias)
-    result: Tensor = _Gates.apply(u, weight, bias)  # type: ignore[no-untyped-call]
-    return result
+        return output_gate_reference(u, weight, bias)
+    return _OutputGate.apply(u, weight, bias)  # type: ignore[no-untyped-call]
 
 
-def gates_reference(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The definition of :func:`gates`, in plain differentiable torch: depthwise, the form that CPUs run best."""
+def output_gate_reference(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Define :func:`output_gate` in differentiable torch, as depthwise convolutions: CPUs run those best."""
     forward, lead, backward, trail = u.unbind(1)
     later, earlier = (0, 0, 0, 0, 1, 0), (0, 0, 0, 0, 0, 1)
     slots = [F.pad(forward[:, :, :-1], later), forward, lead, trail, backward, F.pad(backward[:, :, 1:], earlier)]
@@ -45,15 +49,15 @@ def gates_reference(u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     kernels = weight.movedim(0, 1).transpose(2, 3).flatten(1, 3)  # (n, 6n, 3, 3)
     count, steps = planes.shape[1:3]
     heads = [
-        F.conv2d(planes.flatten(1, 2), one.repeat_interleave(steps, 0)[:, None], padding=1, groups=count * steps)
+        F.conv2d(planes.flatten(1, 2), kernel.repeat_interleave(steps, 0)[:, None], padding=1, groups=count * steps)
         .unflatten(1, (count, steps))
         .sum(1)
-        for one in kernels
+        for kernel in kernels
     ]
     return torch.stack(heads, 1) + bias[:, None, None, None]
 
 
-class _Gates(Function):
+class _OutputGate(Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         batch, _, heads, bands, height, width = u.shape
@@ -69,7 +73,7 @@ class _Gates(Function):
         (u, weight), grad = ctx.saved_tensors, grad.contiguous()
         batch, _, heads, bands, height, width = u.shape
         g_u = torch.empty_like(u)
-        # A sum for each band of each image, so that it does not matter how these are spread over threads
+        # One sum for each band of each image, so that the result does not depend on the number of threads
         g_weight = weight.new_zeros((batch * bands, *weight.shape), dtype=torch.float64)
         tensors = (grad, u, weight, g_u, g_weight)
         launch("ccnet_gates_backward", batch * bands, (heads, bands, height, width), tensors)

@@ -19,29 +19,33 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .kernels import launch, num_blocks, reference_ops_active, scan_kernel_supported, triton_supported
+from ccnet.ops.kernels import launch, num_blocks, reference_ops_active, scan_kernel_supported, triton_supported
 
 STREAMS = 4
 _BLOCK = 128  # pixels, as in scan.c
 
 
 def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """tanh(m_t) + x_t of the four streams (the operand of Eq. 7), for both directions' CMUs.
+    """Return tanh(m_t) + x_t of the four streams, the operand of Eq. 7, for both directions.
 
-    x: (B, n, T, H, W) float; weight: (2, n, 2n), a direction's [W_m | W_x]; bias: (2, n).
-    Returns (B, 4, n, T, H, W); step t of a stream stands at the band t that its window is centred on.
-    float32 on a CPU runs the compiled kernel where the package was built with a C compiler, float32 on CUDA the one of
-    ``scan_triton.py`` where Triton is installed, everything else the eager reference; they share this signature and
-    are tested in pairs.
+    float32 on a CPU runs the compiled kernel ``csrc/training/scan.c``, float32 on CUDA ``scan_triton.py`` where Triton
+    is installed, everything else the reference; they share this signature and are tested in pairs.
+
+    Args:
+        x: (B, n, T, H, W), float.
+        weight: (2, n, 2n), each direction's [W_m | W_x].
+        bias: (2, n).
+
+    Returns:
+        (B, 4, n, T, H, W); step t of a stream stands at the band t that its window is centred on.
     """
     if not torch.compiler.is_compiling() and reference_ops_active():
         return scan_reference(x, weight, bias)
-    result: Tensor = torch.ops.ccnet.scan(x, weight, bias)
-    return result
+    return torch.ops.ccnet.scan(x, weight, bias)
 
 
 def scan_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """The definition of :func:`scan`, in plain differentiable torch."""
+    """Define :func:`scan` in differentiable torch."""
     heads = x.shape[1]
     streams = _window_streams(x)  # (B, 4, n, T, H, W), in step order
     # Gates of both streams of a direction are the same: (4, n, n)
@@ -58,7 +62,7 @@ def scan_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _window_streams(x: Tensor) -> Tensor:
-    """What each stream reads at each step: (B, n, T, H, W) → (B, 4, n, T, H, W)."""
+    """Return the band that each stream reads at each step: (B, n, T, H, W) → (B, 4, n, T, H, W)."""
     backward = x.flip(2)
 
     def lead(bands: Tensor) -> Tensor:
@@ -70,11 +74,11 @@ def _window_streams(x: Tensor) -> Tensor:
 @torch.library.custom_op("ccnet::scan", mutates_args=())
 def _scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     if triton_supported(x, *x.shape[1:3]):
-        from .scan_triton import triton_scan
+        from ccnet.ops.scan_triton import triton_scan
 
         return triton_scan(x, weight, bias)
     return (
-        _compiled_scan(x, weight, bias)
+        _kernel_scan(x, weight, bias)
         if scan_kernel_supported(x, *x.shape[1:3])
         else scan_reference(x, weight, bias).contiguous()
     )
@@ -88,13 +92,13 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @torch.library.custom_op("ccnet::scan_backward", mutates_args=())
 def _scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias; the memory is recomputed, so the forward pass keeps only its inputs."""
+    """Return the gradients of x, weight and bias; recompute the memory instead of keeping it."""
     if triton_supported(x, *x.shape[1:3]):
-        from .scan_triton import triton_scan_backward
+        from ccnet.ops.scan_triton import triton_scan_backward
 
         return triton_scan_backward(grad, x, weight, bias)
     if scan_kernel_supported(x, *x.shape[1:3]):
-        return _compiled_scan_backward(grad, x, weight, bias)
+        return _kernel_scan_backward(grad, x, weight, bias)
     return _reference_backward(grad, x, weight, bias)
 
 
@@ -108,15 +112,14 @@ def _setup_context(ctx: torch.autograd.function.FunctionCtx, inputs: tuple[Tenso
 
 
 def _autograd(ctx: torch.autograd.function.BackwardCFunction, grad: Tensor) -> tuple[Tensor, ...]:
-    grads: tuple[Tensor, ...] = torch.ops.ccnet.scan_backward(grad, *ctx.saved_tensors)
-    return grads
+    return torch.ops.ccnet.scan_backward(grad, *ctx.saved_tensors)
 
 
 _scan.register_autograd(_autograd, setup_context=_setup_context)
 
 
 def _reference_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Backward of Eq. 5 and 6 step by step: no graph of 2·T nodes is built."""
+    """Differentiate Eq. 5 and 6 step by step, without a graph of 2·T nodes."""
     heads = x.shape[1]
     streams = _window_streams(x)
     w_m, w_x = weight.repeat_interleave(2, 0).split(heads, dim=2)
@@ -144,10 +147,10 @@ def _reference_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -
     return both_x[:, 0] + both_x[:, 1].flip(2), g_w, g_b
 
 
-# The compiled kernel ---------------------------------------------------------------------------------------------
+# The kernel ---------------------------------------------------------------------------------------------
 
 
-def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _kernel_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     batch, heads, bands, height, width = x.shape
     plane = height * width
     out = x.new_empty((batch, STREAMS, heads, bands, height, width))
@@ -156,12 +159,12 @@ def _compiled_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def _compiled_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _kernel_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     batch, heads, bands, height, width = x.shape
     plane = height * width
     x, weight, bias, grad = x.contiguous(), weight.contiguous(), bias.contiguous(), grad.contiguous()
     g_x, count = torch.zeros_like(x), batch * num_blocks(plane, _BLOCK)
-    # A sum for each block, so that it does not matter how these are spread over threads
+    # One sum for each block, so that the result does not depend on the number of threads
     g_w, g_b = (one.new_zeros((count, *one.shape), dtype=torch.float64) for one in (weight, bias))
     launch("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))
     return g_x, g_w.sum(0).to(weight.dtype), g_b.sum(0).to(bias.dtype)

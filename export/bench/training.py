@@ -89,7 +89,7 @@ def with_loop(model: CCNet) -> CCNet:
     naive = copy.deepcopy(model)
     for part in naive.modules():
         if isinstance(part, NeSCM):
-            part.forward = part.literal  # type: ignore[method-assign]
+            part.forward = part.reference_loop  # type: ignore[method-assign]
     return naive
 
 
@@ -118,7 +118,7 @@ def _nescm(config: CCNetConfig, scale: int, patch: int) -> tuple[str, Work, Work
     part = NeSCM(shape[1], config)
     x = torch.randn(shape, requires_grad=True)
     grad, leaves = torch.randn(shape), [x, *part.parameters()]
-    naive, ours = (_backward(function, [x], leaves, grad) for function in (part.literal, part))
+    naive, ours = (_backward(function, [x], leaves, grad) for function in (part.reference_loop, part))
     return f"NeSCM\n{shape}", naive, ours
 
 

@@ -104,7 +104,7 @@ def test_the_attention_depends_on_direction_not_on_length() -> None:
 @CHANNELS
 def test_forward_is_the_papers_loop(channels: int) -> None:
     part, x = nescm(channels), torch.randn(2, channels, 5, 7)
-    assert_near(part(x), part.literal(x))
+    assert_near(part(x), part.reference_loop(x))
 
 
 @CHANNELS
@@ -113,7 +113,7 @@ def test_the_gradients_are_those_of_the_papers_loop(channels: int) -> None:
     x = torch.randn(1, channels, 3, 4, requires_grad=True)
     leaves = [x, *part.parameters()]
     grad = torch.randn(1, channels, 3, 4)
-    fast, slow = (torch.autograd.grad(function(x), leaves, grad) for function in (part.forward, part.literal))
+    fast, slow = (torch.autograd.grad(function(x), leaves, grad) for function in (part.forward, part.reference_loop))
     for actual, expected in zip(fast, slow, strict=True):
         torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
@@ -132,7 +132,7 @@ def test_bands_are_adjacent_channels_of_a_head(channels: int) -> None:
 
 @pytest.mark.parametrize("band", [0, 1, 10, 31])
 @pytest.mark.parametrize("forward", [True, False], ids=["forward", "backward"])
-@pytest.mark.parametrize("method", ["forward", "literal"])
+@pytest.mark.parametrize("method", ["forward", "reference_loop"])
 def test_each_branch_remembers_in_its_own_direction(forward: bool, band: int, method: str) -> None:
     """A band reaches the windows that hold it and, through the memory, all that come after in the branch's order."""
     part = nescm(64)

@@ -39,7 +39,7 @@ def test_an_inter_spectral_module_costs_what_the_paper_says() -> None:
         def run() -> Tensor:
             v = grscm.to_v(x)
             att = grscm.proj(grscm.attend(grscm.correlate(x), v)) + grscm.position(v)
-            fused: Tensor = module.paf(att, nescm.literal(x))
+            fused: Tensor = module.paf(att, nescm.reference_loop(x))
             return fused
 
         assert multiply_adds(run) == 416_808_960

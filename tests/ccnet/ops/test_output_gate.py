@@ -10,7 +10,7 @@ from ccnet.model.blocks import NeSCM
 from ccnet.model.config import CCNetConfig
 from ccnet.ops import kernels
 from ccnet.ops.kernels import kernel
-from ccnet.ops.output_gate import gates, gates_reference
+from ccnet.ops.output_gate import output_gate, output_gate_reference
 from ccnet.ops.scan import STREAMS
 
 needs_kernel = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
@@ -53,7 +53,7 @@ def test_the_reference_is_eq_7() -> None:
         for kernel_, window in zip(weight, windows, strict=True):
             slots = torch.stack(window, 2)
             expected[:, :, t] += torch.nn.functional.conv3d(slots, kernel_, padding=(0, 1, 1)).squeeze(2)
-    torch.testing.assert_close(gates_reference(u, weight, bias), expected + bias[:, None, None, None])
+    torch.testing.assert_close(output_gate_reference(u, weight, bias), expected + bias[:, None, None, None])
 
 
 @needs_kernel
@@ -63,8 +63,8 @@ def test_the_reference_is_eq_7() -> None:
 def test_the_kernel_is_the_reference_in_float64(heads: int, space: tuple[int, int], bands: int) -> None:
     given = inputs(heads, bands, *space)
     grad = torch.randn_like(given[0][:, 0])
-    exact = with_gradients(gates_reference, tuple(tensor.double() for tensor in given), grad)  # type: ignore[arg-type]
-    for actual, expected in zip(with_gradients(gates, given, grad), exact, strict=True):
+    exact = with_gradients(output_gate_reference, tuple(tensor.double() for tensor in given), grad)  # type: ignore[arg-type]
+    for actual, expected in zip(with_gradients(output_gate, given, grad), exact, strict=True):
         assert_near(actual, expected)
 
 
@@ -74,8 +74,8 @@ def test_tiles_join(space: tuple[int, int]) -> None:
     """Planes wider or higher than a tile."""
     given = inputs(2, 2, *space, batch=1)
     grad = torch.randn_like(given[0][:, 0])
-    exact = with_gradients(gates_reference, tuple(tensor.double() for tensor in given), grad)  # type: ignore[arg-type]
-    for actual, expected in zip(with_gradients(gates, given, grad), exact, strict=True):
+    exact = with_gradients(output_gate_reference, tuple(tensor.double() for tensor in given), grad)  # type: ignore[arg-type]
+    for actual, expected in zip(with_gradients(output_gate, given, grad), exact, strict=True):
         assert_near(actual, expected)
 
 
@@ -85,8 +85,8 @@ def test_the_kernel_takes_any_strides() -> None:
     grad = torch.randn_like(u[:, 0])
     strided = tuple(tensor.movedim(-1, 0).contiguous().movedim(0, -1) for tensor in (u, weight))
     assert not any(tensor.is_contiguous() for tensor in strided)
-    expected = with_gradients(gates, (u, weight, bias), grad)
-    found = with_gradients(gates, (*strided, bias), grad.mT.contiguous().mT)  # type: ignore[arg-type]
+    expected = with_gradients(output_gate, (u, weight, bias), grad)
+    found = with_gradients(output_gate, (*strided, bias), grad.mT.contiguous().mT)  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
@@ -94,7 +94,7 @@ def test_the_kernel_takes_any_strides() -> None:
 def test_the_kernel_spreads_nan_no_further_than_the_window() -> None:
     u, weight, bias = inputs(1, 5, 6, 7)
     u[0, 0, 0, 2, 3, 4] = torch.nan
-    assert torch.equal(gates(u, weight, bias).isnan(), gates_reference(u, weight, bias).isnan())
+    assert torch.equal(output_gate(u, weight, bias).isnan(), output_gate_reference(u, weight, bias).isnan())
 
 
 @needs_kernel
@@ -105,7 +105,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     results = []
     for count in (1, 2, 3, 2):
         torch.set_num_threads(count)
-        results.append(with_gradients(gates, given, grad))
+        results.append(with_gradients(output_gate, given, grad))
     for other in results[1:]:
         assert all(torch.equal(a, b) for a, b in zip(results[0][:3], other[:3], strict=True))
         torch.testing.assert_close(results[0][3], other[3])  # torch's own sum
@@ -123,14 +123,16 @@ def test_without_a_fitting_kernel_the_reference_runs(
         monkeypatch.setattr(kernels, "kernel", lambda: None)
     given = inputs(heads, 5, 3, 4, dtype=dtype)
     grad = torch.randn_like(given[0][:, 0])
-    pairs = zip(with_gradients(gates, given, grad), with_gradients(gates_reference, given, grad), strict=True)
+    pairs = zip(
+        with_gradients(output_gate, given, grad), with_gradients(output_gate_reference, given, grad), strict=True
+    )
     assert all(torch.equal(a, b) for a, b in pairs)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
 def test_gradients_are_those_of_finite_differences(heads: int) -> None:
     given = tuple(t.requires_grad_() for t in inputs(heads, 2, 1, 2, batch=1, dtype=torch.float64))
-    assert torch.autograd.gradcheck(gates, given)
+    assert torch.autograd.gradcheck(output_gate, given)
 
 
 def test_a_traced_graph_has_nescm_as_one_operator() -> None:
@@ -152,7 +154,7 @@ def test_nescm_is_the_papers_loop(channels: int, space: tuple[int, int]) -> None
         (function(given), *torch.autograd.grad(function(given), [given, *part.parameters()], grad.to(given)))
         for part, function, given in (
             (fast, fast.forward, x.clone().requires_grad_()),
-            (exact, exact.literal, x.double().requires_grad_()),
+            (exact, exact.reference_loop, x.double().requires_grad_()),
         )
     )
     for actual, wanted in zip(found, expected, strict=True):

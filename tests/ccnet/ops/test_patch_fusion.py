@@ -1,4 +1,4 @@
-"""PAF's core: the compiled kernel and the plain definition agree, forward and backward."""
+"""The core of PAF: kernel and reference agree, forward and backward."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ccnet.model.blocks import PAF
 from ccnet.model.config import CCNetConfig
 from ccnet.ops import kernels
 from ccnet.ops.kernels import kernel, reference_ops
-from ccnet.ops.patch_fusion import fusion, fusion_fits
+from ccnet.ops.patch_fusion import patch_fusion_kernel, patch_fusion_reference, patch_fusion_supported
 
 needs_kernel = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
 
@@ -40,10 +40,15 @@ def with_gradients(function: object, given: tuple[Tensor, Tensor], grad: Tensor)
     return result.detach(), *torch.autograd.grad(result, leaves, grad.to(result.dtype))
 
 
-def exact(part: PAF, given: tuple[Tensor, Tensor], grad: Tensor) -> tuple[Tensor, ...]:
-    """The definition in float64, which Unit would leave."""
-    part.unit.forward = lambda x: x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)  # type: ignore[method-assign]
-    return with_gradients(part.fuse, tuple(tensor.double() for tensor in given), grad)  # type: ignore[arg-type]
+def normalize(x: Tensor) -> Tensor:
+    """Divide by the norm in any precision; the network's L2Normalize computes in float32."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min(1e-6)
+
+
+def exact(given: tuple[Tensor, Tensor], patch: int, grad: Tensor) -> tuple[Tensor, ...]:
+    """The reference and its gradients in float64."""
+    mapped, compressed = (tensor.double() for tensor in given)
+    return with_gradients(lambda a, b: patch_fusion_reference(a, b, patch, normalize), (mapped, compressed), grad)
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
@@ -55,43 +60,44 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 
 @needs_kernel
 @pytest.mark.parametrize(("channels", "patch", "height", "width", "batch"), SHAPES)
-def test_the_kernel_is_the_definition_in_float64(
+def test_kernel_matches_the_reference_in_float64(
     channels: int, patch: int, height: int, width: int, batch: int
 ) -> None:
     given, grad = inputs(channels, height, width, batch), torch.randn(batch, channels, height, width)
-    part = PAF(channels, patch, CCNetConfig())
-    found = with_gradients(lambda *both: fusion(*both, patch), given, grad)
-    for one, expected in zip(found, exact(part, given, grad), strict=True):
+    found = with_gradients(lambda *both: patch_fusion_kernel(*both, patch), given, grad)
+    for one, expected in zip(found, exact(given, patch, grad), strict=True):
         assert_near(one, expected)
 
 
 @needs_kernel
 @pytest.mark.parametrize("groups", [1, 8, 16])
-def test_any_number_of_groups(groups: int) -> None:
-    config = CCNetConfig(groups=groups)
+def test_kernel_supports_any_number_of_groups(groups: int) -> None:
     mapped, compressed = torch.randn(1, 32, 16, 16), torch.randn(1, groups, 16, 16)
     grad = torch.randn_like(mapped)
-    found = with_gradients(lambda *both: fusion(*both, 8), (mapped, compressed), grad)
-    for one, expected in zip(found, exact(PAF(32, 8, config), (mapped, compressed), grad), strict=True):
+    found = with_gradients(lambda *both: patch_fusion_kernel(*both, 8), (mapped, compressed), grad)
+    for one, expected in zip(found, exact((mapped, compressed), 8, grad), strict=True):
         assert_near(one, expected)
 
 
 @needs_kernel
-def test_the_kernel_takes_any_strides() -> None:
+def test_kernel_accepts_any_strides() -> None:
     given, grad = inputs(32, 16, 24, 2), torch.randn(2, 32, 16, 24)
     strided = tuple(tensor.contiguous(memory_format=torch.channels_last) for tensor in given)
     expected, found = (
-        with_gradients(lambda *both: fusion(*both, 8), one, grad)  # type: ignore[arg-type]
+        with_gradients(lambda *both: patch_fusion_kernel(*both, 8), one, grad)  # type: ignore[arg-type]
         for one in (given, strided)
     )
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @needs_kernel
-def test_a_nan_is_not_hidden_and_stays_in_its_patch() -> None:
-    part, (mapped, compressed) = PAF(32, 8, CCNetConfig()), inputs(32, 16, 16, 1)
+def test_nan_is_not_hidden_and_stays_in_its_patch() -> None:
+    mapped, compressed = inputs(32, 16, 16, 1)
     mapped[0, 7, 3, 4] = torch.nan
-    found, expected = fusion(mapped, compressed, 8).isnan(), part.fuse(mapped, compressed).isnan()
+    found, expected = (
+        patch_fusion_kernel(mapped, compressed, 8).isnan(),
+        patch_fusion_reference(mapped, compressed, 8, normalize).isnan(),
+    )
     assert expected.any()
     assert torch.equal(found, expected)
 
@@ -110,16 +116,14 @@ def test_a_nan_is_not_hidden_and_stays_in_its_patch() -> None:
         ((1, 32, 8, 8), 4, 4, torch.float64, False),
     ],
 )
-def test_what_the_operator_computes(
-    shape: tuple[int, ...], groups: int, patch: int, dtype: torch.dtype, fits: bool
-) -> None:
+def test_supported_tensors(shape: tuple[int, ...], groups: int, patch: int, dtype: torch.dtype, fits: bool) -> None:
     mapped, compressed = torch.zeros(shape, dtype=dtype), torch.zeros(shape[0], groups, *shape[2:], dtype=dtype)
-    assert fusion_fits(mapped, compressed, patch) is fits
+    assert patch_fusion_supported(mapped, compressed, patch) is fits
 
 
-def test_without_a_compiler_there_is_no_operator(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_supported_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "kernel", lambda: None)
-    assert not fusion_fits(torch.zeros(1, 32, 8, 8), torch.zeros(1, 4, 8, 8), 4)
+    assert not patch_fusion_supported(torch.zeros(1, 32, 8, 8), torch.zeros(1, 4, 8, 8), 4)
 
 
 @needs_kernel
@@ -127,19 +131,24 @@ def test_without_a_compiler_there_is_no_operator(monkeypatch: pytest.MonkeyPatch
     ("shape", "patch"),
     [((1, 4, 8, 12), 8), ((1, 4, 8, 7), 4), ((2, 4, 8, 8), 4), ((1, 17, 8, 8), 4), ((1, 4, 8, 8), 0)],
 )
-def test_it_reads_nothing_beyond_its_tensors(shape: tuple[int, ...], patch: int) -> None:
+def test_kernel_refuses_shapes_that_do_not_fit(shape: tuple[int, ...], patch: int) -> None:
     with pytest.raises(ValueError, match="do not fit each other"):
-        fusion(torch.zeros(1, 32, 8, shape[3]), torch.zeros(shape), patch)
+        patch_fusion_kernel(torch.zeros(1, 32, 8, shape[3]), torch.zeros(shape), patch)
 
 
 @needs_kernel
-def test_paf_is_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paf_runs_the_kernel_and_matches_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    monkeypatch.setattr("ccnet.model.blocks.fusion", lambda *given: (calls.append(given[2]), fusion(*given))[1])
+
+    def count(mapped: Tensor, compressed: Tensor, patch: int) -> Tensor:
+        calls.append(patch)
+        return patch_fusion_kernel(mapped, compressed, patch)
+
+    monkeypatch.setattr("ccnet.ops.patch_fusion.patch_fusion_kernel", count)
     part, grad = PAF(32, 8, CCNetConfig()), torch.randn(2, 32, 16, 24)
     given = torch.randn(2, 32, 16, 24), torch.randn(2, 32, 16, 24)
     with reference_ops():
-        exact = with_gradients(part, given, grad)
-    for one, expected in zip(with_gradients(part, given, grad), exact, strict=True):
-        torch.testing.assert_close(one, expected, rtol=1e-5, atol=1e-5)
+        expected = with_gradients(part, given, grad)
+    for actual, wanted in zip(with_gradients(part, given, grad), expected, strict=True):
+        torch.testing.assert_close(actual, wanted, rtol=1e-5, atol=1e-5)
     assert calls == [8]

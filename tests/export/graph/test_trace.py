@@ -185,7 +185,7 @@ def test_the_translation_is_the_papers_loop(heads: int, width: int) -> None:
     with onnxscript.evaluator.default_as(onnxscript.evaluator.OnnxReferenceRuntimeEvaluator()):
         found = translate.nescm(given, 4, *rest)
     with torch.inference_mode():
-        expected = module.double().literal(x.double())
+        expected = module.double().reference_loop(x.double())
     np.testing.assert_allclose(found.value, expected.numpy(), rtol=0, atol=TOLERANCES["scan"].max_abs)
 
 

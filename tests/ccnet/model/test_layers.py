@@ -1,4 +1,4 @@
-"""The layers with compiled kernels: they compute what torch's do, forward and backward."""
+"""Layers with compiled kernels match torch's layers, forward and backward."""
 
 from __future__ import annotations
 
@@ -16,16 +16,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from ccnet.model import CCNet
 from ccnet.model.blocks import FFN, PAF, GrSCM
 from ccnet.model.config import CCNetConfig
-from ccnet.ops import kernels, layers
-from ccnet.ops import matmul as products
+from ccnet.model.layers import ChannelNorm, Depthwise, GroupedConv3x3, Pointwise
+from ccnet.ops import channel_norm as channel_norm_module
+from ccnet.ops import depthwise as depthwise_module
+from ccnet.ops import kernels
+from ccnet.ops import pointwise as pointwise_module
+from ccnet.ops.depthwise import depthwise, depthwise_reference
 from ccnet.ops.kernels import kernel, reference_ops
-from ccnet.ops.layers import ChannelNorm, Depthwise, Pointwise, depthwise, pointwise
-from ccnet.ops.matmul import product
+from ccnet.ops.pointwise import matmul, pointwise
 
 needs_kernel = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
 
+OPERATORS = (pointwise_module, depthwise_module, channel_norm_module)
+
 SPACES = [(1, 8), (8, 1), (2, 4), (16, 16), (13, 72), (72, 33), (64, 130), (2, 3)]
-"""The last is not in whole vectors: torch's product computes that one."""
+"""The last one is not a multiple of the vector length, so torch computes it."""
 
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "pointwise": lambda: Pointwise(12, 20),
@@ -36,6 +41,8 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
     "not by four": lambda: Pointwise(5, 7),
     "wide": lambda: Pointwise(512, 4),
     "depthwise": lambda: Depthwise(12),
+    "depthwise with GELU": lambda: Depthwise(12, gelu_input=True, gelu_output=True),
+    "grouped 3x3": lambda: GroupedConv3x3(12, 3),
     "norm": lambda: ChannelNorm(12),
     "norm of one": lambda: ChannelNorm(1),
     "wide norm": lambda: ChannelNorm(257),
@@ -72,7 +79,7 @@ def assert_near(actual: Tensor, expected: Tensor, wrong: float = 2e-6) -> None:
 @needs_kernel
 @pytest.mark.parametrize("space", SPACES, ids=str)
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_is_torchs_in_float64(name: str, space: tuple[int, int]) -> None:
+def test_layer_matches_torch_in_float64(name: str, space: tuple[int, int]) -> None:
     torch.manual_seed(0)
     layer = LAYERS[name]()
     for one in layer.parameters():
@@ -96,10 +103,9 @@ def of_planes(layer: nn.Module, x: Tensor) -> Tensor:
 
 @needs_kernel
 @pytest.mark.parametrize("name", LAYERS)
-def test_what_computes_a_layer_is_a_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where it can: torch's own layers are not asked."""
+def test_layer_runs_a_kernel(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
-    for module in (layers, products):
+    for module in OPERATORS:
         run = module.launch
         monkeypatch.setattr(module, "launch", lambda name, *given, run=run: (ran.append(name), run(name, *given))[1])
     layer = LAYERS[name]()
@@ -109,7 +115,7 @@ def test_what_computes_a_layer_is_a_kernel(name: str, monkeypatch: pytest.Monkey
 
 @needs_kernel
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_layer_takes_any_strides(name: str) -> None:
+def test_layer_accepts_any_strides(name: str) -> None:
     layer = LAYERS[name]()
     x = torch.randn(2, channels_of(layer), 12, 20)
     found = of_layer(layer, x.contiguous(memory_format=torch.channels_last))
@@ -119,7 +125,7 @@ def test_a_layer_takes_any_strides(name: str) -> None:
 
 @needs_kernel
 @pytest.mark.parametrize("name", ["depthwise", "norm"])  # elsewhere torch's product sums the weight's gradient
-def test_the_number_of_threads_changes_nothing(name: str, threads: None) -> None:
+def test_result_does_not_depend_on_the_number_of_threads(name: str, threads: None) -> None:
     layer, results = LAYERS[name](), []
     x = torch.randn(2, channels_of(layer), 12, 20)
     for count in (1, 2, 3, 2):
@@ -130,7 +136,7 @@ def test_the_number_of_threads_changes_nothing(name: str, threads: None) -> None
 
 @needs_kernel
 @pytest.mark.parametrize("name", LAYERS)
-def test_no_image_is_no_work(name: str) -> None:
+def test_layer_accepts_an_empty_batch(name: str) -> None:
     layer = LAYERS[name]()
     found = of_layer(layer, torch.randn(0, channels_of(layer), 4, 4))
     assert len(found[0]) == 0
@@ -139,7 +145,7 @@ def test_no_image_is_no_work(name: str) -> None:
 
 @needs_kernel
 @pytest.mark.parametrize("name", LAYERS)
-def test_a_nan_spreads_as_far_as_in_torch(name: str) -> None:
+def test_nan_spreads_as_far_as_in_torch(name: str) -> None:
     layer = LAYERS[name]()
     x = torch.randn(1, channels_of(layer), 8, 16)
     x[0, 0, 4, 5] = torch.nan
@@ -151,8 +157,9 @@ def test_a_nan_spreads_as_far_as_in_torch(name: str) -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("way", ["no compiler", "reference_ops", "double", "autocast"])
-def test_elsewhere_a_layer_is_torchs_own(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "launch", None)  # no kernel is called
+def test_layer_falls_back_to_torch(name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in OPERATORS:
+        monkeypatch.setattr(module, "launch", None)  # no kernel is called
     layer = LAYERS[name]()
     x = torch.randn(1, channels_of(layer), 4, 5)
     if way == "no compiler":
@@ -168,13 +175,13 @@ def test_elsewhere_a_layer_is_torchs_own(name: str, way: str, monkeypatch: pytes
             assert of_planes(layer, x).dtype == (torch.float32 if "norm" in name else torch.bfloat16)
 
 
-def test_shapes_without_numbers_go_by() -> None:
+def test_fake_tensors_pass_through() -> None:
     with FakeTensorMode():
         model = CCNet(CCNetConfig(units=1))
         assert model(torch.rand(1, 3, 16, 16)).shape == (1, 31, 16, 16)
 
 
-def test_who_counts_sees_torchs_layers() -> None:
+def test_flop_counter_sees_torch_operators() -> None:
     layer = Pointwise(8, 16, bias=False)
     with FlopCounterMode(display=False) as counter:
         layer(torch.rand(1, 8, 4, 4))
@@ -182,7 +189,7 @@ def test_who_counts_sees_torchs_layers() -> None:
 
 
 @pytest.mark.parametrize("layer", [Pointwise(8, 4), Depthwise(8)])
-def test_a_single_image_is_torchs_own(layer: nn.Module) -> None:
+def test_unbatched_image_matches_torch(layer: nn.Module) -> None:
     x = torch.randn(8, 8, 5)
     torch.testing.assert_close(layer(x), layer(x[None])[0], rtol=1e-5, atol=1e-5)
 
@@ -190,25 +197,24 @@ def test_a_single_image_is_torchs_own(layer: nn.Module) -> None:
 # GELU in the depthwise kernel
 
 
-def with_gelu(x: Tensor, weight: Tensor, before: bool, behind: bool) -> Tensor:
-    made = F.conv2d(F.gelu(x) if before else x, weight, padding=1, groups=len(weight))
-    return F.gelu(made) if behind else made
-
-
 @needs_kernel
-@pytest.mark.parametrize("before", [False, True])
-@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("gelu_input", [False, True])
+@pytest.mark.parametrize("gelu_output", [False, True])
 @pytest.mark.parametrize("space", [(1, 1), (1, 7), (7, 1), (2, 3), (16, 16), (13, 70), (70, 33)], ids=str)
-def test_gelu_before_and_behind(before: bool, behind: bool, space: tuple[int, int]) -> None:
+def test_depthwise_with_gelu_matches_the_reference_in_float64(
+    gelu_input: bool, gelu_output: bool, space: tuple[int, int]
+) -> None:
     x, weight, grad = 3 * torch.randn(2, 5, *space), torch.randn(5, 1, 3, 3), torch.randn(2, 5, *space)
-    exact = with_gradients(lambda x, w: with_gelu(x, w, before, behind), [x.double(), weight.double()], grad)
-    found = with_gradients(lambda x, w: depthwise(x, w, before, behind), [x, weight], grad)
+    exact = with_gradients(
+        lambda x, w: depthwise_reference(x, w, gelu_input, gelu_output), [x.double(), weight.double()], grad
+    )
+    found = with_gradients(lambda x, w: depthwise(x, w, gelu_input, gelu_output), [x, weight], grad)
     for actual, expected in zip(found, exact, strict=True):
         assert_near(actual, expected)
 
 
 @needs_kernel
-def test_the_slope_is_that_of_gelu_everywhere() -> None:
+def test_gradient_of_gelu_is_exact_everywhere() -> None:
     """A 3×3 that passes its centre on: the gradient is gelu'(x) gelu'(gelu(x))."""
     x = torch.linspace(-12, 12, 4001).reshape(1, 1, 1, -1)
     weight = torch.zeros(1, 1, 3, 3)
@@ -224,18 +230,18 @@ def test_the_slope_is_that_of_gelu_everywhere() -> None:
 
 @needs_kernel
 @pytest.mark.parametrize("value", [1e4, 1e30])
-def test_values_of_any_size(value: float) -> None:
+def test_depthwise_accepts_values_of_any_size(value: float) -> None:
     x = torch.full((1, 1, 3, 3), value)
     x[0, 0, 0] = -value
     weight = torch.full((1, 1, 3, 3), 0.1)
     found = with_gradients(lambda x, w: depthwise(x, w, True, True), [x, weight])
-    torch.testing.assert_close(found, with_gradients(lambda x, w: with_gelu(x, w, True, True), [x, weight]))
+    torch.testing.assert_close(found, with_gradients(lambda x, w: depthwise_reference(x, w, True, True), [x, weight]))
 
 
 @needs_kernel
 @pytest.mark.parametrize("scale", [1e-6, 1, 1e6], ids=["under epsilon", "as it is", "bright"])
 @pytest.mark.parametrize("mean", [0, 100])
-def test_a_norm_of_what_hardly_differs(scale: float, mean: float) -> None:
+def test_norm_of_nearly_equal_channels(scale: float, mean: float) -> None:
     layer, x = ChannelNorm(32), scale * torch.randn(1, 32, 8, 9) + mean
     exact = of_layer(copy.deepcopy(layer).double(), x.double())
     wrong = 1e-5 if mean == 0 or scale > 1 else 0.1  # of a mean of 100, 1e-6 is below the last digit
@@ -243,12 +249,12 @@ def test_a_norm_of_what_hardly_differs(scale: float, mean: float) -> None:
         assert_near(actual, expected, wrong)
 
 
-# What is refused
+# Shapes that do not fit
 
 
 @needs_kernel
 @pytest.mark.parametrize("shape", [(3, 1, 3, 3), (2, 1, 3), (2, 2, 3, 3), (2, 1, 3, 2)])
-def test_the_depthwise_kernel_reads_nothing_beyond_its_weight(shape: tuple[int, ...]) -> None:
+def test_depthwise_refuses_a_weight_of_another_shape(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected"):
         depthwise(torch.zeros(1, 2, 4, 4), torch.zeros(shape))
 
@@ -257,37 +263,37 @@ def test_the_depthwise_kernel_reads_nothing_beyond_its_weight(shape: tuple[int, 
 @pytest.mark.parametrize(
     ("shape", "groups"), [((4, 3, 1, 1), 1), ((4, 2, 1, 2), 1), ((4, 2, 1, 1), 2), ((5, 1, 1, 1), 2)]
 )
-def test_the_product_reads_nothing_beyond_its_weight(shape: tuple[int, ...], groups: int) -> None:
+def test_pointwise_refuses_a_weight_of_another_shape(shape: tuple[int, ...], groups: int) -> None:
     with pytest.raises(ValueError, match="expected"):
         pointwise(torch.zeros(1, 2, 4, 4), torch.zeros(shape), groups=groups)
 
 
 @needs_kernel
-def test_a_bias_of_another_length_is_refused() -> None:
+def test_pointwise_refuses_a_bias_of_another_length() -> None:
     with pytest.raises(ValueError, match="bias is"):
         pointwise(torch.zeros(1, 4, 4, 4), torch.zeros(8, 4, 1, 1), torch.zeros(1))
     with pytest.raises(RuntimeError):  # of another type, as in torch
         pointwise(torch.zeros(1, 4, 4, 4), torch.zeros(8, 4, 1, 1), torch.zeros(8).half())
 
 
-def test_a_norm_of_other_channels_is_refused() -> None:
+def test_norm_refuses_other_channels() -> None:
     with pytest.raises(RuntimeError):
         ChannelNorm(4)(torch.zeros(1, 4, 4, 16))
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 3, 8), (1, 1, 4, 8)])
-def test_a_product_of_what_does_not_fit(shape: tuple[int, ...]) -> None:
+def test_matmul_refuses_shapes_that_do_not_fit(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected"):
-        product(torch.zeros(2, 4, 4), torch.zeros(shape))
+        matmul(torch.zeros(2, 4, 4), torch.zeros(shape))
 
 
-# The parts that are made of them
+# Blocks built from these layers
 
 
 @needs_kernel
 @pytest.mark.parametrize("images", [1, 2])
 @pytest.mark.parametrize("part", [FFN, GrSCM, PAF])
-def test_a_part_is_the_plain_one(part: type[nn.Module], images: int) -> None:
+def test_block_matches_its_reference_ops(part: type[nn.Module], images: int) -> None:
     torch.manual_seed(0)
     config, width = CCNetConfig(), 32
     made = PAF(width, 8, config) if part is PAF else part(width, config)

@@ -9,7 +9,7 @@ from torch import Tensor
 from ccnet.model.ablations import MHA
 from ccnet.model.blocks import GrSCM
 from ccnet.model.config import CCNetConfig
-from ccnet.ops.cosine import EPS, cosine_of_maps
+from ccnet.ops.band_cosine import EPS, cosine_of_maps
 from ccnet.ops.kernels import reference_ops
 
 
@@ -86,7 +86,7 @@ def test_it_is_what_keys_and_queries_give(part: type[GrSCM], channels: int) -> N
 
 def test_exported_graphs_have_keys_and_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     attention, x = GrSCM(32, CCNetConfig()).requires_grad_(False), torch.randn(2, 32, 6, 8)
-    found = attention.similarity(x)
+    found = attention.correlate(x)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    monkeypatch.setattr("ccnet.model.blocks.cosine_of_maps", None)
-    torch.testing.assert_close(found, attention.similarity(x), rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr("ccnet.ops.band_cosine.cosine_of_maps", None)
+    torch.testing.assert_close(found, attention.correlate(x), rtol=1e-5, atol=1e-6)
