@@ -87,7 +87,7 @@ def export(
         context_size=model.context_size,
         input=input,
         tools=tools(),
-        inputs=inputs,
+        fingerprint=inputs,
         size_multiple=model.config.size_multiple,
         camera=camera_entry(camera) if camera else None,
     )

@@ -97,6 +97,6 @@ def _engines(folder: Path, manifest: Manifest) -> list[Artifact]:
         old = Manifest.read(folder)
     except CCNetError:
         return []  # nothing was there, or nothing worth keeping
-    if old.inputs != manifest.inputs or old.weights_sha256 != manifest.weights_sha256:
+    if old.fingerprint != manifest.fingerprint or old.weights_sha256 != manifest.weights_sha256:
         return []
     return [artifact for artifact in old.artifacts if artifact.format not in (*ONNX_FORMATS, "npz")]

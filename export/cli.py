@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from ccnet.contract import (
     SHIPPED_WEIGHTS,
     CCNetError,
     Manifest,
+    available_cores,
     make_folder,
     strict_json,
     write_atomic,
@@ -353,7 +353,7 @@ def bench(
     ),
     weights: WeightsOption = None,
     repeats: Annotated[int, typer.Option(min=1, help="Repetitions, in turns, after one that does not count.")] = 5,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of every way.")] = len(os.sched_getaffinity(0)),
+    threads: Annotated[int, typer.Option(min=1, help="Threads of every way.")] = available_cores(),
     quick: Annotated[bool, typer.Option("--quick", help="256 px only, and no large frames.")] = False,
 ) -> None:
     """Time CCNet beside the paper's loop, PyTorch and MST++'s design, in turns, on this CPU.
@@ -444,7 +444,7 @@ def _is_fresh(folder: Path, inputs: str) -> bool:
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
     graphs = [artifact for artifact in manifest.artifacts if artifact.format in ONNX_FORMATS]
-    return manifest.inputs == inputs and is_intact(folder, graphs)
+    return manifest.fingerprint == inputs and is_intact(folder, graphs)
 
 
 def _reconstruct(folder: Path, subject: _Subject, rows: list[Row], out: Path) -> dict[str, str]:

@@ -210,7 +210,7 @@ def store(folder: Path, model: bytes, variant: Variant) -> Path:
     artifact = Artifact(
         file=path.name, kind="decode", format="onnx", precision="int8", sha256=sha256(path), details=details
     )
-    manifest.having(artifact).write(folder)
+    manifest.with_artifact(artifact).write(folder)
     return path
 
 

@@ -1,5 +1,6 @@
-"""What the model promises to everything that runs it; numpy only, so that a camera needs no torch."""
+"""The interface between the network and everything that runs it; numpy only, so that a camera needs no torch."""
 
+from ccnet.contract.artifact_folder import ArtifactFolder
 from ccnet.contract.errors import CCNetError, decode_errors_as, prefix_errors
 from ccnet.contract.files import (
     SHIPPED_WEIGHTS,
@@ -10,6 +11,7 @@ from ccnet.contract.files import (
     strict_json,
     write_atomic,
 )
+from ccnet.contract.machine import available_cores
 from ccnet.contract.manifest import (
     MANIFEST_KEY,
     MANIFEST_NAME,
@@ -49,8 +51,10 @@ __all__ = [
     "SHIPPED_WEIGHTS",
     "SIZE_MULTIPLE",
     "Artifact",
+    "ArtifactFolder",
     "CCNetError",
     "Manifest",
+    "available_cores",
     "camera_response",
     "decode_errors_as",
     "kernel_library_path",

@@ -8,12 +8,22 @@ from pathlib import Path
 
 
 class CCNetError(ValueError):
-    """Something the user gave does not fit; the message is one line: what came, what was expected, what to do."""
+    """Wrong user input. The message is one line: what came, what was expected, what to do."""
 
 
 @contextlib.contextmanager
 def prefix_errors(path: Path) -> Iterator[None]:
-    """Errors of a file's content begin with its path."""
+    """Put the path of a file before the message of each CCNetError that its content causes.
+
+    Args:
+        path: The file, or the folder.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        CCNetError: The error of the block, with the path before its message.
+    """
     try:
         yield
     except CCNetError as error:
@@ -22,7 +32,18 @@ def prefix_errors(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def decode_errors_as(path: Path, expected: str) -> Iterator[None]:
-    """Any exception becomes a CCNetError: on hostile bytes, decoders raise nearly every type there is."""
+    """Turn any exception into a CCNetError: decoders raise nearly every type of exception on hostile bytes.
+
+    Args:
+        path: The file that is decoded.
+        expected: Description of a correct file, for the message.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        CCNetError: The block failed. A CCNetError of the block is raised unchanged.
+    """
     try:
         yield
     except CCNetError:

@@ -1,4 +1,4 @@
-"""Files: the package's own, atomic writes, folders and hashes."""
+"""Files that the package ships, atomic writes, folders, hashes and strict JSON."""
 
 from __future__ import annotations
 
@@ -15,22 +15,32 @@ from ccnet.contract.errors import CCNetError
 SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "ccnet-cave.safetensors"
 """The weights that the package ships; weights/README.md is their model card."""
 
+HASH_BLOCK_BYTES = 1 << 20
+
 
 @functools.cache
 def kernel_library_path() -> Path | None:
-    """The package's compiled kernels, or None where it was installed without a C compiler."""
+    """Return the package's compiled kernels, or None where it was installed without a C compiler."""
     names = (f"_kernels{suffix}" for suffix in importlib.machinery.EXTENSION_SUFFIXES)
-    found = (Path(__file__).parents[1] / "csrc" / name for name in names)
-    return next((path for path in found if path.is_file()), None)
+    candidates = (Path(__file__).parents[1] / "csrc" / name for name in names)
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def partial_path(path: Path) -> Path:
-    """The file that ``write_atomic`` writes before it renames it."""
+    """Return the temporary file that ``write_atomic`` writes before it renames it to ``path``."""
     return path.with_name(f".{path.name}.partial")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write beside, then rename, so that nobody ever sees half a file; CCNetError where it cannot be written."""
+    """Write a temporary file and rename it, so that no reader ever finds half a file.
+
+    Args:
+        path: The file; an older file of this name is replaced.
+        data: The whole content.
+
+    Raises:
+        CCNetError: The file cannot be written. An older file is still whole.
+    """
     partial = partial_path(path)
     try:
         partial.write_bytes(data)
@@ -42,23 +52,30 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder and those above it, where they are not there yet; CCNetError where that cannot be."""
+    """Create the folder and its parents where they do not exist yet.
+
+    Args:
+        folder: The folder.
+
+    Raises:
+        CCNetError: The folder cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:  # a ValueError for a name that no file can have
+    except (OSError, ValueError) as error:  # ValueError: the name is not a valid file name
         why = getattr(error, "strerror", None) or error
         raise CCNetError(f"{folder}: cannot be made ({why}); name a folder that you can write") from error
 
 
 def strict_json(value: Any, indent: int) -> str:
-    """JSON of plain values; it has neither infinity nor NaN, so they are null."""
+    """Return plain values as JSON. Standard JSON has neither infinity nor NaN, so they become null."""
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=indent)
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a file."""
+    """Return the SHA-256 of a file as hex digits, read block by block."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
+        while block := file.read(HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()

@@ -1,9 +1,11 @@
-"""The manifest of an artifact folder: which files it holds, what they were made from, and their hashes."""
+"""The manifest of an artifact folder: the files, their hashes, and what they were made from."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,33 +15,66 @@ from ccnet.contract.files import write_atomic
 from ccnet.contract.spec import HALO, SIZE_MULTIPLE, camera_response
 
 MANIFEST_NAME = "manifest.json"
+"""File beside the artifacts that holds the manifest."""
+
 MANIFEST_KEY = "ccnet.manifest"
-"""File beside the artifacts, and ONNX metadata key, that hold the manifest."""
+"""ONNX metadata key of a copy of the manifest without its list of files."""
 
 NATIVE_FORMAT = "onnx-native"
-"""Format of graphs with the package's compiled operators (``ccnet/csrc/onnxruntime``)."""
+"""Format of graphs that use the package's compiled operators (``ccnet/csrc/onnxruntime``)."""
 
 NATIVE_DOMAIN = "ccnet"
-"""Those operators' domain."""
+"""ONNX domain of the compiled operators."""
 
 ONNX_FORMATS = ("onnx", NATIVE_FORMAT)
 """Formats that ONNX Runtime runs."""
 
 PRECISION_KEY = "ccnet.precision"
-"""ONNX metadata key: JSON, ``types``: type → how many nodes give it; ``islands``: part of a mixed graph that stays FP32
-→ [how many nodes, why].
+"""ONNX metadata key of a JSON object with two entries.
+
+``types``: output type → number of nodes. ``islands``: group of FP32-kept nodes of a mixed graph → [number, reason].
 """
+
+MANIFEST_VERSION = 1
+
+_FINGERPRINT_KEY = "inputs"
+"""JSON key of ``Manifest.fingerprint``, as version 0.1.0 wrote it."""
+
+
+@contextlib.contextmanager
+def read_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError into a CCNetError that names a file of the manifest.
+
+    Args:
+        path: The file.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        CCNetError: The file cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        why = f"cannot be read ({error.strerror}), the manifest names it"
+        raise CCNetError(f"{path}: {why}: export again") from error
 
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One graph or engine file.
+    """The manifest's entry of one file: a graph, an engine or golden outputs.
 
-    kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), or ``golden`` (frames
-    and what the network makes of them).
-    format: ``onnx``, ``onnx-native`` (with the package's own operators), the backend whose engine it is (``tensorrt``,
-    ``tensorrt_rtx``), or ``npz``.
-    precision: ``fp32``, ``fp16`` (mixed: typed FP16 with FP32 islands) or ``int8`` (Q/DQ convolutions, else mixed).
+    Attributes:
+        file: Name inside the folder.
+        kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), or ``golden`` (frames
+            and the outputs of the network for them).
+        format: ``onnx``, ``onnx-native`` (uses the package's compiled operators), ``npz``, or the library that the
+            engine is for (``tensorrt``, ``tensorrt_rtx``).
+        precision: ``fp32``, ``fp16`` (mixed: FP16 with FP32-kept nodes) or ``int8`` (Q/DQ convolutions, the rest
+            mixed).
+        sha256: Hash of the file, as hex digits.
+        details: Facts that depend on the format, such as an engine's version and GPU.
     """
 
     file: str
@@ -61,26 +96,47 @@ class Artifact:
             raise CCNetError(f"artifact file is {self.file!r}, expected a plain name inside the artifact's folder")
 
     def read(self, folder: Path) -> bytes:
-        """The file's content, once it is what the manifest vouches for; CCNetError where it is not."""
+        """Read the file and verify it: a CCNetError unless it is there and its SHA-256 is the manifest's.
+
+        ``ArtifactFolder.read`` does the same without hashing a file twice.
+
+        Args:
+            folder: The artifact folder.
+
+        Returns:
+            The content of the file.
+        """
         path = folder / self.file
-        try:
+        with read_errors(path):
             data = path.read_bytes()
-        except OSError as error:
-            why = f"cannot be read ({error.strerror}), the manifest names it"
-            raise CCNetError(f"{path}: {why}: export again") from error
-        if hashlib.sha256(data).hexdigest() != self.sha256:
+        self.check_hash(path, hashlib.sha256(data).hexdigest())
+        return data
+
+    def check_hash(self, path: Path, digest: str) -> None:
+        """Raise a CCNetError that names ``path`` unless ``digest`` is the manifest's SHA-256 of this file."""
+        if digest != self.sha256:
             why = "SHA-256 is not the manifest's, the file is damaged or of another export"
             raise CCNetError(f"{path}: {why}: export again")
-        return data
 
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What an artifact folder holds and what its files were made from.
+    """The files of an artifact folder and what they were made from.
 
-    input: ``float32`` (rgb is (1, 3, H, W) in [0, 1]) or ``uint8`` (rgb is (1, H, W, 3)).
-    camera: of the frames that the weights were trained for, see ``camera_response``; None where that is not one camera
-    or not known. inputs: hash of all that the export was made from, tools and code included; empty where not known.
+    Attributes:
+        config: Configuration of the network.
+        weights_sha256: Hash of the weights.
+        context_size: Number of values in a context.
+        input: ``float32`` (rgb is (1, 3, H, W) in [0, 1]) or ``uint8`` (rgb is (1, H, W, 3)).
+        tools: Package → version that exported the files.
+        artifacts: Entries of the files.
+        size_multiple: Height and width of every input are multiples of it, px.
+        halo: Border that a tile needs on each side, px.
+        camera: The camera whose frames the weights were trained for, see ``camera_response``; None if it is unknown or
+            more than one.
+        fingerprint: Hash of everything that the export depends on, tools and code included; empty if unknown. Its JSON
+            key is ``inputs``.
+        version: Version of the manifest's format.
     """
 
     config: dict[str, Any]
@@ -92,39 +148,55 @@ class Manifest:
     size_multiple: int = SIZE_MULTIPLE
     halo: int = HALO
     camera: dict[str, Any] | None = None
-    inputs: str = ""
-    version: int = 1
+    fingerprint: str = ""
+    version: int = MANIFEST_VERSION
 
     def find(self, kind: str, *, format: str = "onnx", precision: str = "fp32") -> Artifact:
-        """The artifact of this kind, format and precision; CCNetError names those there are."""
+        """Return the artifact of this kind, format and precision; CCNetError names those that exist."""
         for artifact in self.artifacts:
             if (artifact.kind, artifact.format, artifact.precision) == (kind, format, precision):
                 return artifact
         have = ", ".join(sorted({f"{a.kind} {a.format} {a.precision}" for a in self.artifacts})) or "none"
         raise CCNetError(f"no {kind} artifact of format {format} and precision {precision}; there are: {have}")
 
-    def having(self, artifact: Artifact) -> Manifest:
-        """This manifest with an artifact more, or in place of the one of the same file."""
-        others = (one for one in self.artifacts if one.file != artifact.file)
+    def with_artifact(self, artifact: Artifact) -> Manifest:
+        """Return this manifest with an artifact added, or with the entry of the same file replaced."""
+        others = (entry for entry in self.artifacts if entry.file != artifact.file)
         return replace(self, artifacts=(*others, artifact))
 
     def write(self, folder: Path) -> None:
-        """As the folder's manifest; the last thing to be written, since it vouches for the other files."""
+        """Write the manifest into its folder. Write it last: it vouches for the other files."""
         write_atomic(folder / MANIFEST_NAME, self.to_json().encode())
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=2, sort_keys=True)
+        """Return the manifest as JSON, with sorted keys."""
+        values = asdict(self)
+        values[_FINGERPRINT_KEY] = values.pop("fingerprint")
+        return json.dumps(values, indent=2, sort_keys=True)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
-        """Parse and check; CCNetError says what is wrong."""
+        """Parse and check a manifest.
+
+        Args:
+            text: JSON, as ``to_json`` or version 0.1.0 wrote it.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            CCNetError: The text is not a manifest of this version; the message says why.
+        """
         try:
             raw = json.loads(text)
             version = raw.get("version")
-            if version != 1:
-                raise CCNetError(f"manifest version is {version!r}, expected 1: export again with this ccnet")
-            artifacts = tuple(Artifact(**a) for a in raw.pop("artifacts"))
-            manifest = cls(**raw, artifacts=artifacts)
+            if version != MANIFEST_VERSION:
+                raise CCNetError(
+                    f"manifest version is {version!r}, expected {MANIFEST_VERSION}: export again with this ccnet"
+                )
+            artifacts = tuple(Artifact(**entry) for entry in raw.pop("artifacts"))
+            fingerprint = raw.pop(_FINGERPRINT_KEY, "")
+            manifest = cls(**raw, artifacts=artifacts, fingerprint=fingerprint)
         except CCNetError:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -134,16 +206,16 @@ class Manifest:
         return manifest
 
     def _check(self) -> None:
-        ints = {"context_size": self.context_size, "size_multiple": self.size_multiple, "halo": self.halo}
-        for name, value in ints.items():
+        for name in ("context_size", "size_multiple", "halo"):
+            value = getattr(self, name)
             if type(value) is not int or value <= 0:
                 raise CCNetError(f"manifest {name} is {value!r}, expected a positive integer: export again")
-        types: dict[str, type] = {"config": dict, "tools": dict, "weights_sha256": str, "inputs": str}
+        types: dict[str, type] = {"config": dict, "tools": dict, "weights_sha256": str, "fingerprint": str}
         for name, kind in types.items():
-            if not isinstance(getattr(self, name), kind):
-                raise CCNetError(
-                    f"manifest {name} is {getattr(self, name)!r}, expected a {kind.__name__}: export again"
-                )
+            value = getattr(self, name)
+            if not isinstance(value, kind):
+                key = _FINGERPRINT_KEY if name == "fingerprint" else name
+                raise CCNetError(f"manifest {key} is {value!r}, expected a {kind.__name__}: export again")
         if self.halo % self.size_multiple:
             raise CCNetError(f"manifest halo {self.halo} is not a multiple of {self.size_multiple}: export again")
         if self.input not in ("float32", "uint8"):
@@ -156,7 +228,17 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """The manifest of an artifact folder."""
+        """Read and check the manifest of an artifact folder.
+
+        Args:
+            folder: The folder.
+
+        Returns:
+            The manifest.
+
+        Raises:
+            CCNetError: There is no manifest, or it is not one of this version.
+        """
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise CCNetError(

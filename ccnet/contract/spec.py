@@ -1,4 +1,4 @@
-"""What the model promises to everything that runs it: bands, tensor names, sizes, halo and value ranges; numpy only."""
+"""The interface of the model: bands, tensor names, sizes, halo and value ranges."""
 
 from __future__ import annotations
 
@@ -18,19 +18,26 @@ RGB, CONTEXT, CUBE = "rgb", "context", "cube"
 """Tensor names of every graph and engine."""
 
 SIZE_MULTIPLE = 16
-"""Height and width of every tensor the network sees: two halvings (4) and PAF's patch grid (16)."""
+"""Height and width of every input are multiples of it, px: two halvings (4) and the patch grid of PAF (16)."""
 
 HALO = 80
-"""Pixels that a tile must see beyond what it keeps, so that tiled equals full frame to 1e-5."""
+"""Border that a tile needs on each side, px, so that the tiled cube equals the whole frame's to 1e-5."""
 
 FRAME_SCALE: Mapping[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""Frame dtype → the fixed divisor that brings it to [0, 1]; never a per-image range."""
+"""Frame dtype → fixed divisor that scales it to [0, 1]; never the range of an image."""
 
 
 def camera_response(camera: Any) -> npt.NDArray[np.float32]:
-    """The response (31, 3) in a camera's entry, as weights and manifests hold it; CCNetError where it is not one.
+    """Check the entry of a camera in weights or a manifest, and return its response.
 
-    camera: ``{"name": text, "response": 31 rows of [r, g, b]}``; each column sums to 1 (``ccnet.data.camera``).
+    Args:
+        camera: ``{"name": text, "response": 31 rows of [r, g, b]}``; each column sums to 1 (``ccnet.data.camera``).
+
+    Returns:
+        The response (31, 3) float32, bands ascending from 400 to 700 nm.
+
+    Raises:
+        CCNetError: The entry is not a camera; the message says why.
     """
     if not isinstance(camera, dict) or camera.keys() != {"name", "response"}:
         raise CCNetError("camera is not a name and a response")
@@ -51,14 +58,20 @@ def camera_response(camera: Any) -> npt.NDArray[np.float32]:
 
 
 def padded_size(size: int, multiple: int = SIZE_MULTIPLE) -> int:
-    """Smallest multiple of ``multiple`` (px) that holds ``size`` (px)."""
+    """Return the smallest multiple of ``multiple`` px that is at least ``size`` px."""
     return math.ceil(size / multiple) * multiple
 
 
 def reflect_index(size: int, start: int, stop: int) -> npt.NDArray[np.intp]:
-    """Source index in [0, size) of each position in [start, stop), mirrored about the edges' pixels.
+    """Return the source index of each position after reflect padding, the same for torch and numpy.
 
-    The one definition of the reflect padding, for torch and numpy alike; any overhang works, also for size 1.
+    Args:
+        size: Length of the axis, px, at least 1.
+        start: First position, px; may be negative.
+        stop: Position after the last, px; may be beyond ``size``, by any number.
+
+    Returns:
+        Indices in [0, size), (stop - start,), mirrored about the pixels at both ends.
     """
     period = max(2 * (size - 1), 1)
     distance = np.arange(start, stop) % period

@@ -113,7 +113,7 @@ def build(
             strip=options.strip,
             progress=progress,
         )
-        manifest = manifest.having(_artifact(folder, job, options, report))
+        manifest = manifest.with_artifact(_artifact(folder, job, options, report))
         manifest.write(folder)
         reports.append(report)
     return manifest, reports

@@ -302,7 +302,7 @@ def test_a_hundred_lies_about_engines_are_a_line_each(work: Path, monkeypatch: p
         encode = honest.find("encode", format="tensorrt_rtx")
         lies = {str(key): LIES[rng.integers(len(LIES))] for key in rng.choice(DETAILS, int(rng.integers(1, 4)))}
         lying = replace(encode, details={**encode.details, **lies})
-        honest.having(lying).write(work)
+        honest.with_artifact(lying).write(work)
         loaded.clear()
         for ask in (
             lambda: Reconstructor.open(work, backend="tensorrt-rtx"),

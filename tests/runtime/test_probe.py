@@ -37,7 +37,7 @@ def test_a_first_frame_is_tried(artifacts: tuple[object, Path], tmp_path: Path) 
         onnx.save(model, path)
         manifest = Manifest.read(folder)
         artifact = next(one for one in manifest.artifacts if one.file == path.name)
-        manifest.having(dataclasses.replace(artifact, sha256=sha256(path))).write(folder)
+        manifest.with_artifact(dataclasses.replace(artifact, sha256=sha256(path))).write(folder)
     with pytest.raises(CCNetError, match="NaN or infinite"):
         probe_in_subprocess(folder, "onnxruntime", "fp32")
 

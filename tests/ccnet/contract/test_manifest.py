@@ -1,8 +1,7 @@
-"""Bands, sizes, the manifest and files that appear whole or not at all."""
+"""The manifest: JSON in both directions, of version 0.1.0 too, and what is refused."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ccnet import contract
 from ccnet.contract import (
@@ -19,10 +16,6 @@ from ccnet.contract import (
     CCNetError,
     Manifest,
     camera_response,
-    padded_size,
-    reflect_index,
-    sha256,
-    write_atomic,
 )
 
 ENCODE = Artifact(file="encode.onnx", kind="encode", format="onnx", precision="fp32", sha256="a" * 64)
@@ -41,30 +34,26 @@ RESPONSE = [[1 / 31] * 3 for _ in range(31)]
 CAMERA = {"name": "flat", "response": RESPONSE}
 
 
-def test_the_bands_are_the_papers() -> None:
-    assert len(contract.BANDS_NM) == 31
-    assert (contract.BANDS_NM[0], contract.BANDS_NM[-1]) == (400, 700)
-    assert set(np.diff(contract.BANDS_NM)) == {10}
-    assert contract.HALO % contract.SIZE_MULTIPLE == 0
-
-
-@given(size=st.integers(1, 10**6), multiple=st.integers(1, 512))
-def test_padded_is_the_next_multiple(size: int, multiple: int) -> None:
-    result = padded_size(size, multiple)
-    assert result % multiple == 0
-    assert size <= result < size + multiple
-
-
-@given(size=st.integers(1, 40), before=st.integers(0, 130), after=st.integers(0, 130))
-def test_reflect_index_is_numpys_reflect(size: int, before: int, after: int) -> None:
-    expected = np.pad(np.arange(size), (before, after), mode="reflect")
-    np.testing.assert_array_equal(reflect_index(size, -before, size + after), expected)
-
-
 def test_a_manifest_survives_json_and_disk(tmp_path: Path) -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     (tmp_path / contract.MANIFEST_NAME).write_text(MANIFEST.to_json())
     assert Manifest.read(tmp_path) == MANIFEST
+
+
+def test_the_json_keys_are_those_of_version_0_1_0() -> None:
+    raw = json.loads(replace(MANIFEST, fingerprint="f" * 64).to_json())
+    assert raw.keys() == {
+        *("config", "weights_sha256", "context_size", "input", "tools", "artifacts"),
+        *("size_multiple", "halo", "camera", "inputs", "version"),
+    }
+    assert raw["inputs"] == "f" * 64
+    assert Manifest.from_json(json.dumps(raw)).fingerprint == "f" * 64
+    del raw["inputs"]
+    assert Manifest.from_json(json.dumps(raw)).fingerprint == ""
+    with pytest.raises(CCNetError, match="fingerprint"):
+        Manifest.from_json(json.dumps(raw | {"fingerprint": ""}))
+    with pytest.raises(CCNetError, match="manifest inputs is 7, expected a str"):
+        Manifest.from_json(json.dumps(raw | {"inputs": 7}))
 
 
 def test_a_manifest_may_name_its_camera() -> None:
@@ -185,41 +174,3 @@ def test_a_folder_without_or_with_a_bad_manifest_is_named(tmp_path: Path) -> Non
     (tmp_path / contract.MANIFEST_NAME).write_text("{}")
     with pytest.raises(CCNetError, match=r"manifest\.json: manifest version is None"):
         Manifest.read(tmp_path)
-
-
-def test_a_file_is_written_and_replaced_whole(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    for data in (b"old", b"new and longer"):
-        write_atomic(path, data)
-        assert path.read_bytes() == data
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def full_disk(partial: Path, data: bytes) -> int:
-        with partial.open("wb") as file:
-            file.write(data[:2])
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(CCNetError, match="No space left on device"):
-        write_atomic(path, b"new and longer")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_where_nothing_can_be_written_one_line_says_so(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    for path in (tmp_path / "nowhere" / "file", tmp_path / "taken"):
-        with pytest.raises(CCNetError, match="cannot be written"):
-            write_atomic(path, b"data")
-    assert [child.name for child in tmp_path.iterdir()] == ["taken"]
-
-
-def test_sha256_of_a_file_longer_than_a_block(tmp_path: Path) -> None:
-    data = np.random.default_rng(0).bytes((1 << 20) + 17)
-    (tmp_path / "file").write_bytes(data)
-    assert sha256(tmp_path / "file") == hashlib.sha256(data).hexdigest()
