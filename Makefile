@@ -15,7 +15,7 @@ CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine bundle demo test test-fast lint soak train evaluate bench bench-train clean
+.PHONY: help install engine bundle demo test test-fast lint docs soak train evaluate bench bench-train clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ lint: $(INSTALLED)  ## style, docstrings, spelling and types; 'pre-commit instal
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/mypy -p ccnet
+
+docs: $(INSTALLED)  ## the documents and the reference of the API as web pages in build/docs; a warning is an error
+	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
 
 soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
 	$(BIN)/python tests/soak.py --artifacts $(ARTIFACTS)
