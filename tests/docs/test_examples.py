@@ -20,9 +20,9 @@ def python_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def run(code: str, page: Path, line: int = 0) -> None:
+def run(code: str, page: Path) -> None:
     """Execute code with the page's name in its tracebacks."""
-    exec(compile("\n" * line + code, str(page), "exec"), {"__name__": "__main__"})  # noqa: S102
+    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})  # noqa: S102
 
 
 @pytest.fixture
@@ -43,3 +43,13 @@ def test_a_page_of_the_reference_begins_with_an_example_that_runs(page: Path, wo
     (code,) = python_blocks(page)
     assert code in before
     run(code, page)
+
+
+def test_the_example_of_the_readme_runs(working_folder: Path) -> None:
+    (code,) = python_blocks(REPOSITORY / "README.md")
+    run(code, REPOSITORY / "README.md")
+
+
+def test_usage_shows_the_camera_loop() -> None:
+    code = (REPOSITORY / "examples/camera.py").read_text(encoding="utf-8").split('"""\n\n', 1)[1]
+    assert code in python_blocks(REPOSITORY / "docs/usage.md")

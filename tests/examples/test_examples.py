@@ -35,12 +35,6 @@ def video(tmp_path: Path) -> Path:
     return path
 
 
-def test_the_readme_shows_the_camera_loop() -> None:
-    code = (REPOSITORY / "examples/camera.py").read_text().split('"""\n\n', 1)[1]
-    assert len((REPOSITORY / "examples/camera.py").read_text().splitlines()) <= 22
-    assert code in (REPOSITORY / "README.md").read_text()
-
-
 def test_camera(artifacts: Any, video: Path) -> None:
     out, _ = run("camera.py", video, artifacts[1])
     assert out.count("mean spectrum: [") == 3
