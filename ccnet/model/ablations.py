@@ -53,7 +53,9 @@ class MHA(GrSCM):
 
 
 class ConvLSTM(nn.Module):
-    """One step of a convolutional LSTM (Shi et al. 2015); ∗ is a 3×3 convolution, ∘ the product of elements:
+    """One step of a convolutional LSTM (Shi et al. 2015).
+
+    With ∗ a 3×3 convolution and ∘ the product of elements:
 
         i, f, o = sigmoid(W_x ∗ x_t + W_h ∗ h_{t-1} + b)        each with its own W_x, W_h, b
         c_t = f ∘ c_{t-1} + i ∘ tanh(W_xc ∗ x_t + W_hc ∗ h_{t-1} + b_c)
@@ -76,10 +78,12 @@ class ConvLSTM(nn.Module):
 
 
 class ConvGRU(nn.Module):
-    """One step of a convolutional GRU (Ballas et al. 2016); ∗ is a 3×3 convolution, ∘ the product of elements:
+    """One step of a convolutional GRU (Ballas et al. 2016).
 
-    z, r = sigmoid(W_x ∗ x_t + W_h ∗ h_{t-1} + b)           each with its own W_x, W_h, b
-    h_t = (1 - z) ∘ h_{t-1} + z ∘ tanh(W ∗ x_t + U ∗ (r ∘ h_{t-1}) + b_h)
+    With ∗ a 3×3 convolution and ∘ the product of elements:
+
+        z, r = sigmoid(W_x ∗ x_t + W_h ∗ h_{t-1} + b)           each with its own W_x, W_h, b
+        h_t = (1 - z) ∘ h_{t-1} + z ∘ tanh(W ∗ x_t + U ∗ (r ∘ h_{t-1}) + b_h)
     """
 
     states = 1  # h
@@ -135,6 +139,7 @@ class Addition(nn.Module):
     """F_att + F_p."""
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
+        """Return the sum, (B, C, H, W)."""
         return att_BCHW + progressive_BCHW
 
 
@@ -146,6 +151,7 @@ class Concatenation(nn.Module):
         self.mix = Pointwise(2 * channels, channels)
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor) -> Tensor:
+        """Return the fused features, (B, C, H, W)."""
         return self.mix(torch.cat([att_BCHW, progressive_BCHW], 1))
 
 
@@ -162,6 +168,7 @@ class CAttention(SpectralAttention):
             return torch.softmax(self.sigma * feature_cosine(q, k, self.split[1], self.unit), dim=-1)
 
     def forward(self, att_BCHW: Tensor, progressive_BCHW: Tensor, attention: Tensor) -> Tensor:
+        """Return the fused features, (B, C, H, W)."""
         return att_BCHW + self.project(attention, self.to_v(progressive_BCHW))
 
 

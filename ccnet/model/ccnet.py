@@ -53,6 +53,7 @@ class InterSpectral(nn.Module):
             self.paf = fusion(channels, patch, config)
 
     def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        """Return the inter-spectral features, (B, C, H, W)."""
         att = context.apply(self.grscm, x_BCHW)
         return att if self.nescm is None else context.apply(self.paf, att, self.nescm(x_BCHW))
 
@@ -66,6 +67,7 @@ class CSRM(nn.Module):
         self.intra = FFN(channels, config)
 
     def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        """Refine the features: (B, C, H, W) → (B, C, H, W)."""
         x = x_BCHW + self.inter(x_BCHW, context)
         return x + self.intra(x)
 
@@ -90,6 +92,7 @@ class SRU(nn.Module):
         self.dec1 = CSRM(c, r, config)
 
     def forward(self, x_BCHW: Tensor, context: Context) -> Tensor:
+        """Refine the features: (B, C, H, W) → (B, C, H, W)."""
         x1 = self.enc1(self.embed(x_BCHW), context)
         x2 = self.enc2(self.down1(x1), context)
         x3 = self.bottleneck(self.down2(x2), context)

@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors with the configuration inside; never pickle."""
+"""Weights on disk: safetensors with the configuration in the file's metadata; never pickle."""
 
 from __future__ import annotations
 
@@ -24,9 +24,13 @@ from .config import CCNetConfig
 def save_checkpoint(
     path: Path, model: CCNet, notes: Mapping[str, str] | None = None, camera: Camera | None = None
 ) -> None:
-    """Write a model's weights and config; notes are strings on the run, kept in the file's metadata.
+    """Write a model's weights and configuration.
 
-    camera: the one that all frames were made with; None for weights of several cameras, or of published frames.
+    Args:
+        path: the file to write, ``.safetensors``.
+        model: the network.
+        notes: strings about the training run, kept in the file's metadata.
+        camera: the camera of all training frames; None for weights of several cameras, or of published frames.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {**(notes or {}), "config": json.dumps(model.config.to_dict())}
@@ -36,7 +40,17 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path = SHIPPED_WEIGHTS) -> CCNet:
-    """The model of a checkpoint, in eval mode, on the CPU; CCNetError where the file is not one."""
+    """Load the model of a checkpoint, on the CPU, in eval mode.
+
+    Args:
+        path: a file that ``save_checkpoint`` wrote; the shipped weights by default.
+
+    Returns:
+        The network with its weights.
+
+    Raises:
+        CCNetError: the file is no checkpoint, or is damaged.
+    """
     with _opened(path) as file:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
@@ -53,7 +67,17 @@ def load_checkpoint(path: Path = SHIPPED_WEIGHTS) -> CCNet:
 
 
 def checkpoint_camera(path: Path = SHIPPED_WEIGHTS) -> Camera | None:
-    """The camera whose frames a checkpoint was trained on; None where it does not say, see ``save_checkpoint``."""
+    """Read the camera that a checkpoint was trained for.
+
+    Args:
+        path: a file that ``save_checkpoint`` wrote; the shipped weights by default.
+
+    Returns:
+        The camera; None where the weights do not belong to a single one.
+
+    Raises:
+        CCNetError: the file is no checkpoint, or its camera cannot be read.
+    """
     with _opened(path) as file:
         entry = (file.metadata() or {}).get("camera")
     if entry is None:
@@ -68,7 +92,7 @@ def checkpoint_camera(path: Path = SHIPPED_WEIGHTS) -> Camera | None:
 
 
 def camera_entry(camera: Camera) -> dict[str, Any]:
-    """What ``camera_response`` reads: plain values for metadata and manifests."""
+    """Return a camera as plain values for metadata and manifests; ``camera_response`` reads them."""
     return {"name": camera.name, "response": camera.response.tolist()}
 
 
@@ -96,7 +120,7 @@ def _check(path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tenso
 
 
 def weights_hash(model: CCNet) -> str:
-    """SHA-256 of names, shapes and float32 values: what every artifact of these weights is stamped with."""
+    """Return the SHA-256 of all names, shapes and float32 values; every artifact of the weights carries it."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())

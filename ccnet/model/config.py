@@ -1,4 +1,4 @@
-"""CCNet's one configuration; the paper's ablations (Tables II-V) are values of it."""
+"""The configuration of CCNet; the paper's ablations (Tables II-V) are values of it."""
 
 from __future__ import annotations
 
@@ -17,16 +17,20 @@ Fusion = Literal["paf", "add", "concat", "cross"]
 class CCNetConfig:
     """Sizes and parts of the network; the defaults are the paper's (section IV-B).
 
-    width: C_in, feature bands at full resolution and steps of NeSCM's recurrence.
-    units: m, serial Spectrum Reconstruction Units.
-    groups: k, runs of adjacent bands that GrSCM correlates and SIA pools.
-    patch: r, PAF's patch side in full-resolution px; it halves with every downsampling (Table V).
-    expansion: hidden width of the feed-forward network over its input width.
-    inter_spectral: ``ccnet`` (GrSCM + NeSCM + PAF) or ``mha`` (MST++'s attention alone, Table II).
-    continuity: the global model beside GrSCM (Table III); ``none`` is GrSCM alone.
-    fusion: how its features join GrSCM's (Table IV).
+    ``ccnet.model.ablations`` builds the parts that are not the paper's own.
 
-    ``ccnet.model.ablations`` builds what is not the paper's own.
+    Attributes:
+        width: C_in, feature bands at full resolution and steps of NeSCM's recurrence.
+        units: m, serial Spectrum Reconstruction Units.
+        groups: k, groups of adjacent bands that GrSCM correlates and SIA pools.
+        patch: r, PAF's patch side in px at full resolution; it halves with every downsampling (Table V).
+        expansion: hidden width of the feed-forward network over its input width.
+        inter_spectral: ``ccnet`` (GrSCM + NeSCM + PAF) or ``mha`` (MST++'s attention alone, Table II).
+        continuity: the global model beside GrSCM (Table III); ``none`` is GrSCM alone.
+        fusion: how its features join GrSCM's (Table IV).
+
+    Raises:
+        CCNetError: a value that no network can have, or a combination that means nothing.
     """
 
     width: int = 32
@@ -61,15 +65,26 @@ class CCNetConfig:
 
     @property
     def size_multiple(self) -> int:
-        """Height and width inside the network are multiples of this (px)."""
+        """Divisor of height and width inside the network, px."""
         return math.lcm(SIZE_MULTIPLE, self.patch)
 
     def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values, for checkpoints and manifests."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CCNetConfig:
-        """The config of a checkpoint or manifest; CCNetError names what does not belong."""
+        """Return the configuration of a checkpoint or manifest.
+
+        Args:
+            values: what :meth:`to_dict` returned.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            CCNetError: unknown fields or impossible values.
+        """
         unknown = sorted(set(values) - set(cls.__dataclass_fields__))
         if unknown:
             raise CCNetError(f"config has unknown fields {unknown}: made by another version of ccnet?")

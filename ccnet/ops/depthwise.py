@@ -30,9 +30,6 @@ def depthwise(x_BCHW: Tensor, weight: Tensor, gelu_input: bool = False, gelu_out
 
     Returns:
         The filtered features.
-
-    Raises:
-        ValueError: the weight does not fit the channels (where the kernel runs; torch raises its own error).
     """
     if cpu_kernel_supported(x_BCHW, weight) and x_BCHW.ndim == 4:
         return _Depthwise.apply(x_BCHW, weight, gelu_input, gelu_output)  # type: ignore[no-untyped-call]

@@ -59,20 +59,14 @@ def _patches(x_BCHW: Tensor, patch: int) -> Tensor:
 
 
 def patch_fusion_supported(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> bool:
-    """Return whether the kernel computes these tensors.
-
-    It leaves patches of 1 px to torch: their only gradient is rounding error, which Adam would follow.
-    """
+    """Return whether the kernel computes these tensors."""
+    # Patches of 1 px are torch's: their only gradient is rounding error, which Adam would follow
     in_reach = patch > 1 and compressed_BkHW.shape[1] <= _MAX_GROUPS
     return in_reach and cpu_kernel_supported(mapped_BCHW, compressed_BkHW) and _fit(mapped_BCHW, compressed_BkHW, patch)
 
 
 def patch_fusion_kernel(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> Tensor:
-    """Run the kernel on float32 tensors that it supports.
-
-    Raises:
-        ValueError: the tensors do not fit each other in patches of that size.
-    """
+    """Run the kernel on float32 tensors that it supports; a ValueError says which shapes do not fit."""
     return _PatchFusion.apply(mapped_BCHW, compressed_BkHW, patch)  # type: ignore[no-untyped-call]
 
 

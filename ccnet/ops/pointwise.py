@@ -32,9 +32,6 @@ def pointwise(x_BCHW: Tensor, weight: Tensor, bias: Tensor | None = None, groups
 
     Returns:
         The convolved features, in the dtype of ``x_BCHW``.
-
-    Raises:
-        ValueError: weight or bias do not fit the channels (where the kernel runs; torch raises its own error).
     """
     if cpu_kernel_supported(x_BCHW, weight, bias) and x_BCHW.ndim == 4:
         return _Pointwise.apply(x_BCHW, weight, bias, groups)  # type: ignore[no-untyped-call]

@@ -9,11 +9,11 @@ needs m_{t-1}). The forward kernel runs again and writes m_t, in a launch of its
 has just written; s_t costs one sigmoid and is computed again from m_{t-1}. A stream writes its own gradient of x, and
 each program its own sums for weight and bias. torch adds them up: no atomics, so that training repeats exactly.
 
-The floor, in units of X = 4·B·n·T·H·W bytes, one pass over x. Forward: x read and u written, 5 X, where the four
+The roofline, in units of X = 4·B·n·T·H·W bytes, one pass over x. Forward: x read and u written, 5 X, where the four
 streams find x in cache; 8 X where they do not. Backward: x and the four streams of u's gradient read, x's gradient
 written, 6 X. These kernels move more, by design: x and m_t written (5 X); x, m_t, u's gradient and the streams'
-gradients of x (13 X); the sum of these (5 X): 23 X. Of the 17 X above the floor 9 X are the price of m_t in memory and
-8 X that of a sum without atomics; the two buffers hold 8 X bytes.
+gradients of x (13 X); the sum of these (5 X): 23 X. Of the 17 X above the roofline, 9 X are the price of m_t in memory
+and 8 X that of a sum without atomics; the two buffers hold 8 X bytes.
 
 Shape legend: as in ``ccnet.ops.scan``; N heads, P pixels of a block.
 """
@@ -30,15 +30,21 @@ BLOCK, WARPS = 128, 4  # one pixel a thread, so that a sum over heads needs no o
 
 
 def triton_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """:func:`ccnet.ops.scan.scan` without its gradient.
+    """Compute ``ccnet.ops.scan.scan`` without a gradient.
 
-    x: (B, n, T, H, W) float32; weight: (2, n, 2n); bias: (2, n). Returns (B, 4, n, T, H, W) float32.
+    Args:
+        x: (B, n, T, H, W), float32 on CUDA.
+        weight: (2, n, 2n).
+        bias: (2, n).
+
+    Returns:
+        (B, 4, n, T, H, W), float32.
     """
     return _run_forward(x.contiguous(), weight.contiguous(), bias.contiguous(), memories=False)
 
 
 def triton_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x, weight and bias, in their shapes; grad: (B, 4, n, T, H, W) float32, that of the result."""
+    """Return the gradients of x, weight and bias; grad, (B, 4, n, T, H, W) float32, is the result's."""
     grad, x, weight, bias = grad.contiguous(), x.contiguous(), weight.contiguous(), bias.contiguous()
     batch, heads, bands, height, width = x.shape
     grid = _grid(x)
@@ -56,7 +62,7 @@ def triton_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) 
 
 
 def _run_forward(x: Tensor, weight: Tensor, bias: Tensor, *, memories: bool) -> Tensor:
-    """The streams' u, or their m_t in the same layout."""
+    """Return the streams' u or, in the same layout, their m_t."""
     batch, heads, bands, height, width = x.shape
     out = x.new_empty((batch, STREAMS.value, heads, bands, height, width))
     with torch.cuda.device_of(x):  # Triton launches on the current device, which need not be x's
@@ -67,7 +73,7 @@ def _run_forward(x: Tensor, weight: Tensor, bias: Tensor, *, memories: bool) -> 
 
 
 def _grid(x: Tensor) -> tuple[int, int]:
-    """Blocks of pixels, and streams of images."""
+    """Return the number of blocks of pixels, and of streams in all images."""
     return triton.cdiv(x.shape[3] * x.shape[4], BLOCK), x.shape[0] * STREAMS.value
 
 
@@ -83,6 +89,7 @@ def forward_kernel(
     MEMORIES: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
+    """Run one stream of one image over a block of pixels; store u, or m_t where MEMORIES is set."""
     image = tl.program_id(1) // STREAMS
     direction, lead = tl.program_id(1) % STREAMS // 2, tl.program_id(1) % 2
     w_m, w_x, b = _gate(weight, bias, direction, N)
@@ -103,7 +110,7 @@ def backward_kernel(
     x: tl.tensor,  # (B, n, T, plane)
     weight: tl.tensor,
     bias: tl.tensor,
-    memories: tl.tensor,  # (B, 4, n, T, plane), as all that is a stream's
+    memories: tl.tensor,  # (B, 4, n, T, plane), like grad and streams_x
     grad: tl.tensor,
     streams_x: tl.tensor,
     partial: tl.tensor,  # (B, 4, block, n, 2n + 1)
@@ -112,6 +119,7 @@ def backward_kernel(
     N: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
+    """Run one stream backwards over a block of pixels; store its gradient of x and its sums for weight and bias."""
     stream = tl.program_id(1)
     direction, lead = stream % STREAMS // 2, stream % 2
     w_m, w_x, b = _gate(weight, bias, direction, N)
@@ -146,18 +154,25 @@ def backward_kernel(
         g_b += g_gate
         m = previous
 
+    _store_sums(partial, tl.sum(g_w_m, axis=2), tl.sum(g_w_x, axis=2), tl.sum(g_b, axis=1), N)
+
+
+@triton.jit
+def _store_sums(partial: tl.tensor, g_w_m: tl.tensor, g_w_x: tl.tensor, g_b: tl.tensor, N: tl.constexpr) -> None:
+    """Store this program's gradients of W_m (N, N), W_x (N, N) and b (N) in its own rows of ``partial``."""
     o, i = tl.arange(0, N), tl.arange(0, N)[None, :]
-    row = partial + (stream * tl.num_programs(0) + tl.program_id(0)).to(tl.int64) * N * (2 * N + 1) + o * (2 * N + 1)
-    tl.store(row[:, None] + i, tl.sum(g_w_m, axis=2))
-    tl.store(row[:, None] + N + i, tl.sum(g_w_x, axis=2))
-    tl.store(row + 2 * N, tl.sum(g_b, axis=1))
+    program = (tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)).to(tl.int64)
+    row = partial + (program * N + o) * (2 * N + 1)
+    tl.store(row[:, None] + i, g_w_m)
+    tl.store(row[:, None] + N + i, g_w_x)
+    tl.store(row + 2 * N, g_b)
 
 
 @triton.jit
 def _gate(
     weight: tl.tensor, bias: tl.tensor, direction: tl.tensor, N: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    """A direction's W_m (N, N), W_x (N, N) and b (N, 1)."""
+    """Load W_m (N, N), W_x (N, N) and b (N, 1) of a direction."""
     o, i = tl.arange(0, N)[:, None], tl.arange(0, N)[None, :]
     at = weight + direction * 2 * N * N + o * 2 * N + i
     return tl.load(at), tl.load(at + N), tl.load(bias + direction * N + o)
@@ -167,7 +182,7 @@ def _gate(
 def _tile(
     base: tl.tensor, index: tl.tensor, bands: int, plane: int, N: tl.constexpr, BLOCK: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor]:
-    """Where (n, T, plane) number ``index`` holds this program's pixels at band 0: (N, P), and which there are."""
+    """Return the addresses (N, P) of this program's pixels at band 0 of image ``index``, and a mask of real pixels."""
     heads = index.to(tl.int64) * N + tl.arange(0, N)[:, None]  # 64 bits: u has more than 2³¹ numbers on large frames
     pixels = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)[None, :]
     return base + heads * bands * plane + pixels, pixels < plane
@@ -175,20 +190,20 @@ def _tile(
 
 @triton.jit
 def _offset(position: tl.tensor, direction: tl.tensor, bands: int, plane: int) -> tl.tensor:
-    """From band 0 to the band at a position of the direction's order."""
+    """Return the distance from band 0 to the band at a position in the direction's order."""
     band = tl.where(direction == 1, bands - 1 - position, position)
     return band.to(tl.int64) * plane
 
 
 @triton.jit
 def _product(w: tl.tensor, v: tl.tensor) -> tl.tensor:
-    """w v at every pixel: (N, N), (N, P) → (N, P)."""
+    """Multiply w v at every pixel: (N, N), (N, P) → (N, P)."""
     return tl.sum(w[:, :, None] * v[None, :, :], axis=1)
 
 
 @triton.jit
 def _transposed_product(w: tl.tensor, v: tl.tensor) -> tl.tensor:
-    """wᵀ v at every pixel: (N, N), (N, P) → (N, P)."""
+    """Multiply wᵀ v at every pixel: (N, N), (N, P) → (N, P)."""
     return tl.sum(w[:, :, None] * v[:, None, :], axis=0)
 
 

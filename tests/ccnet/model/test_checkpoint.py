@@ -21,6 +21,9 @@ from ccnet.model.config import CCNetConfig
 
 Change = Callable[[dict[str, Tensor]], Mapping[str, Tensor]]
 
+WEIGHTS_0_1_0 = "cea56b1697b3bde45ce7cf66340147b95ac9689f671b5daa16e33f54e389b1b9"
+"""``weights_hash`` of the shipped weights, as version 0.1.0 computed it."""
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
@@ -82,6 +85,11 @@ def test_a_camera_is_read_from_weights_only(path: Path) -> None:
 
 
 @pytest.mark.skipif(not SHIPPED_WEIGHTS.is_file(), reason="the package ships no weights yet")
+def test_a_checkpoint_of_version_0_1_0_loads_unchanged() -> None:
+    """The hash covers every tensor's name, shape and value, so it holds module names fixed as well."""
+    assert weights_hash(load_checkpoint(SHIPPED_WEIGHTS)) == WEIGHTS_0_1_0
+
+
 def test_the_shipped_weights_know_their_camera() -> None:
     camera = checkpoint_camera()
     assert camera is not None
