@@ -1,4 +1,4 @@
-"""What the documents say can be typed: commands, options, make's targets and the files of the tree."""
+"""The documents are true: commands, options, make targets, files, links and the tree of the repository."""
 
 from __future__ import annotations
 
@@ -17,55 +17,58 @@ from ccnet.runtime.cli import main as cli
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
-    path
-    for path in (REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("docs/*.md")))
-    if path.is_file()
+    *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ccnet/weights/README.md")),
+    *sorted(REPOSITORY.glob("docs/**/*.md")),
 ]
+NAMES = {path: path.relative_to(REPOSITORY).as_posix() for path in DOCUMENTS}
 APP = cli._app()[0]
 ROOT: Any = typer.main.get_command(APP)
 
-Line = tuple[str, str]
-"""Document's name, what it says."""
+FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+SOURCE_FOLDERS = ("ccnet", "export", "runtime", "calibration")
 
 
 def blocks(path: Path) -> list[str]:
-    """The fenced blocks of a document, without their fences."""
-    text = path.read_text(encoding="utf-8")
-    return re.findall(r"^ *```[^\n]*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    """Return the fenced blocks of a document that are not in another language than the shell's, without fences."""
+    return [
+        code for language, code in FENCE.findall(path.read_text(encoding="utf-8")) if language in ("", "sh", "bash")
+    ]
+
+
+def prose(path: Path) -> str:
+    """Return a document without its fenced blocks."""
+    return FENCE.sub("", path.read_text(encoding="utf-8"))
 
 
 def spans(path: Path) -> list[str]:
-    """The code inside a document's sentences."""
-    text = path.read_text(encoding="utf-8")
-    return re.findall(r"`([^`\n]+)`", re.sub(r"^ *```.*?^ *```", "", text, flags=re.MULTILINE | re.DOTALL))
+    """Return the code inside a document's sentences."""
+    return re.findall(r"`([^`\n]+)`", prose(path))
 
 
-def typed(program: str) -> Iterator[Line]:
-    """Each call of a program in the blocks, as its arguments in one line."""
+def calls_in_blocks(program: str) -> Iterator[tuple[str, str]]:
+    """Yield (document, arguments) of each call of a program in the blocks."""
     for path in DOCUMENTS:
-        for block in blocks(path):
-            for line in block.replace("\\\n", " ").splitlines():
-                for call in re.split(r"&&|\||;|>", re.sub(r"(^|\s)#.*", "", line)):
-                    words = call.strip().removeprefix("$ ").split(maxsplit=1)
-                    if words and words[0].rpartition("/")[2] == program:
-                        yield path.name, words[1] if words[1:] else ""
+        for line in itertools.chain.from_iterable(code.replace("\\\n", " ").splitlines() for code in blocks(path)):
+            for call in re.split(r"&&|\||;|>", re.sub(r"(^|\s)#.*", "", line)):
+                words = call.strip().removeprefix("$ ").split(maxsplit=1)
+                if words and words[0].rpartition("/")[2] == program:
+                    yield NAMES[path], words[1] if words[1:] else ""
 
 
-def in_sentences(program: str) -> Iterator[Line]:
-    """Each word that follows the program's name in code inside a sentence."""
+def commands_in_sentences(program: str) -> Iterator[tuple[str, str]]:
+    """Yield (document, word) of each word that follows the program's name in code inside a sentence."""
     for path in DOCUMENTS:
         for span in spans(path):
             if match := re.match(rf"{program} ([a-z][\w-]*)", span):
-                yield path.name, match[1]
+                yield NAMES[path], match[1]
 
 
 def tree(block: str) -> list[str]:
-    """The paths of a file tree: a line each, a path and what it is for; indented below its folder."""
+    """Return the paths of a file tree, which has one path and its purpose in a line, indented below its folder."""
     paths: list[str] = []
     folders: list[tuple[int, str]] = []
     for line in filter(str.strip, block.splitlines()):
-        match = re.match(r"[\s│├└─|`]*", line)
-        column, name = match.end() if match else 0, line.lstrip(" │├└─|`\t").split()[0]
+        column, name = len(line) - len(line.lstrip()), line.split()[0]
         while folders and folders[-1][0] >= column:
             folders.pop()
         paths.append((folders[-1][1] if folders else "") + name)
@@ -74,20 +77,48 @@ def tree(block: str) -> list[str]:
     return paths
 
 
-TREES = [tree(block) for block in blocks(REPOSITORY / "docs/architecture.md")]
+TREE = list(itertools.chain.from_iterable(tree(block) for block in blocks(REPOSITORY / "docs/architecture.md")))
 
 
-def test_the_readme_shows_the_commands_and_the_tree() -> None:
-    """The checks below would pass on a document that says nothing."""
-    said = {(name, arguments.split()[0]) for name, arguments in typed("ccnet") if arguments}
-    assert ("README.md", "reconstruct") in said
-    assert {("README.md", "engine"), ("README.md", "test")} <= {*typed("make"), *in_sentences("make")}
-    assert TREES
+def anchors(path: Path) -> set[str]:
+    """Return the anchors that a forge gives to a document's headings."""
+    headings = re.findall(r"^#+ +(.+?) *$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize(("document", "arguments"), sorted(set(typed("ccnet"))))
-def test_a_command_in_a_block_is_one_that_the_command_line_takes(document: str, arguments: str) -> None:
-    """By the real parser, which knows every option, choice and required argument; nothing is run."""
+def links() -> Iterator[tuple[str, str]]:
+    """Yield (document, target) of each link and picture that stays in the repository."""
+    for path in DOCUMENTS:
+        for target in re.findall(r"\]\(([^)\s]+)\)", prose(path)):
+            if not re.match(r"[a-z]+:", target):
+                yield NAMES[path], target
+
+
+def file_names() -> Iterator[tuple[str, str]]:
+    """Yield (document, path) of each file of the repository that a sentence names in code."""
+    folders = "|".join((*SOURCE_FOLDERS, "tests", "examples", "docs"))
+    for path in DOCUMENTS:
+        for span in spans(path):
+            if re.fullmatch(rf"(?:{folders})/[\w./-]+", span) and NAMES[path] != "CHANGELOG.md":
+                yield NAMES[path], span
+
+
+def test_the_documents_show_what_the_checks_below_read() -> None:
+    """The checks below would pass on documents that say nothing."""
+    commands = {(name, arguments.split()[0]) for name, arguments in calls_in_blocks("ccnet") if arguments}
+    assert ("README.md", "reconstruct") in commands
+    assert {("README.md", "engine"), ("README.md", "test")} <= {
+        *calls_in_blocks("make"),
+        *commands_in_sentences("make"),
+    }
+    assert "runtime/io/frames.py" in TREE
+    assert ("README.md", "docs/status.md") in set(links())
+    assert ("docs/decisions.md", "ccnet/model/ablations.py") in set(file_names())
+
+
+@pytest.mark.parametrize(("document", "arguments"), sorted(set(calls_in_blocks("ccnet"))))
+def test_the_command_line_takes_a_command_of_a_block(document: str, arguments: str) -> None:
+    """The real parser knows every option, choice and required argument; nothing is run."""
     try:
         context = ROOT.make_context("ccnet", shlex.split(arguments))
         name, command, rest = ROOT.resolve_command(context, [*context._protected_args, *context.args])
@@ -96,12 +127,12 @@ def test_a_command_in_a_block_is_one_that_the_command_line_takes(document: str, 
         assert exit.exit_code == 0  # --help, --version
 
 
-@pytest.mark.parametrize(("document", "command"), sorted(set(in_sentences("ccnet"))))
-def test_a_command_in_a_sentence_exists(document: str, command: str) -> None:
+@pytest.mark.parametrize(("document", "command"), sorted(set(commands_in_sentences("ccnet"))))
+def test_the_command_of_a_sentence_exists(document: str, command: str) -> None:
     assert command in ROOT.commands
 
 
-@pytest.mark.parametrize(("document", "arguments"), sorted({*typed("make"), *in_sentences("make")}))
+@pytest.mark.parametrize(("document", "arguments"), sorted({*calls_in_blocks("make"), *commands_in_sentences("make")}))
 def test_make_has_the_target(document: str, arguments: str) -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     rules = re.findall(r"^([\w./ -]+?)\s*:(?!=)", makefile, re.MULTILINE)
@@ -110,13 +141,31 @@ def test_make_has_the_target(document: str, arguments: str) -> None:
     assert asked <= targets
 
 
-@pytest.mark.parametrize("path", sorted(set(itertools.chain.from_iterable(TREES))))
-def test_the_tree_is_the_repository(path: str) -> None:
+@pytest.mark.parametrize(("document", "target"), sorted(set(links())))
+def test_a_link_leads_somewhere(document: str, target: str) -> None:
+    file, _, anchor = target.partition("#")
+    path = (REPOSITORY / document).parent / file if file else REPOSITORY / document
+    assert path.exists()
+    if anchor:
+        assert anchor in anchors(path)
+
+
+@pytest.mark.parametrize(("document", "path"), sorted(set(file_names())))
+def test_the_file_of_a_sentence_exists(document: str, path: str) -> None:
     assert (REPOSITORY / path).exists()
 
 
+@pytest.mark.parametrize("path", sorted(set(TREE)))
+def test_what_the_tree_names_is_in_the_repository(path: str) -> None:
+    assert (REPOSITORY / path).exists()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 900
+
+
 @pytest.mark.parametrize("name", sorted(ROOT.commands))
-def test_help_explains_a_command_and_all_it_takes(name: str) -> None:
+def test_help_explains_a_command_and_its_options(name: str) -> None:
     result = CliRunner().invoke(APP, [name, "--help"])
     assert result.exit_code == 0
     assert str(ROOT.commands[name].help).split(".")[0].split()[0] in result.output
