@@ -127,7 +127,7 @@ def int8(
     from ccnet.calibration.int8.histogram import OBSERVERS
     from ccnet.calibration.int8.plot import trade_off
     from ccnet.calibration.int8.search import quantise, store
-    from ccnet.runtime.viz.plots import check_picture
+    from ccnet.runtime.viz.style import check_picture
 
     from .data import feeds_of
 

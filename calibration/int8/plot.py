@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ccnet.runtime.quality.tolerances import TOLERANCES
-from ccnet.runtime.viz.plots import check_picture, new_figure, save_figure
+from ccnet.runtime.viz.style import LINE_COLOURS, MARKERS, check_picture, new_figure, save_figure, style_axes
 
 from .search import Variant
-
-_STYLES = (("#0072b2", "o"), ("#e69f00", "s"), ("#009e73", "D"))  # Okabe and Ito's, told apart by all eyes
 
 
 def trade_off(variants: Sequence[Variant], path: Path) -> None:
@@ -32,7 +30,7 @@ def trade_off(variants: Sequence[Variant], path: Path) -> None:
 
 def _plot(axes: Any, variants: Sequence[Variant], figure: str, limit: float | None, label: str) -> None:
     observers = dict.fromkeys(one.observer for one in variants)
-    for observer, (colour, mark) in zip(observers, _STYLES, strict=False):
+    for observer, colour, mark in zip(observers, LINE_COLOURS, MARKERS, strict=False):
         line = [one for one in variants if one.observer == observer]
         shares, values = [100 * one.share for one in line], [getattr(one.parity, figure) for one in line]
         axes.plot(shares, values, color=colour, linewidth=1.5, label=observer)
@@ -41,5 +39,4 @@ def _plot(axes: Any, variants: Sequence[Variant], figure: str, limit: float | No
     if limit is not None:
         axes.axhline(limit, color="0.3", linestyle="--", linewidth=1, label="budget")
     axes.set(xlabel="convolutions' multiply-adds in INT8 / %", ylabel=label, xlim=(0, 104))
-    axes.grid(color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
+    style_axes(axes)

@@ -5,7 +5,6 @@ Shape legend: 31 bands first, H×W pixels; reflectance. A mark is a pixel (y, x)
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,22 +12,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ccnet.contract import BANDS_NM, write_atomic
+from ccnet.contract import BANDS_NM
 from ccnet.data.camera import Array
+from ccnet.runtime.viz.render import encode_srgb
+from ccnet.runtime.viz.style import LINE_COLOURS, MARKERS, new_figure, save_figure, style_axes
 
 from .evaluate import Measures, Score, summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from rich.table import Table
 
 ERROR_SCALE = 0.1
 """The error that is the last colour of a map, reflectance: one scale for all methods, scenes and runs."""
 
-_COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")  # Okabe and Ito's
 _LINES = ("-", "--", ":")  # one more for every round through the colours
-_SIGNS = "osD^"
 _PANEL = 2.6  # inches
 _COLUMNS = 6  # of panels
 _BLOCK = 8  # side of the blocks among which marks are chosen, px
@@ -85,7 +83,7 @@ def draw_scene(path: Path, title: str, frame: Array, truth: Array, cubes: Mappin
     rows = math.ceil((1 + len(cubes)) / columns)
     aspect = min(max(frame.shape[1] / frame.shape[2], 0.5), 1.5)
     heights = [rows * (aspect * _PANEL + 0.4), _PANEL + 0.5]
-    figure = _figure(max(columns, 4) * _PANEL, sum(heights))
+    figure = new_figure(max(columns, 4) * _PANEL, sum(heights))
     figure.suptitle(title)
     (above,), (below,) = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)
     panels = np.ravel(above.subplots(rows, columns, squeeze=False))
@@ -99,25 +97,25 @@ def draw_scene(path: Path, title: str, frame: Array, truth: Array, cubes: Mappin
     above.colorbar(image, ax=panels[1:], label="mean |error| / reflectance", extend="max")
 
     plots = np.ravel(below.subplots(1, 4, sharey=True))
-    for axes, sign, (y, x) in zip(plots, _SIGNS, marks, strict=False):
+    for axes, sign, (y, x) in zip(plots, MARKERS, marks, strict=False):
         axes.plot(BANDS_NM, truth[:, y, x], color="black", linewidth=2, label="truth")
         _lines(axes, {method: cube[:, y, x] for method, cube in cubes.items()})
         axes.plot(0.06, 0.94, sign, color="white", markeredgecolor="black", transform=axes.transAxes)
         axes.set_xlabel("wavelength / nm")
     plots[0].set_ylabel("reflectance")
     plots[0].legend(fontsize=7, frameon=False)
-    _save(path, figure)
+    save_figure(figure, path)
 
 
 def draw_bands(path: Path, band_rmse: Mapping[str, Sequence[float]]) -> None:
     """PNG of every method's RMSE over wavelength; method → (31,)."""
-    figure = _figure(7, 4)
+    figure = new_figure(7, 4)
     axes = figure.subplots()
     _lines(axes, band_rmse)
     axes.set(title="RMSE of each band, mean over scenes", xlabel="wavelength / nm", ylabel="RMSE / reflectance")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
-    _save(path, figure)
+    save_figure(figure, path)
 
 
 def choose_marks(frame: Array) -> list[tuple[int, int]]:
@@ -146,28 +144,15 @@ def _evenest(part: Array) -> tuple[int, int]:
 
 
 def _show_frame(axes: Axes, frame: Array, marks: Sequence[tuple[int, int]]) -> None:
-    axes.imshow(np.clip(frame, 0, 1).transpose(1, 2, 0) ** (1 / 2.2))  # linear light, as screens want it
+    axes.imshow(encode_srgb(frame.transpose(1, 2, 0)))
     axes.set_title("RGB frame", fontsize=9)
-    for sign, (y, x) in zip(_SIGNS, marks, strict=True):
+    for sign, (y, x) in zip(MARKERS, marks, strict=True):
         axes.plot(x, y, sign, color="white", markeredgecolor="black")
 
 
 def _lines(axes: Axes, spectra: Mapping[str, Sequence[float] | Array]) -> None:
     for index, (method, values) in enumerate(spectra.items()):
-        style = _LINES[index // len(_COLOURS) % len(_LINES)]
-        axes.plot(BANDS_NM, values, style, color=_COLOURS[index % len(_COLOURS)], label=method)
+        style = _LINES[index // len(LINE_COLOURS) % len(_LINES)]
+        axes.plot(BANDS_NM, values, style, color=LINE_COLOURS[index % len(LINE_COLOURS)], label=method)
     axes.set_xlim(BANDS_NM[0], BANDS_NM[-1])
-    axes.grid(color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(path: Path, figure: Figure) -> None:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
-    write_atomic(path, file.getvalue())
+    style_axes(axes)

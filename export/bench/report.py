@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract import write_atomic
+from ccnet.runtime.viz.style import LINE_COLOURS, new_figure, save_figure
 
 from .inference import OURS, WAYS, Growth, Rates, Row
 from .training import machine
@@ -72,11 +71,9 @@ def _line(cells: Sequence[str]) -> str:
 
 def picture(found: Document, path: Path) -> None:
     """Bars: how many times as long each way takes as ours, on a logarithmic axis; a line at 1."""
-    from matplotlib.figure import Figure
-
     rows = found["rows"]
     ways = [way for way in WAYS[1:] if any(way in row["ways"] for row in rows)]
-    figure = Figure(figsize=(9, 1.2 + 0.17 * sum(len(row["ways"]) for row in rows)), layout="constrained")
+    figure = new_figure(9, 1.2 + 0.17 * sum(len(row["ways"]) for row in rows))
     axes = figure.add_subplot()
     place, ticks = 0.0, []
     for row in rows:
@@ -84,7 +81,7 @@ def picture(found: Document, path: Path) -> None:
         for way in ways:
             if way in row["ratios"]:
                 ratio = row["ratios"][way]
-                axes.barh(place, ratio - 1, left=1, height=0.8, color=f"C{ways.index(way)}")
+                axes.barh(place, ratio - 1, left=1, height=0.8, **_bar_style(ways.index(way)))
                 axes.annotate(
                     f"{ratio:.2f}", (ratio, place), (2, 0), textcoords="offset points", fontsize=6, va="center"
                 )
@@ -92,13 +89,17 @@ def picture(found: Document, path: Path) -> None:
         ticks.append(((start + place - 1) / 2, "{} {}×{}".format(row["name"], *row["size"])))
         place += 1
     for index, way in enumerate(ways):
-        axes.barh([0], [0], color=f"C{index}", label=way)
+        axes.barh([0], [0], **_bar_style(index), label=way)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
     axes.set_yticks(*zip(*ticks, strict=True))
     axes.invert_yaxis()
     axes.set_xlabel(f"times as long as {OURS} (right of the line: slower than ours)")
     axes.legend(fontsize=7)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=120, metadata={"Software": None})
-    write_atomic(path, file.getvalue())
+    save_figure(figure, path)
+
+
+def _bar_style(index: int) -> dict[str, str]:
+    """Return the colour of a bar, with a hatch from the second round through the palette on."""
+    rounds, colour = divmod(index, len(LINE_COLOURS))
+    return {"color": LINE_COLOURS[colour], "hatch": rounds * "//", "edgecolor": "white"}

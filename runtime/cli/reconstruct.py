@@ -29,8 +29,10 @@ from ccnet.runtime.io.srgb import InputSpace, to_camera_rgb
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
-from ccnet.runtime.viz.plots import Thumbnail, check_picture, heat_map
+from ccnet.runtime.viz.plots import heat_map
 from ccnet.runtime.viz.plots import picture as draw
+from ccnet.runtime.viz.render import Thumbnail
+from ccnet.runtime.viz.style import check_picture
 
 app = typer.Typer()
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ccnet.contract import FRAME_SCALE, CCNetError, Manifest, camera_response
 from ccnet.metrics.reprojection import residual
 from ccnet.runtime.io.frames import Frame
-from ccnet.runtime.viz.plots import Thumbnail
+from ccnet.runtime.viz.render import Thumbnail
 
 MOST_RESIDUAL = 0.04
 MOST_NEGATIVE = 0.01

@@ -7,7 +7,7 @@ import pytest
 
 from ccnet.contract import BANDS_NM, FRAME_SCALE
 from ccnet.runtime.io.srgb import _TO_CIE, from_srgb
-from ccnet.runtime.viz.plots import _reflectance_to_srgb, render
+from ccnet.runtime.viz.render import reflectance_to_srgb, render
 
 
 @pytest.mark.parametrize("dtype", sorted(FRAME_SCALE))
@@ -29,6 +29,6 @@ def test_it_undoes_the_rendering_of_a_cube() -> None:
     """A smooth spectrum, rendered as a photograph, gives about what CIE's functions see of the spectrum itself."""
     nm = np.array(BANDS_NM, np.float32)
     cube = (0.3 + 0.25 * np.tanh((nm - 570) / 60))[:, None, None] * np.ones((1, 4, 4), np.float32)
-    to_srgb = _reflectance_to_srgb()
+    to_srgb = reflectance_to_srgb()
     seen = _TO_CIE @ (to_srgb / to_srgb.sum(axis=1, keepdims=True)) @ cube[:, 0, 0]
     np.testing.assert_allclose(from_srgb(render(cube.astype(np.float32)))[0, 0], seen, atol=5e-3)

@@ -1,4 +1,4 @@
-"""Colours of known spectra, and the picture as a file."""
+"""Figures as files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ccnet.contract import BANDS_NM, CCNetError
-from ccnet.runtime.viz.plots import Thumbnail, choose_marks, heat_map, picture, render
+from ccnet.runtime.viz.marks import choose_marks
+from ccnet.runtime.viz.plots import difference, heat_map, picture
 
 NM = np.array(BANDS_NM)
 Pixels = npt.NDArray[Any]
@@ -26,34 +27,6 @@ def scene(height: int, width: int, dtype: str = "uint8") -> tuple[Pixels, Pixels
     if dtype == "float32":
         return frame.astype(np.float32), cube
     return (frame * np.iinfo(dtype).max).astype(dtype), cube
-
-
-@pytest.mark.parametrize(("reflectance", "grey"), [(0.0, 0), (0.001, 3), (0.18, 118), (0.5, 188), (1.0, 255), (7, 255)])
-def test_grey_reflectance_is_neutral_and_on_a_fixed_scale(reflectance: float, grey: int) -> None:
-    alone = render(np.full((31, 2, 3), reflectance, np.float32))
-    assert alone.dtype == np.uint8 and alone.shape == (2, 3, 3)
-    assert (alone == grey).all()
-    beside_white = np.ones((31, 1, 2), np.float32)
-    beside_white[:, 0, 0] = reflectance
-    assert (render(beside_white)[0, 0] == grey).all()
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "order"),
-    [(600, 700, "rgb"), (500, 570, "grb"), (400, 480, "brg"), (500, 700, "rgb"), (400, 560, "bgr")],
-)
-def test_a_band_of_wavelengths_has_its_colour(low: int, high: int, order: str) -> None:
-    spectrum = ((low <= NM) & (high >= NM)).astype(np.float32) * 0.8
-    colour = dict(zip("rgb", render(spectrum[:, None, None])[0, 0].astype(int), strict=True))
-    assert colour[order[0]] >= colour[order[1]] >= colour[order[2]]
-    assert colour[order[0]] - colour[order[2]] > 60
-
-
-def test_rendering_in_blocks_of_rows_is_the_same_everywhere() -> None:
-    cube = np.random.default_rng(0).random((31, 200, 2), np.float32)
-    whole = render(cube)
-    for y in (0, 63, 64, 150, 199):
-        assert np.array_equal(render(cube[:, y : y + 1]), whole[y : y + 1])
 
 
 @pytest.mark.parametrize(
@@ -85,39 +58,6 @@ def test_marks_given_are_the_marks_drawn(tmp_path: Path) -> None:
     picture(frame, cube, tmp_path / "default.png")
     default, chosen, others = ((tmp_path / f"{name}.png").read_bytes() for name in ("default", "chosen", "others"))
     assert default == chosen != others
-
-
-def test_four_colours_get_one_mark_each() -> None:
-    frame = np.zeros((100, 200, 3), np.uint8)
-    colours = [(200, 40, 40), (40, 200, 40), (40, 40, 200), (190, 190, 190)]
-    for index, colour in enumerate(colours):
-        frame[:, 50 * index : 50 * index + 50] = colour
-    marks = choose_marks(frame)
-    assert {tuple(frame[y, x].tolist()) for y, x in marks} == set(colours)
-
-
-def test_marks_avoid_the_dark_and_the_edges() -> None:
-    frame = np.full((96, 96, 3), 3, np.uint8)
-    frame[24:72, 24:72] = (180, 150, 120)
-    frame[24:72, 48] = (255, 0, 0)
-    for y, x in choose_marks(frame):
-        assert frame[y, x].tolist() == [180, 150, 120]
-
-
-@pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_frame_of_one_colour_still_gets_four_different_marks(value: int) -> None:
-    assert len(set(choose_marks(np.full((60, 30, 3), value, np.uint8)))) == 4
-
-
-@pytest.mark.parametrize("size", [(30, 50), (1024, 9), (1025, 9), (2500, 33), (9, 3000)])
-def test_a_thumbnail_of_strips_is_that_of_the_cube(size: tuple[int, int]) -> None:
-    frame, cube = scene(*size)
-    thumbnail = Thumbnail(*size)
-    for top in range(0, size[0], 7):
-        thumbnail.write(top, cube[:, top : top + 7])
-    step = max(-(-side // 1024) for side in size)
-    assert np.array_equal(thumbnail.cube, cube[:, ::step, ::step])
-    assert np.array_equal(thumbnail.thin(frame), frame[::step, ::step])
 
 
 def test_a_heat_map_is_on_a_fixed_scale_and_marks_what_is_not_judged(tmp_path: Path) -> None:
@@ -155,3 +95,17 @@ def test_cube_and_frame_must_have_one_size(tmp_path: Path) -> None:
     frame, cube = scene(16, 17)
     with pytest.raises(ValueError, match="as high and wide as the frame"):
         picture(frame, cube[..., :-1], tmp_path / "picture.png")
+
+
+def test_a_difference_between_the_shown_pixels_is_drawn(tmp_path: Path) -> None:
+    """A map of 2000 px is thinned by 2; differences in odd columns alone show all the same."""
+    frame, spectrum = np.zeros((40, 2000, 3), np.uint8), np.zeros(31)
+
+    def drawn(value: float) -> bytes:
+        differences = np.zeros(frame.shape[:2])
+        differences[0, 0] = 1  # the same scale in every picture
+        differences[:, 1001:1101:2] = value
+        difference(frame, differences, (0, 0), spectrum, spectrum, "Difference", tmp_path / "difference.png")
+        return (tmp_path / "difference.png").read_bytes()
+
+    assert drawn(0) != drawn(1)
