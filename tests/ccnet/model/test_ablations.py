@@ -55,7 +55,7 @@ def assert_near(actual: Tensor, expected: Tensor) -> None:
 # --- the networks
 
 
-def test_the_tables_have_the_papers_rows() -> None:
+def test_tables_have_the_rows_of_the_paper() -> None:
     assert {table: list(rows) for table, rows in TABLES.items()} == {
         "II": ["MHA", "Ours"],
         "III": ["none", "b-convLSTM", "b-convGRU", "NeSCM"],
@@ -80,7 +80,7 @@ def test_the_tables_have_the_papers_rows() -> None:
         ("V 64", 1_611_036, 7_680),
     ],
 )
-def test_the_sizes_of_the_papers_networks(row: str, parameters: int, context: int) -> None:
+def test_ablations_have_the_sizes_of_the_paper(row: str, parameters: int, context: int) -> None:
     with torch.device("meta"):
         model = CCNet(CCNetConfig(**ROWS[row]))
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -88,7 +88,7 @@ def test_the_sizes_of_the_papers_networks(row: str, parameters: int, context: in
 
 
 @each_ablation
-def test_forward_is_decode_of_encode(values: Mapping[str, Any]) -> None:
+def test_forward_equals_decode_with_the_encoded_context(values: Mapping[str, Any]) -> None:
     network, rgb = network_of(values), torch.rand(2, 3, 13, 20)
     with torch.inference_mode():
         cube, context = network.run(rgb, None)
@@ -99,7 +99,7 @@ def test_forward_is_decode_of_encode(values: Mapping[str, Any]) -> None:
 
 
 @each_ablation
-def test_the_gradient_reaches_every_parameter(values: Mapping[str, Any]) -> None:
+def test_gradient_reaches_every_parameter(values: Mapping[str, Any]) -> None:
     network = network_of(values)
     network(torch.rand(1, 3, 16, 16)).square().sum().backward()
     unreached = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().max() > 5e-5]
@@ -123,7 +123,7 @@ def test_under_autocast_context_and_recurrence_stay_float32(row: str) -> None:
         torch.testing.assert_close(cube.float(), network(rgb), rtol=0, atol=0.1)
 
 
-def test_an_ablations_weights_are_kept(tmp_path: Path) -> None:
+def test_checkpoint_of_an_ablation_loads(tmp_path: Path) -> None:
     network, rgb = network_of(ROWS["II MHA"]), torch.rand(1, 3, 16, 16)
     save_checkpoint(tmp_path / "mha.safetensors", network)
     with torch.inference_mode():
@@ -131,7 +131,7 @@ def test_an_ablations_weights_are_kept(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("row", ["III b-convLSTM", "III b-convGRU", "V 32", "V 64"])
-def test_what_does_not_fit_the_halo_is_not_exported(row: str, tmp_path: Path) -> None:
+def test_export_refuses_ablations_that_exceed_the_halo(row: str, tmp_path: Path) -> None:
     (value,) = ROWS[row].values()
     with pytest.raises(CCNetError, match=f"{value}.*halo of 80 px"):
         export(network_of(ROWS[row]), tmp_path)
@@ -141,7 +141,7 @@ def test_what_does_not_fit_the_halo_is_not_exported(row: str, tmp_path: Path) ->
 # --- Table II
 
 
-def test_a_module_of_mha_costs_what_the_paper_says() -> None:
+def test_mha_module_costs_what_the_paper_says() -> None:
     """0.44 GMAC at 256×256×32, as torch counts the projection after the attention."""
     with reference_ops(), FakeTensorMode():  # shapes without arithmetic
         mha, x = InterSpectral(32, 16, CCNetConfig(inter_spectral="mha")).grscm, torch.rand(1, 32, 256, 256)
@@ -151,7 +151,7 @@ def test_a_module_of_mha_costs_what_the_paper_says() -> None:
     assert counter.get_total_flops() // 2 == 440_401_920
 
 
-def test_with_31_channels_the_network_is_of_mstpps_size() -> None:
+def test_mha_network_with_31_channels_has_the_size_of_mstpp() -> None:
     """1.62 M, once MST++'s 3×3 convolution behind each unit, which CCNet does without, is added."""
     with torch.device("meta"):
         model = CCNet(CCNetConfig(width=31, groups=1, inter_spectral="mha"))
@@ -159,7 +159,7 @@ def test_with_31_channels_the_network_is_of_mstpps_size() -> None:
 
 
 @pytest.mark.parametrize("channels", [32, 64])
-def test_mha_is_grscm_of_one_group_without_encoding(channels: int) -> None:
+def test_mha_equals_grscm_with_one_group_and_no_encoding(channels: int) -> None:
     mha, x = MHA(channels, CONFIG).requires_grad_(False), torch.randn(2, channels, 4, 5)
     one_group = GrSCM(channels, replace(CONFIG, groups=1)).requires_grad_(False)
     assert set(one_group.state_dict()) - set(mha.state_dict()) == {"rse"}
@@ -170,7 +170,7 @@ def test_mha_is_grscm_of_one_group_without_encoding(channels: int) -> None:
     assert torch.equal(mha(x, attention), one_group(x, attention))
 
 
-def test_mha_and_grscm_alone_are_the_whole_module() -> None:
+def test_mha_and_grscm_alone_need_no_fusion() -> None:
     x = torch.randn(1, 32, 16, 16)
     for config in (CCNetConfig(inter_spectral="mha"), CCNetConfig(continuity="none")):
         model = CCNet(replace(config, units=1))
@@ -223,7 +223,7 @@ def steps_by_hand(cell: ConvLSTM | ConvGRU, bands: Array) -> Iterator[Array]:
 
 
 @each_cell
-def test_the_recurrence_is_the_one_written_by_hand(cell: type[ConvLSTM] | type[ConvGRU]) -> None:
+def test_recurrent_cell_matches_its_equations(cell: type[ConvLSTM] | type[ConvGRU]) -> None:
     part, x = recurrent(cell), torch.randn(1, 64, 3, 4)
     bands = part.to_bands(x)[0].movedim(1, 0).double().numpy()  # (T, n, H, W)
     forward = [*steps_by_hand(part.forward_cell, bands)]
@@ -234,7 +234,7 @@ def test_the_recurrence_is_the_one_written_by_hand(cell: type[ConvLSTM] | type[C
 
 @each_cell
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_a_direction_remembers_only_what_it_has_read(cell: type[ConvLSTM] | type[ConvGRU], direction: str) -> None:
+def test_direction_depends_only_on_bands_it_has_read(cell: type[ConvLSTM] | type[ConvGRU], direction: str) -> None:
     part = recurrent(cell)
     silent = part.backward_cell if direction == "forward" else part.forward_cell
     for parameter in silent.parameters():
@@ -250,7 +250,7 @@ def test_a_direction_remembers_only_what_it_has_read(cell: type[ConvLSTM] | type
 
 
 @each_cell
-def test_the_cells_have_the_gradients_of_what_they_compute(cell: type[ConvLSTM] | type[ConvGRU]) -> None:
+def test_recurrent_cell_gradients_match_finite_differences(cell: type[ConvLSTM] | type[ConvGRU]) -> None:
     part = cell(1).double()
     state = (torch.zeros(1, 1, 3, 3, dtype=torch.float64),) * cell.states
 
@@ -273,7 +273,7 @@ def test_addition_adds() -> None:
     assert torch.equal(Addition()(att, progressive), att + progressive)
 
 
-def test_concatenation_weighs_both() -> None:
+def test_concatenation_depends_on_both_inputs() -> None:
     part, (att, progressive) = Concatenation(32).requires_grad_(False), torch.randn(2, 1, 32, 3, 4)
     left, right = part.mix.weight.split(32, 1)
     assert_near(part(att, progressive), F.conv2d(att, left, part.mix.bias) + F.conv2d(progressive, right))
@@ -292,7 +292,7 @@ def by_the_formula(part: CAttention, att: Tensor, progressive: Tensor) -> Tensor
 
 
 @pytest.mark.parametrize("channels", [32, 64])
-def test_cross_attention_asks_with_one_and_answers_with_the_other(channels: int) -> None:
+def test_cross_attention_matches_its_formula(channels: int) -> None:
     part = CAttention(channels, heads=channels // 32)
     nn.init.uniform_(part.sigma, 1, 4)
     att, progressive = torch.randn(2, 2, channels, 4, 3, requires_grad=True)
@@ -314,7 +314,7 @@ def test_cross_attention_is_local_given_its_matrices() -> None:
     assert (part.correlate(att, changed) != attention).any()
 
 
-def test_a_block_with_two_attentions_takes_both_from_the_context() -> None:
+def test_block_takes_both_attentions_from_the_context() -> None:
     network = network_of(ROWS["IV CAttention"])
     assert network.context_shapes[:2] == [(4, 8, 8), (1, 32, 32)]  # GrSCM's, then the fusion's
     rgb = torch.rand(1, 3, 16, 16)

@@ -41,7 +41,7 @@ def paf(channels: int, patch: int) -> PAF:
 
 
 @pytest.mark.parametrize("axes", [1, 2])
-def test_unit_has_length_one_and_leaves_zero_alone(axes: int) -> None:
+def test_l2_normalize_gives_length_one_and_keeps_zero(axes: int) -> None:
     x = torch.randn(3, 5, *(6, 7)[:axes]) * 1e4
     x[1, 2] = 0
     lengths = torch.ones(3, 5)
@@ -54,7 +54,7 @@ def test_unit_has_length_one_and_leaves_zero_alone(axes: int) -> None:
 
 
 @CHANNELS
-def test_correlate_is_eq_3_and_4(channels: int) -> None:
+def test_correlate_computes_eq_3_and_4(channels: int) -> None:
     part, x = grscm(channels), torch.randn(2, channels, 4, 6)
     heads, size = channels // WIDTH, channels // GROUPS
     attention = part.correlate(x)
@@ -70,7 +70,7 @@ def test_correlate_is_eq_3_and_4(channels: int) -> None:
 
 
 @CHANNELS
-def test_the_folded_projection_is_projection_after_attention(channels: int) -> None:
+def test_folded_projection_equals_projection_after_attention(channels: int) -> None:
     part, x = grscm(channels), torch.randn(2, channels, 5, 6)
     attention, v = part.correlate(x), part.to_v(x)
     assert_near(part(x, attention), part.proj(part.attend(attention, v)) + part.position(v))
@@ -78,7 +78,7 @@ def test_the_folded_projection_is_projection_after_attention(channels: int) -> N
 
 @pytest.mark.parametrize("channels", [32, 128])
 @pytest.mark.parametrize("group", range(GROUPS))
-def test_a_change_in_a_group_stays_in_its_group(channels: int, group: int) -> None:
+def test_change_in_a_group_stays_in_its_group(channels: int, group: int) -> None:
     part, x = grscm(channels), torch.randn(1, channels, 4, 4)
     size, heads = channels // GROUPS, channels // WIDTH
     changed = x.clone()
@@ -93,7 +93,7 @@ def test_a_change_in_a_group_stays_in_its_group(channels: int, group: int) -> No
     assert features.tolist() == only_this
 
 
-def test_the_attention_depends_on_direction_not_on_length() -> None:
+def test_attention_does_not_depend_on_brightness() -> None:
     part, x = grscm(64), torch.randn(1, 64, 8, 8)
     assert_near(part.correlate(1000 * x), part.correlate(x))
 
@@ -102,13 +102,13 @@ def test_the_attention_depends_on_direction_not_on_length() -> None:
 
 
 @CHANNELS
-def test_forward_is_the_papers_loop(channels: int) -> None:
+def test_nescm_forward_matches_the_reference_loop(channels: int) -> None:
     part, x = nescm(channels), torch.randn(2, channels, 5, 7)
     assert_near(part(x), part.reference_loop(x))
 
 
 @CHANNELS
-def test_the_gradients_are_those_of_the_papers_loop(channels: int) -> None:
+def test_nescm_gradients_match_the_reference_loop(channels: int) -> None:
     part = NeSCM(channels, CONFIG)
     x = torch.randn(1, channels, 3, 4, requires_grad=True)
     leaves = [x, *part.parameters()]
@@ -133,7 +133,7 @@ def test_bands_are_adjacent_channels_of_a_head(channels: int) -> None:
 @pytest.mark.parametrize("band", [0, 1, 10, 31])
 @pytest.mark.parametrize("forward", [True, False], ids=["forward", "backward"])
 @pytest.mark.parametrize("method", ["forward", "reference_loop"])
-def test_each_branch_remembers_in_its_own_direction(forward: bool, band: int, method: str) -> None:
+def test_branch_remembers_in_its_own_direction(forward: bool, band: int, method: str) -> None:
     """A band reaches the windows that hold it and, through the memory, all that come after in the branch's order."""
     part = nescm(64)
     silent = part.backward_cmu if forward else part.forward_cmu
@@ -168,7 +168,7 @@ def test_sia_pools_each_group(channels: int) -> None:
 
 
 @pytest.mark.parametrize(("channels", "patch"), [(32, 16), (64, 8), (128, 4)])
-def test_fusion_is_eq_11_to_13_in_every_patch(channels: int, patch: int) -> None:
+def test_paf_computes_eq_11_to_13_in_every_patch(channels: int, patch: int) -> None:
     part = paf(channels, patch)
     att, progressive = torch.randn(2, 1, channels, 2 * patch, 3 * patch)
     mapped, compressed = part.map_att(att), part.map_cp(part.sia(progressive))
@@ -183,7 +183,7 @@ def test_fusion_is_eq_11_to_13_in_every_patch(channels: int, patch: int) -> None
 
 
 @pytest.mark.parametrize("which", ["F_att", "F_p"])
-def test_a_change_inside_a_patch_stays_in_its_patch(which: str) -> None:
+def test_change_inside_a_patch_stays_in_its_patch(which: str) -> None:
     part = paf(64, 8)
     att, progressive = torch.randn(2, 1, 64, 24, 24)
     changed = (att if which == "F_att" else progressive).clone()
@@ -198,7 +198,7 @@ def test_a_change_inside_a_patch_stays_in_its_patch(which: str) -> None:
 # --- the block
 
 
-def test_a_block_leaves_the_attention_that_it_used_in_the_context() -> None:
+def test_block_records_its_attention_in_the_context() -> None:
     block, x = CSRM(64, 8, CONFIG).requires_grad_(False), torch.randn(1, 64, 16, 16)
     computed = Context()
     y = block(x, computed)

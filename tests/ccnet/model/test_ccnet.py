@@ -24,13 +24,13 @@ def _inference() -> object:
         yield
 
 
-def test_the_paper_network_has_the_papers_size(paper_network: CCNet) -> None:
+def test_network_has_the_size_of_the_paper(paper_network: CCNet) -> None:
     assert sum(p.numel() for p in paper_network.parameters()) == 1_611_036  # 1.61 M
     assert paper_network.context_size == 7_680
     assert len(paper_network.context_shapes) == 15
 
 
-def test_an_inter_spectral_module_costs_what_the_paper_says() -> None:
+def test_inter_spectral_module_costs_what_the_paper_says() -> None:
     """0.42 GMAC at 256×256×32, as torch counts NeSCM's loop and GrSCM's products as the paper writes them."""
     with reference_ops(), FakeTensorMode():  # shapes without arithmetic
         module, x = InterSpectral(32, 16, CCNetConfig()), torch.rand(1, 32, 256, 256)
@@ -53,7 +53,7 @@ def multiply_adds(function: Callable[[], Tensor]) -> int:
 
 
 @pytest.mark.parametrize("size", [(32, 32), (1, 1), (1, 31), (17, 31)], ids=str)
-def test_forward_is_decode_of_encode(network: CCNet, size: tuple[int, int]) -> None:
+def test_forward_equals_decode_with_the_encoded_context(network: CCNet, size: tuple[int, int]) -> None:
     rgb = torch.rand(2, 3, *size)
     cube, context = network(rgb), network.encode(rgb)
     assert cube.shape == (2, 31, *size)
@@ -63,43 +63,43 @@ def test_forward_is_decode_of_encode(network: CCNet, size: tuple[int, int]) -> N
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 31), (17, 31)])
-def test_odd_frames_are_padded_by_reflection(network: CCNet, height: int, width: int) -> None:
+def test_frames_of_odd_size_are_padded_by_reflection(network: CCNet, height: int, width: int) -> None:
     rgb = torch.rand(1, 3, height, width)
     rows, columns = (torch.from_numpy(reflect_index(size, 0, 32 if size > 16 else 16)) for size in (height, width))
     padded = rgb[:, :, rows][..., columns]
     assert torch.equal(network(rgb), network(padded)[..., :height, :width])
 
 
-def test_padding_is_to_a_whole_patch() -> None:
+def test_padding_completes_the_last_patch() -> None:
     network = CCNet(CCNetConfig(units=1, patch=32)).eval()
     assert network(torch.rand(1, 3, 17, 40)).shape == (1, 31, 17, 40)
 
 
-def test_the_context_is_every_attention_matrix(network: CCNet) -> None:
+def test_context_holds_every_attention_matrix(network: CCNet) -> None:
     parts = network.encode(torch.rand(1, 3, 16, 16)).split([g * i * j for g, i, j in network.context_shapes], dim=1)
     for part, shape in zip(parts, network.context_shapes, strict=True):
         torch.testing.assert_close(part.unflatten(1, shape).sum(-1), torch.ones(1, *shape[:2]))
 
 
-def test_images_of_a_batch_know_nothing_of_each_other(network: CCNet) -> None:
+def test_images_of_a_batch_are_independent(network: CCNet) -> None:
     rgb = torch.rand(3, 3, 16, 32)
     singly = torch.cat([network(image[None]) for image in rgb])
     torch.testing.assert_close(network(rgb), singly, rtol=0, atol=TOLERANCES["fp32"].max_abs)
 
 
-def test_one_context_serves_a_batch_of_tiles(network: CCNet) -> None:
+def test_batch_of_tiles_shares_one_context(network: CCNet) -> None:
     rgb, context = torch.rand(2, 3, 16, 16), network.encode(torch.rand(1, 3, 48, 32))
     both = network.decode(rgb, context.expand(2, -1))
     torch.testing.assert_close(network.decode(rgb, context), both, rtol=0, atol=TOLERANCES["fp32"].max_abs)
 
 
-def test_another_context_gives_another_cube(network: CCNet) -> None:
+def test_cube_depends_on_the_context(network: CCNet) -> None:
     rgb = torch.rand(1, 3, 16, 16)
     other = network.encode(1 - rgb)
     assert (network.decode(rgb, other) - network(rgb)).abs().max() > 1e-4
 
 
-def test_decode_sees_no_further_than_the_halo(paper_network: CCNet) -> None:
+def test_decode_reads_no_further_than_the_halo(paper_network: CCNet) -> None:
     rgb = torch.rand(1, 3, 16, 16 + HALO + 32)
     changed = rgb.clone()
     changed[..., :16] = torch.rand(1, 3, 16, 16)
@@ -111,7 +111,7 @@ def test_decode_sees_no_further_than_the_halo(paper_network: CCNet) -> None:
     assert moved[16 + HALO :].max() <= limit
 
 
-def test_the_network_repeats_itself_exactly(network: CCNet) -> None:
+def test_network_repeats_exactly(network: CCNet) -> None:
     rgb = torch.rand(1, 3, 32, 32)
     assert torch.equal(network(rgb), network(rgb))
 
@@ -126,12 +126,12 @@ def test_under_autocast_the_context_stays_float32(network: CCNet) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2559, 2561])
-def test_a_context_of_another_size_is_refused(network: CCNet, size: int) -> None:
+def test_decode_refuses_a_context_of_another_size(network: CCNet, size: int) -> None:
     with pytest.raises(ValueError, match=f"context holds {size} numbers, this configuration has 2560"):
         network.decode(torch.rand(1, 3, 16, 16), torch.rand(1, size))
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (1, 4, 16, 16), (1, 16, 16, 3)])
-def test_what_is_no_rgb_batch_is_refused(network: CCNet, shape: tuple[int, ...]) -> None:
+def test_network_refuses_input_of_another_shape(network: CCNet, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(B, 3, H, W\)"):
         network(torch.rand(shape))

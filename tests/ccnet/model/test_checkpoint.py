@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "weights.safetensors"
 
 
-def test_a_model_survives_the_disk(path: Path, network: CCNet) -> None:
+def test_saved_model_loads_unchanged(path: Path, network: CCNet) -> None:
     save_checkpoint(path, network, {"step": "7"})
     loaded = load_checkpoint(path)
     assert loaded.config == network.config
@@ -42,13 +42,13 @@ def test_a_model_survives_the_disk(path: Path, network: CCNet) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_configuration_comes_with_the_weights(path: Path) -> None:
+def test_configuration_is_stored_with_the_weights(path: Path) -> None:
     config = CCNetConfig(units=2, width=40, groups=5, patch=8, expansion=2)
     save_checkpoint(path, CCNet(config))
     assert load_checkpoint(path).config == config
 
 
-def test_the_hash_is_of_the_weights_alone(path: Path, network: CCNet) -> None:
+def test_hash_depends_on_the_weights_alone(path: Path, network: CCNet) -> None:
     before = weights_hash(network)
     assert len(before) == 64
     save_checkpoint(path, network, {"note": "changes nothing"})
@@ -58,7 +58,7 @@ def test_the_hash_is_of_the_weights_alone(path: Path, network: CCNet) -> None:
     assert weights_hash(network) != before
 
 
-def test_the_camera_comes_with_the_weights(path: Path, network: CCNet, camera: Camera) -> None:
+def test_camera_is_stored_with_the_weights(path: Path, network: CCNet, camera: Camera) -> None:
     save_checkpoint(path, network)
     assert checkpoint_camera(path) is None
     save_checkpoint(path, network, {"camera": "a note of this name does not win"}, camera)
@@ -69,14 +69,14 @@ def test_the_camera_comes_with_the_weights(path: Path, network: CCNet, camera: C
 
 
 @pytest.mark.parametrize("entry", ["", "{", "[" * 100_000, "null", "7", '{"name": "x", "response": [[1, 1, 1]]}'])
-def test_a_hostile_camera_is_one_line(path: Path, network: CCNet, entry: str) -> None:
+def test_damaged_camera_entry_gives_one_line(path: Path, network: CCNet, entry: str) -> None:
     save_checkpoint(path, network, {"camera": entry})
     with pytest.raises(CCNetError, match="its camera cannot be read") as caught:
         checkpoint_camera(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_camera_is_read_from_weights_only(path: Path) -> None:
+def test_camera_of_a_missing_file_gives_one_line(path: Path) -> None:
     with pytest.raises(CCNetError, match="no such file, expected weights"):
         checkpoint_camera(path)
     path.write_bytes(b"hello " * 9)
@@ -84,20 +84,18 @@ def test_a_camera_is_read_from_weights_only(path: Path) -> None:
         checkpoint_camera(path)
 
 
-@pytest.mark.skipif(not SHIPPED_WEIGHTS.is_file(), reason="the package ships no weights yet")
-def test_a_checkpoint_of_version_0_1_0_loads_unchanged() -> None:
+def test_checkpoint_of_version_0_1_0_loads_unchanged() -> None:
     """The hash covers every tensor's name, shape and value, so it holds module names fixed as well."""
     assert weights_hash(load_checkpoint(SHIPPED_WEIGHTS)) == WEIGHTS_0_1_0
 
 
-def test_the_shipped_weights_know_their_camera() -> None:
+def test_shipped_weights_name_their_camera() -> None:
     camera = checkpoint_camera()
     assert camera is not None
     np.testing.assert_allclose(camera.response.sum(axis=0), 1, atol=1e-5)
 
 
-@pytest.mark.skipif(not SHIPPED_WEIGHTS.is_file(), reason="the package ships no weights yet")
-def test_the_shipped_weights_are_the_papers_network() -> None:
+def test_shipped_weights_hold_the_network_of_the_paper() -> None:
     assert load_checkpoint().config == CCNetConfig()
 
 
@@ -108,12 +106,12 @@ def refusal(path: Path, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_no_file_and_a_folder(path: Path) -> None:
+def test_missing_file_and_folder_are_refused(path: Path) -> None:
     refusal(path, "no such file, expected weights")
     refusal(path.parent, "no such file, expected weights")
 
 
-def test_half_a_file(path: Path, network: CCNet) -> None:
+def test_truncated_file_is_refused(path: Path, network: CCNet) -> None:
     save_checkpoint(path, network)
     whole = path.read_bytes()
     for size in (0, 7, 8, 200, len(whole) // 2, len(whole) - 1):
@@ -121,7 +119,7 @@ def test_half_a_file(path: Path, network: CCNet) -> None:
         refusal(path, "not a safetensors file")
 
 
-def test_a_pickle_is_never_opened(path: Path, network: CCNet) -> None:
+def test_pickle_is_never_opened(path: Path, network: CCNet) -> None:
     torch.save(network.state_dict(), path)
     refusal(path, "not a safetensors file")
 
@@ -140,7 +138,9 @@ def test_a_pickle_is_never_opened(path: Path, network: CCNet) -> None:
         ({"config": '{"units": 1}'}, "lacks tensor 'conv_in.weight'"),
     ],
 )
-def test_a_foreign_safetensors_file(path: Path, metadata: dict[str, str] | None, words: str) -> None:
+def test_safetensors_file_of_another_program_is_refused(
+    path: Path, metadata: dict[str, str] | None, words: str
+) -> None:
     save_file({"weight": torch.zeros(3)}, path, metadata)
     refusal(path, words)
 
@@ -158,7 +158,9 @@ def test_a_foreign_safetensors_file(path: Path, metadata: dict[str, str] | None,
         (lambda t: {k: v for k, v in t.items() if k != "conv_in.weight"}, "lacks tensor 'conv_in.weight'"),
     ],
 )
-def test_weights_that_do_not_fit(path: Path, network: CCNet, change: Change, words: str) -> None:
+def test_weights_that_do_not_fit_their_configuration_are_refused(
+    path: Path, network: CCNet, change: Change, words: str
+) -> None:
     tensors = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     save_file(dict(change(tensors)), path, {"config": json.dumps(network.config.to_dict())})
     refusal(path, words)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError
-from itertools import pairwise
 from typing import Any
 
 import pytest
 
 from ccnet.contract import CCNetError
 from ccnet.model.config import CCNetConfig
-from ccnet.training.recipe import Recipe
 
 
-def test_the_defaults_are_the_papers() -> None:
+def test_defaults_are_those_of_the_paper() -> None:
     config = CCNetConfig()
     assert (config.width, config.units, config.groups, config.patch, config.expansion) == (32, 3, 4, 16, 4)
     assert (config.inter_spectral, config.continuity, config.fusion) == ("ccnet", "nescm", "paf")
@@ -34,7 +32,7 @@ def test_the_defaults_are_the_papers() -> None:
     ],
     ids=str,
 )
-def test_the_papers_tables_are_values_that_survive_json(values: dict[str, Any]) -> None:
+def test_configurations_of_the_tables_survive_json(values: dict[str, Any]) -> None:
     config = CCNetConfig(**values)
     assert CCNetConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -59,25 +57,11 @@ def test_the_papers_tables_are_values_that_survive_json(values: dict[str, Any]) 
     ],
     ids=str,
 )
-def test_what_the_network_cannot_be_is_refused(values: dict[str, Any], words: str) -> None:
+def test_impossible_configurations_are_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         CCNetConfig.from_dict(values)
 
 
 @pytest.mark.parametrize(("patch", "multiple"), [(4, 16), (12, 48), (16, 16), (32, 32), (64, 64)])
-def test_sizes_fit_both_scales_and_patches(patch: int, multiple: int) -> None:
+def test_size_multiple_covers_scales_and_patches(patch: int, multiple: int) -> None:
     assert CCNetConfig(patch=patch).size_multiple == multiple
-
-
-def test_the_learning_rate_warms_up_and_falls_as_a_cosine() -> None:
-    recipe = Recipe(steps=110, warmup=10, lr=4e-4, final_lr=1e-5)
-    rates = [recipe.lr_at(step) for step in range(recipe.steps + 1)]
-    assert rates[:10] == pytest.approx([4e-5 * step for step in range(1, 11)])
-    assert rates[10] == pytest.approx(4e-4)
-    assert rates[60] == pytest.approx((4e-4 + 1e-5) / 2)
-    assert rates[110] == pytest.approx(1e-5)
-    assert all(a > b for a, b in pairwise(rates[10:]))
-
-
-def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
-    assert Recipe().lr_at(0) == 4e-4

@@ -50,7 +50,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
 
 
 def with_gradients(function: Callable[..., Tensor], given: list[Tensor], grad: Tensor | None = None) -> list[Tensor]:
-    """The result, and the gradients of what is given for a gradient of the result, ones if there is none."""
+    """Return the result and the gradients of all arguments, for a gradient of the result (ones by default)."""
     leaves = [one.detach().requires_grad_() for one in given]
     result = function(*leaves)
     grad = torch.ones_like(result) if grad is None else grad.to(result.dtype)
@@ -58,7 +58,7 @@ def with_gradients(function: Callable[..., Tensor], given: list[Tensor], grad: T
 
 
 def of_layer(layer: nn.Module, x: Tensor) -> list[Tensor]:
-    """The result and all gradients, for a gradient that is the same each time."""
+    """Return the result and all gradients, for the same gradient of the result each time."""
     grad = torch.randn(of_planes(layer, x).shape, generator=torch.Generator().manual_seed(1))
     for one in layer.parameters():
         one.grad = None
@@ -96,7 +96,7 @@ def channels_of(layer: nn.Module) -> int:
 
 
 def of_planes(layer: nn.Module, x: Tensor) -> Tensor:
-    """(B, C, H, W) → the same, also of what wants its channels last."""
+    """Apply the layer to (B, C, H, W), also one that wants channels last."""
     made: Tensor = layer(x.movedim(1, -1)).movedim(-1, 1) if isinstance(layer, nn.LayerNorm) else layer(x)
     return made
 
@@ -215,7 +215,7 @@ def test_depthwise_with_gelu_matches_the_reference_in_float64(
 
 @needs_kernel
 def test_gradient_of_gelu_is_exact_everywhere() -> None:
-    """A 3×3 that passes its centre on: the gradient is gelu'(x) gelu'(gelu(x))."""
+    """With a filter that copies its centre, the gradient is gelu'(x) gelu'(gelu(x))."""
     x = torch.linspace(-12, 12, 4001).reshape(1, 1, 1, -1)
     weight = torch.zeros(1, 1, 3, 3)
     weight[0, 0, 1, 1] = 1
@@ -239,7 +239,7 @@ def test_depthwise_accepts_values_of_any_size(value: float) -> None:
 
 
 @needs_kernel
-@pytest.mark.parametrize("scale", [1e-6, 1, 1e6], ids=["under epsilon", "as it is", "bright"])
+@pytest.mark.parametrize("scale", [1e-6, 1, 1e6], ids=["below epsilon", "normal", "bright"])
 @pytest.mark.parametrize("mean", [0, 100])
 def test_norm_of_nearly_equal_channels(scale: float, mean: float) -> None:
     layer, x = ChannelNorm(32), scale * torch.randn(1, 32, 8, 9) + mean

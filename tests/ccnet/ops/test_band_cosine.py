@@ -1,4 +1,4 @@
-"""GrSCM's cosines and their gradient, by the bands' Gram matrix, against the formula, by autograd in float64."""
+"""Cosines from the Gram matrix and their gradients match the formula in float64."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ccnet.ops.kernels import reference_ops
 
 
 def inputs(scale: float = 1, heads: int = 2, pixels: int = 30) -> tuple[Tensor, Tensor, Tensor]:
-    """x (2 images, 3 groups, 8 bands, pixels), one band black, and two maps of it to heads of 4 features."""
+    """Return x (2 images, 3 groups, 8 bands, pixels) with one black band, and keys and queries of 4 features a head."""
     x = scale * torch.rand(2, 3, 8, pixels, dtype=torch.float64)
     x[0, 1, 5] = 0
     keys, queries = torch.randn(2, 3, heads, 4, 8, dtype=torch.float64)
@@ -22,16 +22,16 @@ def inputs(scale: float = 1, heads: int = 2, pixels: int = 30) -> tuple[Tensor, 
 
 
 def by_the_formula(x: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
-    """Each norm no less than EPS."""
+    """Compute Eq. 3 as written, with norms of at least EPS."""
     k, q = (one @ x[:, :, None] for one in (keys, queries))  # (B, k, n, b, N)
     k, q = (one / one.norm(dim=-1, keepdim=True).clamp_min(EPS) for one in (k, q))
     return (k @ q.mT).flatten(1, 2)
 
 
-@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1, 1e3], ids=["under the floor", "dark", "as it is", "bright"])
+@pytest.mark.parametrize("scale", [1e-8, 1e-4, 1, 1e3], ids=["below EPS", "dark", "normal", "bright"])
 @pytest.mark.parametrize("heads", [1, 2])
 @pytest.mark.parametrize("pixels", [2, 30, 5000])
-def test_cosines_and_their_gradient_are_the_formulas(scale: float, heads: int, pixels: int) -> None:
+def test_cosines_and_gradients_match_the_formula(scale: float, heads: int, pixels: int) -> None:
     given, weight = inputs(scale, heads, pixels), torch.randn(2, 3 * heads, 4, 4, dtype=torch.float64)
     found, expected = cosine_of_maps(*given), by_the_formula(*given)
     torch.testing.assert_close(found, expected)
@@ -40,8 +40,7 @@ def test_cosines_and_their_gradient_are_the_formulas(scale: float, heads: int, p
         torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-7 * other.abs().max().item())
 
 
-def test_a_feature_of_nothing_has_no_cosine_and_no_gradient() -> None:
-    """As under the floor: neither is NaN."""
+def test_zero_feature_has_zero_cosine_and_finite_gradient() -> None:
     x, keys, queries = inputs()
     with torch.no_grad():
         keys[:, :, 2] = 0
@@ -50,17 +49,14 @@ def test_a_feature_of_nothing_has_no_cosine_and_no_gradient() -> None:
     assert all(one.isfinite().all() for one in torch.autograd.grad(found.sum(), [x, keys, queries]))
 
 
-def test_the_gradient_is_that_of_finite_differences() -> None:
+def test_gradient_matches_finite_differences() -> None:
     x, keys, queries = (one.detach()[:1].requires_grad_() for one in inputs(pixels=6))
     assert torch.autograd.gradcheck(cosine_of_maps, (x, keys[:1].detach().requires_grad_(), queries)) is True
 
 
-@pytest.mark.parametrize("scale", [1e-4, 1, 1e3], ids=["dark", "as it is", "bright"])
-def test_a_whole_frame_of_bands_that_are_alike_loses_no_digits(scale: float) -> None:
-    """Nor does its gradient, of which every pixel takes a part that is summed over all pixels.
-
-    The maps take differences of bands that differ by a hundredth.
-    """
+@pytest.mark.parametrize("scale", [1e-4, 1, 1e3], ids=["dark", "normal", "bright"])
+def test_nearly_equal_bands_of_a_large_frame_keep_their_digits(scale: float) -> None:
+    """Keys and queries take differences of bands that differ by a hundredth; the gradient keeps its digits as well."""
     light, own = torch.rand(1, 1, 1, 512 * 512), torch.rand(1, 1, 8, 512 * 512)
     x, weight = (scale * (light + 0.01 * own)).requires_grad_(), torch.randn(8, 8)
     keys, queries = torch.randn(2, 1, 1, 8, 8)
@@ -76,7 +72,7 @@ def test_a_whole_frame_of_bands_that_are_alike_loses_no_digits(scale: float) -> 
 
 @pytest.mark.parametrize("part", [GrSCM, MHA])
 @pytest.mark.parametrize("channels", [32, 64, 128])
-def test_it_is_what_keys_and_queries_give(part: type[GrSCM], channels: int) -> None:
+def test_band_cosine_matches_keys_times_queries(part: type[GrSCM], channels: int) -> None:
     attention, x = part(channels, CCNetConfig()), torch.randn(2, channels, 12, 20)
     with reference_ops():
         expected = attention.correlate(x)

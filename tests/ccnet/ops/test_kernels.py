@@ -36,7 +36,7 @@ def of_python(monkeypatch: pytest.MonkeyPatch, work: object) -> object:
 
 @pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("count", [0, 1, 2, 17, 1000])
-def test_all_is_done_once_and_with_what_was_given(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_block_runs_once_with_its_arguments(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     tensor, seen = torch.ones(3), []
 
     def work(given: object, first: int, last: int) -> int:
@@ -51,7 +51,7 @@ def test_all_is_done_once_and_with_what_was_given(count: int, monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("pool")
-def test_a_kernel_that_lacks_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_out_of_memory_raises_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
     held = of_python(monkeypatch, lambda given, first, last: first != 5)
     with pytest.raises(MemoryError):
         launch("name", 9, (), ())

@@ -1,4 +1,4 @@
-"""The output gates: compiled kernel, plain reference and the paper's loop agree, forward and backward."""
+"""Output gates: kernel, reference and the paper's loop agree, forward and backward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def inputs(heads: int, bands: int, *space: int, batch: int = 2, dtype: torch.dty
 
 
 def with_gradients(function: object, given: Inputs, grad: Tensor) -> tuple[Tensor, ...]:
-    """The result, and the gradients of u, weight and bias for a gradient of the result."""
+    """Return the result, and the gradients of u, weight and bias for a gradient of the result."""
     assert callable(function)
     leaves = tuple(tensor.detach().requires_grad_() for tensor in given)
     result = function(*leaves)
@@ -33,14 +33,14 @@ def with_gradients(function: object, given: Inputs, grad: Tensor) -> tuple[Tenso
 
 
 def assert_near(actual: Tensor, expected: Tensor) -> None:
-    """Float32's digits of the largest value: what is summed over taps and pixels has both signs."""
+    """Compare relative to the largest value: sums over taps and pixels have terms of both signs."""
     scale = max(1.0, expected.abs().max().item())
     assert actual.dtype == torch.float32
     assert (actual - expected).abs().max().item() <= 3e-6 * scale
 
 
-def test_the_reference_is_eq_7() -> None:
-    """A 3×3×3 convolution of each direction's windows, put together slot by slot."""
+def test_reference_computes_eq_7() -> None:
+    """The expected result is a 3×3×3 convolution of each direction's windows, slot by slot."""
     u, weight, bias = inputs(2, 5, 4, 6, dtype=torch.float64)
     forward, lead, backward, trail = u.unbind(1)
     expected = torch.zeros_like(forward)
@@ -60,7 +60,7 @@ def test_the_reference_is_eq_7() -> None:
 @pytest.mark.parametrize("bands", [1, 3])
 @pytest.mark.parametrize("space", [(1, 1), (1, 7), (7, 1), (2, 3), (16, 16), (13, 70), (70, 33)], ids=str)
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_the_kernel_is_the_reference_in_float64(heads: int, space: tuple[int, int], bands: int) -> None:
+def test_kernel_matches_the_reference_in_float64(heads: int, space: tuple[int, int], bands: int) -> None:
     given = inputs(heads, bands, *space)
     grad = torch.randn_like(given[0][:, 0])
     exact = with_gradients(output_gate_reference, tuple(tensor.double() for tensor in given), grad)  # type: ignore[arg-type]
@@ -70,7 +70,7 @@ def test_the_kernel_is_the_reference_in_float64(heads: int, space: tuple[int, in
 
 @needs_kernel
 @pytest.mark.parametrize("space", [(5, 128), (5, 129), (9, 300), (300, 9)], ids=str)
-def test_tiles_join(space: tuple[int, int]) -> None:
+def test_planes_larger_than_a_tile(space: tuple[int, int]) -> None:
     """Planes wider or higher than a tile."""
     given = inputs(2, 2, *space, batch=1)
     grad = torch.randn_like(given[0][:, 0])
@@ -80,7 +80,7 @@ def test_tiles_join(space: tuple[int, int]) -> None:
 
 
 @needs_kernel
-def test_the_kernel_takes_any_strides() -> None:
+def test_kernel_accepts_any_strides() -> None:
     u, weight, bias = inputs(2, 5, 6, 7)
     grad = torch.randn_like(u[:, 0])
     strided = tuple(tensor.movedim(-1, 0).contiguous().movedim(0, -1) for tensor in (u, weight))
@@ -91,7 +91,7 @@ def test_the_kernel_takes_any_strides() -> None:
 
 
 @needs_kernel
-def test_the_kernel_spreads_nan_no_further_than_the_window() -> None:
+def test_kernel_spreads_nan_no_further_than_the_window() -> None:
     u, weight, bias = inputs(1, 5, 6, 7)
     u[0, 0, 0, 2, 3, 4] = torch.nan
     assert torch.equal(output_gate(u, weight, bias).isnan(), output_gate_reference(u, weight, bias).isnan())
@@ -99,7 +99,7 @@ def test_the_kernel_spreads_nan_no_further_than_the_window() -> None:
 
 @needs_kernel
 @pytest.mark.usefixtures("threads")
-def test_the_number_of_threads_changes_nothing() -> None:
+def test_result_does_not_depend_on_the_number_of_threads() -> None:
     given = inputs(2, 7, 20, 20)
     grad = torch.randn_like(given[0][:, 0])
     results = []
@@ -116,7 +116,7 @@ def test_the_number_of_threads_changes_nothing() -> None:
     [(1, torch.float32, False), (3, torch.float32, True), (2, torch.bfloat16, True), (2, torch.float64, True)],
     ids=["no kernel", "three heads", "bfloat16", "float64"],
 )
-def test_without_a_fitting_kernel_the_reference_runs(
+def test_reference_runs_without_a_supporting_kernel(
     monkeypatch: pytest.MonkeyPatch, heads: int, dtype: torch.dtype, compiled: bool
 ) -> None:
     if not compiled:
@@ -130,12 +130,12 @@ def test_without_a_fitting_kernel_the_reference_runs(
 
 
 @pytest.mark.parametrize("heads", [1, 2])
-def test_gradients_are_those_of_finite_differences(heads: int) -> None:
+def test_gradients_match_finite_differences(heads: int) -> None:
     given = tuple(t.requires_grad_() for t in inputs(heads, 2, 1, 2, batch=1, dtype=torch.float64))
     assert torch.autograd.gradcheck(output_gate, given)
 
 
-def test_a_traced_graph_has_nescm_as_one_operator() -> None:
+def test_exported_graph_has_nescm_as_one_operator() -> None:
     """The exporter unrolls it (``export/graph/nescm_unrolled.py``); the operators inside stay out of the graph."""
     program = torch.export.export(NeSCM(64, CCNetConfig()), (torch.randn(1, 64, 4, 4),))
     ours = [str(node.target) for node in program.graph.nodes if "ccnet" in str(node.target)]
@@ -145,7 +145,7 @@ def test_a_traced_graph_has_nescm_as_one_operator() -> None:
 @needs_kernel
 @pytest.mark.parametrize("space", [(3, 4), (17, 40)], ids=str)
 @pytest.mark.parametrize("channels", [32, 64, 128])
-def test_nescm_is_the_papers_loop(channels: int, space: tuple[int, int]) -> None:
+def test_nescm_matches_the_reference_loop(channels: int, space: tuple[int, int]) -> None:
     """Result and gradients, the loop in float64."""
     fast, exact = NeSCM(channels, CCNetConfig()), NeSCM(channels, CCNetConfig()).double()
     exact.load_state_dict(fast.state_dict())

@@ -25,7 +25,7 @@ SHAPES = [
 
 
 def inputs(channels: int, height: int, width: int, batch: int, groups: int = 4) -> tuple[Tensor, Tensor]:
-    """mapped (B, C, H, W) and compressed (B, k, H, W); some have norms at the floor, or zero."""
+    """Return mapped (B, C, H, W) and compressed (B, k, H, W); some channels have a norm near EPS, or zero."""
     mapped, compressed = torch.randn(batch, channels, height, width), torch.randn(batch, groups, height, width)
     mapped[0, 3], compressed[0, 2] = 0, 0
     mapped[0, 5] *= 1e-9
@@ -52,7 +52,7 @@ def exact(given: tuple[Tensor, Tensor], patch: int, grad: Tensor) -> tuple[Tenso
 
 
 def assert_near(found: Tensor, expected: Tensor) -> None:
-    """Channel by channel, as gradients of what is nearly zero are a million times those of the others."""
+    """Compare channel by channel: gradients of nearly zero channels are a million times those of the others."""
     assert found.dtype == torch.float32
     wrong = (found - expected).abs().amax((2, 3))
     assert (wrong <= 2e-6 * expected.abs().amax((2, 3)).clamp_min(1)).all()

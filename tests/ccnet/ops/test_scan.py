@@ -53,14 +53,14 @@ def assert_near(actual: Tensor, expected: Tensor) -> None:
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
 @pytest.mark.parametrize("bands", [1, 2, 32])
-def test_four_streams_are_the_papers_loop(heads: int, bands: int) -> None:
+def test_four_streams_match_the_reference_loop(heads: int, bands: int) -> None:
     given = inputs(heads, bands, 2, 3, dtype=torch.float64)
     forward, backward = (literal_slots(*given, backward=flag) for flag in (False, True))
     expected = torch.stack([forward[:, :, :, 1], forward[:, :, :, 2], backward[:, :, :, 1], backward[:, :, :, 0]], 1)
     torch.testing.assert_close(scan(*given), expected, rtol=0, atol=1e-14)
 
 
-def test_the_trailing_slot_is_the_centre_a_step_ago() -> None:
+def test_trailing_slot_is_the_centre_of_the_previous_step() -> None:
     given = inputs(2, 32, 2, 3, dtype=torch.float64)
     forward, backward = (literal_slots(*given, backward=flag) for flag in (False, True))
     torch.testing.assert_close(forward[:, :, 1:, 0], forward[:, :, :-1, 1], rtol=0, atol=1e-14)
@@ -70,7 +70,7 @@ def test_the_trailing_slot_is_the_centre_a_step_ago() -> None:
 
 
 @pytest.mark.parametrize("heads", [1, 2, 3])
-def test_gradients_are_those_of_finite_differences(heads: int) -> None:
+def test_gradients_match_finite_differences(heads: int) -> None:
     given = tuple(t.requires_grad_() for t in inputs(heads, 4, 1, 2, dtype=torch.float64))
     assert torch.autograd.gradcheck(scan, given)
 
@@ -79,7 +79,7 @@ def test_gradients_are_those_of_finite_differences(heads: int) -> None:
 @pytest.mark.parametrize("bands", [31, 32])
 @pytest.mark.parametrize("space", [(1, 1), (7, 9), (5, 13), (8, 125)], ids=lambda s: f"{s[0] * s[1]} px")
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_the_kernel_is_the_reference(heads: int, space: tuple[int, int], bands: int) -> None:
+def test_kernel_matches_the_reference(heads: int, space: tuple[int, int], bands: int) -> None:
     leaves = tuple(t.requires_grad_() for t in inputs(heads, bands, *space))
     fast, reference = scan(*leaves), scan_reference(*leaves)
     assert_near(fast, reference)
@@ -89,7 +89,7 @@ def test_the_kernel_is_the_reference(heads: int, space: tuple[int, int], bands: 
 
 
 @needs_kernel
-def test_the_kernel_takes_any_strides() -> None:
+def test_kernel_accepts_any_strides() -> None:
     x, weight, bias = inputs(2, 31, 6, 5)
     strided = x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
     assert not strided.is_contiguous()
@@ -98,7 +98,7 @@ def test_the_kernel_takes_any_strides() -> None:
 
 @needs_kernel
 @pytest.mark.parametrize("index", range(3), ids=["x", "weight", "bias"])
-def test_the_kernel_hides_no_nan(index: int) -> None:
+def test_kernel_hides_no_nan(index: int) -> None:
     given = inputs(2, 5, 3, 5)
     given[index].view(-1)[1] = torch.nan
     assert torch.equal(scan(*given).isnan(), scan_reference(*given).isnan())
@@ -106,14 +106,14 @@ def test_the_kernel_hides_no_nan(index: int) -> None:
 
 @needs_kernel
 @pytest.mark.parametrize("scale", [30, 1e4, 1e30])
-def test_the_kernel_saturates_like_the_reference(scale: float) -> None:
+def test_kernel_saturates_like_the_reference(scale: float) -> None:
     x, weight, bias = inputs(2, 5, 3, 5)
     assert_near(scan(scale * x, weight, bias), scan_reference(scale * x, weight, bias))
 
 
 @needs_kernel
 @pytest.mark.usefixtures("threads")
-def test_the_number_of_threads_changes_nothing() -> None:
+def test_result_does_not_depend_on_the_number_of_threads() -> None:
     given = inputs(1, 32, 20, 20)
     results = []
     for count in (1, 2, 3):
@@ -134,7 +134,7 @@ def test_gradients_repeat_exactly() -> None:
     [(1, 32, False), (2, 31, False), (3, 5, True), (1, 65, True)],
     ids=["no kernel", "no kernel, 2 heads", "three heads", "65 bands"],
 )
-def test_without_a_fitting_kernel_the_reference_runs(
+def test_reference_runs_without_a_supporting_kernel(
     monkeypatch: pytest.MonkeyPatch, heads: int, bands: int, compiled: bool
 ) -> None:
     if not compiled:
@@ -148,12 +148,12 @@ def test_without_a_fitting_kernel_the_reference_runs(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_operator_keeps_torchs_contract(dtype: torch.dtype) -> None:
+def test_operator_passes_torchs_operator_check(dtype: torch.dtype) -> None:
     given = inputs(2, 5, 2, 3, dtype=dtype)
     torch.library.opcheck(torch.ops.ccnet.scan_backward, (scan(*given), *given))
     torch.library.opcheck(torch.ops.ccnet.scan, tuple(t.requires_grad_() for t in given))
 
 
-def test_shapes_are_known_without_computing() -> None:
+def test_shapes_are_known_for_fake_tensors() -> None:
     given = tuple(t.to("meta") for t in inputs(4, 32, 8, 8))
     assert scan(*given).shape == (2, 4, 4, 32, 8, 8)

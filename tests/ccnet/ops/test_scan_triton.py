@@ -70,7 +70,7 @@ def on_gpu(given: Inputs) -> Inputs:
 @pytest.mark.parametrize("bands", [1, 31, 32, 64])
 @pytest.mark.parametrize("space", [(1, 1), (5, 13), (8, 125)], ids=lambda s: f"{s[0] * s[1]} px")
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_a_gpu_computes_the_reference(heads: int, space: tuple[int, int], bands: int) -> None:
+def test_gpu_matches_the_reference(heads: int, space: tuple[int, int], bands: int) -> None:
     given = on_gpu(inputs(heads, bands, *space))
     grad = torch.randn(2, 4, heads, bands, *space, device="cuda")
     assert_near(distances(results(given, grad), given, grad))
@@ -79,7 +79,7 @@ def test_a_gpu_computes_the_reference(heads: int, space: tuple[int, int], bands:
 @pytest.mark.gpu
 @needs_cuda
 @needs_triton
-def test_a_gpu_takes_any_strides() -> None:
+def test_gpu_accepts_any_strides() -> None:
     x, weight, bias = on_gpu(inputs(2, 31, 6, 5))
     strided = x.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
     assert torch.equal(scan(strided, weight.mT.contiguous().mT, bias), scan(x, weight, bias))
@@ -88,7 +88,7 @@ def test_a_gpu_takes_any_strides() -> None:
 @pytest.mark.gpu
 @needs_cuda
 @needs_triton
-def test_a_gpus_gradients_repeat_exactly() -> None:
+def test_gradients_on_a_gpu_repeat_exactly() -> None:
     given = on_gpu(inputs(2, 32, 20, 20))
     grad = torch.randn(2, 4, 2, 32, 20, 20, device="cuda")
     first, second = results(given, grad), results(given, grad)
@@ -98,7 +98,7 @@ def test_a_gpus_gradients_repeat_exactly() -> None:
 @pytest.mark.gpu
 @needs_cuda
 @needs_triton
-def test_the_operator_keeps_torchs_contract_on_a_gpu() -> None:
+def test_operator_passes_torchs_operator_check_on_a_gpu() -> None:
     given = on_gpu(inputs(2, 5, 2, 3))
     torch.library.opcheck(torch.ops.ccnet.scan_backward, (scan(*given), *given))
     torch.library.opcheck(torch.ops.ccnet.scan, tuple(t.requires_grad_() for t in given))
@@ -143,7 +143,7 @@ def interpreted(folder: Path, given: dict[str, Inputs], grads: dict[str, Tensor]
 
 @pytest.mark.slow
 @needs_triton
-def test_the_interpreter_computes_the_reference(tmp_path: Path) -> None:
+def test_interpreted_kernel_matches_the_reference(tmp_path: Path) -> None:
     given = {name: inputs(*shape) for name, shape in CASES.items()}
     x, weight, bias = given["saturated"] = inputs(2, 3, 1, 5)
     x *= 1e4
@@ -159,7 +159,7 @@ def test_the_interpreter_computes_the_reference(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_triton
-def test_the_interpreter_hides_no_nan(tmp_path: Path) -> None:
+def test_interpreted_kernel_hides_no_nan(tmp_path: Path) -> None:
     given = {name: inputs(2, 3, 1, 5) for name in NAMES[1:]}
     for index, name in enumerate(given):
         given[name][index].view(-1)[1] = torch.nan
@@ -194,7 +194,7 @@ print(json.dumps(in_memory))
 
 @pytest.mark.slow
 @needs_triton
-def test_the_kernels_compile_without_a_gpu(tmp_path: Path) -> None:
+def test_kernels_compile_without_a_gpu(tmp_path: Path) -> None:
     """To machine code for compute capability 8.0; all that they keep is in registers as far as PTX says."""
     in_memory = json.loads(run(COMPILE, TRITON_INTERPRET="0", TRITON_CACHE_DIR=str(tmp_path)))
     assert len(in_memory) == 9
@@ -208,5 +208,5 @@ def test_importing_ccnet_imports_no_triton() -> None:
     run(script)
 
 
-def test_a_cpu_never_runs_triton() -> None:
+def test_cpu_tensors_never_run_triton() -> None:
     assert not kernels.triton_supported(torch.zeros(1, 1, 4, 2, 2), 1, 4)
