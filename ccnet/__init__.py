@@ -1,3 +1,3 @@
 """CCNet: a 31-band hyperspectral cube (400-700 nm) from one RGB frame."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -19,6 +19,11 @@ html_title = f"CCNet {release}"
 html_copy_source = False
 html_show_copyright = False
 
+nitpicky = True
+nitpick_ignore_regex = [  # other libraries' references would need the network
+    (r"py:.*", r"(collections|concurrent|contextlib|np|numpy|onnx_ir|pathlib|torch|typing)\..*"),
+]
+
 myst_heading_anchors = 3  # links to headings, as on GitHub
 
 autodoc_member_order = "bysource"
@@ -50,7 +55,14 @@ def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
         lines[number] = "".join(part if part.startswith("``") else part.replace("|", r"\|") for part in parts)
 
 
+def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Keep napoleon from reading what precedes a colon in an attribute's docstring as the attribute's type."""
+    if lines and what in ("attribute", "data", "property"):
+        lines[0] = f": {lines[0]}"
+
+
 def setup(app: Any) -> None:
-    """Connect the two filters above."""
+    """Connect the filters above; the last one runs before napoleon."""
     app.connect("source-read", unlink_outside)
     app.connect("autodoc-process-docstring", escape_bars)
+    app.connect("autodoc-process-docstring", keep_colons, priority=100)

@@ -6,6 +6,7 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,13 @@ def test_the_file_of_a_sentence_exists(document: str, path: str) -> None:
 @pytest.mark.parametrize("path", sorted(set(TREE)))
 def test_what_the_tree_names_is_in_the_repository(path: str) -> None:
     assert (REPOSITORY / path).exists()
+
+
+@pytest.mark.parametrize("page", sorted(REPOSITORY.glob("docs/api/*.md")), ids=lambda page: page.stem)
+def test_a_module_of_the_reference_exists(page: Path) -> None:
+    modules = re.findall(r"^\.\. automodule:: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+    assert modules or page.stem == "index"
+    assert all(find_spec(module) for module in modules)
 
 
 def test_the_readme_is_short() -> None:
