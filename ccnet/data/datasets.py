@@ -15,7 +15,15 @@ from typing import Literal
 from ccnet.contract import CCNetError, decode_errors_as
 
 from .camera import Array
-from .readers import cave_bands, open_envi, read_cave, read_cave_band, read_envi, read_mat, read_rgb
+from .readers import (
+    cave_bands,
+    check_envi_cube,
+    read_cave,
+    read_cave_band,
+    read_envi_cube,
+    read_ntire_cube,
+    read_ntire_frame,
+)
 
 Split = Literal["train", "val"]
 
@@ -69,8 +77,8 @@ def _envi(path: Path, split: Split) -> Iterator[Scene]:
     if not headers:
         raise CCNetError(f"{path}: holds no ENVI cube, expected .hdr headers with their .img in it")
     for header in headers:
-        open_envi(header)
-        yield Scene(name=header.stem, read_cube=partial(read_envi, header))
+        check_envi_cube(header)
+        yield Scene(name=header.stem, read_cube=partial(read_envi_cube, header))
 
 
 def _ntire2022(folder: Path, split: Split) -> Iterator[Scene]:
@@ -127,8 +135,8 @@ class _Files:
 def _pairs(names: Iterable[str], cubes: _Files, frames: _Files) -> Iterator[Scene]:
     """Each scene's cube and frame. Without any frame this is still a data set, for a camera to look at."""
     for name in names:
-        read_cube = partial(read_mat, cubes.of(name))
-        read_frame = partial(read_rgb, frames.of(name)) if frames.paths else None
+        read_cube = partial(read_ntire_cube, cubes.of(name))
+        read_frame = partial(read_ntire_frame, frames.of(name)) if frames.paths else None
         yield Scene(name=name, read_cube=read_cube, read_frame=read_frame)
 
 

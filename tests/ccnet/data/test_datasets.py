@@ -259,5 +259,5 @@ def test_a_header_that_does_not_fit_is_told_before_training(
     write_envi(tmp_path / "a.hdr", make_cube(4, 4))
     write_envi(tmp_path / "b.hdr", (make_cube(4, 4) * 4095).astype(np.uint16))
     refusal(f"envi:{tmp_path}", "b.hdr: uint16 without 'reflectance scale factor'")
-    (tmp_path / "b.img").unlink()
-    refusal(f"envi:{tmp_path}", "b.hdr: damaged, missing, .*, expected an ENVI header with its .img beside it")
+    (tmp_path / "a.img").unlink()
+    refusal(f"envi:{tmp_path}", "a.img: no such file, expected the values of a.hdr")

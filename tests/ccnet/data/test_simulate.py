@@ -13,7 +13,8 @@ import pytest
 
 from ccnet.contract import CCNetError
 from ccnet.data.camera import TRACKS, Array, Camera, Imaging
-from ccnet.data.datasets import Scene, read_cave
+from ccnet.data.datasets import Scene
+from ccnet.data.readers import read_cave
 from ccnet.data.simulate import frame_folders, simulate
 from ccnet.runtime.io.frames import read_frame
 

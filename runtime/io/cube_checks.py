@@ -1,0 +1,57 @@
+"""Checks that every cube file must pass, before its values are read; the errors name the file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import BANDS_NM, CCNetError
+
+BAND_COUNT = len(BANDS_NM)
+
+EXPECTED_CUBE = f"a cube of {BAND_COUNT} bands, {BANDS_NM[0]}-{BANDS_NM[-1]} nm"
+
+_WAVELENGTH_TOLERANCE_NM = 0.05
+
+
+def check_layout(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], axes: str = "31, H, W") -> None:
+    """Check a stored array's type and shape.
+
+    Args:
+        path: The file, for the error message.
+        shape: The array's shape.
+        dtype: The array's type, which must be a float of any size.
+        axes: The order in which the format stores (31, H, W).
+
+    Raises:
+        CCNetError: The array is not a cube.
+    """
+    if dtype.kind != "f" or len(shape) != 3 or shape[axes.split(", ").index("31")] != BAND_COUNT or min(shape) < 1:
+        raise CCNetError(f"{path}: not a cube but {dtype} with shape {shape}, expected float ({axes}); convert it")
+
+
+def check_pixels(path: Path, pixels: int, max_pixels: float) -> None:
+    """Raise CCNetError unless a picture has 1 to ``max_pixels`` pixels."""
+    if not 0 < pixels <= max_pixels:
+        most = "" if math.isinf(max_pixels) else f" to {max_pixels / 1e6:g} million"
+        raise CCNetError(f"{path}: {pixels} pixels, expected 1{most or ' or more'}; crop it")
+
+
+def is_band(wavelengths: npt.NDArray[Any], nm: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Return where wavelengths in nm are that of a band, within 0.05 nm; False for NaN."""
+    return np.abs(np.asarray(wavelengths, float) - np.asarray(nm, float)) < _WAVELENGTH_TOLERANCE_NM
+
+
+def check_wavelengths(path: Path, wavelengths: npt.NDArray[Any]) -> None:
+    """Raise CCNetError unless wavelengths in nm are those of the 31 bands, ascending."""
+    nm = np.asarray(wavelengths, float).ravel()
+    expected = f"expected {BANDS_NM[0]}, {BANDS_NM[1]}, … {BANDS_NM[-1]} nm in ascending order"
+    if nm.size == BAND_COUNT and all(is_band(nm, BANDS_NM)):
+        return
+    if nm.size == BAND_COUNT and all(is_band(np.sort(nm), BANDS_NM)):
+        raise CCNetError(f"{path}: wrong wavelength order, {expected}; sort the bands")
+    raise CCNetError(f"{path}: other wavelengths, {expected}; resample the cube")

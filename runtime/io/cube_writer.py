@@ -1,0 +1,142 @@
+"""Writing a cube strip by strip, in any format: checks, error messages, and files that appear complete or not at all.
+
+Legend: a cube is (31, H, W) float32; a strip is (31, h, W), its rows ``top`` to ``top + h``.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import CCNetError
+
+from .cube_checks import BAND_COUNT
+
+Array = npt.NDArray[np.float32]
+
+
+class CubeWriter(Protocol):
+    """A target that takes a cube strip by strip, in any order."""
+
+    def write(self, top: int, strip: Array) -> None:
+        """Store rows ``top`` to ``top + h`` of the cube.
+
+        Args:
+            top: First row of the strip in the cube.
+            strip: (31, h, W) float32.
+
+        Raises:
+            ValueError: The strip has another shape or dtype, or lies outside the cube.
+            CCNetError: The disk refuses it.
+        """
+
+
+class StripWriter:
+    """A ``CubeWriter`` that checks strips, counts the missing rows and passes on each band of a strip.
+
+    ``put(band, top, rows)`` stores rows (h, W) of one band.
+    """
+
+    def __init__(self, path: Path, height: int, width: int, put: Callable[[int, int, Array], None]) -> None:
+        self._path, self._width, self._put = path, width, put
+        self._missing = np.ones(height, bool)
+
+    def write(self, top: int, strip: Array) -> None:
+        """Store a strip; see ``CubeWriter.write``."""
+        height = strip.shape[1] if strip.ndim == 3 else 0
+        if strip.dtype != np.float32 or strip.shape != (BAND_COUNT, height, self._width):
+            raise ValueError(f"strip is {strip.dtype} {strip.shape}, expected float32 ({BAND_COUNT}, h, {self._width})")
+        if not 0 <= top < top + height <= self._missing.size:
+            raise ValueError(f"strip is rows {top} to {top + height}, expected them in 0 to {self._missing.size}")
+        with write_errors(self._path):
+            for band, rows in enumerate(strip):
+                self._put(band, top, rows)
+        self._missing[top : top + height] = False
+
+    def check_complete(self) -> None:
+        """Raise CCNetError where rows of the cube were never written."""
+        if self._missing.any():
+            missing, height = np.count_nonzero(self._missing), self._missing.size
+            raise CCNetError(f"{self._path}: {missing} of the cube's {height} rows were never written; nothing is kept")
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the disk into a CCNetError of one line; h5py raises RuntimeError as well as OSError.
+
+    Args:
+        path: The file, for the error message.
+
+    Yields:
+        None.
+
+    Raises:
+        CCNetError: The disk refused a write.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        why = " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
+        raise CCNetError(f"{path}: cannot be written ({why}); choose a folder that you can write, with room") from error
+
+
+@contextmanager
+def replace_when_complete(path: Path) -> Iterator[Path]:
+    """Write a file under a hidden name, and rename it to ``path`` when the block succeeds.
+
+    Args:
+        path: The name that the file gets at the end; an older file of that name is replaced.
+
+    Yields:
+        The hidden name, beside ``path``. The file is removed when the block fails.
+    """
+    partial = path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")
+    try:
+        yield partial
+        with write_errors(path):
+            partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_band_sequential(
+    path: Path, height: int, width: int, write_header: Callable[[BinaryIO], None] | None = None
+) -> Iterator[CubeWriter]:
+    """Open a file of float32 values, one band after the other.
+
+    Args:
+        path: The file to write.
+        height: Rows of the cube.
+        width: Columns of the cube.
+        write_header: Writes what comes before the values.
+
+    Yields:
+        The writer. It uses plain writes: a mapped file's dirty pages would count as memory of this process.
+    """
+    with replace_when_complete(path) as partial:
+        with write_errors(path):
+            # Unbuffered, so that a full disk raises in write and not again in close
+            file = partial.open("xb", buffering=0)
+        with file:
+            with write_errors(path):
+                if write_header:
+                    write_header(file)
+                start = file.tell()
+
+            def put(band: int, top: int, rows: Array) -> None:
+                file.seek(start + 4 * width * (band * height + top))
+                data = np.ascontiguousarray(rows, "<f4").data.cast("B")
+                while data:
+                    data = data[file.write(data) :]
+
+            writer = StripWriter(path, height, width, put)
+            yield writer
+            writer.check_complete()
