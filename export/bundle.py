@@ -1,6 +1,6 @@
-"""A folder of graphs with golden outputs in one file, for machines without torch: made on a desktop, built on a camera.
+"""A bundle: graphs and golden outputs in one file, packed on a desktop and built on a device without torch.
 
-A bundle is a zip archive of plain names: the manifest, and each file that it vouches for by SHA-256.
+It is a zip archive of plain names: the manifest, and each file that it vouches for by SHA-256.
 """
 
 from __future__ import annotations
@@ -27,18 +27,28 @@ from ccnet.contract import (
 from .reference import GOLDEN, Reference, golden, pack
 
 MAX_BYTES = 1 << 30
-"""Of all that a bundle may hold; the paper's network takes some 50 MB."""
+"""Largest sum of the files in a bundle; the paper's network takes some 50 MB."""
 
 
 def make_bundle(folder: Path, references: Sequence[Reference], path: Path) -> Manifest:
-    """Write a folder's ONNX graphs and golden outputs; returns the bundle's manifest.
+    """Write a folder's ONNX graphs and golden outputs as a bundle.
 
-    CCNetError for a folder that is not whole.
+    Args:
+        folder: Artifact folder.
+        references: The golden outputs.
+        path: File of the bundle.
+
+    Returns:
+        The bundle's manifest.
+
+    Raises:
+        CCNetError: The folder is not whole.
     """
     manifest = Manifest.read(folder)
     outputs = pack(references)
-    artifacts = (*(one for one in manifest.artifacts if one.format in ONNX_FORMATS), _golden(outputs))
-    files = [outputs if one.file == GOLDEN else one.read(folder) for one in artifacts]
+    graphs = [artifact for artifact in manifest.artifacts if artifact.format in ONNX_FORMATS]
+    artifacts = (*graphs, _golden_entry(outputs))
+    files = [*(graph.read(folder) for graph in graphs), outputs]
     bundled = dataclasses.replace(manifest, artifacts=artifacts)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
@@ -50,12 +60,20 @@ def make_bundle(folder: Path, references: Sequence[Reference], path: Path) -> Ma
 
 
 def unpack(path: Path, folder: Path) -> Manifest:
-    """Into a folder, once every file is what the bundle's manifest vouches for; engines of the same graphs stay.
+    """Unpack a bundle into a folder; engines of the same graphs that are there stay.
 
-    CCNetError, and nothing written, for a file that is no bundle, is damaged, or holds more or less than it says.
+    Args:
+        path: File of the bundle.
+        folder: Where its files go, once every file is what the bundle's manifest vouches for.
+
+    Returns:
+        The folder's manifest.
+
+    Raises:
+        CCNetError: The file is no bundle, is damaged, or holds more or less than it says; nothing is written then.
     """
     with (
-        decode_errors_as(path, "a bundle made by 'ccnet bundle'"),
+        decode_errors_as(path, "a bundle from 'ccnet bundle'"),
         prefix_errors(path),
         zipfile.ZipFile(path) as archive,
     ):
@@ -64,13 +82,13 @@ def unpack(path: Path, folder: Path) -> Manifest:
     make_folder(folder)
     for name, data in files.items():
         write_atomic(folder / name, data)
-    manifest = dataclasses.replace(manifest, artifacts=(*manifest.artifacts, *_engines(folder, manifest)))
+    manifest = dataclasses.replace(manifest, artifacts=(*manifest.artifacts, *_kept_engines(folder, manifest)))
     manifest.write(folder)
     return manifest
 
 
 def _contents(archive: zipfile.ZipFile) -> tuple[Manifest, dict[str, bytes]]:
-    """Manifest and files of an archive that holds what its manifest names, as it was, and nothing else."""
+    """Return manifest and files of an archive that holds exactly what its manifest vouches for."""
     sizes = {entry.filename: entry.file_size for entry in archive.infolist()}
     if len(sizes) != len(archive.infolist()) or sum(sizes.values()) > MAX_BYTES:
         raise CCNetError(f"repeats a file or is larger than {MAX_BYTES >> 20} MiB, expected a ccnet bundle")
@@ -86,13 +104,13 @@ def _contents(archive: zipfile.ZipFile) -> tuple[Manifest, dict[str, bytes]]:
     return manifest, files
 
 
-def _golden(data: bytes) -> Artifact:
+def _golden_entry(data: bytes) -> Artifact:
     digest = hashlib.sha256(data).hexdigest()
     return Artifact(file=GOLDEN, kind="golden", format="npz", precision="fp32", sha256=digest)
 
 
-def _engines(folder: Path, manifest: Manifest) -> list[Artifact]:
-    """Those that the folder has of this very export, which need not be built again."""
+def _kept_engines(folder: Path, manifest: Manifest) -> list[Artifact]:
+    """Return the engines that the folder has of this very export, which need not be built again."""
     try:
         old = Manifest.read(folder)
     except CCNetError:

@@ -1,5 +1,6 @@
-"""What an export and a check depend on, as one hash each: where it has not changed, there is nothing to do again.
+"""Fingerprints of an export and of a check: where the fingerprint is as before, there is nothing to do again.
 
+A fingerprint is one hash of all that a result depends on: weights, options, tools, and the source files that shape it.
 Neither torch nor ONNX is imported, so that a command that has nothing to do is done at once.
 """
 
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -18,45 +19,107 @@ from ccnet.runtime.backends import cuda
 from ccnet.runtime.backends.onnxruntime import operators
 
 CHECKED = "check.json"
-"""What a check leaves: its inputs, whether it passed, and all figures."""
+"""The file that a check leaves: its fingerprint (under "inputs"), whether it passed, and all figures."""
+
+ROOTS: Mapping[str, Path] = {
+    "ccnet": Path(ccnet.__file__).parent,
+    "export": Path(__file__).parent,
+    "runtime": Path(cuda.__file__).parents[1],
+}
+"""Package → its folder."""
+
+Sources = Mapping[str, Sequence[str]]
+"""Package → files, and folders with all modules inside, relative to the package's folder."""
+
+GRAPH_SOURCES: Sources = {
+    "ccnet": ("contract/manifest.py", "contract/spec.py", "model", "ops"),
+    "export": ("artifacts.py", "graph"),
+}
+"""The modules that shape the graphs of an export."""
+
+CHECK_SOURCES: Sources = {
+    "ccnet": ("contract/manifest.py", "contract/spec.py", "metrics", "model", "ops"),
+    "export": ("reference.py", "verify.py"),
+    "runtime": ("backends", "io", "loading.py", "probe.py", "quality", "reconstructor.py", "tiling.py"),
+}
+"""The modules that compute, compare or write what a check judges."""
 
 _PACKAGES = ("ccnet-hsi", "torch", "onnx", "onnxscript", "onnx-ir", "onnxruntime", "numpy")
 _RUNNERS = (*_PACKAGES, "onnxruntime-gpu", "tensorrt", "tensorrt-rtx-cu13-bindings")
 
 
 def tools(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
-    """Python and the packages that are installed, with their versions."""
+    """Return the versions of Python and of the packages that are installed."""
     return {"python": platform.python_version(), **{name: found for name in packages if (found := _version(name))}}
 
 
 def export_fingerprint(weights: Path, input: str) -> str:
-    """Of an export: weights, options, tools, this package's own code, and its compiled kernels."""
-    return digest(_sha256(weights), input, tools(), _code(), _kernels())
+    """Return the fingerprint of an export.
+
+    Args:
+        weights: File of the weights.
+        input: Type of the graphs' frames, ``float32`` or ``uint8``.
+
+    Returns:
+        The hash of weights, type, tools, the modules that shape graphs, and the compiled kernels.
+    """
+    return digest(_sha256(weights), input, tools(), source_hashes(GRAPH_SOURCES), _kernels())
 
 
 def check_fingerprint(folder: Path, weights: Path | None, frames: Sequence[Path], options: Sequence[object]) -> str:
-    """Of a check: the artifacts, as their manifest vouches for them, weights, frames, options, tools, GPU and code."""
+    """Return the fingerprint of a check.
+
+    Args:
+        folder: Artifact folder; its manifest vouches for the artifacts.
+        weights: File of the weights, if the check needs any.
+        frames: Files of the frames.
+        options: All other options that decide the result.
+
+    Returns:
+        The hash of artifacts, weights, frames, options, tools, GPU, the modules that judge, and the compiled kernels.
+    """
     files = [folder / MANIFEST_NAME, *([weights] if weights else []), *frames]
     named = [(str(path), _sha256(path)) for path in files]
-    return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), _code(), _kernels())
+    code = source_hashes(CHECK_SOURCES)
+    return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), code, _kernels())
 
 
-def is_intact(folder: Path, artifacts: Sequence[Artifact]) -> bool:
-    """Whether the files of these entries of a manifest are there, and are what it vouches for."""
+def is_intact(folder: Path, artifacts: Iterable[Artifact]) -> bool:
+    """Return whether the files of these entries of a manifest exist and have the SHA-256 that it vouches for."""
     try:
         return all(sha256(folder / artifact.file) == artifact.sha256 for artifact in artifacts)
     except OSError:
         return False
 
 
-def has_passed(out: Path, folder: Path, inputs: str) -> bool:
-    """Whether ``out`` holds the results of this very check, which passed, and the artifacts are still intact."""
+def has_passed(out: Path, folder: Path, fingerprint: str) -> bool:
+    """Return whether ``out`` holds the results of this very check, which passed, and the artifacts are still intact."""
     try:
         found = json.loads((out / CHECKED).read_bytes())
-        passed = found["inputs"] == inputs and found["passed"] is True
+        passed = found["inputs"] == fingerprint and found["passed"] is True
         return passed and is_intact(folder, Manifest.read(folder).artifacts)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
+
+
+def digest(*parts: object) -> str:
+    """Return one hash of plain values."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def source_hashes(sources: Sources) -> dict[str, str]:
+    """Return the hash of each module of the sources, by its package and path."""
+    return {
+        f"{package}/{path.relative_to(ROOTS[package]).as_posix()}": sha256(path)
+        for package, entries in sources.items()
+        for entry in entries
+        for path in modules(ROOTS[package] / entry)
+    }
+
+
+def modules(entry: Path) -> list[Path]:
+    """Return a module's file, or all modules of a folder and of the folders inside."""
+    return sorted(entry.rglob("*.py")) if entry.is_dir() else [entry]
 
 
 def _version(package: str) -> str:
@@ -66,24 +129,8 @@ def _version(package: str) -> str:
         return ""
 
 
-def digest(*parts: object) -> str:
-    """One hash of plain values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def code(*modules: str) -> list[str]:
-    """Hashes of source files: a new version of what makes an artifact makes another one."""
-    return [sha256(Path(module)) for module in modules]
-
-
-def _code() -> list[str]:
-    """Of the modules that make and judge artifacts."""
-    root = Path(ccnet.__file__).parent
-    folders = [root, Path(__file__).parent, Path(cuda.__file__).parents[1]]
-    return code(*(str(path) for folder in folders for path in sorted(folder.rglob("*.py"))))
-
-
 def _kernels() -> str:
+    """Return the hash of the compiled kernels, whose limits decide which nodes are fused; empty without kernels."""
     library = operators()
     return _sha256(library) if library else ""
 
@@ -92,4 +139,4 @@ def _sha256(path: Path) -> str:
     try:
         return sha256(path)
     except OSError as error:
-        raise CCNetError(f"{path}: cannot be read ({error.strerror}); give a file that is there") from error
+        raise CCNetError(f"{path}: cannot be read ({error.strerror}); name a file that exists") from error

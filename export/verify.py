@@ -1,6 +1,6 @@
-"""Does what was exported compute what the reference does? Every graph and engine that this machine can run, judged.
+"""Compare what was exported with a reference: every graph and engine that this machine can run, judged.
 
-Nothing here needs torch: a reference is PyTorch's output, of now or stored in a bundle.
+Nothing here needs torch: a reference is PyTorch's output, computed now or stored in a bundle.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CONTEXT, NATIVE_FORMAT, ONNX_FORMATS, RGB, Manifest, padded_size, reflect_index
+from ccnet.contract import CONTEXT, NATIVE_FORMAT, ONNX_FORMATS, RGB, Artifact, Manifest, padded_size, reflect_index
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -30,29 +29,40 @@ from .reference import Reference
 Array = npt.NDArray[np.float32]
 
 MAX_PIXELS = 4_000_000
-"""Of a frame to check: PyTorch holds all of it at once."""
+"""Largest frame to check: PyTorch holds all of it at once."""
+
+_ENGINE_TILE = 512  # px
 
 
 @dataclass(frozen=True, kw_only=True)
-class Worst:
-    """Where a cube is farthest from its reference.
+class LargestDifference:
+    """The place where a cube is farthest from its reference.
 
-    differences: (H, W), the largest over the bands. pixel: (y, x) of the largest of all; expected, found: its spectra.
+    Attributes:
+        differences: (H, W), the largest difference over the bands at each pixel, reflectance.
+        pixel: (y, x) of the largest of all.
+        expected: The reference's spectrum there, (31,).
+        actual: The cube's spectrum there, (31,).
     """
 
     differences: Array
     pixel: tuple[int, int]
     expected: Array
-    found: Array
+    actual: Array
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One comparison.
+class Comparison:
+    """The result of an artifact against a reference.
 
-    what: artifact and how it was run. against: the reference. backend: what ran it, or why it was not run.
-    parity: None where it was not run. tolerance: key of TOLERANCES, or None for what is reported and not judged.
-    ms: of one run.
+    Attributes:
+        what: The artifact, and how it was run.
+        against: The reference.
+        backend: What ran it, or why it was not run.
+        parity: The distance; None where it was not run.
+        tolerance: Key of TOLERANCES; None for what is reported and not judged.
+        ms: Duration of a run, milliseconds.
+        largest: The place of the largest difference, for a judged cube.
     """
 
     what: str
@@ -61,23 +71,23 @@ class Row:
     parity: Parity | None = None
     tolerance: str | None = None
     ms: float = float("nan")
-    worst: Worst | None = field(default=None, repr=False, compare=False)
+    largest: LargestDifference | None = field(default=None, repr=False, compare=False)
 
     @property
     def broken(self) -> list[str]:
-        """What breaks the tolerance; empty if nothing does or nothing is judged."""
+        """The limits that are broken; empty if none is, or nothing is judged."""
         return TOLERANCES[self.tolerance].broken_by(self.parity) if self.tolerance and self.parity else []
 
     @property
     def verdict(self) -> str:
-        """In a word or two."""
+        """``not run``, ``FAILS``, ``passes`` or ``reported``."""
         if self.parity is None:
             return "not run"
         return "FAILS" if self.broken else "passes" if self.tolerance else "reported"
 
     @property
     def tolerance_used(self) -> float:
-        """How much of its tolerance is used, 1 is all of it; 0 where nothing is judged."""
+        """The largest share of a limit that is used: 1 is all of it; 0 where nothing is judged."""
         if not (self.tolerance and self.parity):
             return 0.0
         limits = TOLERANCES[self.tolerance]
@@ -89,151 +99,188 @@ class Row:
         return max(used, default=0.0)
 
 
-def check(folder: Path, reference: Reference, *, window: int = 320) -> Iterator[Row]:
-    """Compare on one frame, row by row as they come.
+class _Run(NamedTuple):
+    """What a run gave: a cube (31, H, W), or a context as (N, 1, 1), by which backend, in how many milliseconds."""
 
-    window: of the tiled runs, px; a smaller one is taken for frames that would fit into it. CCNetError where the folder
-    is not whole, or its context has another size than the reference's.
+    cube: Array
+    backend: str
+    ms: float
+
+
+def check(folder: Path, reference: Reference, *, tile: int = 320) -> Iterator[Comparison]:
+    """Compare every artifact of a folder with a reference, on the reference's frame.
+
+    Args:
+        folder: Artifact folder.
+        reference: A frame with its context and cube.
+        tile: Side of the tiled runs' tiles, px; a smaller one is taken for frames that would fit into a single tile.
+
+    Yields:
+        The comparisons, as soon as each is done.
+
+    Raises:
+        CCNetError: The folder is not whole, or its context has another size than the reference's.
     """
     manifest = Manifest.read(folder)
     for artifact in manifest.artifacts:
-        artifact.read(folder)  # engines that cannot run here, too: "not run" would say nothing of their damage
-    sides = [padded_size(size, manifest.size_multiple) for size in reference.frame.shape[:2]]
-    windows = _window(max(sides), window, manifest)
-    frame, judged = reference.frame, partial(_row, against=reference.made_by)
-
-    if _has(manifest, "full", "fp32"):
-        yield judged("full fp32", *_portable(folder, manifest, "full", frame), reference.cube, "fp32")
-    with _open(folder, max(*sides, 2 * manifest.halo + manifest.size_multiple)) as runner:
-        yield judged("encode fp32", *_encoded(runner, frame), _as_cube(reference.context), "fp32")
-        whole, name, ms = _timed(runner, frame, reference.context)
-        yield judged("decode fp32", whole, name, ms, reference.cube, "fp32")
-        yield from _reduced(runner, frame, whole)
-        natively = runner.selection.decode.format == NATIVE_FORMAT
-    if natively:  # what TensorRT builds from, and what runs where the operators are not compiled
-        context = _portable(folder, manifest, "encode", frame)
-        yield judged("encode fp32, unrolled", *context, _as_cube(reference.context), "fp32")
-        cube = _portable(folder, manifest, "decode", frame, reference.context)
-        yield judged("decode fp32, unrolled", *cube, reference.cube, "fp32")
-    if windows < max(sides):
-        with _open(folder, windows) as runner:
-            tiled = _timed(runner, frame, reference.context)
-        yield _row(f"decode fp32, {windows} px windows", *tiled, whole, "tiled", against="decode fp32")
-    for precision in ("fp16", "int8"):
-        if _has(manifest, "decode", precision):
-            with _open(folder, windows, precision=precision) as runner:
-                found = _timed(runner, frame, reference.context)
-            yield judged(f"decode {precision}, {windows} px windows", *found, reference.cube, precision)
-    yield from _engines(folder, manifest, reference)
+        artifact.read(folder)  # engines that cannot run here, too: "not run" would hide that they are damaged
+    yield from _Check(folder, manifest, reference, tile).comparisons()
 
 
-def _window(largest: int, window: int, manifest: Manifest) -> int:
-    """The window that was asked for, or a smaller one that cuts the frame in two, if any can."""
-    least = 2 * manifest.halo + manifest.size_multiple
-    return (
-        window
-        if largest > window
-        else max(least, padded_size(largest - manifest.size_multiple, manifest.size_multiple))
-    )
+class _Check:
+    """A folder, its manifest, and the reference that its artifacts are compared with."""
+
+    def __init__(self, folder: Path, manifest: Manifest, reference: Reference, tile: int) -> None:
+        self.folder, self.manifest, self.reference = folder, manifest, reference
+        self.largest_side = max(padded_size(size, manifest.size_multiple) for size in reference.frame.shape[:2])
+        self.tile = _cutting_tile(self.largest_side, tile, manifest)
+
+    def comparisons(self) -> Iterator[Comparison]:
+        reference = self.reference
+        if self._has("full", "fp32"):
+            yield self._judge("full fp32", self._run_portable("full"), reference.cube, "fp32")
+        with self._open(max(self.largest_side, _smallest_tile(self.manifest))) as runner:
+            yield self._judge("encode fp32", self._encode(runner), _as_cube(reference.context), "fp32")
+            whole = self._decode(runner)
+            yield self._judge("decode fp32", whole, reference.cube, "fp32")
+            yield from self._reduced_contexts(runner, whole.cube)
+            is_fused = runner.selection.decode.format == NATIVE_FORMAT
+        if is_fused:  # the unrolled graphs are those that TensorRT builds from, or that run without the operators
+            context = _as_cube(reference.context)
+            yield self._judge("encode fp32, unrolled", self._run_portable("encode"), context, "fp32")
+            unrolled = self._run_portable("decode", reference.context)
+            yield self._judge("decode fp32, unrolled", unrolled, reference.cube, "fp32")
+        yield from self._tiled(whole.cube)
+        for artifact in self.manifest.artifacts:
+            if artifact.kind == "decode" and artifact.format not in ONNX_FORMATS:
+                yield from self._engine(artifact)
+
+    def _tiled(self, whole: Array) -> Iterator[Comparison]:
+        """Compare decoding in tiles with decoding the whole frame, and other precisions with the reference."""
+        if self.tile < self.largest_side:
+            with self._open(self.tile) as runner:
+                run = self._decode(runner)
+            yield _comparison(f"decode fp32, {self.tile} px tiles", run, whole, "tiled", against="decode fp32")
+        precisions: tuple[Precision, ...] = ("fp16", "int8")
+        for precision in precisions:
+            if self._has("decode", precision):
+                with self._open(self.tile, precision=precision) as runner:
+                    run = self._decode(runner)
+                what = f"decode {precision}, {self.tile} px tiles"
+                yield self._judge(what, run, self.reference.cube, precision)
+
+    def _reduced_contexts(self, runner: Reconstructor, whole: Array) -> Iterator[Comparison]:
+        """Report what a context from fewer pixels costs, all else equal; no tolerance says how much is too much."""
+        frame = self.reference.frame
+        pixels = frame.shape[0] * frame.shape[1]
+        for what, most in (("default context", ENCODE_PIXELS), ("context of 1/4 of the pixels", pixels // 4)):
+            runner.encode_pixels = max(most, 1)
+            run = _timed(runner, frame, runner.encode(frame))
+            yield _comparison(what, run, whole, None, against="the whole frame's context")
+
+    def _engine(self, artifact: Artifact) -> Iterator[Comparison]:
+        """Compare an engine where its library and a GPU are; elsewhere say why it was not run."""
+        backend: BackendName = "tensorrt" if artifact.format == "tensorrt" else "tensorrt-rtx"
+        precision: Any = artifact.precision
+        engine = f"{artifact.format} engine"
+        if why := _cannot_run(artifact.format):
+            what = f"decode {precision}, {engine}"
+            yield Comparison(what=what, against=self.reference.made_by, backend=f"not run: {why}")
+            return
+        probe_in_subprocess(self.folder, backend, precision)
+        with self._open(_ENGINE_TILE, backend=backend, precision=precision) as runner:
+            yield self._judge(f"encode fp32, {engine}", self._encode(runner), _as_cube(self.reference.context), "fp32")
+            self._decode(runner)  # the first run plans and compiles
+            yield self._judge(f"decode {precision}, {engine}", self._decode(runner), self.reference.cube, precision)
+
+    def _judge(self, what: str, run: _Run, expected: Array, tolerance: str) -> Comparison:
+        return _comparison(what, run, expected, tolerance, against=self.reference.made_by)
+
+    def _has(self, kind: str, precision: str) -> bool:
+        wanted = (kind, "onnx", precision)
+        return any((one.kind, one.format, one.precision) == wanted for one in self.manifest.artifacts)
+
+    def _open(
+        self, tile: int, *, backend: BackendName = "onnxruntime", precision: Precision | None = None
+    ) -> Reconstructor:
+        return Reconstructor.open(self.folder, backend=backend, window=tile, precision=precision)
+
+    def _decode(self, runner: Reconstructor) -> _Run:
+        return _timed(runner, self.reference.frame, self.reference.context)
+
+    def _encode(self, runner: Reconstructor) -> _Run:
+        """Encode all of the frame's pixels."""
+        frame = self.reference.frame
+        most, runner.encode_pixels = runner.encode_pixels, frame.shape[0] * frame.shape[1]
+        started = time.perf_counter()
+        context = runner.encode(frame)
+        runner.encode_pixels = most
+        return _Run(_as_cube(context), runner.describe()["backend"], 1e3 * (time.perf_counter() - started))
+
+    def _run_portable(self, kind: str, context: Array | None = None) -> _Run:
+        """Run a graph without fused operators on the whole frame."""
+        frame, multiple = self.reference.frame, self.manifest.size_multiple
+        height, width = frame.shape[:2]
+        rows, columns = (reflect_index(size, 0, padded_size(size, multiple)) for size in (height, width))
+        feeds = {RGB: rgb_tensor(frame[np.ix_(rows, columns)], self.manifest.input)}
+        if context is not None:
+            feeds[CONTEXT] = context
+        with OnnxRuntimeBackend(self.manifest.find(kind).read(self.folder)) as backend:
+            started = time.perf_counter()
+            (result,) = backend.run(feeds).values()
+            ms = 1e3 * (time.perf_counter() - started)
+            cube = _as_cube(result) if kind == "encode" else result[0, :, :height, :width]
+            return _Run(cube, backend.name, ms)
 
 
-def _has(manifest: Manifest, kind: str, precision: str) -> bool:
-    return any((a.kind, a.format, a.precision) == (kind, "onnx", precision) for a in manifest.artifacts)
+def _smallest_tile(manifest: Manifest) -> int:
+    return 2 * manifest.halo + manifest.size_multiple
 
 
-def _row(what: str, found: Array, backend: str, ms: float, expected: Array, tolerance: str | None, against: str) -> Row:
-    return Row(
+def _cutting_tile(largest_side: int, tile: int, manifest: Manifest) -> int:
+    """Return the tile that was asked for, or a smaller one that cuts the frame in two, if any can."""
+    if largest_side > tile:
+        return tile
+    multiple = manifest.size_multiple
+    return max(_smallest_tile(manifest), padded_size(largest_side - multiple, multiple))
+
+
+def _comparison(what: str, run: _Run, expected: Array, tolerance: str | None, *, against: str) -> Comparison:
+    is_judged_cube = tolerance is not None and min(run.cube.shape[1:]) > 1
+    return Comparison(
         what=what,
         against=against,
-        backend=backend,
-        parity=compare(expected, found),
+        backend=run.backend,
+        parity=compare(expected, run.cube),
         tolerance=tolerance,
-        ms=ms,
-        worst=_worst(expected, found) if tolerance and min(found.shape[1:]) > 1 else None,
+        ms=run.ms,
+        largest=_largest_difference(expected, run.cube) if is_judged_cube else None,
     )
 
 
-def _worst(expected: Array, found: Array) -> Worst:
-    _, y, x = worst(expected, found)
-    differences = np.zeros(found.shape[1:], np.float32)
-    for one, other in zip(expected, found, strict=True):  # band by band, in little memory
-        np.maximum(differences, np.abs(one - other), out=differences)
-    return Worst(differences=differences, pixel=(y, x), expected=expected[:, y, x].copy(), found=found[:, y, x].copy())
+def _largest_difference(expected: Array, actual: Array) -> LargestDifference:
+    _, y, x = worst(expected, actual)
+    differences = np.zeros(actual.shape[1:], np.float32)
+    for expected_band, actual_band in zip(expected, actual, strict=True):  # band by band, in little memory
+        np.maximum(differences, np.abs(expected_band - actual_band), out=differences)
+    return LargestDifference(
+        differences=differences, pixel=(y, x), expected=expected[:, y, x].copy(), actual=actual[:, y, x].copy()
+    )
 
 
-def _portable(
-    folder: Path, manifest: Manifest, kind: str, frame: Frame, context: Array | None = None
-) -> tuple[Array, str, float]:
-    """A graph without operators of ours on the whole frame; what it gives, as a cube."""
-    height, width = frame.shape[:2]
-    rows, columns = (reflect_index(size, 0, padded_size(size, manifest.size_multiple)) for size in (height, width))
-    pixels = frame[np.ix_(rows, columns)]
-    feeds = {RGB: rgb_tensor(pixels, manifest.input)} | ({} if context is None else {CONTEXT: context})
-    with OnnxRuntimeBackend(manifest.find(kind).read(folder)) as backend:
-        started = time.perf_counter()
-        (found,) = backend.run(feeds).values()
-        ms = 1e3 * (time.perf_counter() - started)
-        return _as_cube(found) if kind == "encode" else found[0, :, :height, :width], backend.name, ms
-
-
-def _open(
-    folder: Path, window: int, *, backend: BackendName = "onnxruntime", precision: Precision | None = None
-) -> Reconstructor:
-    return Reconstructor.open(folder, backend=backend, window=window, precision=precision)
-
-
-def _timed(runner: Reconstructor, frame: Frame, context: Array) -> tuple[Array, str, float]:
+def _timed(runner: Reconstructor, frame: Frame, context: Array) -> _Run:
     started = time.perf_counter()
     cube = runner(frame, context)
-    return cube, runner.describe()["backend"], 1e3 * (time.perf_counter() - started)
-
-
-def _encoded(runner: Reconstructor, frame: Frame) -> tuple[Array, str, float]:
-    """The context of all of the frame's pixels, as a cube."""
-    most, runner.encode_pixels = runner.encode_pixels, frame.shape[0] * frame.shape[1]
-    started = time.perf_counter()
-    context = runner.encode(frame)
-    runner.encode_pixels = most
-    return _as_cube(context), runner.describe()["backend"], 1e3 * (time.perf_counter() - started)
+    return _Run(cube, runner.describe()["backend"], 1e3 * (time.perf_counter() - started))
 
 
 def _as_cube(context: Array) -> Array:
-    """(1, N) → (N, 1, 1), so that it is compared as cubes are."""
+    """Return a context (1, N) as (N, 1, 1), so that it is compared as cubes are."""
     return context.reshape(-1, 1, 1)
 
 
-def _reduced(runner: Reconstructor, frame: Frame, whole: Array) -> Iterator[Row]:
-    """What a context from fewer pixels costs, all else the same. Reported: no tolerance says how much is too much."""
-    pixels = frame.shape[0] * frame.shape[1]
-    for what, most in (("default context", ENCODE_PIXELS), ("context of 1/4 of the pixels", pixels // 4)):
-        runner.encode_pixels = max(most, 1)
-        found = _timed(runner, frame, runner.encode(frame))
-        yield _row(what, *found, whole, None, against="the whole frame's context")
-
-
-def _engines(folder: Path, manifest: Manifest, reference: Reference) -> Iterator[Row]:
-    """Engines run where their library and a GPU are; elsewhere the row says that they were not."""
-    for artifact in manifest.artifacts:
-        if artifact.kind != "decode" or artifact.format in ONNX_FORMATS:
-            continue
-        backend: BackendName = "tensorrt" if artifact.format == "tensorrt" else "tensorrt-rtx"
-        precision: Any = artifact.precision
-        engine, judged = f"{artifact.format} engine", partial(_row, against=reference.made_by)
-        if why := _cannot_run(artifact.format):
-            yield Row(what=f"decode {precision}, {engine}", against=reference.made_by, backend=f"not run: {why}")
-            continue
-        probe_in_subprocess(folder, backend, precision)
-        with _open(folder, 512, backend=backend, precision=precision) as runner:
-            yield judged(
-                f"encode fp32, {engine}", *_encoded(runner, reference.frame), _as_cube(reference.context), "fp32"
-            )
-            _timed(runner, reference.frame, reference.context)  # the first run plans and compiles
-            found = _timed(runner, reference.frame, reference.context)
-            yield judged(f"decode {precision}, {engine}", *found, reference.cube, precision)
-
-
 def _cannot_run(format: str) -> str:
-    """What an engine lacks here; empty if nothing. Whatever else goes wrong with it is an error and no excuse."""
+    """Return what an engine lacks here, empty if nothing; anything else that goes wrong with it is an error."""
     if not trt.has_gpu():
         return "there is no NVIDIA GPU"
     return "" if format in trt.available() else f"{format} is not installed"

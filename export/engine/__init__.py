@@ -1,1 +1,1 @@
-"""TensorRT engines: plan, build and isolate the builder."""
+"""TensorRT engines: plan them, build them, and isolate the builder in a process of its own."""

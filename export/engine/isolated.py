@@ -1,7 +1,7 @@
-"""Builds an engine in a process of its own: some damaged graphs crash TensorRT's parser.
+"""Build an engine in a process of its own: some damaged graphs crash TensorRT's parser.
 
-That process prints a line of JSON for each step, and at the end its report or why it refuses; not pickle, as hostile
-bytes have been in it.
+That process prints a line of JSON for each step, and at the end its report or why it refuses. It is not pickle, since
+hostile bytes have been in that process.
 """
 
 from __future__ import annotations
@@ -17,14 +17,29 @@ from typing import Any
 from ccnet.contract import CCNetError, decode_errors_as, partial_path
 from ccnet.runtime.probe import describe_exit, python_command
 
-from .builder import EngineReport, Progress, Tensor, build_engine
+from .builder import BuildOptions, build_engine
+from .monitor import Progress
+from .report import EngineReport, Tensor
 
 
 def build_isolated(
-    onnx_path: Path, out_path: Path, *, progress: Progress | None = None, **options: Any
+    onnx_path: Path, out_path: Path, options: BuildOptions, *, progress: Progress | None = None
 ) -> EngineReport:
-    """What ``build_engine`` does and raises; where the graph kills the process that builds, a CCNetError says so."""
-    request = json.dumps([str(onnx_path), str(out_path), options], default=os.fspath)
+    """Build an engine as ``build_engine`` does, in a process of its own.
+
+    Args:
+        onnx_path: The graph.
+        out_path: Where the engine goes.
+        options: How to build it.
+        progress: As in ``build_engine``.
+
+    Returns:
+        The report.
+
+    Raises:
+        CCNetError: As ``build_engine``; also where the graph kills the process that builds.
+    """
+    request = json.dumps([str(onnx_path), str(out_path), asdict(options)], default=os.fspath)
     command = python_command(__name__, request)
     # What the libraries print is not for the user: the reason comes with the rest
     with subprocess.Popen(  # noqa: S603
@@ -49,26 +64,26 @@ def build_isolated(
 
 
 def main(request: str) -> int:
-    """Exit code: 0 built, 2 refused; which of them, and all else, is said in JSON."""
+    """Build what a request in JSON asks for, report in JSON, and return the exit code: 0 built, 2 refused."""
     source, target, options = json.loads(request)
-    told = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no JSON
 
-    def tell(message: object) -> None:
-        print(json.dumps(message), file=told, flush=True)
+    def send(message: object) -> None:
+        print(json.dumps(message), file=messages, flush=True)
 
     try:
-        with decode_errors_as(Path(source), "a graph made by 'ccnet export'"):
-            report = build_engine(Path(source), Path(target), progress=lambda *step: tell(step), **_typed(**options))
+        with decode_errors_as(Path(source), "a graph from 'ccnet export'"):
+            report = build_engine(Path(source), Path(target), _options(**options), progress=lambda *step: send(step))
     except CCNetError as error:
-        tell({"refused": str(error)})
+        send({"refused": str(error)})
         return 2
-    tell({"report": asdict(report)})
+    send({"report": asdict(report)})
     return 0
 
 
 def _listen(lines: Iterable[str], progress: Progress | None) -> dict[str, Any]:
-    """Pass the steps on; the message that is none, or nothing."""
+    """Pass the steps on to ``progress``, and return the message behind them, empty if the process died before."""
     for line in lines:
         try:
             message = json.loads(line)
@@ -81,15 +96,18 @@ def _listen(lines: Iterable[str], progress: Progress | None) -> dict[str, Any]:
     return {}
 
 
-def _typed(*, shapes: dict[str, Any], timing_cache: str | None = None, **others: Any) -> dict[str, Any]:
-    """Options as they were before they became JSON."""
+def _options(*, shapes: dict[str, Any], timing_cache: str | None, **others: Any) -> BuildOptions:
+    """Return options with the types that they had before they became JSON."""
     ranges = {name: tuple(map(tuple, bounds)) for name, bounds in shapes.items()}
-    return {**others, "shapes": ranges, "timing_cache": Path(timing_cache) if timing_cache else None}
+    return BuildOptions(**others, shapes=ranges, timing_cache=Path(timing_cache) if timing_cache else None)
 
 
 def _report(raw: dict[str, Any]) -> EngineReport:
+    """Return the report with the types that it had before it became JSON."""
     tensors = (
-        Tensor(**{**one, "shape": tuple(one["shape"]), "range": one["range"] and tuple(map(tuple, one["range"]))})
-        for one in raw["io"]
+        Tensor(
+            **{**entry, "shape": tuple(entry["shape"]), "range": entry["range"] and tuple(map(tuple, entry["range"]))}
+        )
+        for entry in raw["io"]
     )
     return EngineReport(**{**raw, "io": tuple(tensors)})

@@ -1,6 +1,6 @@
-"""A folder's graphs → engines: for which TensorRT, of which shapes, and which of them need no building again.
+"""A folder's graphs → engines: for which TensorRT, for which shapes, and which of them are up to date.
 
-Nothing here needs torch: a camera's computer builds its own engines.
+Nothing here needs torch: a device builds its own engines.
 """
 
 from __future__ import annotations
@@ -12,36 +12,40 @@ from pathlib import Path
 from typing import Literal
 
 from ccnet.contract import RGB, Artifact, Manifest, sha256
-from ccnet.export.fingerprint import code, digest
+from ccnet.export.fingerprint import digest, source_hashes
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.select import Precision
 from ccnet.runtime.tiling import check_tile
 
-from . import builder as engine
-from .builder import EngineReport, Progress, Range
+from .builder import BuildOptions
 from .isolated import build_isolated
+from .monitor import Progress
+from .report import EngineReport, Range
 
-Asked = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
+Request = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
 
+_SOURCES = {"export": ("engine/builder.py", "engine/plan.py")}
 _ENCODE_SIDE = 1024  # px; the runtime reduces what it encodes to about 512×512
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Which engines.
+    """The engines that a folder should have.
 
-    precision: of ``decode``; ``encode`` is FP32 always, for its sums over all pixels.
-    window: side (px) of the largest tile that ``decode`` will see.
-    static: ``decode`` takes that one shape and no other.
-    compatible: runs with later versions and on every GPU from Ampere on (``tensorrt`` only).
-    strip: holds no weights; the runtime takes them from the graph, and new ones need no new engine.
-    workspace_bytes: most scratch memory; None leaves it to TensorRT.
+    Attributes:
+        backend: The TensorRT to build with.
+        precision: Precision of ``decode``; ``encode`` is always FP32, for its sums over all pixels.
+        tile: Side of the largest tile that ``decode`` takes, px.
+        static: ``decode`` takes tiles of that side only.
+        compatible: The engines run with later versions and on every GPU from Ampere on (``tensorrt`` only).
+        strip: The engines have no weights; the runtime takes them from the graph, and new ones need no new engine.
+        workspace_bytes: Limit on scratch memory; None leaves it to TensorRT.
     """
 
     backend: trt.Name
     precision: Precision = "fp16"
-    window: int = 512
+    tile: int = 512
     static: bool = False
     compatible: bool = False
     strip: bool = False
@@ -50,24 +54,29 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One engine: of which graph, under which name, for which shapes of ``rgb``.
+    """An engine to build, or one that is up to date.
 
-    inputs: hash of all that it depends on. why: it must be built; empty where the folder has this very engine.
+    Attributes:
+        source: The graph.
+        file: Name of the engine's file.
+        shapes: Smallest, most usual and largest shape of ``rgb``.
+        fingerprint: Hash of all that the engine depends on.
+        why: Why it must be built; empty where the folder has this very engine.
     """
 
     source: Artifact
     file: str
     shapes: Range
-    inputs: str
+    fingerprint: str
     why: str
 
 
-def choose(asked: Asked) -> tuple[trt.Name | None, str]:
-    """The TensorRT to build with, None for none, and why. One that was asked for and is missing is refused later."""
+def choose(request: Request) -> tuple[trt.Name | None, str]:
+    """Return the TensorRT to build with, None for none, and why; a request for a missing one is refused by ``plan``."""
     named: dict[str, trt.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-    if asked in named:
-        return named[asked], f"{asked} was asked for"
-    if asked == "onnxruntime":
+    if request in named:
+        return named[request], f"{request} was asked for"
+    if request == "onnxruntime":
         return None, "ONNX Runtime was asked for, and it runs the graphs themselves"
     loads = trt.available()
     if "tensorrt" in loads and trt.has_gpu():
@@ -79,9 +88,9 @@ def choose(asked: Asked) -> tuple[trt.Name | None, str]:
 
 
 def plan(folder: Path, options: Options, *, force: bool = False) -> list[Job]:
-    """What ``build`` would do. CCNetError where a graph is missing or damaged, or where nothing could be built."""
+    """Return what ``build`` would do; CCNetError where a graph is missing or damaged, or nothing could be built."""
     manifest = Manifest.read(folder)
-    check_tile(options.window, manifest.halo, manifest.size_multiple)
+    check_tile(options.tile, manifest.halo, manifest.size_multiple)
     trt.load(options.backend)
     return [
         _job(folder, manifest, options, kind, precision, force)
@@ -92,27 +101,36 @@ def plan(folder: Path, options: Options, *, force: bool = False) -> list[Job]:
 def build(
     folder: Path, options: Options, *, force: bool = False, progress: Progress | None = None
 ) -> tuple[Manifest, list[EngineReport]]:
-    """Build what ``plan`` says and enter it into the manifest; returns that, and a report of each engine built.
+    """Build what ``plan`` says and enter it into the manifest.
 
-    Graphs may come from anywhere: each is parsed and built in a process of its own.
+    Graphs may come from anywhere: each is parsed and built in a process of its own. A file with TensorRT's kernel
+    timings on this GPU stays in the folder, and makes the next build shorter.
 
-    A file with TensorRT's kernel timings on this GPU stays in the folder, and makes the next build shorter.
+    Args:
+        folder: Artifact folder.
+        options: The engines that it should have.
+        force: Build engines that are up to date, too.
+        progress: Called at each step of a build.
+
+    Returns:
+        The new manifest, and a report of each engine that was built.
+
+    Raises:
+        CCNetError: As in ``plan`` and ``build_engine``.
     """
     manifest, reports = Manifest.read(folder), []
     for job in plan(folder, options, force=force):
         if not job.why:
             continue
-        report = build_isolated(
-            folder / job.source.file,
-            folder / job.file,
+        build_options = BuildOptions(
             backend=options.backend,
             shapes={RGB: job.shapes},
             workspace_bytes=options.workspace_bytes,
-            timing_cache=folder / _timings() if options.backend == "tensorrt" else None,
+            timing_cache=folder / _timings_file() if options.backend == "tensorrt" else None,
             compatible=options.compatible,
             strip=options.strip,
-            progress=progress,
         )
+        report = build_isolated(folder / job.source.file, folder / job.file, build_options, progress=progress)
         manifest = manifest.with_artifact(_artifact(folder, job, options, report))
         manifest.write(folder)
         reports.append(report)
@@ -121,45 +139,47 @@ def build(
 
 def _job(folder: Path, manifest: Manifest, options: Options, kind: str, precision: str, force: bool) -> Job:
     source = manifest.find(kind, precision=precision)
-    source.read(folder)  # no engine is made of a graph that the manifest does not vouch for
-    # What an engine without weights depends on is the rest of its graph
+    source.read(folder)  # a graph that the manifest does not vouch for becomes no engine
+    # An engine without weights depends on the rest of its graph only
     graph = source.details.get("structure", source.sha256) if options.strip else source.sha256
     shapes = _range(manifest, kind, options)
     flags = (options.static and kind == "decode", options.compatible, options.strip, options.workspace_bytes)
     gpu = gpus()[0] if options.backend == "tensorrt" and trt.has_gpu() else ""
-    inputs = digest(graph, shapes, trt.title(options.backend), gpu, flags, code(engine.__file__, __file__))
+    fingerprint = digest(graph, shapes, trt.title(options.backend), gpu, flags, source_hashes(_SOURCES))
     file = f"{kind}.{precision}.{options.backend}.engine"
     return Job(
         source=source,
         file=file,
         shapes=shapes,
-        inputs=inputs,
-        why="it was asked for" if force else _stale(folder, manifest, file, inputs),
+        fingerprint=fingerprint,
+        why="a new build was asked for" if force else _why_stale(folder, manifest, file, fingerprint),
     )
 
 
-def _stale(folder: Path, manifest: Manifest, file: str, inputs: str) -> str:
-    """Why an engine must be built again; empty where it need not."""
+def _why_stale(folder: Path, manifest: Manifest, file: str, fingerprint: str) -> str:
+    """Return why an engine must be built again; empty where it need not be."""
     old = next((artifact for artifact in manifest.artifacts if artifact.file == file), None)
     if old is None or not (folder / file).is_file():
         return "there is none"
     if sha256(folder / file) != old.sha256:
         return "the one that is there is damaged"
-    return "" if old.details.get("inputs") == inputs else "graph, options, version or GPU are others"
+    return "" if old.details.get("inputs") == fingerprint else "graph, options, version or GPU are others"
 
 
 def _range(manifest: Manifest, kind: str, options: Options) -> Range:
+    """Return the shapes of ``rgb`` that an engine takes."""
+
     def shape(side: int) -> tuple[int, ...]:
         return (1, side, side, 3) if manifest.input == "uint8" else (1, 3, side, side)
 
-    window = shape(options.window)
+    tile = shape(options.tile)
     if kind == "encode":
-        return shape(manifest.size_multiple), window, shape(max(options.window, _ENCODE_SIDE))
-    return (window, window, window) if options.static else (shape(manifest.size_multiple), window, window)
+        return shape(manifest.size_multiple), tile, shape(max(options.tile, _ENCODE_SIDE))
+    return (tile, tile, tile) if options.static else (shape(manifest.size_multiple), tile, tile)
 
 
-def _timings() -> str:
-    """A file's name; timings are of one version on one GPU."""
+def _timings_file() -> str:
+    """Return the name of the file of kernel timings, which are those of one version on one GPU."""
     gpu = re.sub(r"\W+", "-", gpus()[0]) if trt.has_gpu() else ""
     return f"{trt.title('tensorrt').replace(' ', '-')}-{gpu}.timings"
 
@@ -167,7 +187,7 @@ def _timings() -> str:
 def _artifact(folder: Path, job: Job, options: Options, report: EngineReport) -> Artifact:
     least, _, most = job.shapes
     details: Mapping[str, object] = {
-        "inputs": job.inputs,
+        "inputs": job.fingerprint,
         "window": [least[2], most[2]],  # rgb is square: (1, 3, H, W) or (1, H, W, 3)
         "version": report.version,
         "gpu": report.gpu,

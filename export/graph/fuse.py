@@ -1,22 +1,24 @@
-"""A graph with its costliest parts as one node each, for ONNX Runtime on a CPU.
+"""The costliest parts of a graph as one node each, for ONNX Runtime on a CPU: "fused operators".
 
-The nodes are the operators of ``ccnet/csrc/onnxruntime``, where the package's kernels are compiled.
+The nodes are the operators of ``ccnet/csrc/onnxruntime``, where the package's kernels are compiled. Parts that the
+graph was cut off before, and those of sizes that the operators do not take, stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnx_ir.passes import InPlacePass, PassResult
 from torch import nn
 
 from ccnet.contract import NATIVE_DOMAIN
 from ccnet.model.blocks import FFN, PAF, GrSCM, NeSCM
 from ccnet.model.ccnet import SRU
 
-from .trace import constant, made_by, prune
+from .nodes import applied, initializer, producer, prune, required
 
 Nodes = Mapping[str, ir.Node]
 
@@ -24,133 +26,198 @@ Nodes = Mapping[str, ir.Node]
 _HEADS, _BANDS, _PATCHES, _GROUPS, _CHANNELS, _HIDDEN = (1, 2, 4), 64, (4, 8, 16), 16, 1024, 4096
 
 
-def fuse_operators(portable: ir.Model, model: nn.Module) -> ir.Model:
-    """The same graph with the nodes of each GrSCM, NeSCM, PAF, FFN and way back up in one.
+def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
+    """Return a copy of a graph with the nodes of each GrSCM, NeSCM, PAF, FFN and up-convolution fused.
 
-    NeSCM takes in SIA's pooling, PAF the rest of SIA, and PAF and FFN the sum behind them.
+    Args:
+        portable: A graph of ONNX's own operators.
+        module: The module that it was traced from; the graph's nodes are named after its parts.
 
-    ``model``: what the graph was traced from, whose modules its nodes are named after. Parts that the graph was cut off
-    before, and those of sizes that the operators do not take, stay as they are.
+    Returns:
+        The graph with operators of the domain ``ccnet``.
     """
-    made = portable.clone()
-    nodes = {str(node.name): node for node in made.graph}
-    for name, part in model.named_modules():
-        if isinstance(part, GrSCM):
-            _grscm(made.graph, nodes, name, part)
-        elif isinstance(part, NeSCM):
-            _nescm(made.graph, nodes, name, part)
-        elif isinstance(part, PAF):
-            _paf(made.graph, nodes, name, part)
-        elif isinstance(part, FFN):
-            _ffn(made.graph, nodes, name, part)
-        elif isinstance(part, SRU):
-            _join(made.graph, nodes, f"{name}.up2", f"{name}.fuse2", part.up2, part.fuse2)
-            _join(made.graph, nodes, f"{name}.up1", f"{name}.fuse1", part.up1, part.fuse1)
-    made.graph.opset_imports[NATIVE_DOMAIN] = 1
-    prune(made)
-    return made
+    passes = (FuseGrSCM, FuseNeSCM, FusePAF, FuseFFN, FuseUpsample)
+    fused = applied(portable, *(each(module) for each in passes))
+    fused.graph.opset_imports[NATIVE_DOMAIN] = 1
+    prune(fused)
+    return fused
 
 
-def _grscm(graph: ir.Graph, nodes: Nodes, name: str, part: GrSCM) -> None:
-    """What follows its attention."""
-    last, (channels, run) = nodes.get(f"{name}.position.2/Conv_0"), part.to_v.weight.shape[:2]
-    if not last or run % 4 or channels > _CHANNELS:
-        return
-    mixed, result = _sum_behind(name, last.outputs[0])
-    product = made_by(made_by(mixed, "Add").inputs[0], "Reshape").inputs[0]
-    x, values = nodes[f"{name}.to_v/Conv_0"].inputs[:2]
-    assert part.proj.bias is not None  # noqa: S101 - for the type checker
-    bias = constant(graph, f"{name}.proj.bias", part.proj.bias.detach().numpy())
-    filters = (nodes[f"{name}.position.{index}/Conv_0"].inputs[1] for index in (0, 2))
-    matrix = made_by(product, "MatMul").inputs[0]
-    _replace(graph, name, "GrSCM", [x, values, matrix, bias, *filters], result, groups=part.to_v.groups)
+class FusePass(InPlacePass):
+    """A pass that fuses parts of a module; its nodes are found by the names of the parts.
+
+    The nodes that computed a result before are left to ``prune``.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def call(self, model: ir.Model) -> PassResult:
+        """Fuse every part that the graph has and the operator takes."""
+        nodes = {str(node.name): node for node in model.graph}
+        fused = [self.fuse(model.graph, nodes, name, part) for name, part in self.module.named_modules()]
+        return PassResult(model, modified=any(fused))
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse a part, if it is one of this pass, and return whether it was fused."""
+        raise NotImplementedError
 
 
-def _nescm(graph: ir.Graph, nodes: Nodes, name: str, part: NeSCM) -> None:
-    """With SIA's pooling behind it where PAF reads nothing else of it."""
-    inside = {node for key, node in nodes.items() if key.startswith(f"{name or 'ccnet'}/")}
-    if not inside or part.heads not in _HEADS:
-        return
-    computed = {value for node in inside for value in node.inputs if value and not value.is_initializer()}
-    given = [value for value in computed if value.producer() not in inside]
-    results = [one for node in inside for one in node.outputs if any(use.node not in inside for use in one.uses())]
-    results += [one for node in inside for one in node.outputs if one.is_graph_output()]
-    if len(given) != 1 or len(results) != 1:
-        raise ValueError(f"{name} reads {len(given)} tensors and gives {len(results)}, expected one each")
-    channels = given[0].shape[1] if given[0].shape else None
-    if not isinstance(channels, int) or channels > _BANDS * part.heads:
-        return
-    keys = ("forget", "forget_bias", "output", "output_bias")
-    weights = [
-        constant(graph, f"{name}.{key}", weight.detach().numpy())
-        for key, weight in zip(keys, part.weights(), strict=True)
-    ]
-    pooling = nodes.get(f"{name.rpartition('.')[0]}.paf.aggregate/Conv_0")
-    operator, result = ("PooledNeSCM", pooling.inputs[0]) if pooling else ("NeSCM", results[0])
-    assert result is not None  # noqa: S101 - for the type checker
-    _replace(graph, name, operator, [given[0], *weights], result, groups=part.groups)
+class FuseGrSCM(FusePass):
+    """Match the nodes behind a GrSCM's attention: values, projection, positional branch and their sum; make GrSCM."""
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse a GrSCM."""
+        if not isinstance(part, GrSCM):
+            return False
+        last, (channels, run) = nodes.get(f"{name}.position.2/Conv_0"), part.to_v.weight.shape[:2]
+        if not last or run % 4 or channels > _CHANNELS:
+            return False
+        projected, result = _added_to(name, last.outputs[0])
+        product = producer(producer(projected, "Add").inputs[0], "Reshape").inputs[0]
+        x, values = nodes[f"{name}.to_v/Conv_0"].inputs[:2]
+        bias = initializer(graph, f"{name}.proj.bias", required(part.proj.bias, "proj.bias").detach().numpy())
+        filters = (nodes[f"{name}.position.{index}/Conv_0"].inputs[1] for index in (0, 2))
+        matrix = producer(product, "MatMul").inputs[0]
+        _replace(graph, name, "GrSCM", [x, values, matrix, bias, *filters], result, groups=part.to_v.groups)
+        return True
 
 
-def _paf(graph: ir.Graph, nodes: Nodes, name: str, part: PAF) -> None:
-    """What follows SIA's pooling."""
-    last, channels = nodes.get(f"{name}/Add_0"), part.map_att.in_channels
-    if last and part.patch in _PATCHES and part.groups <= _GROUPS and channels % 4 == 0 and channels <= _CHANNELS:
+class FuseNeSCM(FusePass):
+    """Match all nodes of a NeSCM; make NeSCM, or PooledNeSCM where a PAF reads nothing but its pooled features."""
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse a NeSCM; ValueError where it has more than one input or output."""
+        if not isinstance(part, NeSCM) or part.heads not in _HEADS:
+            return False
+        inside = {node for key, node in nodes.items() if key.startswith(f"{name or 'ccnet'}/")}
+        if not inside:
+            return False
+        inputs, results = [*_inputs_of(inside)], [*_results_of(inside)]
+        if len(inputs) != 1 or len(results) != 1:
+            raise ValueError(f"{name} reads {len(inputs)} tensors and computes {len(results)}, expected one each")
+        channels = inputs[0].shape[1] if inputs[0].shape else None
+        if not isinstance(channels, int) or channels > _BANDS * part.heads:
+            return False
+        keys = ("forget", "forget_bias", "output", "output_bias")
+        weights = [
+            initializer(graph, f"{name}.{key}", weight.detach().numpy())
+            for key, weight in zip(keys, part.weights(), strict=True)
+        ]
+        pooling = nodes.get(f"{name.rpartition('.')[0]}.paf.aggregate/Conv_0")
+        operator, result = ("PooledNeSCM", pooling.inputs[0]) if pooling else ("NeSCM", results[0])
+        result = required(result, f"the result of {name}")
+        _replace(graph, name, operator, [inputs[0], *weights], result, groups=part.groups)
+        return True
+
+
+class FusePAF(FusePass):
+    """Match the nodes of a PAF behind SIA's pooling, and the sum behind it; make PAF."""
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse a PAF."""
+        if not isinstance(part, PAF):
+            return False
+        last, channels = nodes.get(f"{name}/Add_0"), part.map_att.in_channels
+        supported = part.patch in _PATCHES and part.groups <= _GROUPS and channels % 4 == 0 and channels <= _CHANNELS
+        if not last or not supported:
+            return False
         aggregate, compress, mapped = (
-            nodes[f"{name}.{conv}/Conv_0"].inputs for conv in ("aggregate", "map_cp", "map_att")
+            nodes[f"{name}.{convolution}/Conv_0"].inputs for convolution in ("aggregate", "map_cp", "map_att")
         )
-        x, result = _sum_behind(name, last.outputs[0])
-        given = [x, mapped[0], *aggregate, *compress[1:], *mapped[1:]]
-        _replace(graph, name, "PAF", given, result, patch=part.patch)
+        x, result = _added_to(name, last.outputs[0])
+        inputs = [x, mapped[0], *aggregate, *compress[1:], *mapped[1:]]
+        _replace(graph, name, "PAF", inputs, result, patch=part.patch)
+        return True
 
 
-def _ffn(graph: ir.Graph, nodes: Nodes, name: str, part: FFN) -> None:
-    hidden, channels = part.state_dict()["net.0.weight"].shape[:2]
-    last, fits = nodes.get(f"{name}.net.4/Conv_0"), channels % 4 == 0 and channels <= _CHANNELS and hidden <= _HIDDEN
-    if last and fits:
-        x, result = _sum_behind(name, last.outputs[0])
+class FuseFFN(FusePass):
+    """Match the nodes of an FFN, and the sum behind it; make FFN."""
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse an FFN; ValueError where it is not added to its own input."""
+        if not isinstance(part, FFN):
+            return False
+        hidden, channels = part.state_dict()["net.0.weight"].shape[:2]
+        last = nodes.get(f"{name}.net.4/Conv_0")
+        if not last or channels % 4 or channels > _CHANNELS or hidden > _HIDDEN:
+            return False
+        x, result = _added_to(name, last.outputs[0])
         if x is not nodes[f"{name}/Transpose_0"].inputs[0]:
-            raise ValueError(f"{name} is not added to what it reads")
+            raise ValueError(f"{name} is not added to its own input")
         norm = nodes[f"{name}.norm/LayerNormalization_0"]
         convolutions = (nodes[f"{name}.net.{index}/Conv_0"].inputs[1] for index in (0, 2, 4))
         _replace(graph, name, "FFN", [x, *norm.inputs[1:3], *convolutions], result, epsilon=part.norm.eps)
+        return True
 
 
-def _join(graph: ir.Graph, nodes: Nodes, up: str, fuse: str, rise: nn.ConvTranspose2d, mix: nn.Conv2d) -> None:
-    """An up-convolution, the concatenation and the 1×1 behind it: two linear maps after another are one."""
-    last, channels = nodes.get(f"{fuse}/Conv_0"), mix.out_channels
-    if not last or channels % 4 or rise.in_channels > _CHANNELS:
-        return
-    _, beside = made_by(last.inputs[0], "Concat").inputs
-    assert rise.bias is not None  # noqa: S101 - for the type checker
-    above, skip = mix.weight.detach().flatten(1).split([rise.out_channels, mix.in_channels - rise.out_channels], 1)
-    given = {
-        "up": torch.einsum("om,imab->aboi", above, rise.weight.detach()),
-        "skip": skip,
-        "bias": above @ rise.bias.detach(),
-    }
-    weights = [constant(graph, f"{fuse}.{key}", one.numpy()) for key, one in given.items()]
-    _replace(graph, fuse, "Join", [beside, nodes[f"{up}/ConvTranspose_0"].inputs[0], *weights], last.outputs[0])
+class FuseUpsample(FusePass):
+    """Match an up-convolution, the concatenation with the skip connection and the 1×1 convolution; make Join.
+
+    Linear maps one after the other are one linear map: the 1×1's weights are multiplied into the up-convolution's.
+    """
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse both up-convolutions of an SRU."""
+        if not isinstance(part, SRU):
+            return False
+        fused = [
+            self._fuse_scale(graph, nodes, f"{name}.up{scale}", f"{name}.fuse{scale}", up, fuse)
+            for scale, up, fuse in ((2, part.up2, part.fuse2), (1, part.up1, part.fuse1))
+        ]
+        return any(fused)
+
+    def _fuse_scale(
+        self, graph: ir.Graph, nodes: Nodes, up_name: str, fuse_name: str, up: nn.ConvTranspose2d, fuse: nn.Conv2d
+    ) -> bool:
+        last, channels = nodes.get(f"{fuse_name}/Conv_0"), fuse.out_channels
+        if not last or channels % 4 or up.in_channels > _CHANNELS:
+            return False
+        _, skip = producer(last.inputs[0], "Concat").inputs
+        split = [up.out_channels, fuse.in_channels - up.out_channels]
+        fuse_up, fuse_skip = fuse.weight.detach().flatten(1).split(split, 1)
+        weights = {
+            "up": torch.einsum("om,imab->aboi", fuse_up, up.weight.detach()),
+            "skip": fuse_skip,
+            "bias": fuse_up @ required(up.bias, "up.bias").detach(),
+        }
+        values = [initializer(graph, f"{fuse_name}.{key}", weight.numpy()) for key, weight in weights.items()]
+        inputs = [skip, nodes[f"{up_name}/ConvTranspose_0"].inputs[0], *values]
+        _replace(graph, fuse_name, "Join", inputs, last.outputs[0])
+        return True
 
 
-def _sum_behind(name: str, made: ir.Value) -> tuple[ir.Value, ir.Value]:
-    """What a part's result is added to, and the sum."""
-    uses = [*made.uses()]
+def _inputs_of(inside: Iterable[ir.Node]) -> Iterator[ir.Value]:
+    """Yield the values that the nodes read from others, but for weights."""
+    inside = set(inside)
+    read = {value for node in inside for value in node.inputs if value and not value.is_initializer()}
+    return (value for value in read if value.producer() not in inside)
+
+
+def _results_of(inside: Iterable[ir.Node]) -> Iterator[ir.Value]:
+    """Yield the values that other nodes, or the graph's outputs, take from these nodes."""
+    inside = set(inside)
+    results = [value for node in inside for value in node.outputs]
+    yield from (value for value in results if any(use.node not in inside for use in value.uses()))
+    yield from (value for value in results if value.is_graph_output())
+
+
+def _added_to(name: str, value: ir.Value) -> tuple[ir.Value, ir.Value]:
+    """Return the other summand of the Add that alone uses a part's value, and the sum."""
+    uses = [*value.uses()]
     if len(uses) != 1 or uses[0].node.op_type != "Add":
-        raise ValueError(f"what {name} gives is not just added to something")
+        raise ValueError(f"the result of {name} is not used by a single Add")
     node = uses[0].node
-    other = node.inputs[1 - uses[0].idx]
-    assert other is not None  # noqa: S101 - for the type checker
-    return other, node.outputs[0]
+    return required(node.inputs[1 - uses[0].idx], f"a summand behind {name}"), node.outputs[0]
 
 
 def _replace(
-    graph: ir.Graph, name: str, operator: str, given: Sequence[ir.Value | None], result: ir.Value, **attributes: Any
+    graph: ir.Graph, name: str, operator: str, inputs: Sequence[ir.Value | None], result: ir.Value, **attributes: Any
 ) -> None:
-    """Let an operator make the result; what made it before is left to ``prune``."""
-    node = ir.node(operator, given, attributes, domain=NATIVE_DOMAIN, name=f"{name}/{operator}_0")
-    made = node.outputs[0]
-    made.type, made.shape, made.name = result.type, result.shape, node.name
-    before = result.producer()
-    assert before is not None  # noqa: S101 - for the type checker
-    graph.insert_before(before, node)
-    ir.convenience.replace_all_uses_with(result, made, replace_graph_outputs=True)
+    """Let an operator compute the result in the place of the nodes that did."""
+    node = ir.node(operator, inputs, attributes, domain=NATIVE_DOMAIN, name=f"{name}/{operator}_0")
+    replacement = node.outputs[0]
+    replacement.type, replacement.shape, replacement.name = result.type, result.shape, node.name
+    graph.insert_before(required(result.producer(), f"the node of {name}'s result"), node)
+    ir.convenience.replace_all_uses_with(result, replacement, replace_graph_outputs=True)

@@ -1,8 +1,8 @@
 """NeSCM in ONNX: its recurrence unrolled over the fixed sequence of bands, and its output gates as one convolution.
 
-Channels are step-major here, (T, 4 streams, n heads): what one step reads is one run of channels, so a step is one
-slice of every tensor and all four streams advance in the same few nodes. A step carries the memory's
-distance from what it reads, d_t = m_{t-1} - x_t, which takes one node less than the memory and is the same:
+Channels are step-major here, (T, 4 streams, n heads): all that a step reads are adjacent channels, so a step is one
+slice of every tensor, and all four streams advance in the same few nodes. A step carries the memory's distance from the
+band that it reads, d_t = m_{t-1} - x_t, which is equivalent to the memory and takes one node less:
 
     s_t = sigmoid(W_m d_t + (W_m + W_x) x_t + b),    d_{t+1} = s_t d_t + (x_t - x_{t+1}),    m_t = s_t d_t + x_t
 """
@@ -22,26 +22,27 @@ Value = Any  # onnxscript's symbolic tensor
 Index = npt.NDArray[np.int64]
 
 _SLOTS = ((0, -1), (0, 0), (1, 0), (3, 0), (2, 0), (2, 1))
-"""Of the directions' windows, forward first: the stream that a slot reads, how many bands away."""
+"""For each slot of the directions' windows, forward first: the stream that it reads, and how many bands away."""
 
 
 def read_index(heads: int, bands: int, groups: int) -> Index:
-    """Which plane of x (n·T channels, ordered group, head, band; then one of zeros) each (step, stream, head) reads."""
+    """Return the plane that each (step, stream, head) reads.
+
+    Planes are x's n·T channels, ordered group, head, band, and then a plane of zeros.
+    """
     step, stream, head = np.ogrid[:bands, :STREAMS, :heads]
     position = step + stream % 2  # a leading slot is one band ahead
     band = np.where(stream // 2 == 0, position, bands - 1 - position)
-    index: Index = np.where(position < bands, channel_index(head, band, heads, bands // groups), heads * bands)
-    return index.ravel()
+    return np.where(position < bands, channel_index(head, band, heads, bands // groups), heads * bands).ravel()
 
 
-def channel_index(head: Any, band: Any, heads: int, run: int) -> Index:
-    """Channel of a head's band; ``run``: bands in a group."""
-    index: Index = (band // run * heads + head) * run + band % run
-    return index
+def channel_index(head: Any, band: Any, heads: int, group_bands: int) -> Index:
+    """Return the channel of a head's band, where a group has ``group_bands`` bands."""
+    return (band // group_bands * heads + head) * group_bands + band % group_bands
 
 
 def slot_index(heads: int, bands: int) -> tuple[Index, npt.NDArray[np.float32]]:
-    """Which step-major channel each (band, slot, head) of the gates reads, and 0 where that lies beyond the ends."""
+    """Return the step-major channel that each (band, slot, head) of the gates reads, and 0 for those beyond the ends."""
     band, slot, head = np.ogrid[:bands, : len(_SLOTS), :heads]
     stream, away = (np.array(column)[slot] for column in zip(*_SLOTS, strict=True))
     centre = np.clip(band + away, 0, bands - 1)
@@ -52,7 +53,7 @@ def slot_index(heads: int, bands: int) -> tuple[Index, npt.NDArray[np.float32]]:
 
 
 def nescm(x: Value, groups: int, forget: Value, forget_bias: Value, output: Value, output_bias: Value) -> Value:
-    """``ccnet::nescm``: x (1, C, H, W), forget (2, n, 2n), output (2, n, n, 3, 3, 3) → (1, C, H, W)."""
+    """Translate ``ccnet::nescm``: x (1, C, H, W), forget (2, n, 2n), output (2, n, n, 3, 3, 3) → (1, C, H, W)."""
     heads = int(forget.shape[1])
     bands = int(x.shape[1]) // heads
     streams = _scan(x, forget, forget_bias, heads, bands, groups)
@@ -74,7 +75,7 @@ def nescm(x: Value, groups: int, forget: Value, forget_bias: Value, output: Valu
 
 
 def gelu(x: Value, approximate: str = "none") -> Value:
-    """``aten::gelu`` in the order that ONNX Runtime fuses into one node: ((x / √2).erf() + 1) · x · ½."""
+    """Translate ``aten::gelu`` in the order that ONNX Runtime fuses into one node: ((x / √2).erf() + 1) · x · ½."""
     if approximate != "none":
         raise ValueError(f"GELU is approximated by {approximate!r}, expected 'none', as the paper's is")
     one, half, root = (op.Constant(value_float=value) for value in (1.0, 0.5, math.sqrt(2)))
@@ -82,22 +83,22 @@ def gelu(x: Value, approximate: str = "none") -> Value:
 
 
 def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: int) -> Value:
-    """tanh(m_t) + x_t, step-major: (1, T·4·n, H, W)."""
-    channels = STREAMS * heads  # of one step
+    """Return tanh(m_t) + x_t, step-major: (1, T·4·n, H, W)."""
+    step_channels = STREAMS * heads
     read, padded = read_index(heads, bands, groups), op.Pad(x, _ints(0, 0, 0, 0, 0, 1, 0, 0))
     steps = _gather(padded, read)
     # A direction's two streams share its gates: (2, n, 2n) → (4n, 2n, 1, 1)
-    gates = op.Reshape(op.Gather(weight, _ints(0, 0, 1, 1), axis=0), _ints(channels, 2 * heads, 1, 1))
+    gates = op.Reshape(op.Gather(weight, _ints(0, 0, 1, 1), axis=0), _ints(step_channels, 2 * heads, 1, 1))
     w_m = op.Slice(gates, _ints(0), _ints(heads), _ints(1))
     w_x = op.Slice(gates, _ints(heads), _ints(2 * heads), _ints(1))
-    b = op.Tile(op.Reshape(op.Gather(bias, _ints(0, 0, 1, 1), axis=0), _ints(channels)), _ints(bands))
+    b = op.Tile(op.Reshape(op.Gather(bias, _ints(0, 0, 1, 1), axis=0), _ints(step_channels)), _ints(bands))
     # The gates' x-part needs no memory: all steps at once
     tiled = op.Tile(op.Add(w_m, w_x), _ints(bands, 1, 1, 1))
     hoisted = op.Split(op.Conv(steps, tiled, b, group=bands * STREAMS, kernel_shape=[1, 1]), num_outputs=bands, axis=1)
-    # Read again, not sliced from the steps: of a Slice TensorRT makes 27 layers, of a Gather 3
-    differences = op.Sub(_gather(padded, read[:-channels]), _gather(padded, read[channels:]))
+    # Gathered again, not sliced from the steps: TensorRT makes 27 layers from a Slice, 3 from a Gather
+    differences = op.Sub(_gather(padded, read[:-step_channels]), _gather(padded, read[step_channels:]))
     changes = op.Split(differences, num_outputs=bands - 1, axis=1)
-    distance = op.Neg(_gather(padded, read[:channels]))  # m = 0 before the first band
+    distance = op.Neg(_gather(padded, read[:step_channels]))  # m = 0 before the first band
     kept = []
     for step, gate_t in enumerate(hoisted):
         s_t = op.Sigmoid(op.Add(_mixed(distance, w_m, heads), gate_t))  # Eq. 5
@@ -109,6 +110,7 @@ def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: 
 
 
 def _mixed(distance: Value, w_m: Value, heads: int) -> Value:
+    """Return W_m d_t of all streams."""
     if heads == 1:
         return op.Mul(distance, op.Reshape(w_m, _ints(1, STREAMS, 1, 1)))
     return op.Conv(distance, w_m, group=STREAMS, kernel_shape=[1, 1])

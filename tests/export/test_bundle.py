@@ -143,7 +143,7 @@ def _same(path: Path, expected: Files) -> bool:
 def test_a_device_builds_and_checks(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert device.main([str(bundle), str(tmp_path / "folder")]) == 0
     told = capfd.readouterr().out
-    assert "noise, 48×32 px, against what torch" in told
+    assert "noise, 48×32 px, against torch" in told
     assert told.count("passes") >= 4 and "FAILS" not in told
     assert device.main([str(bundle), str(tmp_path / "folder")]) == 0
     told = capfd.readouterr().out

@@ -25,7 +25,7 @@ from ccnet.runtime import read_cube
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import operators
 
-WINDOW = 2 * HALO + SIZE_MULTIPLE  # the smallest
+TILE = 2 * HALO + SIZE_MULTIPLE  # the smallest
 
 Artifacts = tuple[CCNet, Path]
 
@@ -65,10 +65,10 @@ def refused(result: Result, *words: str) -> None:
 
 
 def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
-    result = ccnet("check", artifacts[1], "--frames", photo, "--weights", weights, "--window", WINDOW)
+    result = ccnet("check", artifacts[1], "--frames", photo, "--weights", weights, "--tile", TILE)
     assert result.code == 0, result.err
     assert "240×80 px" in result.out
-    for row in ("full fp32", "decode fp32", f"decode fp32, {WINDOW} px windows", f"decode fp16, {WINDOW} px windows"):
+    for row in ("full fp32", "decode fp32", f"decode fp32, {TILE} px tiles", f"decode fp16, {TILE} px tiles"):
         assert row in result.out
     assert result.out.count("passes") == (7 if operators() else 5)
     assert "reported" in result.out
@@ -76,7 +76,7 @@ def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weight
 
 
 def test_check_speaks_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
-    result = ccnet("check", artifacts[1], "-f", photo.parent, "-w", weights, "--window", WINDOW, "--json")
+    result = ccnet("check", artifacts[1], "-f", photo.parent, "-w", weights, "--tile", TILE, "--json")
     assert result.code == 0, result.err
     ((path, rows),) = json.loads(result.out).items()
     assert path == photo.name
@@ -91,7 +91,7 @@ def test_check_writes_cubes_and_picture(
     ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    assert ccnet("check", artifacts[1], "-f", photo, "-w", weights, "--window", WINDOW, "--out", out).code == 0
+    assert ccnet("check", artifacts[1], "-f", photo, "-w", weights, "--tile", TILE, "--out", out).code == 0
     names = {"check.json", "photo.mat", "photo.hdr", "photo.img", "photo.png", "photo-worst.png"}
     assert {path.name for path in out.iterdir()} == names
     mat, envi = (read_cube(out / f"photo{suffix}") for suffix in (".mat", ".hdr"))
@@ -113,7 +113,7 @@ def test_check_fails_where_a_graph_computes_something_else(
     manifest = Manifest.read(copy)
     stamped = tuple(replace(one, sha256=sha256(copy / one.file)) for one in manifest.artifacts)
     (copy / MANIFEST_NAME).write_text(replace(manifest, artifacts=stamped).to_json())
-    result = ccnet("check", copy, "-f", photo, "-w", weights, "--window", WINDOW)
+    result = ccnet("check", copy, "-f", photo, "-w", weights, "--tile", TILE)
     assert result.code == 1
     assert "FAILS" in result.out
     kind, precision = name.split(".")[:2]
@@ -199,7 +199,7 @@ def test_build_for_onnxruntime_says_that_there_is_nothing_to_build(ccnet: Ccnet,
 
 @pytest.mark.parametrize("window", [100, 2 * HALO])
 def test_build_refuses_a_window_off_the_grid_or_within_the_halos(ccnet: Ccnet, copy: Path, window: int) -> None:
-    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--window", window)
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--tile", window)
     refused(result, f"window is {window} px", "multiple of 16")
 
 

@@ -26,6 +26,7 @@ from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, Artifact, CCNetError, Ma
 from ccnet.export import device
 from ccnet.export.bundle import make_bundle
 from ccnet.export.engine import isolated as apart
+from ccnet.export.engine.builder import BuildOptions
 from ccnet.export.engine.isolated import build_isolated
 from ccnet.export.engine.plan import Options, build, plan
 from ccnet.export.reference import GOLDEN, Reference, pack
@@ -44,8 +45,9 @@ BASE = Manifest(
 GAIN = np.eye(3, dtype=np.float32)[2 - np.arange(31) * 3 // 31]
 GRAPHS = {"encode.fp32.onnx": "encode", "decode.fp32.onnx": "decode", "decode.fp16.onnx": "decode"}
 ENGINES = ("encode.fp32.tensorrt_rtx.engine", "decode.fp16.tensorrt_rtx.engine")
-RTX = Options(backend="tensorrt_rtx", window=64)
+RTX = Options(backend="tensorrt_rtx", tile=64)
 SHAPES = {"rgb": ((1, 3, 16, 16), (1, 3, 64, 64), (1, 3, 64, 64))}
+OPTIONS = BuildOptions(backend="tensorrt_rtx", shapes=SHAPES)
 
 needs_rtx = pytest.mark.skipif(
     "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
@@ -341,10 +343,10 @@ MANY = """
 import sys
 from pathlib import Path
 from ccnet.contract import CCNetError
-from ccnet.export.engine.builder import build_engine
+from ccnet.export.engine.builder import BuildOptions, build_engine
 for path in map(Path, sys.argv[2:]):
     try:
-        build_engine(path, Path(sys.argv[1]), backend="tensorrt_rtx", shapes=SHAPES)
+        build_engine(path, Path(sys.argv[1]), BuildOptions(backend="tensorrt_rtx", shapes=SHAPES))
         said = "built"
     except CCNetError as error:
         said = "refused" if len(str(error).splitlines()) == 1 else "refused in many lines"
@@ -427,7 +429,7 @@ def test_a_process_that_says_no_more_is_a_line(
 ) -> None:
     monkeypatch.setattr(apart, "python_command", lambda *_: [sys.executable, "-c", code])
     with pytest.raises(CCNetError, match=said) as caught:
-        build_isolated(tmp_path / "model.onnx", tmp_path / "engine", backend="tensorrt_rtx", shapes=SHAPES)
+        build_isolated(tmp_path / "model.onnx", tmp_path / "engine", OPTIONS)
     assert "\n" not in str(caught.value)
 
 
@@ -444,8 +446,7 @@ def test_what_progress_raises_ends_the_other_process(
         build_isolated(
             exported / "decode.fp16.onnx",
             tmp_path / "engine",
-            backend="tensorrt_rtx",
-            shapes=SHAPES,
+            OPTIONS,
             progress=progress,
         )
     assert list(tmp_path.iterdir()) == []
@@ -457,8 +458,7 @@ def test_a_build_apart_tells_what_a_build_here_does(exported: Path, tmp_path: Pa
     report = build_isolated(
         exported / "decode.fp16.onnx",
         tmp_path / "engine",
-        backend="tensorrt_rtx",
-        shapes=SHAPES,
+        OPTIONS,
         progress=lambda *step: told.append(step),
     )
     assert report.bytes == (tmp_path / "engine").stat().st_size > 1000

@@ -14,7 +14,7 @@ import pytest
 
 from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, CCNetError, Manifest
 from ccnet.export.reference import Reference, by_torch, golden, pack
-from ccnet.export.verify import Row, check
+from ccnet.export.verify import Comparison, check
 from ccnet.model import CCNet
 from ccnet.runtime.backends.onnxruntime import operators
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity
@@ -32,12 +32,12 @@ def reference(artifacts: Artifacts) -> Reference:
 
 
 @pytest.fixture(scope="module")
-def rows(artifacts: Artifacts, reference: Reference) -> dict[str, Row]:
-    return {row.what: row for row in check(artifacts[1], reference, window=320)}
+def rows(artifacts: Artifacts, reference: Reference) -> dict[str, Comparison]:
+    return {row.what: row for row in check(artifacts[1], reference, tile=320)}
 
 
-def test_every_graph_is_compared_and_passes(rows: dict[str, Row]) -> None:
-    tiles = f"{SMALLEST + 16} px windows"  # smaller than asked for, or nothing would be tiled
+def test_every_graph_is_compared_and_passes(rows: dict[str, Comparison]) -> None:
+    tiles = f"{SMALLEST + 16} px tiles"  # smaller than asked for, or nothing would be tiled
     judged = {what: row.tolerance for what, row in rows.items() if row.tolerance}
     assert judged == {
         "full fp32": "fp32",
@@ -62,10 +62,10 @@ def test_a_wrong_reference_fails_where_it_is_wrong(artifacts: Artifacts, referen
     found = {row.what: row for row in check(artifacts[1], replace(reference, cube=cube))}
     assert found["full fp32"].verdict == found["decode fp32"].verdict == "FAILS"
     assert found["encode fp32"].verdict == "passes"
-    worst = found["decode fp32"].worst
+    worst = found["decode fp32"].largest
     assert worst is not None and worst.pixel == (21, 33)
     assert worst.differences[21, 33] == pytest.approx(0.01, rel=1e-3) and worst.differences.argmax() == 21 * 206 + 33
-    assert np.argmax(np.abs(worst.expected - worst.found)) == 7
+    assert np.argmax(np.abs(worst.expected - worst.actual)) == 7
 
 
 def test_another_context_fails_in_encode_alone(artifacts: Artifacts, reference: Reference) -> None:
@@ -78,7 +78,7 @@ def test_another_context_fails_in_encode_alone(artifacts: Artifacts, reference: 
 
 def test_strain_is_the_largest_share_of_a_limit() -> None:
     parity = Parity(mrae=1e-3, sam=0, psnr=80, max_abs=1, mean_abs=3e-5)
-    row = Row(what="", against="", backend="", parity=parity, tolerance="fp16")
+    row = Comparison(what="", against="", backend="", parity=parity, tolerance="fp16")
     assert row.tolerance_used == pytest.approx(1e-3 / (TOLERANCES["fp16"].mrae or 0))
     assert replace(row, tolerance=None).tolerance_used == 0
     assert replace(row, parity=None).verdict == "not run"

@@ -22,7 +22,7 @@ from ccnet.calibration.fp16.bisect import bisect, fp32_nodes
 from ccnet.calibration.fp16.emulate import Half
 from ccnet.calibration.tensors import Tensors
 from ccnet.contract import MANIFEST_NAME, CCNetError, Manifest
-from ccnet.export.graph.mixed_precision import is_island, is_sum
+from ccnet.export.graph.mixed_precision import is_kept_fp32, is_residual_sum
 from ccnet.model import CCNet
 from ccnet.runtime.quality.tolerances import compare
 
@@ -101,7 +101,7 @@ def test_the_islands_are_read_from_the_mixed_graph(artifacts: tuple[CCNet, Path]
     graph = ir.from_proto(onnx.load_model_from_string(manifest.find("decode").read(folder))).graph
     kept = set(fp32_nodes(manifest.find("decode", precision="fp16").read(folder)))
     names = {str(node.name) for node in graph}
-    assert kept & names == {str(node.name) for node in graph if is_island(node.name) or is_sum(node)}
+    assert kept & names == {str(node.name) for node in graph if is_kept_fp32(node.name) or is_residual_sum(node)}
 
 
 # The search

@@ -21,8 +21,9 @@ from onnx.numpy_helper import from_array
 from ccnet.calibration.fp16.ranges import HALF_MAX, HEADROOM, Range, measure, measure_graph, unfit
 from ccnet.calibration.tensors import Tensors
 from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, CCNetError, Manifest, sha256
-from ccnet.export.graph.mixed_precision import ISLANDS, is_island
-from ccnet.export.graph.trace import stamp, with_uint8_frames
+from ccnet.export.graph.cut import with_uint8_frames
+from ccnet.export.graph.mixed_precision import KEPT_FP32, is_kept_fp32
+from ccnet.export.graph.serialize import stamp
 from ccnet.model import CCNet
 from ccnet.runtime.io.frames import Frame
 
@@ -225,14 +226,14 @@ def test_the_islands_are_what_does_not_fit(
     artifacts: tuple[CCNet, Path], frames: str, request: pytest.FixtureRequest
 ) -> None:
     found: list[Range] = request.getfixturevalue(frames)
-    islands = {one.module for one in found if is_island(f"{one.module}/")}
+    islands = {one.module for one in found if is_kept_fp32(f"{one.module}/")}
     assert {one.module for one in unfit(found)} == islands
-    assert {one.part for one in unfit(found)} == set(ISLANDS)
+    assert {one.part for one in unfit(found)} == set(KEPT_FP32)
 
 
 def test_every_island_loses_a_floor_whatever_the_frames(of_photographs: list[Range]) -> None:
     lost = {one.part for one in of_photographs if one.what == "floor" and one.verdict == "underflow"}
-    assert lost == set(ISLANDS)
+    assert lost == set(KEPT_FP32)
 
 
 def test_headroom_covers_what_adversaries_add(of_photographs: list[Range], of_adversaries: list[Range]) -> None:

@@ -22,7 +22,7 @@ from ccnet.calibration.int8.qdq import channel_scales, quantised, scale, with_in
 from ccnet.calibration.int8.search import Calibration, Layer, Variant, best
 from ccnet.calibration.tensors import Array, Tensors
 from ccnet.contract import CCNetError, Manifest
-from ccnet.export.engine.builder import build_engine
+from ccnet.export.engine.builder import BuildOptions, build_engine
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
@@ -214,7 +214,7 @@ def test_tensorrt_rtx_builds_it(calibration: Calibration, mixed: bytes, tmp_path
     whole.write_bytes(calibration.graph(chosen, scales, mixed))
     onnx.utils.extract_model(str(whole), str(path), ["rgb", "context"], ["units.0.down1/Conv_0"])
     shapes = {"rgb": ((1, 3, 16, 16), (1, 3, 64, 64), (1, 3, 64, 64))}
-    report = build_engine(path, tmp_path / "engine", backend="tensorrt_rtx", shapes=shapes)
+    report = build_engine(path, tmp_path / "engine", BuildOptions(backend="tensorrt_rtx", shapes=shapes))
     assert report.bytes > 1e5
 
 

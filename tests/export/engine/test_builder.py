@@ -17,8 +17,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import CCNetError
-from ccnet.export.engine import builder as engine
-from ccnet.export.engine.builder import EngineReport, Range, build_engine
+from ccnet.export.engine.builder import BuildOptions, build_engine
+from ccnet.export.engine.report import EngineReport, Range
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.tensorrt import TensorRTBackend
@@ -87,10 +87,13 @@ def model(
 def build(tmp_path: Path) -> Build:
     """Build a model, or the bytes of what is not one, with tensorrt_rtx into ``tmp_path / 'engine'``."""
 
-    def build(source: onnx.ModelProto | bytes, shapes: Mapping[str, Range] = PLANAR, **options: Any) -> EngineReport:
+    def build(
+        source: onnx.ModelProto | bytes, shapes: Mapping[str, Range] = PLANAR, *, progress: Any = None, **changes: Any
+    ) -> EngineReport:
         path = tmp_path / "model.onnx"
         path.write_bytes(source if isinstance(source, bytes) else source.SerializeToString())
-        return build_engine(path, tmp_path / "engine", **{"backend": "tensorrt_rtx", "shapes": shapes, **options})
+        options = BuildOptions(**{"backend": "tensorrt_rtx", "shapes": shapes, **changes})
+        return build_engine(path, tmp_path / "engine", options, progress=progress)
 
     return build
 
@@ -175,7 +178,7 @@ def test_half_a_file_is_refused(build: Build, tmp_path: Path, part: float) -> No
 @needs_rtx
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     paths = (tmp_path / "absent.onnx", tmp_path / "engine")
-    line = refusal(build_engine, *paths, backend="tensorrt_rtx", shapes={}, folder=tmp_path)
+    line = refusal(build_engine, *paths, BuildOptions(backend="tensorrt_rtx", shapes={}), folder=tmp_path)
     assert "absent.onnx: cannot be read (No such file" in line
 
 
@@ -218,8 +221,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_building(tmp_path: P
     def progress(*_: object) -> None:
         pytest.fail("it was built first")
 
-    options: dict[str, Any] = {"backend": "tensorrt_rtx", "shapes": PLANAR, "progress": progress}
-    assert str(tmp_path) in refusal(build_engine, path, tmp_path / place, folder=tmp_path, **options)
+    options = BuildOptions(backend="tensorrt_rtx", shapes=PLANAR)
+    line = refusal(build_engine, path, tmp_path / place, options, progress=progress, folder=tmp_path)
+    assert str(tmp_path) in line
 
 
 @needs_rtx

@@ -14,7 +14,7 @@ from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
 
-WINDOW = 2 * HALO + SIZE_MULTIPLE
+TILE = 2 * HALO + SIZE_MULTIPLE
 ENGINES = [("encode", "fp32"), ("decode", "fp16")]
 
 pytestmark = [
@@ -30,7 +30,7 @@ def built(artifacts: tuple[CCNet, Path], tmp_path_factory: pytest.TempPathFactor
     """A copy of the tiny network's folder with engines, and what they are said to be for."""
     folder = tmp_path_factory.mktemp("built") / "ccnet"
     shutil.copytree(artifacts[1], folder)
-    reports = build(folder, Options(backend="tensorrt_rtx", window=WINDOW))[1]
+    reports = build(folder, Options(backend="tensorrt_rtx", tile=TILE))[1]
     return folder, [report.purpose for report in reports]
 
 
@@ -43,7 +43,7 @@ def test_the_manifest_names_the_engine(built: tuple[Path, list[str]], kind: str,
     assert engine.details["layers"] > len(graph.node) / 2
     least, most = engine.details["window"]
     assert least == 16
-    assert most == WINDOW if kind == "decode" else most >= WINDOW
+    assert most == TILE if kind == "decode" else most >= TILE
     assert len(purposes) == len(ENGINES)
 
 
@@ -58,5 +58,5 @@ def test_without_a_gpu_the_engine_is_refused_and_the_graphs_run(built: tuple[Pat
     with pytest.raises(CCNetError, match=r"GPU|driver") as refusal:
         Reconstructor.open(built[0], backend="tensorrt-rtx")
     assert "\n" not in str(refusal.value)
-    with Reconstructor.open(built[0], window=WINDOW) as reconstructor:
+    with Reconstructor.open(built[0], window=TILE) as reconstructor:
         assert reconstructor.describe()["backend"].startswith("onnxruntime")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import pytest
 from ccnet.contract import ONNX_FORMATS, Artifact, CCNetError, Manifest
 from ccnet.export.artifacts import export
 from ccnet.export.engine import plan as module
-from ccnet.export.engine.builder import EngineReport
+from ccnet.export.engine.builder import BuildOptions
+from ccnet.export.engine.report import EngineReport
 from ccnet.export.engine.plan import Options, build, choose, plan
-from ccnet.export.graph import trace as graph
+from ccnet.export.graph.serialize import structure
 from ccnet.model import CCNet
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.tiling import BYTES_PER_PIXEL, tile_within
@@ -23,7 +24,7 @@ from ccnet.runtime.tiling import BYTES_PER_PIXEL, tile_within
 Artifacts = tuple[CCNet, Path]
 Ccnet = Callable[..., Any]
 
-RTX = Options(backend="tensorrt_rtx", window=192)
+RTX = Options(backend="tensorrt_rtx", tile=192)
 
 needs_rtx = pytest.mark.skipif(
     "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
@@ -41,11 +42,11 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """A builder that takes no time: it notes what it was asked for and writes its name. TensorRT is not needed."""
     asked: list[dict[str, Any]] = []
 
-    def build_engine(source: Path, target: Path, **options: Any) -> EngineReport:
-        asked.append({"source": source.name, **options})
+    def build_engine(source: Path, target: Path, options: BuildOptions, **_: Any) -> EngineReport:
+        asked.append({"source": source.name, **asdict(options)})
         target.write_bytes(f"engine {len(asked)}".encode())
         return EngineReport(
-            backend=options["backend"],
+            backend=options.backend,
             version="1.7.1.116",
             gpu="",
             layers=3,
@@ -100,7 +101,7 @@ def test_what_has_not_changed_is_not_built_again(copy: Path, builder: list[dict[
 @pytest.mark.parametrize(
     "change",
     [
-        {"window": 208},
+        {"tile": 208},
         {"static": True},
         {"compatible": True},
         {"strip": True},
@@ -158,7 +159,7 @@ def test_stripped_engines_outlive_their_weights(network: CCNet, copy: Path, buil
     kept = engines(again)
     assert [one.file for one in kept] == ["decode.fp16.tensorrt_rtx.engine"]
     assert reasons(copy, replace(RTX, strip=True))[1] == ""
-    assert graph.structure((copy / "decode.fp32.onnx").read_bytes()) != structure
+    assert structure((copy / "decode.fp32.onnx").read_bytes()) != structure
 
 
 def test_the_choice_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ccnet.export.graph import trace as graph
-from ccnet.export.graph.dynamic_shapes import Sizes
+from ccnet.export.graph.dynamic_shapes import TracedSize
+from ccnet.export.graph.trace import to_onnx
 
 MULTIPLE = 4
 
@@ -54,7 +54,7 @@ def one_of(x: Tensor) -> Tensor:
 
 
 def made(function: Callable[[Tensor], Tensor]) -> ir.Model:
-    return graph.to_onnx(Function(function), {"x": torch.zeros(1, 6, MULTIPLE, MULTIPLE)}, ["y"], MULTIPLE)
+    return to_onnx(Function(function), {"x": torch.zeros(1, 6, MULTIPLE, MULTIPLE)}, ["y"], MULTIPLE)
 
 
 @pytest.mark.parametrize("function", [groups, flat, patches, transposed, filled, one_of])
@@ -83,9 +83,9 @@ def test_a_size_that_is_no_fraction_of_the_images_is_refused() -> None:
 
 
 def test_no_size_of_the_network_is_taken_for_the_images() -> None:
-    sizes = Sizes.unlike(16, [131 * 3, 64])
+    sizes = TracedSize.unlike(16, [131 * 3, 64])
     assert sizes.pixels == (16 * 137, 16 * 139)
     assert not any(map(sizes.is_free, (131, 64, 0, -1, 16)))
     assert sizes.name(0) == 0
     with pytest.raises(ValueError, match=r"only \[149\]"):
-        Sizes.unlike(16, [131, 137, 139])
+        TracedSize.unlike(16, [131, 137, 139])

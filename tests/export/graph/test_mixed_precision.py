@@ -20,7 +20,7 @@ from onnx.reference import ReferenceEvaluator
 from ccnet.contract import CONTEXT, CUBE, RGB, CCNetError
 from ccnet.export.graph import mixed_precision as precision
 from ccnet.export.graph import trace as graph
-from ccnet.export.graph.mixed_precision import ISLANDS, is_island, is_sum, to_fp16
+from ccnet.export.graph.mixed_precision import KEPT_FP32, is_kept_fp32, is_residual_sum, to_fp16
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -97,7 +97,7 @@ def test_residual_sums_in_float32_are_worth_it(shipped: Artifacts, monkeypatch: 
     """Of a dark frame, where an absolute error weighs most."""
     frame = np.float32(0.05) * photograph("chelsea")
     cube, found = decoded(shipped, frame, in_reference)
-    monkeypatch.setattr(precision, "is_sum", lambda node: False)
+    monkeypatch.setattr(precision, "is_residual_sum", lambda node: False)
     coarse = ir.to_proto(to_fp16(ir.load(shipped[1] / "decode.fp32.onnx"))).SerializeToString()
     cube, without = decoded(shipped, frame, lambda _, feeds: in_reference(coarse, feeds))
     assert compare(cube, found).mrae < 0.8 * compare(cube, without).mrae
@@ -108,7 +108,7 @@ def test_a_naive_export_breaks(shipped: Artifacts, monkeypatch: pytest.MonkeyPat
     """The first attention in FP16: over a red frame of 160×160 px its sum of squares passes 65504. In true FP16 the
     cosines become 0 and the attention forgets them; ONNX Runtime sums in float32 and hides that until a GPU shows it.
     """
-    monkeypatch.setattr(precision, "ISLANDS", {})
+    monkeypatch.setattr(precision, "KEPT_FP32", {})
     attention = "units.0.enc1.inter/Softmax_0"
     whole = onnx.load(shipped[1] / "encode.fp32.onnx")
     first = onnx.utils.Extractor(whole).extract_model([RGB], [attention])
@@ -170,14 +170,14 @@ def test_only_islands_and_residual_sums_are_float32(artifacts: Artifacts) -> Non
     of = types(model)
     # A block has three sums in GrSCM and PAF and two around its halves; units and the network one each
     blocks, units = 5, 1
-    sums = {node.name for node in ir.load(artifacts[1] / "decode.fp16.onnx").graph if is_sum(node)}
+    sums = {node.name for node in ir.load(artifacts[1] / "decode.fp16.onnx").graph if is_residual_sum(node)}
     assert len(sums) == 5 * blocks * units + units + 1
     for node in model.graph.node:
         if node.op_type == "Cast":
             continue
-        inner = TensorProto.FLOAT if is_island(node.name) or node.name in sums else TensorProto.FLOAT16
+        inner = TensorProto.FLOAT if is_kept_fp32(node.name) or node.name in sums else TensorProto.FLOAT16
         assert {of[name] for name in (*node.input, *node.output) if name} & FLOATS <= {inner}, node.name
-    assert all(any(is_island(node.name) and end in node.name for node in model.graph.node) for end in ISLANDS)
+    assert all(any(is_kept_fp32(node.name) and end in node.name for node in model.graph.node) for end in KEPT_FP32)
 
 
 def test_casts_stand_only_where_the_type_changes(artifacts: Artifacts) -> None:

@@ -17,8 +17,9 @@ import torch
 from onnx.reference import ReferenceEvaluator
 
 from ccnet.contract import CONTEXT, CUBE, HALO, MANIFEST_KEY, MANIFEST_NAME, RGB, Manifest
-from ccnet.export.graph import nescm_unrolled as translate
-from ccnet.export.graph import trace as graph
+from ccnet.export.graph import cut, nescm_unrolled
+from ccnet.export.graph.serialize import stamp
+from ccnet.export.graph.trace import trace
 from ccnet.model import CCNet
 from ccnet.model.blocks import NeSCM
 from ccnet.model.config import CCNetConfig
@@ -150,7 +151,7 @@ def test_uint8_frames_give_what_floats_give(artifacts: Artifacts, kind: str) -> 
     frame = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), np.uint8)
     rgb = np.ascontiguousarray(frame.transpose(0, 3, 1, 2) / np.float32(255))
     context = expected(model, rgb)[CONTEXT]
-    packed = ir.to_proto(graph.with_uint8_frames(ir.load(folder / f"{kind}.fp32.onnx")))
+    packed = ir.to_proto(cut.with_uint8_frames(ir.load(folder / f"{kind}.fp32.onnx")))
     onnx.checker.check_model(packed, full_check=True)
     found = run(packed, feeds(kind, frame, context))
     assert np.array_equal(found, run(load(folder, f"{kind}.fp32"), feeds(kind, rgb, context)))
@@ -159,7 +160,7 @@ def test_uint8_frames_give_what_floats_give(artifacts: Artifacts, kind: str) -> 
 @each_kind
 def test_uint8_is_cast_before_it_is_transposed(artifacts: Artifacts, kind: str) -> None:
     """TensorRT's parser refuses a UINT8 Transpose."""
-    packed = graph.with_uint8_frames(ir.load(artifacts[1] / f"{kind}.fp32.onnx")).graph
+    packed = cut.with_uint8_frames(ir.load(artifacts[1] / f"{kind}.fp32.onnx")).graph
     frame = next(value for value in packed.inputs if value.name == RGB)
     assert frame.dtype == ir.DataType.UINT8
     assert [use.node.op_type for use in frame.uses()] == ["Cast"]
@@ -183,7 +184,7 @@ def test_the_translation_is_the_papers_loop(heads: int, width: int) -> None:
     )
     given, *rest = (onnxscript.tensor.Tensor(tensor.detach().numpy()) for tensor in (x, *weights))
     with onnxscript.evaluator.default_as(onnxscript.evaluator.OnnxReferenceRuntimeEvaluator()):
-        found = translate.nescm(given, 4, *rest)
+        found = nescm_unrolled.nescm(given, 4, *rest)
     with torch.inference_mode():
         expected = module.double().reference_loop(x.double())
     np.testing.assert_allclose(found.value, expected.numpy(), rtol=0, atol=TOLERANCES["scan"].max_abs)
@@ -191,5 +192,5 @@ def test_the_translation_is_the_papers_loop(heads: int, width: int) -> None:
 
 def test_an_export_is_the_same_each_time() -> None:
     model = CCNet(CCNetConfig(units=2)).eval()
-    first, second = (graph.stamp(graph.full(graph.trace(model)), {}) for _ in range(2))
+    first, second = (stamp(cut.full(trace(model)), {}) for _ in range(2))
     assert first == second

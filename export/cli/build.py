@@ -1,0 +1,140 @@
+"""``ccnet build``: ONNX graphs → TensorRT engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ccnet.contract import CCNetError
+from ccnet.export.engine.plan import Request
+from ccnet.runtime.backends.select import Precision
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, TILE_FLAGS, ArtifactsArgument
+
+from .tables import print_artifacts
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from ccnet.export.engine.plan import Job, Options
+
+_DEFAULT_TILE = 512  # px
+
+
+def build(
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
+    backend: Annotated[
+        Request, typer.Option(help="Engine to build; auto: tensorrt if there is a GPU for it, else tensorrt-rtx.")
+    ] = "auto",
+    precision: Annotated[
+        Precision,
+        typer.Option(help="Precision of decode; encode is always fp32. int8 needs 'ccnet calibrate int8' first."),
+    ] = "fp16",
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            *TILE_FLAGS,
+            help="Largest side of a tile in px, a multiple of 16; 512 by default, unless --memory decides it.",
+        ),
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(help="MB that decoding a tile may take; decides the tile, and limits scratch memory."),
+    ] = None,
+    static: Annotated[
+        bool, typer.Option("--static", help="Decode takes tiles of exactly that side, instead of all up to it.")
+    ] = False,
+    compatible: Annotated[
+        bool,
+        typer.Option("--compatible", help="tensorrt only: runs with later versions and on other GPUs; may be slower."),
+    ] = False,
+    strip: Annotated[
+        bool,
+        typer.Option(
+            "--strip",
+            help="Leave the weights out of the engines: they come from the graph, new ones need no new build.",
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be built and why, and build nothing.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Build again even where nothing has changed.")] = False,
+) -> None:
+    """ONNX → engines, with a note on where each of them runs.
+
+    An engine whose graph, options, TensorRT and GPU are as before is not built again. ONNX Runtime runs the graphs as
+    they are and needs no engine.
+    """
+    from ccnet.export.engine.plan import Options, choose, plan
+
+    console = _console()
+    chosen, why = choose(backend)
+    if chosen is None:
+        console.print(f"no engine built: {why}")
+        return
+    side, budget = _tile_and_budget(tile, memory)
+    options = Options(
+        backend=chosen,
+        precision=precision,
+        tile=side,
+        static=static,
+        compatible=compatible,
+        strip=strip,
+        workspace_bytes=budget,
+    )
+    jobs = plan(folder, options, force=force)
+    if not dry_run and not any(job.why for job in jobs):
+        console.print(f"{folder}: engines are up to date, nothing to build")
+        return
+    console.print(f"engines of {chosen}: {why}")
+    for job in jobs:
+        console.print(_description(job))
+    if not dry_run:
+        _build(folder, options, force)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def _tile_and_budget(tile: int | None, memory: float | None) -> tuple[int, int | None]:
+    """Return the side of the largest tile (px) and the limit on scratch memory (bytes)."""
+    from ccnet.runtime.tiling import tile_within
+
+    if memory is None:
+        return tile or _DEFAULT_TILE, None
+    if tile is not None:
+        raise CCNetError("--tile and --memory both decide the tile: give only one of them")
+    budget = int(memory * 1e6)
+    return tile_within(budget), budget
+
+
+def _description(job: Job) -> str:
+    shapes = " to ".join("×".join(map(str, shape)) for shape in dict.fromkeys((job.shapes[0], job.shapes[2])))
+    state = f"to build, {job.why}" if job.why else "up to date"
+    return f"{job.file}: of {job.source.file}, rgb {shapes}: {state}"
+
+
+def _build(folder: Path, options: Options, force: bool) -> None:
+    from rich.progress import Progress
+
+    from ccnet.export.engine import plan as builds
+
+    console = _console()
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"build {options.backend}", total=None)
+
+        def progress(phase: str, done: int, steps: int) -> None:
+            bar.update(task, description=f"{phase[:60]:60}", completed=done, total=steps)
+
+        manifest, reports = builds.build(folder, options, force=force, progress=progress)
+    for report in reports:
+        types = ", ".join(f"{count} {name}" for name, count in sorted(report.types.items()))
+        size = f"{report.bytes / 1e6:.0f} MB" if report.bytes > 1e6 else f"{report.bytes / 1e3:.0f} kB"
+        console.print(f"built in {report.seconds:.0f} s: {size} from {report.layers} layers ({types})")
+    for purpose in dict.fromkeys(report.purpose for report in reports):
+        console.print(purpose)
+    print_artifacts(folder, manifest)

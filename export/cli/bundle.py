@@ -1,0 +1,44 @@
+"""``ccnet bundle``: graphs and golden outputs in a single file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ccnet.contract import Manifest
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, InputSpaceOption, WeightsOption
+
+from .references import reference_frames
+
+
+def bundle(
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--frames", "-f", help="Frame, or folder of frames, whose centres become golden frames; may be repeated."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="File of the bundle.")] = Path("build/ccnet-bundle.zip"),
+    weights: WeightsOption = None,
+    side: Annotated[int, typer.Option(min=16, help="Longest side of a golden frame in px, a multiple of 16.")] = 256,
+    space: InputSpaceOption = "srgb",
+) -> None:
+    """Graphs and golden outputs in one file, for a device without torch: 'make engine BUNDLE=…' there.
+
+    It holds the folder's ONNX graphs, its manifest with a SHA-256 of each file, and for each frame the outputs that
+    PyTorch computes, so that the device can check its engines.
+    """
+    from rich.console import Console
+
+    from ccnet.export.bundle import make_bundle
+    from ccnet.runtime.io.frames import frame_paths
+
+    console = Console(stderr=True)
+    manifest, paths = Manifest.read(folder), frame_paths(frames or [])
+    with console.status("golden outputs"):
+        chosen = reference_frames(folder, manifest, paths, weights, space, side)
+        bundled = make_bundle(folder, [frame.reference for frame in chosen], out)
+    print(f"{out}: {len(bundled.artifacts)} files, {out.stat().st_size / 1e6:.1f} MB, {len(paths)} golden frames")

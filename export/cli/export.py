@@ -1,0 +1,71 @@
+"""``ccnet export``: weights → ONNX graphs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from ccnet.contract import MANIFEST_NAME, ONNX_FORMATS, SHIPPED_WEIGHTS, CCNetError, Manifest
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, WeightsOption
+
+from .tables import print_artifacts
+
+
+def export(
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
+    weights: WeightsOption = None,
+    input: Annotated[
+        Literal["float32", "uint8"],
+        typer.Option(
+            help="Type of the graphs' frames: float32 (1, 3, H, W) in [0, 1], or uint8 (1, H, W, 3) as cameras deliver."
+        ),
+    ] = "float32",
+    force: Annotated[bool, typer.Option("--force", help="Export again even where nothing has changed.")] = False,
+) -> None:
+    """Weights → ONNX: encode, decode and full in FP32, decode in mixed FP16, and the manifest.
+
+    Every graph is compared with PyTorch through ONNX Runtime before anything is written. A folder that is intact and
+    was exported from the same weights, by the same tools and code, stays as it is.
+    """
+    from rich.console import Console
+
+    from ccnet.export.fingerprint import export_fingerprint
+
+    console, started = Console(stderr=True), time.perf_counter()
+    path = weights or SHIPPED_WEIGHTS
+    fingerprint = export_fingerprint(path, input)
+    if not force and _is_fresh(folder, fingerprint):
+        console.print(f"{folder}: up to date, nothing to export", highlight=False)
+        return
+    from ccnet.export.artifacts import export as export_model
+    from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint
+
+    model, camera = load_checkpoint(path), checkpoint_camera(path)
+    with console.status("export") as status:
+        manifest = export_model(
+            model,
+            folder,
+            input=input,
+            camera=camera,
+            fingerprint=fingerprint,
+            progress=lambda stage: status.update(f"export: {stage}"),
+        )
+    console.print(f"exported in {time.perf_counter() - started:.0f} s")
+    print_artifacts(folder, manifest)
+
+
+def _is_fresh(folder: Path, fingerprint: str) -> bool:
+    """Return whether a folder is intact and its export has this fingerprint."""
+    from ccnet.export.fingerprint import is_intact
+
+    if not (folder / MANIFEST_NAME).is_file():
+        return False
+    try:
+        manifest = Manifest.read(folder)
+    except CCNetError:
+        return False  # an export replaces what is not a manifest of this version
+    graphs = [artifact for artifact in manifest.artifacts if artifact.format in ONNX_FORMATS]
+    return manifest.fingerprint == fingerprint and is_intact(folder, graphs)

@@ -1,0 +1,87 @@
+"""What is known of an engine once it is built: its inputs and outputs, its layers, and where it runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.backends.cuda import gpus
+
+Shape = tuple[int, ...]
+Range = tuple[Shape, Shape, Shape]
+"""Smallest, most usual and largest shape of an input."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """An input or output of an engine; -1 in ``shape`` is free within ``range``, which is None for fixed shapes."""
+
+    name: str
+    mode: Literal["input", "output"]
+    dtype: str
+    shape: Shape
+    range: Range | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineReport:
+    """A description of an engine that was built.
+
+    Attributes:
+        backend: The TensorRT that built it.
+        version: That TensorRT's version.
+        gpu: The GPU that it was built on and for; empty where it is for none in particular.
+        layers: Number of the network's layers as parsed, before TensorRT fuses them.
+        types: Data type → how many layers compute it.
+        bytes: The engine's size.
+        seconds: Duration of the build.
+        io: Inputs and outputs.
+        purpose: One sentence on where the engine runs.
+    """
+
+    backend: trt.Name
+    version: str
+    gpu: str
+    layers: int
+    types: Mapping[str, int]
+    bytes: int
+    seconds: float
+    io: tuple[Tensor, ...]
+    purpose: str
+
+
+def inputs_of(network: Any) -> list[Any]:
+    """Return the inputs of a TensorRT network."""
+    return [network.get_input(index) for index in range(network.num_inputs)]
+
+
+def describe_io(network: Any, shapes: Mapping[str, Range]) -> tuple[Tensor, ...]:
+    """Return a network's inputs, with the ranges of their free dimensions, and its outputs."""
+    inputs = tuple(_tensor(tensor, "input", shapes) for tensor in inputs_of(network))
+    outputs = (network.get_output(index) for index in range(network.num_outputs))
+    return inputs + tuple(_tensor(tensor, "output", {}) for tensor in outputs)
+
+
+def _tensor(tensor: Any, mode: Literal["input", "output"], shapes: Mapping[str, Range]) -> Tensor:
+    shape = tuple(tensor.shape)
+    limits = shapes[tensor.name] if mode == "input" and -1 in shape else None
+    return Tensor(name=tensor.name, mode=mode, dtype=str(trt.dtype(tensor.dtype)), shape=shape, range=limits)
+
+
+def count_types(network: Any) -> dict[str, int]:
+    """Return how many layers compute each data type, by TensorRT's names."""
+    layers = (network.get_layer(index) for index in range(network.num_layers))
+    return dict(Counter(layer.get_output(0).dtype.name for layer in layers if layer.num_outputs))
+
+
+def purpose(backend: trt.Name) -> str:
+    """Return one sentence on where an engine of this machine runs."""
+    if backend == "tensorrt":
+        return f"Runs on {gpus()[0]} with {trt.title(backend)}; another GPU or TensorRT needs its own build."
+    return (
+        "Shows that the graph compiles, and runs on RTX PCs (SM 8.0, 8.6, 8.9, 12.0 and later);"
+        " not for Jetson, whose engine tensorrt builds on the device."
+    )
