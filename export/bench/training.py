@@ -1,4 +1,4 @@
-"""The training step and its parts: the paper's loop through autograd, in torch's own layers, against CCNet's kernels."""
+"""The training step and its parts: CCNet's kernels against the paper's loop in torch's own layers through autograd."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _nescm(config: CCNetConfig, scale: int, patch: int) -> tuple[str, Works]:
     part = NeSCM(shape[1], config)
     x = torch.randn(shape, requires_grad=True)
     grad, leaves = torch.randn(shape), [x, *part.parameters()]
-    works = {REFERENCE: part.reference_loop, CCNET: part}
+    works: dict[str, Callable[..., Tensor]] = {REFERENCE: part.reference_loop, CCNET: part}
     return f"NeSCM\n{shape}", {key: _backward(function, [x], leaves, grad) for key, function in works.items()}
 
 

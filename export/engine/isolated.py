@@ -98,7 +98,7 @@ def _listen(lines: Iterable[str], progress: Progress | None) -> dict[str, Any]:
 
 def _options(*, shapes: dict[str, Any], timing_cache: str | None, **others: Any) -> BuildOptions:
     """Return options with the types that they had before they became JSON."""
-    ranges = {name: tuple(map(tuple, bounds)) for name, bounds in shapes.items()}
+    ranges: dict[str, Any] = {name: tuple(map(tuple, bounds)) for name, bounds in shapes.items()}
     return BuildOptions(**others, shapes=ranges, timing_cache=Path(timing_cache) if timing_cache else None)
 
 

@@ -42,7 +42,7 @@ def channel_index(head: Any, band: Any, heads: int, group_bands: int) -> Index:
 
 
 def slot_index(heads: int, bands: int) -> tuple[Index, npt.NDArray[np.float32]]:
-    """Return the step-major channel that each (band, slot, head) of the gates reads, and 0 for those beyond the ends."""
+    """Return the step-major channel that each (band, slot, head) of the gates reads, and 0 for slots beyond an end."""
     band, slot, head = np.ogrid[:bands, : len(_SLOTS), :heads]
     stream, away = (np.array(column)[slot] for column in zip(*_SLOTS, strict=True))
     centre = np.clip(band + away, 0, bands - 1)

@@ -1,4 +1,4 @@
-"""``ccnet bench-train``: what it compares and how it counts; no times are judged."""
+"""``ccnet bench-train``: that its variants compute the same, and what it prints and writes; no times are judged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ccnet.export.bench import training as bench
+from ccnet.export.bench import training
 from ccnet.export.cli import app
 from ccnet.model.config import CCNetConfig
 
@@ -22,40 +22,25 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def test_the_ratio_is_of_the_medians() -> None:
-    naive, ours = bench.Timing.of([0.006, 0.9, 0.003]), bench.Timing.of([0.002, 0.001, 0.07])
-    assert (naive.median, naive.least, naive.most) == pytest.approx((6, 3, 900))
-    assert bench.Comparison(name="", naive=naive, ours=ours).ratio == pytest.approx(3)
-
-
-def test_both_take_turns_and_the_first_round_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns: list[str] = []
-    seconds = iter([100, 100, 1, 2, 3, 4, 5, 6])
-    monkeypatch.setattr(bench, "_seconds", lambda work: (work(), next(seconds))[1])
-    found = bench.compare("name", lambda: turns.append("naive"), lambda: turns.append("ours"), repeats=3)
-    assert turns == ["naive", "ours"] * 4
-    assert (found.naive.most, found.ours.median) == (5000, 4000)
-
-
-def test_the_two_sides_compute_the_same() -> None:
+def test_both_variants_compute_the_same() -> None:
     torch.set_num_threads(1)
-    for name, naive, ours in bench.works(CCNetConfig(units=1), patch=16, batches=[2]):
-        slow, fast = naive(), ours()
+    for name, works in training.cases(CCNetConfig(units=1), patch=16, batches=[2]):
+        reference, ccnet = works[training.REFERENCE](), works[training.CCNET]()
         if name.startswith("training"):  # an update returns nothing
-            assert slow is fast is None
+            assert reference is ccnet is None
             continue
-        assert isinstance(slow, tuple)
-        assert isinstance(fast, tuple)
-        for a, b in zip(slow, fast, strict=True):
+        assert isinstance(reference, tuple)
+        assert isinstance(ccnet, tuple)
+        for a, b in zip(reference, ccnet, strict=True):
             assert (a - b).abs().max() <= 1e-4 * max(1, a.abs().max())
 
 
 def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    works = bench.works
-    monkeypatch.setattr(bench, "works", lambda config, patch, batches: works(CCNetConfig(units=1), patch, batches))
+    cases = training.cases
+    monkeypatch.setattr(training, "cases", lambda config, patch, batches: cases(CCNetConfig(units=1), patch, batches))
     file = tmp_path / "bench.json"
-    given = ["bench-train", "--patch", "16", "--repeats", "1", "--threads", "1", "--json", str(file)]
-    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, given)
+    arguments = ["bench-train", "--patch", "16", "--repeats", "1", "--threads", "1", "--json", str(file)]
+    result = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments)
     assert result.exit_code == 0, result.output
     assert "training step" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80

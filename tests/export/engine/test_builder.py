@@ -310,7 +310,7 @@ def test_tensorrt_without_a_gpu_says_so(build: Build, tmp_path: Path, monkeypatc
     def gpus() -> tuple[str, ...]:
         raise CCNetError("no CUDA driver")
 
-    monkeypatch.setattr(engine, "gpus", gpus)
+    monkeypatch.setattr("ccnet.export.engine.builder.gpus", gpus)
     monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="11.4.0"))
     line = refusal(build, model(), backend="tensorrt", folder=tmp_path)
     assert re.search(r"only on the GPU that will run it \(no CUDA driver\).*tensorrt_rtx", line)

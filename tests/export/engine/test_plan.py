@@ -14,9 +14,8 @@ from ccnet.contract import ONNX_FORMATS, Artifact, CCNetError, Manifest
 from ccnet.export.artifacts import export
 from ccnet.export.engine import plan as module
 from ccnet.export.engine.builder import BuildOptions
-from ccnet.export.engine.report import EngineReport
 from ccnet.export.engine.plan import Options, build, choose, plan
-from ccnet.export.graph.serialize import structure
+from ccnet.export.engine.report import EngineReport
 from ccnet.model import CCNet
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.tiling import BYTES_PER_PIXEL, tile_within
