@@ -5,9 +5,5 @@ import typer
 from . import bench, build, bundle, check, export
 
 app = typer.Typer()
-app.command("export")(export.export)
-app.command("build")(build.build)
-app.command("check")(check.check)
-app.command("bundle")(bundle.bundle)
-app.command("bench")(bench.bench)
-app.command("bench-train")(bench.bench_train)
+for _module in (export, build, check, bundle, bench):
+    app.registered_commands += _module.app.registered_commands

@@ -14,9 +14,12 @@ from ccnet.runtime.cli.options import ThreadsOption, WeightsOption
 if TYPE_CHECKING:
     from ccnet.model import CCNet
 
+app = typer.Typer()
+
 Repeats = Annotated[int, typer.Option(min=1, help="Repetitions, in turns, after a first one that does not count.")]
 
 
+@app.command()
 def bench(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for bench.json, bench.md and bench.png.")] = Path(
         "build/bench"
@@ -79,6 +82,7 @@ def _measure_all(model: CCNet, repeats: int, threads: int, quick: bool) -> dict[
     return report.inference_document(rows, growth, rates, seconds, {"repeats": repeats, "threads": threads})
 
 
+@app.command("bench-train")
 def bench_train(
     patch: Annotated[int, typer.Option(min=16, help="Side of a patch, px.")] = 128,
     batch: Annotated[list[int], typer.Option(min=1, help="Patches a step; may be repeated.")] = [1, 2],  # noqa: B006

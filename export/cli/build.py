@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 
     from ccnet.export.engine.plan import Job, Options
 
+app = typer.Typer()
+
 _DEFAULT_TILE = 512  # px
 
 
+@app.command()
 def build(
     folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     backend: Annotated[

@@ -12,7 +12,10 @@ from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, Input
 
 from .references import reference_frames
 
+app = typer.Typer()
 
+
+@app.command()
 def bundle(
     folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: Annotated[

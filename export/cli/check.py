@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
     from ccnet.export.verify import Comparison
 
+app = typer.Typer()
 
+
+@app.command()
 def check(
     folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: Annotated[

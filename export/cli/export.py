@@ -13,7 +13,10 @@ from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, Weigh
 
 from .tables import print_artifacts
 
+app = typer.Typer()
 
+
+@app.command()
 def export(
     folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     weights: WeightsOption = None,
