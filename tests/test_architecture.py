@@ -74,10 +74,8 @@ FOREIGN: dict[str, set[str]] = {
 SOURCES = ("ccnet", "export", "runtime", "calibration", "tests", "examples")
 MAX_ENTRIES, MAX_LINES, MAX_FUNCTION_LINES = 14, 350, 50
 EXCEPTIONS = {
-    "ccnet.evaluation.evaluate -> ccnet.training.trainer",
     "ccnet.model.checkpoint -> ccnet.data.camera",
     "ccnet.export.artifacts -> ccnet.data.camera",
-    "ccnet/training/cli.py",
     "tests/ccnet/data/test_readers.py",
     "tests/export/test_hostile.py",
     "tests/export/engine/test_builder.py",

@@ -1,4 +1,4 @@
-"""What a user could do without a network: linear and root-polynomial regression from RGB to spectra."""
+"""Baselines without a network: linear and root-polynomial regression from RGB to spectra."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from ccnet.metrics import MRAE_OFFSET
 Matrix = npt.NDArray[np.float64]
 
 _TERMS = {1: 3, 2: 6, 3: 13}
-"""Degree → number of root-polynomial terms; those of a lower degree come first."""
+"""Degree → number of root-polynomial terms."""
 
 
 def root_polynomial(frame: Array, degree: int) -> Matrix:
-    """Root-polynomial terms (Finlayson et al. 2015) of degree 1 (linear), 2 or 3: (3, H, W) → (terms, H·W).
+    """Compute the root-polynomial terms of Finlayson et al. 2015.
 
-    Every term scales with exposure, so the regression is exposure-invariant.
+    Every term is proportional to the exposure, so that a regression from them is, too.
+
+    Args:
+        frame: (3, H, W), linear.
+        degree: 1 (linear), 2 or 3.
+
+    Returns:
+        (terms, H·W): 3, 6 or 13 terms; those of lower degrees come first.
     """
     r, g, b = frame.reshape(3, -1).astype(np.float64)
     terms = [r, g, b]
@@ -34,23 +41,32 @@ def root_polynomial(frame: Array, degree: int) -> Matrix:
 
 @dataclass(frozen=True, kw_only=True)
 class Regression:
-    """Spectra as a linear map of a pixel's root-polynomial terms.
+    """Linear map from a pixel's root-polynomial terms to its spectrum.
 
-    matrix: (terms of the degree, 31).
+    Attributes:
+        degree: Degree of the terms, 1 to 3.
+        matrix: (terms, 31).
     """
 
     degree: int
     matrix: Matrix
 
     def __call__(self, frame: Array) -> Array:
-        """frame (3, H, W) → cube (31, H, W)."""
+        """Estimate the cube (31, H, W) of a frame (3, H, W)."""
         pixels = self.matrix.T @ root_polynomial(frame, self.degree)
-        cube: Array = pixels.reshape(-1, *frame.shape[1:]).astype(np.float32)
-        return cube
+        return pixels.reshape(-1, *frame.shape[1:]).astype(np.float32)
 
 
 def fit_regressions(pairs: Iterable[tuple[Array, Array]], degrees: Sequence[int] = (1, 2, 3)) -> list[Regression]:
-    """Least squares over all pixels of all pairs: frame (3, H, W), cube (31, H, W). Each pair is seen once."""
+    """Fit regressions of several degrees by least squares over all pixels.
+
+    Args:
+        pairs: Frames (3, H, W) and cubes (31, H, W); iterated once.
+        degrees: Degrees to fit, 1 to 3.
+
+    Returns:
+        A regression for each degree.
+    """
     highest = max(degrees)
     gram = cross = np.zeros(1)
     for frame, cube in pairs:
@@ -63,18 +79,26 @@ def fit_regressions(pairs: Iterable[tuple[Array, Array]], degrees: Sequence[int]
     ]
 
 
-def fit_relative(pairs: Iterable[tuple[Array, Array]], degree: int = 3) -> Regression:
-    """As ``fit_regressions``, with each value's squared error weighted by 1 / (Y + 0.02).
+def fit_relative_regression(pairs: Iterable[tuple[Array, Array]], degree: int = 3) -> Regression:
+    """Fit a regression by least squares with each value's squared error weighted by 1 / (Y + 0.02).
 
-    Plain least squares serves PSNR and neglects dark values, which MRAE does not. Between the two, this weight gives a
-    lower MRAE at about the same PSNR: the strongest opponent that needs no network.
+    Unweighted least squares favours PSNR and neglects dark values, which MRAE does not. Between the two, this weight
+    gives a lower MRAE at about the same PSNR: the strongest baseline without a network.
+
+    Args:
+        pairs: Frames (3, H, W) and cubes (31, H, W); iterated once.
+        degree: 1 to 3.
+
+    Returns:
+        The regression.
     """
-    gram, cross = np.zeros((len(BANDS_NM), _TERMS[degree], _TERMS[degree])), np.zeros((len(BANDS_NM), _TERMS[degree]))
+    bands, terms = len(BANDS_NM), _TERMS[degree]
+    gram, cross = np.zeros((bands, terms, terms)), np.zeros((bands, terms))
     for frame, cube in pairs:
-        terms = root_polynomial(frame, degree)
+        pixels = root_polynomial(frame, degree)
         for band, values in enumerate(cube.reshape(len(cube), -1).astype(np.float64)):
-            weighted = terms / (values + MRAE_OFFSET)
-            gram[band] += weighted @ terms.T
+            weighted = pixels / (values + MRAE_OFFSET)
+            gram[band] += weighted @ pixels.T
             cross[band] += weighted @ values
     columns = [np.linalg.lstsq(g, c, rcond=None)[0] for g, c in zip(gram, cross, strict=True)]
     return Regression(degree=degree, matrix=np.stack(columns, 1))

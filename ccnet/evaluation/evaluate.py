@@ -1,45 +1,55 @@
-"""Methods judged on the same scenes: every metric, whole and in NTIRE's crop, with spread over scenes and time.
+"""Metrics of methods on the same scenes, on whole frames and in NTIRE's centre crop, with means and spreads.
 
-Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32. docs/metrics.md defines every figure.
+Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32. docs/metrics.md defines every metric.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
 from ccnet import metrics
 from ccnet.contract import BANDS_NM
 from ccnet.data.camera import Array
 from ccnet.data.patches import SceneDataset
-from ccnet.model import CCNet
-from ccnet.training.trainer import infer
 
-from .baselines import fit_regressions, fit_relative
-from .selfcheck import prediction
+from .methods import ENSEMBLE_SUFFIX, Method
+from .selfcheck import compare_residual_and_error
 
-Infer = Callable[[Array], Array]
-"""frame (3, H, W) → cube (31, H, W)."""
+SCALAR_METRICS = ("mrae", "mrae_ntire", "rmse", "psnr", "sam")
+"""Fields of ``CubeMetrics`` that are one number."""
 
-SCALARS = ("mrae", "mrae_ntire", "rmse", "psnr", "sam")
-"""The fields of Measures that are one number."""
+PROTOCOL = {
+    "mrae": f"mean |d| / (Y + {metrics.MRAE_OFFSET})",
+    "mrae_ntire": "mean |d| / Y; null where the truth holds zeros",
+    "rmse": "over all pixels and bands",
+    "psnr": "dB, peak 1, from the error over all bands",
+    "sam": "degrees, mean over pixels where neither spectrum is black",
+    "full": "whole frame, nothing clipped",
+    "ntire": "centre crop: a quarter of the longer side less on every side",
+    "selfcheck": "reprojection residual, which needs no truth, against the true error; docs/selfcheck.md",
+    "std": "sample standard deviation over scenes; null for one scene",
+    "seconds": "wall time a scene; the first scene's includes all warm-up",
+}
+"""Key of a report → its definition; docs/metrics.md has the formulas."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measures:
-    """One cube against its truth, or the mean or spread of many.
+class CubeMetrics:
+    """Metrics of one cube against the truth, or their mean or spread over several cubes.
 
-    mrae: |d| / (Y + 0.02). mrae_ntire: |d| / Y, inf where the truth holds zeros. psnr: dB. sam: degrees.
-    band_mrae, band_rmse: of each of the 31 bands.
+    Attributes:
+        mrae: Mean |d| / (Y + 0.02).
+        mrae_ntire: Mean |d| / Y; inf where the truth holds zeros.
+        rmse: Root mean square error, reflectance.
+        psnr: Peak signal-to-noise ratio, dB.
+        sam: Spectral angle, degrees.
+        band_mrae: MRAE of each of the 31 bands.
+        band_rmse: RMSE of each of the 31 bands, reflectance.
     """
 
     mrae: float
@@ -53,94 +63,88 @@ class Measures:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Over scenes: the mean, and the sample standard deviation (n - 1; NaN for a single scene)."""
+    """Metrics over scenes.
 
-    mean: Measures
-    std: Measures
+    Attributes:
+        mean: Mean of each metric.
+        std: Sample standard deviation of each metric (n - 1); NaN for a single scene.
+    """
+
+    mean: CubeMetrics
+    std: CubeMetrics
 
 
 @dataclass(frozen=True, kw_only=True)
-class Score:
-    """One method on one scene: the whole frame, NTIRE's centre crop, and the wall time in seconds.
+class SceneScore:
+    """Result of one method on one scene.
 
-    selfcheck: how well the check that needs no truth predicts the true error (``ccnet.evaluation.selfcheck``); None
-    where the camera's response is not known.
+    Attributes:
+        scene: Name of the scene.
+        full: Metrics of the whole frame.
+        ntire: Metrics of NTIRE's centre crop.
+        seconds: Wall time.
+        selfcheck: How well the reprojection residual predicts the true error (``ccnet.evaluation.selfcheck``); None
+            where the camera's response is not known.
     """
 
     scene: str
-    full: Measures
-    ntire: Measures
+    full: CubeMetrics
+    ntire: CubeMetrics
     seconds: float
     selfcheck: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What one method made of one scene, beside the truth. index: the scene's place in the data."""
+    """Cube that one method estimates for one scene, beside the truth.
+
+    Attributes:
+        index: Index of the scene in the data set.
+        method: Name of the method.
+        frame: (3, H, W).
+        truth: (31, H, W).
+        cube: Estimated cube (31, H, W).
+        score: Metrics of the estimate.
+    """
 
     index: int
     method: str
     frame: Array
     truth: Array
     cube: Array
-    score: Score
+    score: SceneScore
 
 
-REGRESSIONS = {"linear": 1, "root-polynomial 2": 2, "root-polynomial 3": 3}
-"""Method → degree."""
+def evaluate_methods(methods: Mapping[str, Method], scenes: SceneDataset) -> Iterator[Estimate]:
+    """Apply every method to every whole scene; cubes are not kept.
 
-RELATIVE = "root-poly. 3, rel."
-"""The same with relative weights, ``fit_relative``."""
+    Args:
+        methods: Name → method.
+        scenes: Scenes with known truth.
 
-PROTOCOL = {
-    "mrae": f"mean |d| / (Y + {metrics.MRAE_OFFSET})",
-    "mrae_ntire": "mean |d| / Y; null where the truth holds zeros",
-    "rmse": "of all pixels and bands",
-    "psnr": "dB, peak 1, of the error over all bands",
-    "sam": "degrees, mean over pixels where neither spectrum is black",
-    "full": "whole frame, nothing clipped",
-    "ntire": "centre crop: a quarter of the longer side less on every side",
-    "selfcheck": "the check without truth against the true error; docs/selfcheck.md",
-    "std": "sample standard deviation over scenes; null for one scene",
-    "seconds": "wall time a scene, the first one's with all warm-up",
-}
-"""What the figures of a report are, in its own words; docs/metrics.md has the formulas."""
-
-_ENSEMBLE = " + ensemble"
-
-
-def method_names(weights: Sequence[Path]) -> dict[str, Path]:
-    """What to call files of weights: one is CCNet, each of several its stem, or its path where stems are not enough."""
-    if len(weights) == 1:
-        return {"CCNet": weights[0]}
-    stems = {path.stem: path for path in weights}
-    unique = len(stems.keys() - {*REGRESSIONS, RELATIVE}) == len(weights)
-    return stems if unique else {str(path): path for path in weights}
+    Yields:
+        The estimates, all methods of a scene before the next scene.
+    """
+    for index, scene in enumerate(scenes.scenes):
+        frame, truth = scenes.pair(index)
+        camera = scenes.camera_of(index)
+        for name, method in methods.items():
+            start = time.perf_counter()
+            cube = method(frame)
+            seconds = time.perf_counter() - start
+            score = SceneScore(
+                scene=scene.name,
+                full=cube_metrics(truth, cube),
+                ntire=cube_metrics(metrics.ntire_crop(truth), metrics.ntire_crop(cube)),
+                seconds=seconds,
+                selfcheck=compare_residual_and_error(frame, truth, cube, camera.response) if camera else None,
+            )
+            yield Estimate(index=index, method=name, frame=frame, truth=truth, cube=cube, score=score)
 
 
-def networks(models: Mapping[str, CCNet], scales: Sequence[float] = ()) -> dict[str, Infer]:
-    """The methods that networks are; with scales, each one's ensemble after it."""
-    methods: dict[str, Infer] = {}
-    for name, model in models.items():
-        methods[name] = once = partial(infer, model)
-        if scales:
-            methods[name + _ENSEMBLE] = partial(ensemble, once, scales=scales)
-    return methods
-
-
-def regressions(views: SceneDataset) -> dict[str, Infer]:
-    """What needs no network, fitted on every whole scene, which is read twice."""
-
-    def pairs() -> Iterator[tuple[Array, Array]]:
-        return map(views.pair, range(len(views)))
-
-    fitted = [*fit_regressions(pairs(), list(REGRESSIONS.values())), fit_relative(pairs())]
-    return dict(zip((*REGRESSIONS, RELATIVE), fitted, strict=True))
-
-
-def measure(truth: Array, estimate: Array) -> Measures:
-    """Every metric of a cube (31, H, W), nothing clipped."""
-    return Measures(
+def cube_metrics(truth: Array, estimate: Array) -> CubeMetrics:
+    """Return every metric of a cube (31, H, W) against the truth; nothing is clipped."""
+    return CubeMetrics(
         mrae=metrics.mrae(truth, estimate),
         mrae_ntire=metrics.mrae(truth, estimate, 0),
         rmse=metrics.rmse(truth, estimate),
@@ -151,80 +155,45 @@ def measure(truth: Array, estimate: Array) -> Measures:
     )
 
 
-def summarise(measures: Sequence[Measures]) -> Summary:
-    """Mean and spread of every figure over scenes (or over seeds); inf where one of them is inf."""
-    columns = {name: np.array([getattr(one, name) for one in measures]) for name in Measures.__dataclass_fields__}
-    with np.errstate(invalid="ignore"):  # inf - inf: no spread
+def summarise(results: Sequence[CubeMetrics]) -> Summary:
+    """Return mean and spread of every metric over scenes; the mean is inf where a scene's value is inf."""
+    columns = {
+        name: np.array([getattr(result, name) for result in results]) for name in CubeMetrics.__dataclass_fields__
+    }
+    with np.errstate(invalid="ignore"):  # the spread of inf is inf - inf, NaN
         means = {name: column.mean(axis=0) for name, column in columns.items()}
         stds = {
             name: column.std(axis=0, ddof=1) if len(column) > 1 else np.full(column.shape[1:], np.nan)
             for name, column in columns.items()
         }
-    return Summary(mean=_measures(means), std=_measures(stds))
+    return Summary(mean=_metrics_from(means), std=_metrics_from(stds))
 
 
-def _measures(columns: Mapping[str, Any]) -> Measures:
-    values: dict[str, Any] = {n: float(v) if n in SCALARS else tuple(v.tolist()) for n, v in columns.items()}
-    return Measures(**values)
+def _metrics_from(columns: Mapping[str, Any]) -> CubeMetrics:
+    values: dict[str, Any] = {
+        name: float(value) if name in SCALAR_METRICS else tuple(value.tolist()) for name, value in columns.items()
+    }
+    return CubeMetrics(**values)
 
 
-def compare(methods: Mapping[str, Infer], views: SceneDataset) -> Iterator[Estimate]:
-    """Every method on every whole scene; all methods of a scene, then the next scene, and nothing is kept."""
-    for index, scene in enumerate(views.scenes):
-        frame, truth = views.pair(index)
-        for method, estimate in methods.items():
-            start = time.perf_counter()
-            cube = estimate(frame)
-            seconds = time.perf_counter() - start
-            whole, crop = measure(truth, cube), measure(metrics.ntire_crop(truth), metrics.ntire_crop(cube))
-            camera = views.camera_of(index)
-            checked = prediction(frame, truth, cube, camera.response) if camera else None
-            score = Score(scene=scene.name, full=whole, ntire=crop, seconds=seconds, selfcheck=checked)
-            yield Estimate(index=index, method=method, frame=frame, truth=truth, cube=cube, score=score)
-
-
-def ensemble(estimate: Infer, frame: Array, scales: Sequence[float] = (1.0,)) -> Array:
-    """The mean cube of a frame's eight mirrored and rotated views, at each scale, each brought back.
-
-    frame (3, H, W) → cube (31, H, W), for eight times the work a scale. MST++'s toolbox does the same at scale 1.
-    """
-    size = frame.shape[1:]
-    total = np.zeros((1, *size), np.float64)
-    for scale, turns, mirrored in itertools.product(scales, range(4), (False, True)):
-        view = _resized(frame, tuple(max(1, round(scale * side)) for side in size))
-        view = np.rot90(view[:, :, ::-1] if mirrored else view, turns, axes=(1, 2))
-        cube = np.rot90(estimate(np.ascontiguousarray(view)), -turns, axes=(1, 2))
-        total = total + _resized(np.ascontiguousarray(cube[:, :, ::-1] if mirrored else cube), size)
-    return np.asarray(total / (8 * len(scales)), np.float32)
-
-
-def _resized(image: Array, size: tuple[int, ...]) -> Array:
-    """Bilinear, over the pixels that a smaller one covers."""
-    if image.shape[1:] == size:
-        return image
-    shape = [size[0], size[1]]
-    resized: Array = F.interpolate(torch.from_numpy(image)[None], shape, mode="bilinear", antialias=True)[0].numpy()
-    return resized
-
-
-def gains(scores: Mapping[str, Sequence[Score]]) -> list[str]:
-    """One line for each ensemble: what it gains over whole scenes, and what it costs."""
+def ensemble_gain_lines(scores: Mapping[str, Sequence[SceneScore]]) -> list[str]:
+    """Return a line for each self-ensemble: its gain over the network alone on whole scenes, and its cost."""
     lines = []
-    for method, of_method in scores.items():
-        alone = scores.get(method.removesuffix(_ENSEMBLE), of_method)
-        if alone is not of_method:
-            before, after = (summarise([score.full for score in those]).mean for those in (alone, of_method))
-            times = sum(score.seconds for score in of_method) / sum(score.seconds for score in alone)
+    for method, ensemble in scores.items():
+        single = scores.get(method.removesuffix(ENSEMBLE_SUFFIX), ensemble)
+        if single is not ensemble:
+            before, after = (summarise([score.full for score in part]).mean for part in (single, ensemble))
+            cost = sum(score.seconds for score in ensemble) / sum(score.seconds for score in single)
             gain = f"MRAE {after.mrae - before.mrae:+.4f}, PSNR {after.psnr - before.psnr:+.2f} dB"
-            lines.append(f"{method}: {gain}, for {times:.1f} times the time")
+            lines.append(f"{method}: {gain}, for {cost:.1f} times the time")
     return lines
 
 
-def selfchecks(scores: Mapping[str, Sequence[Score]]) -> list[str]:
-    """One line for each method: what the check that needs no truth says, and how well it ranks the true error."""
+def selfcheck_lines(scores: Mapping[str, Sequence[SceneScore]]) -> list[str]:
+    """Return a line for each method: its reprojection residual, and how well that ranks the true error."""
     lines = []
-    for method, of_method in scores.items():
-        checks = [score.selfcheck for score in of_method if score.selfcheck is not None]
+    for method, method_scores in scores.items():
+        checks = [score.selfcheck for score in method_scores if score.selfcheck is not None]
         if checks:
             mean = {key: float(np.mean([check[key] for check in checks])) for key in checks[0]}
             lines.append(
@@ -235,15 +204,15 @@ def selfchecks(scores: Mapping[str, Sequence[Score]]) -> list[str]:
     return lines
 
 
-def report(scores: Mapping[str, Sequence[Score]]) -> dict[str, Any]:
-    """The protocol, and method → summaries and every scene's figures; plain values for JSON."""
+def json_report(scores: Mapping[str, Sequence[SceneScore]]) -> dict[str, Any]:
+    """Return the protocol, and method → its summaries and scores; plain values for JSON."""
     methods = {
         method: {
-            "seconds": float(np.mean([score.seconds for score in of_method])),
-            "full": asdict(summarise([score.full for score in of_method])),
-            "ntire": asdict(summarise([score.ntire for score in of_method])),
-            "scenes": [asdict(score) for score in of_method],
+            "seconds": float(np.mean([score.seconds for score in method_scores])),
+            "full": asdict(summarise([score.full for score in method_scores])),
+            "ntire": asdict(summarise([score.ntire for score in method_scores])),
+            "scenes": [asdict(score) for score in method_scores],
         }
-        for method, of_method in scores.items()
+        for method, method_scores in scores.items()
     }
     return {"protocol": PROTOCOL, "wavelengths_nm": list(BANDS_NM), "methods": methods}

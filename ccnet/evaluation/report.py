@@ -17,7 +17,7 @@ from ccnet.data.camera import Array
 from ccnet.runtime.viz.render import encode_srgb
 from ccnet.runtime.viz.style import LINE_COLOURS, MARKERS, new_figure, save_figure, style_axes
 
-from .evaluate import Measures, Score, summarise
+from .evaluate import CubeMetrics, SceneScore, summarise
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +33,7 @@ _BLOCK = 8  # side of the blocks among which marks are chosen, px
 _LIT = 0.25  # a mark's least brightness, of its quadrant's brightest
 
 
-def tables(scores: Mapping[str, Sequence[Score]], per_scene: bool) -> list[Table]:
+def tables(scores: Mapping[str, Sequence[SceneScore]], per_scene: bool) -> list[Table]:
     """Means over whole scenes, and over their crops, with the spread; ``per_scene`` puts each scene's own first."""
     count = len(next(iter(scores.values())))
     made = []
@@ -42,7 +42,7 @@ def tables(scores: Mapping[str, Sequence[Score]], per_scene: bool) -> list[Table
         name = next(iter(one.values())).scene
         made.append(_table(name, {m: (score.full, None, score.seconds) for m, score in one.items()}))
     for title, part in (("whole scenes", "full"), ("NTIRE's centre crop", "ntire")):
-        rows: dict[str, tuple[Measures, Measures | None, float]] = {}
+        rows: dict[str, tuple[CubeMetrics, CubeMetrics | None, float]] = {}
         for method, of_method in scores.items():
             summary = summarise([getattr(score, part) for score in of_method])
             rows[method] = summary.mean, summary.std, sum(score.seconds for score in of_method) / count
@@ -50,7 +50,7 @@ def tables(scores: Mapping[str, Sequence[Score]], per_scene: bool) -> list[Table
     return made
 
 
-def _table(title: str, rows: Mapping[str, tuple[Measures, Measures | None, float]]) -> Table:
+def _table(title: str, rows: Mapping[str, tuple[CubeMetrics, CubeMetrics | None, float]]) -> Table:
     """Method → figures, their spread under them, and seconds a scene; – is not defined, for zeros in the truth."""
     from rich.table import Table
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
 
 from ccnet.metrics import MRAE_OFFSET
 from ccnet.metrics.reprojection import residual
@@ -17,87 +18,95 @@ Cube = npt.NDArray[np.floating]
 Map = npt.NDArray[np.float64]
 
 BLOCK = 16
-"""Side, px, of the blocks whose means are ranked, too: a user looks at regions."""
+"""Side of the blocks whose means are ranked too, px: users look at regions, not pixels."""
 
-WORST = 0.1
-"""Share of the pixels that are to be found."""
+WORST_SHARE = 0.1
+"""Share of the pixels with the largest errors, which the residual should find."""
+
+_NAN = float("nan")
 
 
-def prediction(frame: Cube, cube: Cube, estimate: Cube, response: npt.NDArray[np.float32]) -> dict[str, float]:
-    """How the residual of an estimate ranks its pixels, against how the true error does; saturated pixels left out.
+def compare_residual_and_error(
+    frame: Cube, truth: Cube, estimate: Cube, response: npt.NDArray[np.float32]
+) -> dict[str, float]:
+    """Compare how the residual and the true error of an estimate rank its pixels; saturated pixels are left out.
 
-    cube: the truth. The keys, of which those of the errors come for ``relative`` (MRAE with offset 0.02) and
-    ``absolute`` (mean |Y - Ŷ|), per pixel:
+    Args:
+        frame: Frame that the estimate was made from, (3, H, W).
+        truth: True cube, (31, H, W).
+        estimate: Estimated cube, (31, H, W).
+        response: Response of the frame's camera, (31, 3).
 
-    - ``score``: mean residual;
-    - ``unseen``: see ``unseen_share``;
-    - ``rho ERROR``, ``block rho ERROR``: Spearman's rank correlation, of pixels and of the means of 16×16 blocks;
-    - ``auc ERROR``: chance that a pixel of the worst tenth has the larger residual than one of the others.
+    Returns:
+        The values below; NaN where nothing can be ranked, because all pixels are equal or saturated, or there are
+        fewer than two blocks. ERROR is ``relative`` (MRAE of a pixel, offset 0.02) or ``absolute`` (mean |Y - Ŷ| of a
+        pixel).
 
-    NaN where nothing can be ranked: all the same, all saturated, or less than two blocks.
+        - ``score``: mean residual;
+        - ``unseen``: see ``unseen_share``;
+        - ``rho ERROR``, ``block rho ERROR``: Spearman's rank correlation, of pixels and of the means of 16×16 blocks;
+        - ``auc ERROR``: probability that a pixel of the worst tenth has a larger residual than another pixel.
     """
-    guess = residual(frame, estimate, response).astype(np.float64)
-    distance = np.abs(estimate.astype(np.float64) - cube)
-    errors = {"relative": (distance / (np.abs(cube) + MRAE_OFFSET)).mean(0), "absolute": distance.mean(0)}
-    lit = np.isfinite(guess)
+    residuals = residual(frame, estimate, response).astype(np.float64)
+    distance = np.abs(estimate.astype(np.float64) - truth)
+    errors = {"relative": (distance / (np.abs(truth) + MRAE_OFFSET)).mean(0), "absolute": distance.mean(0)}
+    valid = np.isfinite(residuals)
     result = {
-        "score": float(guess[lit].mean()) if lit.any() else float("nan"),
-        "unseen": unseen_share(cube, estimate, response),
+        "score": float(residuals[valid].mean()) if valid.any() else _NAN,
+        "unseen": unseen_share(truth, estimate, response),
     }
     for name, error in errors.items():
-        result[f"rho {name}"] = spearman(guess[lit], error[lit])
-        result[f"block rho {name}"] = spearman(*_blocks(guess, error))
-        result[f"auc {name}"] = auc(guess[lit], error[lit])
+        result[f"rho {name}"] = rank_correlation(residuals[valid], error[valid])
+        result[f"block rho {name}"] = rank_correlation(*_block_means(residuals, error))
+        result[f"auc {name}"] = roc_area(residuals[valid], error[valid])
     return result
 
 
-def unseen_share(cube: Cube, estimate: Cube, response: npt.NDArray[np.float32]) -> float:
-    """Share of the squared error in the null space of the response, which no check against the frame can see."""
-    error = estimate.reshape(len(estimate), -1).astype(np.float64) - cube.reshape(len(cube), -1)
-    basis, _ = np.linalg.qr(response.astype(np.float64))  # (31, 3), orthonormal: what the camera sees
+def unseen_share(truth: Cube, estimate: Cube, response: npt.NDArray[np.float32]) -> float:
+    """Return the share of the squared error in the null space of the response, which no check of the frame can see."""
+    error = estimate.reshape(len(estimate), -1).astype(np.float64) - truth.reshape(len(truth), -1)
+    basis, _ = np.linalg.qr(response.astype(np.float64))  # (31, 3), orthonormal: spectra that the camera sees
     total = np.square(error).sum()
-    return float(1 - np.square(basis.T @ error).sum() / total) if total else float("nan")
+    return float(1 - np.square(basis.T @ error).sum() / total) if total else _NAN
 
 
-def spearman(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
-    """Rank correlation, ties at their mean rank; NaN where one of them is constant, or there is none."""
-    if not a.size:
-        return float("nan")
-    ranks = np.array([_ranks(a), _ranks(b)])
-    deviations = ranks - ranks.mean(axis=1, keepdims=True)
-    norm = np.sqrt(np.square(deviations).sum(axis=1).prod())
-    return float(deviations.prod(axis=0).sum() / norm) if norm else float("nan")
+def rank_correlation(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    """Return Spearman's rank correlation of two arrays; NaN if either is empty or constant."""
+    if not a.size or np.ptp(a) == 0 or np.ptp(b) == 0:
+        return _NAN
+    return float(stats.spearmanr(a, b).statistic)
 
 
-def auc(guess: npt.NDArray[Any], error: npt.NDArray[Any], share: float = WORST) -> float:
-    """Area under the ROC curve of ``guess`` for finding the ``share`` of largest errors; 0.5 is chance."""
+def roc_area(residuals: npt.NDArray[Any], error: npt.NDArray[Any], share: float = WORST_SHARE) -> float:
+    """Return the area under the ROC curve of residuals that should find the largest errors.
+
+    Args:
+        residuals: Residual of each pixel, (N,).
+        error: True error of each pixel, (N,).
+        share: Share of the pixels that count as the worst.
+
+    Returns:
+        Area from 0 to 1; 0.5 is chance, NaN if no pixel is worse than the others.
+    """
     if not error.size:
-        return float("nan")
+        return _NAN
     worst = error > np.quantile(error, 1 - share)
-    found, others = np.count_nonzero(worst), np.count_nonzero(~worst)
-    if not found or not others:
-        return float("nan")
-    # Mann and Whitney's U from the ranks, which start at 1
-    return float((_ranks(guess)[worst].sum() - found * (found + 1) / 2) / (found * others))
+    if not worst.any() or worst.all():
+        return _NAN
+    u = stats.mannwhitneyu(residuals[worst], residuals[~worst], method="asymptotic").statistic
+    return float(u / (np.count_nonzero(worst) * np.count_nonzero(~worst)))
 
 
-def _ranks(values: npt.NDArray[Any]) -> Map:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Map = (np.cumsum(counts) - (counts - 1) / 2)[inverse.ravel()]
-    return ranks
+def _block_means(residuals: Map, error: Map) -> tuple[Map, Map]:
+    """Return the means over whole blocks that hold valid pixels, of the same pixels in both maps."""
+    rows, columns = (size // BLOCK for size in residuals.shape)
 
+    def block_sums(values: npt.NDArray[Any]) -> Map:
+        whole = values[: rows * BLOCK, : columns * BLOCK].astype(np.float64)
+        return np.asarray(whole.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3)).ravel())
 
-def _blocks(guess: Map, error: Map) -> tuple[Map, Map]:
-    """Means over whole blocks that have pixels to judge, each over the same pixels of both."""
-    rows, columns = (size // BLOCK for size in guess.shape)
-
-    def sums(values: npt.NDArray[Any]) -> Map:
-        cut = values[: rows * BLOCK, : columns * BLOCK].astype(np.float64)
-        total: Map = cut.reshape(rows, BLOCK, columns, BLOCK).sum(axis=(1, 3)).ravel()
-        return total
-
-    lit = np.isfinite(guess)
-    counts = sums(lit)
-    some = counts > 0
-    first, second = (sums(np.where(lit, values, 0))[some] / counts[some] for values in (guess, error))
+    valid = np.isfinite(residuals)
+    counts = block_sums(valid)
+    used = counts > 0
+    first, second = (block_sums(np.where(valid, values, 0))[used] / counts[used] for values in (residuals, error))
     return first, second

@@ -1,4 +1,4 @@
-"""Cubes, a camera and CAVE folders made on the spot."""
+"""Synthetic cubes, a camera, and writers of the data sets' file formats."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def make_cube() -> MakeCube:
         rng = np.random.default_rng(seed)
         nm = np.array(BANDS_NM, np.float64)[:, None]
         bumps = np.exp(-(((nm - rng.uniform(400, 700, 4)) / 60) ** 2))  # (31, 4)
-        shares = rng.dirichlet(np.ones(4), (height, width))  # each pixel's sum to 1
+        shares = rng.dirichlet(np.ones(4), (height, width))  # the shares of a pixel sum to 1
         return np.einsum("bi,hwi->bhw", bumps, shares).clip(0, 1).astype(np.float32)
 
     return make
@@ -58,7 +58,7 @@ def make_views() -> Callable[..., SceneDataset]:
 
 @pytest.fixture
 def camera_file(tmp_path: Path, camera: Camera) -> Path:
-    """The camera as NTIRE 2020 publishes one."""
+    """The camera as a response file of NTIRE 2020."""
     path = tmp_path / "camera.npz"
     np.savez(path, filters=camera.response.astype(np.float64), bands=np.array([BANDS_NM]))
     return path
@@ -112,7 +112,7 @@ def write_mat5() -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def write_envi() -> Callable[..., Path]:
-    """write_envi(path, cube, fields, …): header and .img; fields changes the header's, what is None is left out."""
+    """write_envi(path, cube, fields, …): header and .img; fields update the header, None removes one."""
 
     def write(path: Path, cube: Any, fields: dict[str, Any] | None = None, **save: Any) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def write_envi() -> Callable[..., Path]:
 
 @pytest.fixture
 def threads() -> Iterator[None]:
-    """For a test that changes torch's number of threads."""
+    """Restore torch's number of threads after a test that changes it."""
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

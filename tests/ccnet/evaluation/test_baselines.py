@@ -1,4 +1,4 @@
-"""What a user could do without a network: exact where the world is linear, and blind to exposure."""
+"""Regressions from RGB: exact on spectra of three dimensions, and proportional to the exposure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from ccnet.data.camera import Array, Camera
 from ccnet.data.datasets import cave_scenes
 from ccnet.data.readers import read_cave
-from ccnet.evaluation.baselines import Regression, fit_regressions, fit_relative, root_polynomial
+from ccnet.evaluation.baselines import Regression, fit_regressions, fit_relative_regression, root_polynomial
 from ccnet.metrics import mrae, psnr
 
 MakeCube = Callable[..., Array]
@@ -39,8 +39,8 @@ def test_spectra_of_three_dimensions_are_recovered(degree: int, camera: Camera) 
 
 
 @DEGREES
-def test_it_is_least_squares_over_all_pixels(degree: int, make_cube: MakeCube, camera: Camera) -> None:
-    """Also where higher degrees are fitted in the same pass, and from pairs that can be seen once only."""
+def test_regression_is_least_squares_over_all_pixels(degree: int, make_cube: MakeCube, camera: Camera) -> None:
+    """Also if several degrees are fitted in one pass, from pairs that can be iterated only once."""
     known = pairs(camera, make_cube(12, 10), make_cube(9, 14, 1))
     together = fit_regressions(iter(known))
     assert [regression.degree for regression in together] == [1, 2, 3]
@@ -52,11 +52,11 @@ def test_it_is_least_squares_over_all_pixels(degree: int, make_cube: MakeCube, c
 
 
 @DEGREES
-def test_relative_weights_are_those_of_each_value(degree: int, make_cube: MakeCube, camera: Camera) -> None:
+def test_relative_regression_weights_each_value(degree: int, make_cube: MakeCube, camera: Camera) -> None:
     known = pairs(camera, make_cube(12, 10), make_cube(9, 14, 1))
     terms = np.hstack([root_polynomial(frame, degree) for frame, _ in known]).T
     fresh = root_polynomial(camera.frame(make_cube(8, 8, 2)), degree).T
-    found = fresh @ fit_relative(iter(known), degree).matrix
+    found = fresh @ fit_relative_regression(iter(known), degree).matrix
     for band in (0, 17, 30):
         values = np.hstack([cube[band].ravel() for _, cube in known]).astype(np.float64)
         root = 1 / np.sqrt(values + 0.02)
@@ -65,7 +65,7 @@ def test_relative_weights_are_those_of_each_value(degree: int, make_cube: MakeCu
 
 
 @DEGREES
-def test_twice_the_light_is_twice_the_spectrum(degree: int, make_cube: MakeCube, camera: Camera) -> None:
+def test_regression_is_proportional_to_exposure(degree: int, make_cube: MakeCube, camera: Camera) -> None:
     (regression,) = fit_regressions(pairs(camera, make_cube(24, 24)), [degree])
     frame = camera.frame(make_cube(8, 10, 1)) / 4
     np.testing.assert_allclose(regression(2 * frame), 2 * regression(frame), rtol=1e-5, atol=1e-7)
@@ -81,10 +81,10 @@ def test_terms_of_one_pixel() -> None:
 
 
 @pytest.mark.slow
-def test_the_benchmarks_reference_figures(shared: Path) -> None:
-    """CAVE, cie_1964_w_gain, three validation scenes, against figures that other code measured first.
+def test_reference_figures_on_cave(shared: Path) -> None:
+    """CAVE, cie_1964_w_gain, three validation scenes, against figures that other code measured.
 
-    Those are least squares with each pixel weighted by 1 / (its mean reflectance + 0.02)²; without weights, as here,
+    The other code weights each pixel's squared error by 1 / (its mean reflectance + 0.02)²; without weights, as here,
     MRAE is up to 2 % larger and PSNR 2.7 to 4.2 dB higher.
     """
     camera = Camera.read(shared / "cameras" / "cie_1964_w_gain.npz")

@@ -13,16 +13,16 @@ from typer.testing import CliRunner, Result
 
 from ccnet.contract import CCNetError
 from ccnet.data.camera import Array, Camera, read_cameras
+from ccnet.evaluation.cli import app
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import save_checkpoint, weights_hash
-from ccnet.training.cli import app
 
 MakeCube = Callable[..., Array]
 REGRESSIONS = ["linear", "root-polynomial 2", "root-polynomial 3", "root-poly. 3, rel."]
 
 
 @pytest.fixture
-def given(
+def options(
     tmp_path: Path, make_cube: MakeCube, write_cave: Callable[[Path, Array], Path], camera_file: Path, network: CCNet
 ) -> dict[str, str]:
     """The command's options for two scenes, with weights of a tiny network."""
@@ -37,9 +37,9 @@ def given(
     }
 
 
-def evaluate(given: dict[str, str], *more: str) -> Result:
-    options = [word for option in given.items() for word in option]
-    return CliRunner(env={"COLUMNS": "80"}).invoke(app, ["evaluate", *options, *more])
+def evaluate(options: dict[str, str], *more: str) -> Result:
+    words = [word for option in options.items() for word in option]
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [*words, *more])
 
 
 def rows(result: Result) -> list[list[str]]:
@@ -54,38 +54,38 @@ def refusal(result: Result, words: str) -> None:
         raise result.exception
 
 
-def test_networks_and_what_needs_none_are_judged_together(given: dict[str, str], tmp_path: Path) -> None:
-    table = rows(evaluate(given, "--train", f"cave:{tmp_path}/train"))
+def test_networks_and_regressions_share_a_table(options: dict[str, str], tmp_path: Path) -> None:
+    table = rows(evaluate(options, "--train", f"cave:{tmp_path}/train"))
     assert [row[0] for row in table if row[0]] == 2 * ["CCNet", *REGRESSIONS]
     assert all(float(figure) > 0 for row in table if row[0] for figure in row[1:-1] if figure != "–")
     assert all(row[1].startswith("±") for row in table if not row[0])
 
 
-def test_without_training_cubes_there_are_no_regressions(given: dict[str, str]) -> None:
-    assert [row[0] for row in rows(evaluate(given)) if row[0]] == ["CCNet", "CCNet"]
+def test_without_training_cubes_there_are_no_regressions(options: dict[str, str]) -> None:
+    assert [row[0] for row in rows(evaluate(options)) if row[0]] == ["CCNet", "CCNet"]
 
 
-def test_several_weights_have_their_own_names(given: dict[str, str], tmp_path: Path, network: CCNet) -> None:
+def test_several_weights_have_their_own_names(options: dict[str, str], tmp_path: Path, network: CCNet) -> None:
     save_checkpoint(tmp_path / "v.safetensors", network)
-    table = rows(evaluate(given, "--weights", str(tmp_path / "v.safetensors"), "--per-scene"))
+    table = rows(evaluate(options, "--weights", str(tmp_path / "v.safetensors"), "--per-scene"))
     assert [row[0] for row in table if row[0]] == 4 * ["w", "v"]
     assert table[0][1:-1] == table[1][1:-1]  # the same network
 
 
-def test_an_ensemble_is_a_row_and_a_line_on_its_gain(given: dict[str, str]) -> None:
-    result = evaluate(given | {"--data": given["--data"] + "/c_ms"}, "--ensemble", "--scale", "0.5")
+def test_ensemble_is_a_row_and_a_line_about_its_gain(options: dict[str, str]) -> None:
+    result = evaluate(options | {"--data": options["--data"] + "/c_ms"}, "--ensemble", "--scale", "0.5")
     assert [row[0] for row in rows(result) if row[0]] == 2 * ["CCNet", "CCNet + ensemble"]
     assert result.stdout.splitlines()[-1].startswith("CCNet + ensemble: MRAE ")
 
 
-def test_the_check_without_truth_is_judged_too(given: dict[str, str]) -> None:
-    line = next(line for line in evaluate(given).stdout.splitlines() if line.startswith("CCNet: reprojection"))
+def test_selfcheck_is_one_line(options: dict[str, str]) -> None:
+    line = next(line for line in evaluate(options).stdout.splitlines() if line.startswith("CCNet: reprojection"))
     assert re.search(r"residual \d+\.\d%, which ranks .* AUC \d\.\d\d; it cannot see \d+\.\d% of", line)
 
 
-def test_the_folder_gets_figures_and_pictures(given: dict[str, str], tmp_path: Path, network: CCNet) -> None:
+def test_folder_gets_metrics_and_pictures(options: dict[str, str], tmp_path: Path, network: CCNet) -> None:
     out = tmp_path / "some" / "where"
-    result = evaluate(given, "--train", f"cave:{tmp_path}/train", "--out", str(out))
+    result = evaluate(options, "--train", f"cave:{tmp_path}/train", "--out", str(out))
     table = rows(result)
     assert sorted(file.name for file in out.iterdir()) == ["001-c_ms.png", "002-d_ms.png", "bands.png", "metrics.json"]
     assert result.stdout.splitlines()[-1].startswith(f"{out / 'metrics.json'}: 5 methods on 2 scenes")
@@ -100,30 +100,33 @@ def test_the_folder_gets_figures_and_pictures(given: dict[str, str], tmp_path: P
     assert run["versions"].keys() == {"ccnet", "python", "numpy", "torch"}
 
 
-def test_weights_of_another_camera_are_told(given: dict[str, str], tmp_path: Path, network: CCNet) -> None:
-    own = read_cameras([Path(given["--camera"])])[0]
+def test_weights_of_another_camera_are_warned_of(options: dict[str, str], tmp_path: Path, network: CCNet) -> None:
+    own = read_cameras([Path(options["--camera"])])[0]
     other = Camera(name="other", response=np.roll(own.response, 1, axis=1))
-    for camera, told in ((own, ""), (other, "CCNet: its weights are for the camera other, the frames are of camera")):
+    for camera, warning in (
+        (own, ""),
+        (other, "CCNet: its weights are for the camera other, the frames are of camera"),
+    ):
         save_checkpoint(tmp_path / "w.safetensors", network, camera=camera)
-        assert evaluate(given).stderr.strip() == told
+        assert evaluate(options).stderr.strip() == warning
 
 
-def test_the_real_track_is_harder_and_always_the_same(given: dict[str, str], tmp_path: Path) -> None:
+def test_real_track_is_harder_and_repeatable(options: dict[str, str], tmp_path: Path) -> None:
     fit = ["--train", f"cave:{tmp_path}/train"]
-    clean, real, again = (rows(evaluate(given, *fit, "--track", track)) for track in ("clean", "real", "real"))
+    clean, real, again = (rows(evaluate(options, *fit, "--track", track)) for track in ("clean", "real", "real"))
     assert [row[:-1] for row in real] == [row[:-1] for row in again]
     linear = [float(next(row for row in table if row[0] == "linear")[4]) for table in (clean, real)]
     assert linear[1] < linear[0]
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_computed(given: dict[str, str], tmp_path: Path) -> None:
+def test_invalid_options_are_refused_before_anything_is_computed(options: dict[str, str], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    refusal(evaluate(given, "--scale", "0.5"), "--scale 0.5 is given, which is of the ensemble: give --ensemble")
-    refusal(evaluate(given | {"--weights": "nowhere.safetensors"}, "--out", str(out)), "no such file")
-    refusal(evaluate(given | {"--data": "cave:/nowhere/at/all"}, "--out", str(out)), "no such folder")
-    published = {option: value for option, value in given.items() if option != "--camera"}
+    refusal(evaluate(options, "--scale", "0.5"), "--scale 0.5 is an option of the ensemble: give --ensemble")
+    refusal(evaluate(options | {"--weights": "nowhere.safetensors"}, "--out", str(out)), "no such file")
+    refusal(evaluate(options | {"--data": "cave:/nowhere/at/all"}, "--out", str(out)), "no such folder")
+    published = {option: value for option, value in options.items() if option != "--camera"}
     refusal(evaluate(published, "--out", str(out)), "has no frame of its own: give the --camera")
     assert not out.exists()
     taken = tmp_path / "taken"
     taken.write_text("")
-    refusal(evaluate(given, "--out", str(taken)), "cannot be made")
+    refusal(evaluate(options, "--out", str(taken)), "cannot be made")

@@ -14,13 +14,13 @@ from rich.console import Console
 
 from ccnet.contract import CCNetError
 from ccnet.data.camera import Array, Camera
-from ccnet.evaluation.evaluate import Score, measure
+from ccnet.evaluation.evaluate import SceneScore, cube_metrics
 from ccnet.evaluation.report import ERROR_SCALE, choose_marks, draw_bands, draw_scene, tables
 
 MakeCube = Callable[..., Array]
 
 
-def shown(scores: dict[str, list[Score]], per_scene: bool = False) -> str:
+def shown(scores: dict[str, list[SceneScore]], per_scene: bool = False) -> str:
     console = Console(width=80, record=True, quiet=True)
     with console.capture() as said:
         console.quiet = False
@@ -29,12 +29,14 @@ def shown(scores: dict[str, list[Score]], per_scene: bool = False) -> str:
 
 
 @pytest.fixture
-def scores(make_cube: MakeCube) -> dict[str, list[Score]]:
+def scores(make_cube: MakeCube) -> dict[str, list[SceneScore]]:
     truths = [make_cube(8, 8, seed) + 0.01 for seed in (0, 1)]
 
-    def of(factor: float) -> list[Score]:
+    def of(factor: float) -> list[SceneScore]:
         return [
-            Score(scene=f"scene {i}", full=measure(t, t * factor), ntire=measure(t, t / factor), seconds=i + 1.5)
+            SceneScore(
+                scene=f"scene {i}", full=cube_metrics(t, t * factor), ntire=cube_metrics(t, t / factor), seconds=i + 1.5
+            )
             for i, t in enumerate(truths)
         ]
 
@@ -45,7 +47,7 @@ def cells(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
 
 
-def test_a_table_holds_mean_and_spread_of_both_protocols(scores: dict[str, list[Score]]) -> None:
+def test_a_table_holds_mean_and_spread_of_both_protocols(scores: dict[str, list[SceneScore]]) -> None:
     text = shown(scores)
     assert max(map(len, text.splitlines())) <= 80
     assert "whole scenes, 2 of them" in text and "NTIRE's centre crop, 2 of them" in text
@@ -61,7 +63,7 @@ def test_a_table_holds_mean_and_spread_of_both_protocols(scores: dict[str, list[
     assert rows[0][6] == "2.00"
 
 
-def test_what_is_not_defined_is_a_dash(scores: dict[str, list[Score]]) -> None:
+def test_what_is_not_defined_is_a_dash(scores: dict[str, list[SceneScore]]) -> None:
     first = scores["root-polynomial 3"]
     first[0] = replace(first[0], full=replace(first[0].full, mrae_ntire=math.inf))
     rows = cells(shown(scores))
@@ -69,7 +71,7 @@ def test_what_is_not_defined_is_a_dash(scores: dict[str, list[Score]]) -> None:
     assert rows[0][2] != "–"
 
 
-def test_scenes_have_their_own_tables_when_asked(scores: dict[str, list[Score]]) -> None:
+def test_scenes_have_their_own_tables_when_asked(scores: dict[str, list[SceneScore]]) -> None:
     text = shown(scores, per_scene=True)
     rows = cells(text)
     assert text.index("scene 0") < text.index("scene 1") < text.index("whole scenes")

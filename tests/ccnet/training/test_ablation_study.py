@@ -1,4 +1,4 @@
-"""The ablation tables: every network trained once a seed, alike, and shared by the tables that name it."""
+"""The ablation study trains each network once a seed, shares it among the tables, and prints the tables."""
 
 from __future__ import annotations
 
@@ -11,30 +11,32 @@ from typer.testing import CliRunner
 
 from ccnet.contract import CCNetError
 from ccnet.data.camera import Array
+from ccnet.evaluation.validation import ValidationScore
 from ccnet.model.ablations import TABLES
 from ccnet.model.config import CCNetConfig
 from ccnet.training import ablation_study as module
-from ccnet.training.ablation_study import Row, Run, markdown, plan, report, row_configs
+from ccnet.training.ablation_study import Training, plan_trainings, row_configs
+from ccnet.training.ablation_tables import TableRow, json_tables, markdown_tables
 from ccnet.training.cli import app
-from ccnet.training.trainer import Score, Trainer
+from ccnet.training.trainer import Trainer
 
 MakeCube = Callable[..., Array]
 WriteCave = Callable[[Path, Array], Path]
 
 
-def score(psnr: float) -> Score:
-    return Score(mrae=psnr / 100, rmse=0.1, psnr=psnr, sam=5.0)
+def score(psnr: float) -> ValidationScore:
+    return ValidationScore(mrae=psnr / 100, rmse=0.1, psnr=psnr, sam=5.0)
 
 
-def test_a_plan_trains_each_network_once_a_seed() -> None:
-    runs = plan(list(TABLES), CCNetConfig(), (0, 1))
-    assert len(set(runs)) == len(runs) == 2 * 12  # 15 rows, of which the paper's network is four
-    assert [run.seed for run in runs] == 12 * [0] + 12 * [1]
-    assert len({run.name for run in runs}) == len(runs)
-    assert plan(["II"], CCNetConfig(), (3,))[1].name == "ccnet_seed-3"
+def test_plan_trains_each_network_once_a_seed() -> None:
+    trainings = plan_trainings(list(TABLES), CCNetConfig(), (0, 1))
+    assert len(set(trainings)) == len(trainings) == 2 * 12  # 15 rows, of which the paper's network is four
+    assert [training.seed for training in trainings] == 12 * [0] + 12 * [1]
+    assert len({training.name for training in trainings}) == len(trainings)
+    assert plan_trainings(["II"], CCNetConfig(), (3,))[1].name == "ccnet_seed-3"
 
 
-def test_a_base_holds_where_a_row_says_nothing() -> None:
+def test_base_network_holds_where_a_row_sets_no_field() -> None:
     rows = row_configs(["II", "V"], CCNetConfig(units=1, patch=8))
     assert rows["II"] == {
         "MHA": CCNetConfig(units=1, patch=8, inter_spectral="mha"),
@@ -43,14 +45,14 @@ def test_a_base_holds_where_a_row_says_nothing() -> None:
     assert rows["V"]["16"] == CCNetConfig(units=1)
 
 
-def test_a_row_is_the_mean_and_spread_over_seeds() -> None:
-    row = Row(name="Ours", parameters=1611036, scores=(score(30), score(32), score(34)))
+def test_row_is_mean_and_spread_over_seeds() -> None:
+    row = TableRow(name="Ours", parameters=1611036, scores=(score(30), score(32), score(34)))
     assert row.mean("psnr") == 32
     assert row.spread("psnr") == 2
-    assert Row(name="one", parameters=1, scores=(score(30),)).spread("psnr") == 0
-    text = markdown({"II": [row]})
+    assert TableRow(name="one", parameters=1, scores=(score(30),)).spread("psnr") == 0
+    text = markdown_tables({"II": [row]})
     assert "| Ours | 1,611,036 | 0.3200 ± 0.0200 | 0.1000 ± 0.0000 | 32.00 ± 2.00 | 5.00 ± 0.00 |" in text
-    assert report({"II": [row]})["II"]["Ours"]["psnr"] == {"mean": 32, "spread": 2, "seeds": [30, 32, 34]}
+    assert json_tables({"II": [row]})["II"]["Ours"]["psnr"] == {"mean": 32, "spread": 2, "seeds": [30, 32, 34]}
 
 
 @pytest.fixture
@@ -64,44 +66,49 @@ def arguments(tmp_path: Path, make_cube: MakeCube, write_cave: WriteCave, camera
     ]  # fmt: skip
 
 
-def test_the_command_makes_tables_and_does_not_train_twice(
+def test_command_writes_tables_and_does_not_repeat_finished_trainings(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     result = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0
     document = json.loads((tmp_path / "runs" / "tables.json").read_text())
-    tables, seen = document["tables"], (document["cameras"], document["track"], document["seeds"], document["device"])
-    assert seen == (["camera"], "clean", [0], "cpu") and document["config"]["units"] == 1
+    tables = document["tables"]
+    assert (document["cameras"], document["track"], document["seeds"], document["device"]) == (
+        ["camera"],
+        "clean",
+        [0],
+        "cpu",
+    ) and document["config"]["units"] == 1
     assert list(tables) == ["II"]
     assert list(tables["II"]) == ["MHA", "Ours"]
     assert tables["II"]["MHA"]["psnr"]["mean"] != tables["II"]["Ours"]["psnr"]["mean"]
     assert "**Table II**" in (tmp_path / "runs" / "tables.md").read_text()
     assert max(map(len, result.stdout.splitlines()[:-1])) <= 80
 
-    trained: list[int] = []
-    monkeypatch.setattr(module, "Trainer", lambda *args: counted(Trainer(*args), trained))
+    start_steps: list[int] = []
+    monkeypatch.setattr(module, "Trainer", lambda *args: record_step(Trainer(*args), start_steps))
     again = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments, catch_exceptions=False)
     assert again.stdout == result.stdout
-    assert trained == [1, 1]  # the step that each was found at, its last
+    assert start_steps == [1, 1]  # both trainings resumed at their last step
 
 
-def counted(trainer: Trainer, steps: list[int]) -> Trainer:
+def record_step(trainer: Trainer, steps: list[int]) -> Trainer:
     steps.append(trainer.step)
     return trainer
 
 
-def test_a_budget_is_named_once(arguments: list[str]) -> None:
+def test_exactly_one_of_steps_and_minutes_is_required(arguments: list[str]) -> None:
     at = arguments.index("--steps")
     for changed in ([*arguments, "--minutes", "1"], arguments[:at] + arguments[at + 2 :]):
         with pytest.raises(CCNetError, match="expected --steps or --minutes, and not both"):
             CliRunner().invoke(app, changed, catch_exceptions=False)
 
 
-def test_a_table_that_the_paper_has_not(arguments: list[str]) -> None:
+def test_unknown_table_is_refused(arguments: list[str]) -> None:
     with pytest.raises(CCNetError, match="--table VI: the paper's ablation tables are II, III, IV, V"):
         CliRunner().invoke(app, [*arguments, "--table", "VI"], catch_exceptions=False)
 
 
-def test_names_are_folders() -> None:
-    run = Run(config=CCNetConfig(fusion="add", units=1), seed=0)
-    assert run.name == "units-1_fusion-add_seed-0"
+def test_training_name_is_its_folder() -> None:
+    training = Training(config=CCNetConfig(fusion="add", units=1), seed=0)
+    assert training.name == "units-1_fusion-add_seed-0"

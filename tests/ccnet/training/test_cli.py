@@ -1,10 +1,10 @@
-"""``ccnet train`` and ``ccnet evaluate`` on a CAVE folder of a few small scenes."""
+"""``ccnet train`` on a CAVE folder of a few small scenes."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,8 +38,8 @@ def run(*arguments: str) -> Result:
 
 
 def train(sources: dict[str, str], out: Path, *more: str) -> Result:
-    given = ["--data", sources["train"], "--val", sources["val"], "--camera", sources["camera"], "--out", str(out)]
-    return run("train", *given, *TRAIN, *more)
+    options = ["--data", sources["train"], "--val", sources["val"], "--camera", sources["camera"], "--out", str(out)]
+    return run("train", *options, *TRAIN, *more)
 
 
 def refusal(result: Result, words: str) -> None:
@@ -48,7 +48,7 @@ def refusal(result: Result, words: str) -> None:
         raise result.exception
 
 
-def test_train_leaves_weights_and_says_where(sources: dict[str, str], out: Path) -> None:
+def test_train_writes_weights_and_prints_their_paths(sources: dict[str, str], out: Path) -> None:
     result = train(sources, out, "--evaluate-every", "1")
     assert result.exit_code == 0, result.output
     assert load_checkpoint(out / "best.safetensors").config.units == 1
@@ -61,7 +61,7 @@ def test_train_leaves_weights_and_says_where(sources: dict[str, str], out: Path)
     assert last == f"{out / 'last.safetensors'}: step 2 of 2, trained on cpu"
 
 
-def test_the_same_command_resumes_and_another_is_refused(sources: dict[str, str], out: Path) -> None:
+def test_same_command_resumes_and_other_options_are_refused(sources: dict[str, str], out: Path) -> None:
     first = train(sources, out)
     again = train(sources, out)
     assert again.exit_code == 0
@@ -69,7 +69,7 @@ def test_the_same_command_resumes_and_another_is_refused(sources: dict[str, str]
     assert not again.stderr.strip()
     refusal(train(sources, out, "--seed", "1"), "belongs to another recipe or other data")
     folder = Path(sources["train"].removeprefix("cave:"))
-    moved = folder.rename(folder.with_name("moved"))  # scenes of the same names, from somewhere else
+    moved = folder.rename(folder.with_name("moved"))  # scenes of the same names in another folder
     refusal(train(sources | {"train": f"cave:{moved}"}, out), "belongs to another recipe or other data")
 
 
@@ -82,30 +82,30 @@ def test_the_same_command_resumes_and_another_is_refused(sources: dict[str, str]
         ("cave:/nowhere/at/all", "no such folder, expected one with CAVE scenes"),
     ],
 )
-def test_data_that_is_not_there(sources: dict[str, str], out: Path, source: str, words: str) -> None:
+def test_missing_data_is_refused(sources: dict[str, str], out: Path, source: str, words: str) -> None:
     refusal(train(sources | {"val": source}, out), words)
     assert not out.exists()
 
 
-def test_a_camera_that_is_not_there(sources: dict[str, str], out: Path) -> None:
+def test_missing_camera_is_refused(sources: dict[str, str], out: Path) -> None:
     refusal(train(sources | {"camera": "nowhere.npz"}, out), "no such file, expected a camera response")
     assert not out.exists()
 
 
-def test_a_gpu_that_is_not_there(sources: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_gpu_is_refused(sources: dict[str, str], out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     refusal(train(sources, out, "--device", "cuda"), "device is cuda, but this torch sees no CUDA GPU")
     assert not out.exists()
 
 
-def test_what_a_camera_adds_needs_a_camera(sources: dict[str, str], out: Path) -> None:
-    given = ["--data", sources["train"], "--val", sources["val"], "--out", str(out)]
+def test_track_and_exposure_need_a_camera(sources: dict[str, str], out: Path) -> None:
+    options = ["--data", sources["train"], "--val", sources["val"], "--out", str(out)]
     for more in (["--track", "real"], ["--exposure", "0.5", "2"]):
-        refusal(run("train", *given, *TRAIN, *more), "--track and --exposure need a --camera")
-    refusal(run("train", *given, *TRAIN), "a_ms has no frame of its own: give the --camera")
+        refusal(run("train", *options, *TRAIN, *more), "--track and --exposure need a --camera")
+    refusal(run("train", *options, *TRAIN), "a_ms has no frame of its own: give the --camera")
 
 
-def test_exposure_and_track_change_what_is_learnt(sources: dict[str, str], out: Path) -> None:
+def test_exposure_and_track_change_the_loss(sources: dict[str, str], out: Path) -> None:
     losses = []
     for number, more in enumerate(([], ["--track", "real"], ["--exposure", "0.5", "0.6"])):
         result = train(sources, out / str(number), *more)
@@ -124,17 +124,17 @@ def test_exposure_and_track_change_what_is_learnt(sources: dict[str, str], out: 
         (["--config", "units=many"], "units is 'many', expected a positive integer"),
     ],
 )
-def test_options_that_do_not_fit(sources: dict[str, str], out: Path, more: list[str], words: str) -> None:
+def test_invalid_options_are_refused(sources: dict[str, str], out: Path, more: list[str], words: str) -> None:
     refusal(train(sources, out, *more), words)
     assert not out.exists()
 
 
-def test_a_preset_without_length_is_refused(sources: dict[str, str], out: Path) -> None:
-    given = ["--data", sources["train"], "--val", sources["val"], "--camera", sources["camera"], "--out", str(out)]
-    refusal(run("train", *given, "--preset", "short"), "short has no length of its own: give --minutes, or --steps")
+def test_preset_short_needs_steps_or_minutes(sources: dict[str, str], out: Path) -> None:
+    options = ["--data", sources["train"], "--val", sources["val"], "--camera", sources["camera"], "--out", str(out)]
+    refusal(run("train", *options, "--preset", "short"), "short has no length of its own: give --minutes, or --steps")
 
 
-def test_a_run_starts_from_weights(sources: dict[str, str], out: Path, tmp_path: Path) -> None:
+def test_run_starts_from_weights(sources: dict[str, str], out: Path, tmp_path: Path) -> None:
     train(sources, tmp_path / "first")
     best = tmp_path / "first" / "best.safetensors"
     result = train(sources, out, "--lr", "0", "--from", str(best))
@@ -144,15 +144,8 @@ def test_a_run_starts_from_weights(sources: dict[str, str], out: Path, tmp_path:
     refusal(train(sources, out, "--config", "patch=8", "--from", str(best)), "weights to start from are of .*patch=16")
 
 
-@pytest.fixture
-def threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.usefixtures("threads")
-def test_threads_are_torchs(sources: dict[str, str], out: Path) -> None:
+def test_threads_option_sets_torchs_threads(sources: dict[str, str], out: Path) -> None:
     assert train(sources, out, "--threads", "1").exit_code == 0
     assert torch.get_num_threads() == 1
 

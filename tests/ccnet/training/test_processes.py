@@ -1,4 +1,4 @@
-"""Training as the system sees it: killed in the middle, and split over several processes."""
+"""Training in processes of its own: killed in the middle, and shared among several processes."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def weights(folder: Path) -> dict[str, np.ndarray]:
         return {name: file.get_tensor(name) for name in file.keys() if name.startswith("model.")}  # noqa: SIM118
 
 
-def test_a_run_that_was_killed_ends_in_the_same_weights(arguments: list[str], tmp_path: Path) -> None:
+def test_killed_run_resumes_to_the_same_weights(arguments: list[str], tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([CCNET, *arguments, "--out", str(whole)], check=True, env=environment())
     process = subprocess.Popen([CCNET, *arguments, "--out", str(killed)], env=environment())
@@ -57,7 +57,7 @@ def test_a_run_that_was_killed_ends_in_the_same_weights(arguments: list[str], tm
         np.testing.assert_array_equal(weights(killed)[name], tensor, err_msg=name)
 
 
-def test_two_processes_train_what_one_does(arguments: list[str], tmp_path: Path) -> None:
+def test_two_processes_train_the_same_weights_as_one(arguments: list[str], tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
     # Few steps: Adam turns rounding in a gradient near zero into a whole step
     short = [*arguments, "--steps", "2"]
@@ -67,13 +67,13 @@ def test_two_processes_train_what_one_does(arguments: list[str], tmp_path: Path)
         [*launch, CCNET, *short, "--out", str(two)], env=environment(), capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("best.safetensors") == 1  # the first process speaks for all
+    assert result.stdout.count("best.safetensors") == 1  # only the first process reports
     expected, found = weights(one), weights(two)
     moved = np.mean([np.abs(expected[name] - found[name]).mean() for name in expected])
     assert moved < 1e-6
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(arguments: list[str], tmp_path: Path) -> None:
+def test_batch_that_is_no_multiple_of_the_processes_is_refused(arguments: list[str], tmp_path: Path) -> None:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
         [*launch, CCNET, *arguments, "--batch", "3", "--out", str(tmp_path / "odd")],

@@ -1,7 +1,8 @@
-"""Training: it learns, it resumes on the same trajectory, and it stops where something is wrong."""
+"""The trainer learns, resumes on the same trajectory, and stops at losses that are not finite."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -16,12 +17,16 @@ from safetensors import safe_open
 from ccnet.contract import CCNetError
 from ccnet.data.camera import Array, Camera
 from ccnet.data.patches import SceneDataset
+from ccnet.evaluation.validation import validate
 from ccnet.metrics import mrae, psnr
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import load_checkpoint
 from ccnet.model.config import CCNetConfig
-from ccnet.training import trainer as module
-from ccnet.training.trainer import Event, Recipe, Trainer, planned_steps, steps_within, validate
+from ccnet.training import budget, step
+from ccnet.training.budget import steps_within
+from ccnet.training.recipe import Recipe
+from ccnet.training.run_file import planned_steps
+from ccnet.training.trainer import Trainer, TrainingEvent
 
 MakeCube = Callable[..., Array]
 MakeViews = Callable[..., SceneDataset]
@@ -31,7 +36,7 @@ RECIPE = Recipe(steps=5, batch=2, patch=16, lr=2e-3, evaluate_every=2, save_ever
 
 @pytest.fixture
 def make(tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, make_views: MakeViews, camera: Camera) -> MakeTrainer:
-    """make(name, recipe): a run in the folder of that name."""
+    """make(name, recipe): a trainer whose folder has this name."""
 
     def trainer(
         name: str = "run",
@@ -54,11 +59,11 @@ def test_the_loss_falls(make: MakeTrainer) -> None:
     assert events[0].lr == 2e-3 > events[-1].lr
 
 
-def test_scores_come_every_so_often_and_at_the_end(make: MakeTrainer) -> None:
+def test_validation_follows_the_interval_and_the_last_step(make: MakeTrainer) -> None:
     assert [event.step for event in make().run() if event.score] == [2, 4, 5]
 
 
-def test_an_interrupted_run_ends_in_the_same_weights(make: MakeTrainer) -> None:
+def test_interrupted_run_resumes_to_the_same_weights(make: MakeTrainer) -> None:
     whole = list(make("whole").run())
     first = list(islice(make("cut").run(), 3))  # the third step is lost: the last validation was after the second
     rest = list(make("cut").run())
@@ -74,33 +79,33 @@ def contents(path: Path) -> tuple[dict[str, str], dict[str, bytes]]:
         return file.metadata(), {name: file.get_tensor(name).tobytes() for name in file.keys()}  # noqa: SIM118
 
 
-def test_a_run_that_is_saved_more_often_loses_less(make: MakeTrainer) -> None:
+def test_frequent_saves_keep_more_steps(make: MakeTrainer) -> None:
     list(islice(make(recipe=replace(RECIPE, evaluate_every=5, save_every=1)).run(), 3))
     assert make(recipe=replace(RECIPE, evaluate_every=5, save_every=1)).step == 3
 
 
-def test_a_run_can_start_from_weights(make: MakeTrainer, network: CCNet) -> None:
+def test_run_can_start_from_weights(make: MakeTrainer, network: CCNet) -> None:
     trainer = make(recipe=replace(RECIPE, lr=0, final_lr=0), start=network)
     list(trainer.run())
     expected = network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in trainer.model.state_dict().items())
 
 
-def test_a_time_budget_becomes_steps(
+def test_time_budget_becomes_steps(
     make_views: MakeViews, make_cube: MakeCube, camera: Camera, tiny: CCNetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     views = make_views(camera, make_cube(20, 24))
     clock = iter([10.0, 16.0, 17.0])  # three steps take 6 s, a scene's validation takes 1 s
-    monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(budget.time, "perf_counter", lambda: next(clock))
     assert steps_within(2, tiny, RECIPE, views, views, "cpu") == 120 / (2 + 1 / RECIPE.evaluate_every)
 
 
-def test_the_budget_of_a_run_is_measured_once(make: MakeTrainer) -> None:
+def test_planned_steps_are_read_from_a_saved_run(make: MakeTrainer) -> None:
     trainer = make()
     assert planned_steps(trainer.folder) is None
     list(islice(trainer.run(), 3))
     assert planned_steps(trainer.folder) == RECIPE.steps
-    trainer.last.write_bytes(b"damaged")
+    trainer.last_file.write_bytes(b"damaged")
     with pytest.raises(CCNetError, match="cannot be resumed"):
         planned_steps(trainer.folder)
 
@@ -117,14 +122,14 @@ def test_curves_are_written_for_tensorboard(make: MakeTrainer) -> None:
     )
 
 
-def test_a_finished_run_has_nothing_left_to_do(make: MakeTrainer) -> None:
+def test_finished_run_does_nothing(make: MakeTrainer) -> None:
     list(make().run())
     again = make()
     assert again.step == 5
     assert list(again.run()) == []
 
 
-def test_the_best_weights_are_those_of_the_best_validation(make: MakeTrainer) -> None:
+def test_best_file_holds_the_weights_of_the_best_validation(make: MakeTrainer) -> None:
     trainer = make()
     scores = [event.score for event in trainer.run() if event.score]
     best = trainer.folder / "best.safetensors"
@@ -134,7 +139,7 @@ def test_the_best_weights_are_those_of_the_best_validation(make: MakeTrainer) ->
         assert json.loads(file.metadata()["val"]) == asdict(trainer.best)
 
 
-def test_a_score_is_the_mean_over_scenes(
+def test_score_is_the_mean_over_scenes(
     make: MakeTrainer, make_cube: MakeCube, make_views: MakeViews, camera: Camera
 ) -> None:
     trainer = make()
@@ -146,7 +151,7 @@ def test_a_score_is_the_mean_over_scenes(
     assert score.psnr == pytest.approx(np.mean([psnr(*pair) for pair in zip(cubes, estimates, strict=True)]))
 
 
-def test_another_run_in_the_same_folder_is_refused(make: MakeTrainer, camera: Camera) -> None:
+def test_folder_of_another_run_is_refused(make: MakeTrainer, camera: Camera) -> None:
     list(islice(make().run(), 2))
     for other in (
         lambda: make(recipe=replace(RECIPE, lr=1e-3)),
@@ -161,29 +166,31 @@ def test_another_run_in_the_same_folder_is_refused(make: MakeTrainer, camera: Ca
     assert make().step == 2
 
 
-def test_a_damaged_run_is_refused(make: MakeTrainer) -> None:
+def test_damaged_run_is_refused(make: MakeTrainer) -> None:
     trainer = make()
     list(islice(trainer.run(), 2))
-    trainer.last.write_bytes(trainer.last.read_bytes()[:-1])
+    trainer.last_file.write_bytes(trainer.last_file.read_bytes()[:-1])
     with pytest.raises(CCNetError, match=r"cannot be resumed .* delete it to start again"):
         make()
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient"])
-def test_what_is_not_finite_stops_the_run_before_it_spoils_the_weights(
-    make: MakeTrainer, monkeypatch: pytest.MonkeyPatch, where: str
+@pytest.mark.parametrize("not_finite", ["loss", "gradient"])
+def test_loss_that_is_not_finite_stops_the_run_before_the_update(
+    make: MakeTrainer, monkeypatch: pytest.MonkeyPatch, not_finite: str
 ) -> None:
     trainer = make()
-    events: list[Event] = list(islice(trainer.run(), 3))
+    events: list[TrainingEvent] = list(islice(trainer.run(), 3))
     before = [parameter.clone() for parameter in trainer.model.parameters()]
 
-    def broken(truth: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
-        if where == "loss":
+    def broken_loss(truth: torch.Tensor, estimate: torch.Tensor) -> torch.Tensor:
+        if not_finite == "loss":
             return estimate.mean() * torch.nan
         return (estimate * 0).abs().sqrt().sum()  # 0, with an infinite slope
 
-    monkeypatch.setattr(module, "ccnet_loss", broken)
-    with pytest.raises(CCNetError, match=r"nan at step 3 \(seed 0\), of scenes [01].*; .* lower --lr") as caught:
+    monkeypatch.setattr(step, "ccnet_loss", broken_loss)
+    with pytest.raises(
+        CCNetError, match=r"nan at step 3 \(seed 0\), with patches of the scenes [01].*; .* lower --lr"
+    ) as caught:
         next(trainer.run())
     assert len(events) == 3
     assert "\n" not in str(caught.value)
@@ -199,3 +206,33 @@ def test_bfloat16_trains_and_validates_in_float32(make: MakeTrainer) -> None:
     assert event.score is not None
     assert exact.score is not None
     assert event.score.mrae == pytest.approx(exact.score.mrae, rel=0.2)
+
+
+def test_run_file_keeps_the_keys_of_version_0_1_0(make: MakeTrainer, camera: Camera) -> None:
+    """A run that version 0.1.0 saved resumes only if these strings are equal."""
+    trainer = make()
+    list(islice(trainer.run(), 2))
+    with safe_open(trainer.last_file, framework="pt") as file:
+        metadata, names = file.metadata(), list(file.keys())
+    assert metadata.keys() == {"step", "val", "run", "made by"}
+    response = hashlib.sha256(camera.response.tobytes()).hexdigest()
+    imaging = "Imaging(exposure=(1.0, 1.0), full_well=None, read_noise=0.0, eight_bit=False, jpeg=None)"
+    assert json.loads(metadata["run"]) == {
+        "config": {
+            "width": 32, "units": 1, "groups": 4, "patch": 16, "expansion": 4, "inter_spectral": "ccnet",
+            "continuity": "nescm", "fusion": "paf",
+        },
+        "recipe": {
+            "steps": 5, "batch": 2, "patch": 16, "lr": 2e-3, "final_lr": 1e-5, "warmup": 0, "clip": 1.0, "bf16": False,
+            "seed": 0, "evaluate_every": 2, "save_every": 2,
+        },
+        "start": None,
+        "train": {"source": "", "scenes": ["0", "1"], "cameras": [["test", response]], "imaging": imaging},
+        "val": {"source": "", "scenes": ["0"], "cameras": [["test", response]], "imaging": imaging},
+    }  # fmt: skip
+    parameters = [name for name, _ in trainer.model.named_parameters()]
+    assert {f"model.{name}" for name in parameters} <= set(names)
+    assert {f"adam.{i}.{key}" for i in range(len(parameters)) for key in ("step", "exp_avg", "exp_avg_sq")} <= set(
+        names
+    )
+    assert json.loads(metadata["val"]).keys() == {"mrae", "rmse", "psnr", "sam"}

@@ -1,0 +1,97 @@
+"""Command-line options for cubes and the cameras that make frames of them, each declared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ccnet.contract import CCNetError
+
+from .camera import TRACKS, Imaging, Track, read_cameras
+from .datasets import Split, open_source
+from .patches import SceneDataset
+
+SOURCE_FORMAT = "KIND:PATH, where KIND is cave, ntire2022, ntire2020-clean, ntire2020-real or envi"
+"""Form of a data set on the command line."""
+
+CAMERA_HELP = "Camera response (.json, .csv, .npz) or a folder of them, may be repeated"
+
+CameraOption = Annotated[
+    list[Path] | None,
+    typer.Option("--camera", help=f"{CAMERA_HELP}: each frame is made by one of them; published frames if not given."),
+]
+
+IlluminantOption = Annotated[
+    Path | None,
+    typer.Option(help="Light on the scenes (.json, .csv, .npz); equal energy at each wavelength if not given."),
+]
+
+TrackOption = Annotated[
+    Track, typer.Option(help="clean: Eq. 2 alone, 16 bits if written; real: noise, 8 bits and JPEG artifacts.")
+]
+
+ExposureOption = Annotated[
+    tuple[float, float],
+    typer.Option(
+        metavar="LOWEST HIGHEST", help="Range of the random exposure factor of each frame; the cube is not scaled."
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOptions:
+    """Values of the options that say how frames are made of cubes.
+
+    Attributes:
+        camera: Response files or folders of them; empty or None for the frames that a data set publishes.
+        illuminant: File of the light on the scenes; None for equal energy.
+        track: Name of the imaging model, a key of ``TRACKS``.
+        exposure: Lowest and highest exposure factor.
+    """
+
+    camera: list[Path] | None
+    illuminant: Path | None
+    track: Track
+    exposure: tuple[float, float]
+
+    @property
+    def imaging(self) -> Imaging:
+        """Imaging model of the track, with the exposure range."""
+        return replace(TRACKS[self.track], exposure=self.exposure)
+
+    def open_scenes(self, source: str, split: Split, memory_gb: float = 8) -> SceneDataset:
+        """Open a data set, with the cameras that make its frames.
+
+        Args:
+            source: Data set as ``SOURCE_FORMAT`` describes it.
+            split: Published split to open, where the data set has splits.
+            memory_gb: Cubes to keep in memory, GB.
+
+        Returns:
+            The scenes, not read yet.
+
+        Raises:
+            CCNetError: A file is missing or damaged, or an option needs a camera.
+        """
+        imaging = self.imaging
+        if not self.camera and (self.illuminant is not None or imaging != TRACKS["clean"]):
+            raise CCNetError("--illuminant, --track and --exposure need a --camera: published frames stay as they are")
+        cameras = read_cameras(self.camera, self.illuminant) if self.camera else ()
+        kind, _, path = source.partition(":")
+        resolved = f"{kind}:{Path(path).resolve()}"
+        scenes = open_source(source, split)
+        return SceneDataset(
+            scenes=scenes, cameras=cameras, imaging=imaging, source=resolved, memory=int(memory_gb * 1e9)
+        )
+
+    def describe(self, scenes: SceneDataset) -> dict[str, Any]:
+        """Return the cameras and imaging of the scenes' frames as plain values for JSON."""
+        return {
+            "cameras": [camera.name for camera in scenes.cameras],
+            "track": self.track,
+            "exposure": scenes.imaging.exposure,
+            "illuminant": self.illuminant and str(self.illuminant),
+        }

@@ -1,0 +1,174 @@
+"""``ccnet evaluate``: networks and regressions on cubes with known truth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, make_folder, strict_json, write_atomic
+from ccnet.data.options import (
+    SOURCE_FORMAT,
+    CameraOption,
+    ExposureOption,
+    FrameOptions,
+    IlluminantOption,
+    TrackOption,
+)
+from ccnet.runtime.cli.options import ThreadsOption
+
+from .environment import DeviceOption, library_versions, select_device
+
+if TYPE_CHECKING:
+    from ccnet.data.patches import SceneDataset
+    from ccnet.model import CCNet
+
+    from .evaluate import SceneScore
+    from .methods import Method
+
+app = typer.Typer()
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option(help=f"Cubes to evaluate on: {SOURCE_FORMAT}; its validation split.")],
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option("--weights", "-w", help="Weights (.safetensors), may be repeated; the package's if not given."),
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option("--train", help="Cubes to fit regressions on, KIND:PATH; no regressions if not given.")
+    ] = None,
+    camera: CameraOption = None,
+    illuminant: IlluminantOption = None,
+    track: TrackOption = "clean",
+    exposure: ExposureOption = (1.0, 1.0),
+    ensembles: Annotated[
+        bool, typer.Option("--ensemble", help="Add each network's mean over eight mirrored and rotated frames.")
+    ] = False,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(min=0.1, max=4, help="Scale of the frames of --ensemble, may be repeated; 1 if not given."),
+    ] = None,
+    per_scene: Annotated[bool, typer.Option("--per-scene", help="Add a table for each scene.")] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for metrics.json, bands.png and a picture of each scene.")
+    ] = None,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+) -> None:
+    """Evaluate networks on cubes with known truth, beside linear and root-polynomial regression from RGB.
+
+    MRAE is |d| / (Y + 0.02), and |d| / Y as NTIRE defines it, which is undefined where the truth holds zeros; PSNR is
+    for a peak of 1. Nothing is clipped. docs/metrics.md has all definitions.
+    """
+    from rich.console import Console
+
+    from ccnet.model.checkpoint import load_checkpoint
+
+    from .evaluate import ensemble_gain_lines, selfcheck_lines
+    from .methods import name_networks, network_methods, regression_methods
+    from .report import tables
+
+    if scale and not ensembles:
+        raise CCNetError(f"--scale {scale[0]:g} is an option of the ensemble: give --ensemble with it")
+    scales = (scale or [1.0]) if ensembles else []
+    chosen = select_device(device, threads)
+    files = name_networks(weights or [SHIPPED_WEIGHTS])
+    models = {name: load_checkpoint(path).to(chosen) for name, path in files.items()}
+    methods = network_methods(models, scales)
+    frames = FrameOptions(camera=camera, illuminant=illuminant, track=track, exposure=exposure)
+    scenes = frames.open_scenes(data, "val", memory_gb=0)  # each scene is read once
+    if out:
+        make_folder(out)
+    for warning in camera_mismatch_warnings(files, scenes):
+        typer.echo(warning, err=True)
+    if fit:
+        methods |= regression_methods(frames.open_scenes(fit, "train", memory_gb=0))
+
+    scores = _evaluate_with_progress(methods, scenes, out)
+    Console().print(*tables(scores, per_scene), sep="\n")
+    for line in (*selfcheck_lines(scores), *ensemble_gain_lines(scores)):
+        typer.echo(line)
+    if out:
+        run = frames.describe(scenes) | {
+            "data": data, "train": fit, "scales": scales, "weights": _describe_weights(files, models),
+            "device": chosen,
+        }  # fmt: skip
+        _write_report(out, scores, run)
+        typer.echo(f"{out / 'metrics.json'}: {len(methods)} methods on {len(scenes)} scenes; pictures are beside it")
+
+
+def camera_mismatch_warnings(files: Mapping[str, Path], scenes: SceneDataset) -> Iterator[str]:
+    """Warn of weights that belong to another camera than the frames, whose metrics are then not representative.
+
+    Args:
+        files: Method → its file of weights.
+        scenes: Scenes to evaluate on.
+
+    Yields:
+        A line for each file of weights whose camera is known and differs from a camera of the frames.
+    """
+    from ccnet.model.checkpoint import checkpoint_camera
+
+    for method, path in files.items():
+        camera = checkpoint_camera(path)
+        others = [other.name for other in scenes.cameras if camera and (other.response != camera.response).any()]
+        if camera and others:
+            yield f"{method}: its weights are for the camera {camera.name}, the frames are of {', '.join(others[:3])}"
+
+
+def _evaluate_with_progress(
+    methods: Mapping[str, Method], scenes: SceneDataset, folder: Path | None
+) -> dict[str, list[SceneScore]]:
+    """Return method → its scores, scene by scene; draw a picture of each scene if there is a folder for them."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from .evaluate import evaluate_methods
+    from .report import draw_scene
+
+    scores: dict[str, list[SceneScore]] = {method: [] for method in methods}
+    console, total = Console(stderr=True), len(methods) * len(scenes)
+    estimates = track(evaluate_methods(methods, scenes), "scenes", total, console=console, transient=True)
+    for index, group in itertools.groupby(estimates, key=lambda estimate: estimate.index):
+        scene_estimates = {estimate.method: estimate for estimate in group}
+        for method, estimate in scene_estimates.items():
+            scores[method].append(estimate.score)
+        if folder:
+            name, cubes = scenes.scenes[index].name, {name: each.cube for name, each in scene_estimates.items()}
+            draw_scene(folder / f"{index + 1:03d}-{name}.png", name, estimate.frame, estimate.truth, cubes)
+    return scores
+
+
+def _write_report(folder: Path, scores: Mapping[str, Sequence[SceneScore]], run: dict[str, Any]) -> None:
+    """Write metrics.json and bands.png."""
+    import torch
+
+    from .evaluate import json_report
+    from .report import draw_bands
+
+    run = run | {"threads": torch.get_num_threads(), "versions": library_versions()}
+    document = json_report(scores) | {"run": run}
+    band_rmse = {method: metrics["full"]["mean"]["band_rmse"] for method, metrics in document["methods"].items()}
+    draw_bands(folder / "bands.png", band_rmse)
+    write_atomic(folder / "metrics.json", strict_json(document, 2).encode())
+
+
+def _describe_weights(files: Mapping[str, Path], models: Mapping[str, CCNet]) -> dict[str, Any]:
+    """Return method → the file, hash, configuration and camera of its weights, for the report."""
+    from ccnet.model.checkpoint import checkpoint_camera, weights_hash
+
+    cameras = {name: checkpoint_camera(path) for name, path in files.items()}
+    return {
+        name: {
+            "file": str(files[name]),
+            "sha256": weights_hash(model),
+            "config": model.config.to_dict(),
+            "camera": getattr(cameras[name], "name", None),
+        }
+        for name, model in models.items()
+    }

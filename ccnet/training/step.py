@@ -1,0 +1,94 @@
+"""One training step: Adam on one batch, shared by all processes."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ccnet.contract import CCNetError
+from ccnet.data.camera import Array
+from ccnet.data.patches import TrainingPatches
+from ccnet.model import CCNet
+
+from .losses import ccnet_loss
+from .processes import rank_and_world_size
+from .recipe import Recipe
+
+
+class TrainingStep:
+    """Adam step on one batch, of which each process computes its share.
+
+    Args:
+        model: Network to train, already on the device.
+        recipe: Learning rate, batch size and gradient clipping.
+        patches: Source of the batches.
+        device: Device to compute on.
+
+    Raises:
+        CCNetError: The batch is not a multiple of the number of processes.
+    """
+
+    def __init__(self, model: CCNet, recipe: Recipe, patches: TrainingPatches, device: str) -> None:
+        self.model, self.recipe, self.patches, self.device = model, recipe, patches, device
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=recipe.lr, betas=(0.9, 0.999), fused=True)
+        self.rank, self.world_size = rank_and_world_size()
+        if recipe.batch % self.world_size:
+            raise CCNetError(f"batch is {recipe.batch}, expected a multiple of the {self.world_size} processes")
+        self._forward: nn.Module = DistributedDataParallel(model) if self.world_size > 1 else model
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="ccnet-patches")
+        self._prefetched_step, self._prefetched = 0, self._prefetch(0)
+
+    def __call__(self, step: int) -> tuple[float, float]:
+        """Update the weights once.
+
+        Args:
+            step: Number of the step, from 0; it decides the batch and the learning rate.
+
+        Returns:
+            The loss over all processes, and the learning rate.
+
+        Raises:
+            CCNetError: Loss or gradient is not finite; the weights have not been changed.
+        """
+        lr = self.recipe.lr_at(step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        frames, cubes = self._batch(step)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.bf16):
+            estimate = self._forward(frames)
+        loss = ccnet_loss(cubes, estimate)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        mean_loss = loss.detach() / self.world_size
+        if self.world_size > 1:
+            dist.all_reduce(mean_loss)
+        if not torch.isfinite(mean_loss + gradient_norm):  # both are equal in all processes, so all of them stop
+            raise self._not_finite(step, mean_loss.item(), gradient_norm.item())
+        self.optimizer.step()
+        return mean_loss.item(), lr
+
+    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return this process's frames and cubes of the step, on the device, and start to read the next batch."""
+        if self._prefetched_step != step:
+            self._prefetched = self._prefetch(step)
+        arrays = self._prefetched.result()
+        self._prefetched_step, self._prefetched = step + 1, self._prefetch(step + 1)
+        frames, cubes = (torch.from_numpy(array).to(self.device) for array in arrays)
+        return frames, cubes
+
+    def _prefetch(self, step: int) -> Future[tuple[Array, Array]]:
+        share = slice(self.rank, None, self.world_size)
+        return self._reader.submit(self.patches.at, step, share)
+
+    def _not_finite(self, step: int, loss: float, gradient_norm: float) -> CCNetError:
+        scenes = ", ".join(sorted(set(self.patches.scenes_at(step))))
+        return CCNetError(
+            f"loss is {loss} and the norm of its gradient {gradient_norm} at step {step} (seed {self.recipe.seed}),"
+            f" with patches of the scenes {scenes}; check these cubes, or start another run --from best.safetensors"
+            " of this run with a lower --lr"
+        )
