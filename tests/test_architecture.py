@@ -77,8 +77,6 @@ EXCEPTIONS = {
     "ccnet.model.checkpoint -> ccnet.data.camera",
     "ccnet.export.artifacts -> ccnet.data.camera",
     "tests/ccnet/data/test_readers.py",
-    "tests/export/test_hostile.py",
-    "tests/export/engine/test_builder.py",
     "tests/runtime/test_reconstructor.py",
     "tests/runtime/backends/test_tensorrt.py",
     "tests/runtime/cli/test_main.py",

@@ -1,6 +1,6 @@
 """The TensorRT side of the runtime: its API surface, and the backend over a driver and an engine made of numpy.
 
-Engines on a real GPU are run in ``tests/export/engine/test_builder.py``, which builds them.
+Engines on a real GPU are run in ``tests/export/engine/test_builder_gpu.py``, which builds them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,94 @@
+"""Processes that die while they parse a graph or open an engine: one line, and nothing left behind."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ccnet.contract import CCNetError
+from ccnet.export.engine import isolated
+from ccnet.export.engine.isolated import build_isolated
+from ccnet.runtime.probe import probe_in_subprocess
+
+from .artifacts import OPTIONS, SHAPES, Ccnet, needs_rtx
+
+
+def test_a_parser_that_crashes_is_a_line(
+    work: Path, tmp_path: Path, ccnet: Ccnet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever this version of TensorRT survives."""
+    (tmp_path / "sitecustomize.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    before = {path.name: path.read_bytes() for path in work.iterdir()}
+    result = ccnet("build", work, "--backend", "tensorrt-rtx", "--window", 64, "--force")
+    assert result.code == 2 and "Traceback" not in result.err
+    last = result.err.splitlines()[-1]
+    assert last.startswith("ccnet: ")
+    assert "encode.fp32.onnx: building an engine of it ends the process (SIGSEGV), it is damaged" in last
+    assert {path.name: path.read_bytes() for path in work.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("""print('["parse", 1', end="")""", r"\(exit code 0\), it is damaged"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"\(SIGKILL\), memory ran out"),
+    ],
+    ids=["half a line", "killed"],
+)
+def test_a_process_that_says_no_more_is_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    monkeypatch.setattr(isolated, "python_command", lambda *_: [sys.executable, "-c", code])
+    with pytest.raises(CCNetError, match=said) as caught:
+        build_isolated(tmp_path / "model.onnx", tmp_path / "engine", OPTIONS)
+    assert "\n" not in str(caught.value)
+
+
+@needs_rtx
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_what_progress_raises_ends_the_other_process(
+    exported: Path, tmp_path: Path, error: type[BaseException]
+) -> None:
+    def progress(*_: object) -> None:
+        (tmp_path / ".engine.partial").write_bytes(b"half")  # as if it had been writing
+        raise error("enough")
+
+    with pytest.raises(error, match="enough"):
+        build_isolated(
+            exported / "decode.fp16.onnx",
+            tmp_path / "engine",
+            OPTIONS,
+            progress=progress,
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_rtx
+def test_a_build_apart_tells_what_a_build_here_does(exported: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    report = build_isolated(
+        exported / "decode.fp16.onnx",
+        tmp_path / "engine",
+        OPTIONS,
+        progress=lambda *step: told.append(step),
+    )
+    assert report.bytes == (tmp_path / "engine").stat().st_size > 1000
+    assert [(one.name, one.shape, one.range) for one in report.io] == [
+        ("rgb", (1, 3, -1, -1), SHAPES["rgb"]),
+        ("context", (1, 3), None),
+        ("cube", (1, 31, -1, -1), None),
+    ]
+    assert told and told[-1][1] == told[-1][2]
+
+
+def test_nothing_is_imported_from_the_folder_that_is_inspected(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder from elsewhere may hold a json.py or a ccnet.py, too."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("json.py", "numpy.py", "ccnet.py"):
+        Path(name).write_text("raise SystemExit(7)\n")
+    probe_in_subprocess(exported, "onnxruntime", "fp16")
