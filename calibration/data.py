@@ -53,7 +53,7 @@ def feeds_of(folder: Path, frames: Iterable[Frame]) -> list[Feed]:
     frames: sides are multiples of the manifest's ``size_multiple``. CCNetError for a folder that is not whole.
     """
     manifest = Manifest.read(folder)
-    with Reconstructor.open(folder, backend="onnxruntime", precision="fp32") as reconstructor:
+    with Reconstructor.open(folder, input_space="camera", backend="onnxruntime", precision="fp32") as reconstructor:
         return [{RGB: rgb_tensor(frame, manifest.input), CONTEXT: reconstructor.encode(frame)} for frame in frames]
 
 

@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 
 from ccnet.runtime import Projection, Reconstructor
-from ccnet.runtime.io.srgb import from_srgb
 from ccnet.runtime.stream.context_policy import ContextPolicy
 
 RED = Projection.ratios({"red": (650, 550)})
@@ -20,10 +19,11 @@ RED = Projection.ratios({"red": (650, 550)})
 
 def main(video: str, artifacts: str = "build/ccnet", limit: str = "0.01") -> None:
     capture, context, ratio = cv2.VideoCapture(video), ContextPolicy("scene"), None
-    with Reconstructor.open(artifacts) as reconstruct:
+    with Reconstructor.open(artifacts, input_space="srgb") as reconstruct:
         number = 0
         while (got := capture.read())[0]:
-            frame = from_srgb(cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB))
+            # Converted once, for the context policy, encode and project
+            frame = reconstruct.camera_frame(cv2.cvtColor(got[1], cv2.COLOR_BGR2RGB))
             ratio = reconstruct.project(frame, RED, context(reconstruct, frame), out=ratio)
             share = float(np.mean(ratio > 2))
             if share > float(limit):

@@ -1,7 +1,7 @@
-"""How much cubes flicker under each way to keep a context: python examples/flicker.py FRAME [ARTIFACTS] [FRAMES]
+"""Measure how much cubes flicker under each context policy: python examples/flicker.py FRAME [ARTIFACTS] [FRAMES]
 
-FRAME is a frame of the weights' camera (``ccnet simulate`` makes them of real cubes). A window pans over it while the
-exposure swings by ±20 % and every frame has its own noise. Scene points that all frames see are compared over time,
+FRAME is a frame of the weights' camera (``ccnet simulate`` makes them of real cubes). A view pans over it while the
+exposure swings by ±20 % and every frame has its own noise. Scene points that are in all frames are compared over time,
 each cube divided by its exposure, so that nothing but the network changes them:
 
 - flicker: standard deviation over time / (mean + 0.02), mean over points and bands;
@@ -55,7 +55,7 @@ def shared(cube: np.ndarray, number: int, count: int) -> np.ndarray:
 def main(path: str, artifacts: str = "build/ccnet", count: str = "24") -> None:
     frames = sequence(read_frame(path), int(count))
     print(f"{'context':12}{'encoded':>8}{'flicker':>10}{'jump':>10}{'MRAE':>10}{'s/frame':>10}")
-    with Reconstructor.open(artifacts) as reconstruct:
+    with Reconstructor.open(artifacts, input_space="camera") as reconstruct:
         own = [reconstruct(frame) for frame in frames]
         for name in POLICIES:
             policy, started = ContextPolicy(name), time.perf_counter()

@@ -1,6 +1,6 @@
-"""What a large frame takes: python examples/large.py [--megapixels 100] [--width PX] [--strips 2] [--artifacts FOLDER]
+"""Measure time and memory of a large frame: python examples/large.py [--megapixels 100] [--width PX] [--strips 2]
 
-A synthetic frame, square if no width is given, is reconstructed strip by strip, all of it or so many strips, and
+A synthetic frame, square unless --width is given, is reconstructed strip by strip, all of it or the first strips, and
 compared with one of 1 Mpx. Memory is the process's own peak, which later strips do not raise: they reuse the buffers
 of the first.
 """
@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--strips", type=int)
     parser.add_argument("--artifacts", default="build/ccnet")
     options = parser.parse_args()
-    with Reconstructor.open(options.artifacts) as reconstruct:
+    with Reconstructor.open(options.artifacts, input_space="camera") as reconstruct:
         for megapixels in (1, options.megapixels):
             cost = seconds_per_megapixel(reconstruct, synthetic(megapixels, options.width), options.strips)
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # kB on Linux

@@ -15,19 +15,21 @@ import numpy as np
 
 from ccnet.runtime import CCNetError, Projection, Reconstructor, read_frame
 from ccnet.runtime.io.frames import frame_paths
-from ccnet.runtime.io.srgb import from_srgb
 
 INDEX = Projection.differences({"red edge": (700, 670)})
 
 
 def main(folder: str, out: str, artifacts: str = "build/ccnet") -> None:
     Path(out).mkdir(parents=True, exist_ok=True)
-    with Reconstructor.open(artifacts) as reconstruct, (Path(out) / "survey.csv").open("w", newline="") as file:
+    with (
+        Reconstructor.open(artifacts, input_space="srgb") as reconstruct,
+        (Path(out) / "survey.csv").open("w", newline="") as file,
+    ):
         table = csv.writer(file)
         table.writerow(["picture", "mean", "share above 0.1"])
         for path in frame_paths([Path(folder)]):
             try:
-                (index,) = reconstruct.project(from_srgb(read_frame(path)), INDEX)
+                (index,) = reconstruct.project(read_frame(path), INDEX)
             except CCNetError as error:
                 print(error, file=sys.stderr)
                 continue

@@ -25,15 +25,15 @@ def consume(number: int, cube: np.ndarray) -> None:
 
 
 def main(video: str, artifacts: str = "build/ccnet") -> None:
-    with Reconstructor.open(artifacts) as reconstruct, AsyncReconstructor(reconstruct) as slots:
-        under_way = None
+    with Reconstructor.open(artifacts, input_space="srgb") as reconstruct, AsyncReconstructor(reconstruct) as slots:
+        pending = None
         for number, frame in enumerate(frames(video)):
             submitted = slots.submit(frame)
-            if under_way:
-                consume(number - 1, under_way.result())
-            under_way = submitted
-        if under_way:
-            consume(number, under_way.result())
+            if pending:
+                consume(number - 1, pending.result())
+            pending = submitted
+        if pending:
+            consume(number, pending.result())
 
 
 if __name__ == "__main__":

@@ -38,9 +38,12 @@ GRAPH_SOURCES: Sources = {
 """The modules that shape the graphs of an export."""
 
 CHECK_SOURCES: Sources = {
-    "ccnet": ("contract/manifest.py", "contract/spec.py", "metrics", "model", "ops"),
+    "ccnet": ("contract/artifact_folder.py", "contract/manifest.py", "contract/spec.py", "metrics", "model", "ops"),
     "export": ("reference.py", "verify.py"),
-    "runtime": ("backends", "io", "loading.py", "probe.py", "quality", "reconstructor.py", "tiling.py"),
+    "runtime": (
+        *("backends", "io", "quality", "camera_frame.py", "context_encoder.py", "loading.py", "probe.py"),
+        *("reconstructor.py", "tile_decoder.py", "tiling.py"),
+    ),
 }
 """The modules that compute, compare or write what a check judges."""
 

@@ -1,4 +1,4 @@
-"""From frames to cubes with exported graphs and engines; needs numpy and ONNX Runtime or TensorRT, never torch."""
+"""Turn frames into cubes with exported graphs and engines; needs numpy and ONNX Runtime or TensorRT, never torch."""
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.cubes import open_cube, read_cube

@@ -1,4 +1,4 @@
-"""Two frames under way: one is reconstructed while the next waits, and the caller captures and consumes meanwhile."""
+"""Two frames in progress: one is reconstructed while the next waits, and the caller captures and consumes meanwhile."""
 
 from __future__ import annotations
 
@@ -18,24 +18,42 @@ Array = npt.NDArray[np.float32]
 
 
 class AsyncReconstructor:
-    """Asynchronous calls of a Reconstructor, which stays the caller's to close. Threads may share it.
+    """Calls a Reconstructor in another thread. The caller closes the Reconstructor. Threads may share both.
 
-    ``submit`` gives a Future at once while a slot is free, and waits for one otherwise: no more than two frames and two
-    cubes are under way. Futures are done in the order in which frames were submitted.
+    ``submit`` returns a Future at once while a slot is free, and waits otherwise: there are never more frames and cubes
+    in progress than slots. Futures are done in the order in which frames were submitted.
     """
 
     def __init__(self, reconstruct: Reconstructor, slots: int = 2) -> None:
+        """Start the thread.
+
+        Args:
+            reconstruct: Reconstructs the frames, in its input colour space.
+            slots: Maximum number of frames in progress.
+
+        Raises:
+            CCNetError: ``slots`` is less than 1.
+        """
         if slots < 1:
             raise CCNetError(f"slots is {slots}, expected at least 1")
         self._reconstruct = reconstruct
         self._free = threading.BoundedSemaphore(slots)
-        # One thread: windows take turns anyway, and two frames that alternate would both be late
+        # One thread: tiles take turns anyway, and two frames that alternate would both be late
         self._pool = ThreadPoolExecutor(1, "ccnet-slots")
 
     def submit(self, frame: Frame, context: Array | None = None, *, out: Array | None = None) -> Future[Array]:
-        """The cube (31, H, W) to come, made as by ``Reconstructor.__call__``; its errors are the Future's.
+        """Queue a frame. Leave ``frame`` and ``out`` alone until the Future is done.
 
-        Leave ``frame`` and ``out`` alone until the Future is done. CCNetError when closed.
+        Args:
+            frame: Frame (H, W, 3), as for ``Reconstructor.__call__``.
+            context: Context to decode under. None is the frame's own.
+            out: Array (31, H, W) float32 to fill and return.
+
+        Returns:
+            Future of the cube (31, H, W) float32; it raises the errors of the reconstruction.
+
+        Raises:
+            CCNetError: The AsyncReconstructor is closed.
         """
         self._free.acquire()
         try:
@@ -47,7 +65,7 @@ class AsyncReconstructor:
         return future
 
     def close(self) -> None:
-        """Finish what was submitted, and take no more; harmless when done twice, or by several threads."""
+        """Finish the frames that were submitted, and accept no more; harmless when called twice or by threads."""
         self._pool.shutdown(wait=True)
 
     def __enter__(self) -> AsyncReconstructor:

@@ -1,51 +1,115 @@
-"""A file of an artifact folder, checked against its manifest and loaded; what sizes it takes."""
+"""Load the files of an artifact folder: verified, compared with the manifest, with the sizes that they accept."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ccnet.contract import MANIFEST_KEY, Artifact, CCNetError, Manifest, prefix_errors
+from ccnet.runtime.backends.base import Backend
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from ccnet.runtime.backends.select import Backend, Selection
+from ccnet.runtime.backends.select import Selection
+
+_LARGEST_SIDE = 1 << 30
+"""Longest side of an ONNX graph's input, px: there is no limit."""
 
 
 @dataclass(frozen=True)
 class SizeLimits:
-    """Shortest and longest side, px, that a file's graph takes."""
+    """Shortest and longest side, px, that a graph or engine accepts."""
 
     least: int
     most: int
 
     @classmethod
     def of(cls, artifact: Artifact, multiple: int) -> SizeLimits:
-        """ONNX takes all sizes; an engine takes those of its ``details["window"]``."""
-        bounds = artifact.details.get("window", [multiple, 1 << 30])
+        """Return the limits of a file: an engine's are in its ``details["window"]``, ONNX accepts all sizes.
+
+        Args:
+            artifact: Entry of the file.
+            multiple: Number that both limits must be multiples of, px.
+
+        Returns:
+            The limits.
+
+        Raises:
+            CCNetError: The limits in the manifest are not valid.
+        """
+        bounds = artifact.details.get("window", [multiple, _LARGEST_SIDE])
         try:
             least, most = map(int, bounds)
         except (TypeError, ValueError):
             least = most = 0
         if not 0 < least <= most or least % multiple or most % multiple:
-            raise CCNetError(f"{artifact.file}: window is {bounds!r}, expected [least, most] px: build it again")
+            raise CCNetError(f"{artifact.file}: tile limits are {bounds!r}, expected [least, most] px: build it again")
         return cls(least, most)
 
 
-def open_backend(
-    folder: Path, manifest: Manifest, selection: Selection, artifact: Artifact, threads: int | None
-) -> Backend:
-    """The artifact's backend, the caller's to close; CCNetError if the file, or an ONNX's own manifest, differs."""
-    data = artifact.read(folder)
-    with prefix_errors(folder / artifact.file):
-        backend = selection.open(artifact, data, folder, manifest, threads)
+class LockedBackend:
+    """A backend that threads share. Backends with the same lock run one at a time."""
+
+    def __init__(self, backend: Backend, lock: threading.Lock) -> None:
+        self.name = backend.name
+        self._backend = backend
+        self._lock = lock
+        self._closed = False
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], output: str) -> npt.NDArray[np.float32]:
+        """Run the graph once.
+
+        Args:
+            feeds: Input name → array.
+            output: Name of an output.
+
+        Returns:
+            The array of this output.
+
+        Raises:
+            CCNetError: The backend is closed, an input does not fit, or there is no such output.
+        """
+        with self._lock:
+            if self._closed:
+                raise CCNetError("the reconstructor is closed: open the folder again")
+            outputs = self._backend.run(feeds)
+        if output not in outputs:
+            raise CCNetError(f"outputs are {', '.join(outputs)}, expected {output}: export again")
+        return outputs[output]
+
+    def close(self) -> None:
+        """Close the backend after a run that another thread may have started; harmless when called twice."""
+        with self._lock:
+            self._closed = True
+            self._backend.close()
+
+
+def open_backend(selection: Selection, artifact: Artifact, threads: int | None) -> Backend:
+    """Verify and load a file; a CCNetError if the file, or the copy of the manifest in an ONNX file, is another.
+
+    Args:
+        selection: The backend and the folder.
+        artifact: Entry of the file.
+        threads: CPU threads of ONNX Runtime; None is one per core.
+
+    Returns:
+        The backend, which the caller must close.
+    """
+    data = selection.folder.read(artifact)
+    with prefix_errors(selection.folder.path / artifact.file):
+        backend = selection.open(artifact, data, threads)
         if isinstance(backend, OnnxRuntimeBackend):
-            _check_manifest(backend, manifest)
+            _check_manifest(backend, selection.folder.manifest)
     return backend
 
 
-def _check_manifest(backend: OnnxRuntimeBackend, folder: Manifest) -> None:
+def _check_manifest(backend: OnnxRuntimeBackend, manifest: Manifest) -> None:
     if MANIFEST_KEY not in backend.metadata:
         raise CCNetError("an ONNX model without ccnet's manifest, expected one made by 'ccnet export'")
-    inside = Manifest.from_json(backend.metadata[MANIFEST_KEY])
+    copy = Manifest.from_json(backend.metadata[MANIFEST_KEY])
     # Tools may differ: a folder can gain engines, and the graphs can be copied from machine to machine
-    if replace(inside, artifacts=(), tools={}) != replace(folder, artifacts=(), tools={}):
+    if replace(copy, artifacts=(), tools={}) != replace(manifest, artifacts=(), tools={}):
         raise CCNetError("manifest mismatch: the file and its folder are of different exports; export again")

@@ -1,6 +1,7 @@
-"""Opens an artifact folder in a process of its own: what is damaged behind a manifest that lies may crash a library.
+"""Open an artifact folder in a process of its own first: damaged engines may crash the library that loads them.
 
-``Reconstructor.open`` trusts a manifest, whose SHA-256 it checks; the command line comes here first.
+``Reconstructor.open`` trusts a manifest and verifies each file's SHA-256. The command line also expects a manifest that
+vouches for damaged files.
 """
 
 from __future__ import annotations
@@ -13,47 +14,61 @@ from typing import Any
 
 import numpy as np
 
-from ccnet.contract import CCNetError, Manifest, prefix_errors
+from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.runtime.backends.select import BackendName, Precision, select
+from ccnet.runtime.io.srgb import InputSpace
 
-from .reconstructor import Reconstructor
+from .reconstructor import DEFAULT_TILE, Reconstructor
 
-_SAYS = "ccnet: "
-"""How the line with the reason begins; libraries print lines of their own."""
+_REASON_PREFIX = "ccnet: "
+"""Start of the line with the reason; libraries print lines of their own."""
 
 
 def open_probed(
-    folder: Path, *, backend: BackendName = "auto", precision: Precision | None = None, window: int = 512
+    folder: Path | ArtifactFolder,
+    *,
+    input_space: InputSpace | None = None,
+    backend: BackendName = "auto",
+    precision: Precision | None = None,
+    tile: int = DEFAULT_TILE,
 ) -> Reconstructor:
-    """``Reconstructor.open``, once a process of its own has survived it, where TensorRT or a GPU will see the files.
+    """Open a Reconstructor; if TensorRT or a GPU will load the files, let another process try first.
 
-    ONNX Runtime on the CPU raises on what is damaged and never crashed in the tests: it is opened at once.
+    ONNX Runtime on the CPU raises errors on damaged files and never crashed in the tests: it is opened at once. The
+    arguments are those of ``Reconstructor.open``.
     """
-    manifest = Manifest.read(folder)
-    with prefix_errors(folder):
-        chosen = select(manifest, backend, precision)
-    if chosen.backend != "onnxruntime":
-        probe_in_subprocess(folder, chosen.backend, chosen.decode.precision)
-    return Reconstructor.open(folder, backend=backend, precision=precision, window=window)
+    selection = select(ArtifactFolder.open(folder), backend, precision)
+    if selection.backend != "onnxruntime":
+        probe_in_subprocess(selection.folder.path, selection.backend, selection.decode.precision)
+    return Reconstructor.open_selection(selection, input_space=input_space, tile=tile)
 
 
 def probe_in_subprocess(folder: Path, backend: str, precision: str) -> None:
-    """CCNetError where opening the folder and a first small frame fail, or kill the process that tries."""
+    """Open the folder and run a small frame in another process; a CCNetError if that fails or kills the process."""
     check_exit(folder, python_command(__name__, str(folder), backend, precision))
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
-    """A command that calls a module's ``main``; unlike ``-m`` it imports nothing from the current folder."""
+    """Return a command that calls a module's ``main``; unlike ``-m`` it imports nothing from the current folder."""
     code = f"import sys; sys.path[:] = filter(None, sys.path); from {module} import main; sys.exit(main(*sys.argv[1:]))"
     return [sys.executable, "-c", code, *arguments]
 
 
 def check_exit(folder: Path, command: list[str]) -> None:
-    """Run a command that opens the folder; CCNetError, in one line, unless it ends well."""
+    """Run a command that opens the folder.
+
+    Args:
+        folder: The artifact folder, for the message.
+        command: The command and its arguments.
+
+    Raises:
+        CCNetError: The command failed or crashed; the message is one line.
+    """
     child = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)  # noqa: S603
     if child.returncode == 0:
         return
-    reasons = [line.removeprefix(_SAYS) for line in child.stderr.splitlines() if line.startswith(_SAYS)]
+    lines = child.stderr.splitlines()
+    reasons = [line.removeprefix(_REASON_PREFIX) for line in lines if line.startswith(_REASON_PREFIX)]
     if child.returncode == 2 and reasons:
         raise CCNetError(reasons[-1])
     raise CCNetError(
@@ -63,17 +78,26 @@ def check_exit(folder: Path, command: list[str]) -> None:
 
 
 def describe_exit(code: int) -> str:
-    """The signal that a process died of, or its exit code."""
-    known = {int(one): one.name for one in signal.Signals}
-    return known.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
+    """Return the name of the signal that killed a process, or its exit code."""
+    names = {int(number): number.name for number in signal.Signals}
+    return names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
 
 
 def main(folder: str, backend: Any, precision: Any) -> int:
-    """Exit code: 0 opened and run, 2 refused, with the reason on stderr."""
+    """Open the folder and run one small frame.
+
+    Args:
+        folder: Path of the artifact folder.
+        backend: A BackendName.
+        precision: A Precision.
+
+    Returns:
+        Exit code: 0 if the frame was reconstructed; 2 after a CCNetError, whose message goes to stderr.
+    """
     try:
-        with Reconstructor.open(folder, backend=backend, precision=precision) as reconstruct:
+        with Reconstructor.open(folder, input_space="camera", backend=backend, precision=precision) as reconstruct:
             reconstruct(np.full((16, 16, 3), 128, np.uint8))
     except CCNetError as error:
-        print(_SAYS + " ".join(str(error).split()), file=sys.stderr)
+        print(_REASON_PREFIX + " ".join(str(error).split()), file=sys.stderr)
         return 2
     return 0

@@ -1,6 +1,6 @@
-"""A few numbers a pixel instead of 31: bands, ratios of bands, or any linear map, applied window by window.
+"""Projections of spectra to K values a pixel: bands, ratios of bands, or any linear map, applied tile by tile.
 
-Legend: values are (31, h, w) float32, a part of a cube; a projection makes (K, h, w) float32 of it.
+Legend: values are (31, h, w) float32, a part of a cube; a projection computes (K, h, w) float32 from them.
 """
 
 from __future__ import annotations
@@ -15,15 +15,18 @@ from ccnet.contract import BANDS_NM, CCNetError
 
 Array = npt.NDArray[np.float32]
 
-_LEAST = 1e-6
-"""A ratio whose denominator is nearer to zero is not defined."""
+_MIN_DENOMINATOR = 1e-6
+"""A ratio whose denominator is nearer to zero is NaN."""
 
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """N·s, or (N·s) / (D·s) where there are denominators, of each spectrum s; NaN where a denominator is zero.
+    """N·s or (N·s) / (D·s) of each spectrum s. Use ``bands``, ``ratios``, ``differences`` or ``linear`` to create it.
 
-    names: K names. numerator, denominator: (K, 31) float32. Made by ``bands``, ``ratios``, ``differences``, ``linear``.
+    Attributes:
+        names: K names.
+        numerator: N, (K, 31) float32.
+        denominator: D, (K, 31) float32, or None. A value is NaN where D·s is zero.
     """
 
     names: tuple[str, ...]
@@ -44,26 +47,37 @@ class Projection:
 
     @classmethod
     def bands(cls, *wavelengths: int) -> Projection:
-        """Some of the bands, by their centres in nm."""
+        """Return a projection to some of the bands, by their centres in nm."""
         return cls(tuple(f"{nm} nm" for nm in wavelengths), np.array([_row(nm) for nm in wavelengths], np.float32))
 
     @classmethod
     def ratios(cls, pairs: Mapping[str, tuple[int, int]]) -> Projection:
-        """name → (a, b) in nm: the band at a over the band at b."""
+        """Return the ratios a / b of bands; ``pairs`` is name → (a, b) in nm."""
         tops, bottoms = _pairs(pairs)
         return cls(tuple(pairs), tops, bottoms)
 
     @classmethod
     def differences(cls, pairs: Mapping[str, tuple[int, int]]) -> Projection:
-        """name → (a, b) in nm: (a - b) / (a + b), as NDVI and its kin are."""
+        """Return normalised differences (a - b) / (a + b) such as NDVI; ``pairs`` is name → (a, b) in nm."""
         tops, bottoms = _pairs(pairs)
         return cls(tuple(pairs), tops - bottoms, tops + bottoms)
 
     @classmethod
     def linear(cls, matrix: npt.ArrayLike, names: Sequence[str] | None = None) -> Projection:
-        """Any (K, 31): principal components, the rows of a classifier, a colour space."""
+        """Return any linear map: principal components, the rows of a classifier, a colour space.
+
+        Args:
+            matrix: Numbers (K, 31), or (31,) for K = 1.
+            names: K names; None numbers the rows.
+
+        Returns:
+            The projection.
+
+        Raises:
+            CCNetError: The matrix is not made of finite numbers, or has another shape.
+        """
         try:
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite, and is refused
                 rows = np.atleast_2d(np.asarray(matrix).astype(np.float32, casting="same_kind"))
         except (TypeError, ValueError) as error:
             raise CCNetError(
@@ -76,15 +90,14 @@ class Projection:
         out[...] = np.tensordot(self.numerator, values, axes=1)
         if self.denominator is not None:
             below = np.tensordot(self.denominator, values, axes=1)
-            np.divide(out, below, out=out, where=np.abs(below) >= _LEAST)
-            out[np.abs(below) < _LEAST] = np.nan
+            np.divide(out, below, out=out, where=np.abs(below) >= _MIN_DENOMINATOR)
+            out[np.abs(below) < _MIN_DENOMINATOR] = np.nan
 
 
 def _row(nm: int) -> Array:
     if nm not in BANDS_NM:
         raise CCNetError(f"there is no band at {nm} nm, expected one of {BANDS_NM[0]}, {BANDS_NM[1]}, … {BANDS_NM[-1]}")
-    row: Array = np.eye(len(BANDS_NM), dtype=np.float32)[BANDS_NM.index(nm)]
-    return row
+    return np.eye(len(BANDS_NM), dtype=np.float32)[BANDS_NM.index(nm)]
 
 
 def _pairs(pairs: Mapping[str, tuple[int, int]]) -> tuple[Array, Array]:

@@ -1,178 +1,278 @@
-"""Frame in, cube out: the context once from the whole frame, then the cube window by window.
+"""Frame in, cube out: the context once from the whole frame, then the cube tile by tile.
 
 Legend: a frame is (H, W, 3) uint8, uint16 or float32 in [0, 1]; a cube is (31, H, W) float32, bands ascending from 400
-to 700 nm, reflectance-like; the context is (1, N) float32, all that a window must know of the rest of its frame.
+to 700 nm, reflectance-like; the context is (1, N) float32, everything that a tile must know of the rest of its frame.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import threading
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CONTEXT, CUBE, FRAME_SCALE, RGB, CCNetError, Manifest, padded_size, prefix_errors
-from ccnet.runtime.backends.out_of_memory import OutOfMemoryError
-from ccnet.runtime.backends.select import Backend, BackendName, Precision, Selection, select
-from ccnet.runtime.io.arrays import as_frame
+from ccnet.contract import BANDS_NM, ArtifactFolder, CCNetError, Manifest
+from ccnet.runtime.backends.base import Backend
+from ccnet.runtime.backends.select import BackendName, Precision, Selection, select
 from ccnet.runtime.io.cubes import open_cube
-from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
+from ccnet.runtime.io.frames import Frame
+from ccnet.runtime.io.srgb import InputSpace
 
-from .loading import SizeLimits, open_backend
+from .camera_frame import CameraFrame, FrameConverter
+from .context_encoder import ContextEncoder
+from .loading import LockedBackend, SizeLimits, open_backend
 from .projection import Projection
-from .tiling import Span, check_tile, crop, plan
+from .tile_decoder import TileDecoder
+from .tiling import check_tile
 
 Array = npt.NDArray[np.float32]
 
-_logger = logging.getLogger(__name__)
-
 ENCODE_PIXELS = 512 * 512
-"""Most pixels that ``encode`` looks at; a larger frame is reduced to means of blocks first."""
+"""Default maximum of pixels that ``encode`` reads; a larger frame is reduced to means of blocks first."""
+
+DEFAULT_TILE = 512
+"""Default of the longest side of a tile, px."""
 
 
 class Reconstructor:
-    """Cubes from frames, with the files of one artifact folder. Use it in ``with`` or call ``close``.
+    """Makes cubes from frames with the files of one artifact folder. Use it in ``with`` or call ``close``.
 
-    Any frame from 1×1 px up; memory grows with the width of a frame, not with its height (but for a cube that is
-    returned whole). Threads may share it: windows of their frames take turns.
+    Frames may have any size from 1×1 px. Memory grows with the width of a frame, not with its height, except for a cube
+    that is returned as a whole. Threads may share a Reconstructor: the tiles of their frames take turns.
+
+    Attributes:
+        manifest: Manifest of the artifact folder.
+        selection: The backend and the files that it runs.
+        encode_pixels: Maximum of pixels that ``encode`` reads.
     """
 
     @classmethod
     def open(
         cls,
-        folder: str | Path,
+        folder: str | Path | ArtifactFolder,
         *,
+        input_space: InputSpace | None = None,
         backend: BackendName = "auto",
         precision: Precision | None = None,
-        window: int = 512,
+        tile: int | None = None,
+        threads: int | None = None,
+        encode_pixels: int = ENCODE_PIXELS,
+        window: int | None = None,
+    ) -> Reconstructor:
+        """Load a folder that ``ccnet export`` wrote, with engines if ``ccnet build`` added some.
+
+        A CCNetError says what is wrong: the manifest, a file's SHA-256, the copy of the manifest in an ONNX file, an
+        option, or a backend that is not available here.
+
+        Args:
+            folder: Path of the artifact folder, or the open folder.
+            input_space: Colour space of all frames: ``srgb`` for photographs and video (gamma-encoded), or ``camera``
+                for linear frames of the weights' camera. None is ``camera`` with a warning, as in version 0.1.0.
+            backend: Library that runs the files, see ``backends.select.select``. A backend that was asked for is never
+                replaced by another.
+            precision: Precision of ``decode`` (``encode`` is always FP32). None is the engine's own, and FP32 in ONNX
+                Runtime.
+            tile: Longest side of the tiles that a frame is decoded in, px. None is 512 px. An engine's limits take
+                precedence.
+            threads: CPU threads of ONNX Runtime. None is one per core.
+            encode_pixels: Maximum of pixels that ``encode`` reads.
+            window: Old name of ``tile``.
+
+        Returns:
+            The Reconstructor.
+        """
+        tile = _tile(tile, window)
+        selection = select(ArtifactFolder.open(folder), backend, precision)
+        return cls.open_selection(
+            selection, input_space=input_space, tile=tile, threads=threads, encode_pixels=encode_pixels
+        )
+
+    @classmethod
+    def open_selection(
+        cls,
+        selection: Selection,
+        *,
+        input_space: InputSpace | None = None,
+        tile: int = DEFAULT_TILE,
         threads: int | None = None,
         encode_pixels: int = ENCODE_PIXELS,
     ) -> Reconstructor:
-        """Load a folder made by ``ccnet export``, with engines where ``ccnet build`` has put some.
-
-        backend: what runs it, see ``backend.select``; one that was asked for is never replaced by another.
-        precision: of decode, as ``encode`` is always FP32; None is the engine's own, and FP32 in ONNX Runtime.
-        window: longest side, px, of what decode sees at a time; an engine's bounds go before it.
-        threads: of ONNX Runtime on the CPU; None is one per core.
-        encode_pixels: most pixels that ``encode`` looks at.
-
-        CCNetError if the manifest, a file's SHA-256 or the manifest inside an ONNX does not fit, or for what was asked
-        and is not there.
-        """
-        folder = Path(folder)
-        manifest = Manifest.read(folder)
-        check_tile(window, manifest.halo, manifest.size_multiple)
-        with prefix_errors(folder):
-            selection = select(manifest, backend, precision)
+        """Load files that were selected before. The arguments are those of ``open``."""
+        manifest = selection.folder.manifest
+        check_tile(tile, manifest.halo, manifest.size_multiple)
         with ExitStack() as stack:
             encoder, decoder = (
-                stack.enter_context(open_backend(folder, manifest, selection, artifact, threads))
+                stack.enter_context(open_backend(selection, artifact, threads))
                 for artifact in (selection.encode, selection.decode)
             )
-            reconstructor = cls(manifest, selection, encoder, decoder, window, encode_pixels)
+            reconstructor = cls(selection, encoder, decoder, input_space, tile, encode_pixels)
             stack.pop_all()
         return reconstructor
 
     def __init__(
         self,
-        manifest: Manifest,
         selection: Selection,
         encoder: Backend,
         decoder: Backend,
-        window: int = 512,
+        input_space: InputSpace | None = None,
+        tile: int = DEFAULT_TILE,
         encode_pixels: int = ENCODE_PIXELS,
     ) -> None:
-        """From backends that are open, which it closes; ``open`` makes them from a folder."""
+        """Take over open backends, and close them in ``close``. ``open`` calls this.
+
+        Args:
+            selection: The backend and the files that were loaded.
+            encoder: Runs ``encode``.
+            decoder: Runs ``decode``.
+            input_space: Colour space of all frames, see ``open``.
+            tile: Longest side of the tiles, px.
+            encode_pixels: Maximum of pixels that ``encode`` reads.
+
+        Raises:
+            CCNetError: An option does not fit the manifest.
+        """
         if encode_pixels < 1:
             raise CCNetError(f"encode_pixels is {encode_pixels}, expected at least 1")
-        self.manifest = manifest
+        manifest, lock = selection.folder.manifest, threading.Lock()
+        self.manifest: Manifest = manifest
         self.selection = selection
         self.encode_pixels = encode_pixels
-        self._encoder, self._decoder = encoder, decoder
-        self._encode_sides = SizeLimits.of(selection.encode, manifest.size_multiple)
-        self._decode_sides = SizeLimits.of(selection.decode, manifest.size_multiple)
-        self._asked = window
-        self.window = min(max(window, self._decode_sides.least), self._decode_sides.most)
-        check_tile(self.window, manifest.halo, manifest.size_multiple)
-        self._lock = threading.Lock()
-        self._closed = False
+        self._wanted_tile = tile
+        self._convert = FrameConverter(input_space, manifest)
+        self._backends = (LockedBackend(encoder, lock), LockedBackend(decoder, lock))
+        limits = [SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)]
+        self._encoder = ContextEncoder(self._backends[0], limits[0], manifest)
+        self._decoder = TileDecoder(self._backends[1], limits[1], manifest, tile, selection.decode.precision)
+
+    @property
+    def tile(self) -> int:
+        """Longest side of the tiles, px: smaller than what was asked for if the engine or the memory limits it."""
+        return self._decoder.tile
+
+    @property
+    def window(self) -> int:
+        """Old name of ``tile``."""
+        return self.tile
+
+    @property
+    def input_space(self) -> InputSpace | None:
+        """Colour space of the frames, as passed to ``open``."""
+        return self._convert.input_space
 
     def __call__(self, frame: Frame, context: Array | None = None, *, out: Array | None = None) -> Array:
-        """The cube (31, H, W) of a frame, under the frame's own context or one given, such as an earlier frame's.
+        """Return the cube of a frame.
 
-        frame: also DLPack or ``__cuda_array_interface__``, see ``interchange.as_frame``.
-        out: float32 (31, H, W) to fill and return; with it nothing as large as a frame is allocated.
+        A CCNetError says so if the frame is not RGB of a known dtype and range, or if the cube is not finite. With
+        ``out`` and camera frames, nothing as large as a frame is allocated.
 
-        CCNetError for a frame that is not RGB of a known dtype and range, and for a cube that is not finite.
+        Args:
+            frame: Frame (H, W, 3), also by DLPack or ``__cuda_array_interface__``, see ``io.arrays.as_frame``.
+            context: Context to decode under, such as that of an earlier frame. None is the frame's own.
+            out: Array (31, H, W) float32 to fill and return.
+
+        Returns:
+            The cube (31, H, W) float32.
         """
-        frame = as_frame(frame)
-        context = self._context(frame, context)
-        cube = _target(out, (len(BANDS_NM), *frame.shape[:2]))
-        self._fill(frame, context, (0, frame.shape[0]), cube)
+        camera_frame = self.camera_frame(frame)
+        context = self._context(camera_frame, context)
+        cube = _target(out, (len(BANDS_NM), *camera_frame.shape[:2]))
+        self._decoder.fill(camera_frame, context, (0, camera_frame.shape[0]), cube)
         return cube
 
     def project(
         self, frame: Frame, projection: Projection, context: Array | None = None, *, out: Array | None = None
     ) -> Array:
-        """Bands, ratios or a linear map (K, H, W) of the cube, made window by window: no cube is ever held.
+        """Return bands, ratios or a linear map of the cube, computed tile by tile: no cube is held in memory.
 
-        out: float32 (K, H, W) to fill and return.
+        Args:
+            frame: Frame (H, W, 3).
+            projection: The map from 31 bands to K values.
+            context: Context to decode under. None is the frame's own.
+            out: Array (K, H, W) float32 to fill and return.
+
+        Returns:
+            The values (K, H, W) float32.
         """
-        frame = as_frame(frame)
-        context = self._context(frame, context)
-        out = _target(out, (len(projection.names), *frame.shape[:2]))
-        for rows, columns, values in self._windows(frame, context, (0, frame.shape[0])):
+        camera_frame = self.camera_frame(frame)
+        context = self._context(camera_frame, context)
+        out = _target(out, (len(projection.names), *camera_frame.shape[:2]))
+        for rows, columns, values in self._decoder.tiles(camera_frame, context, (0, camera_frame.shape[0])):
             projection(values, out[:, rows, columns])
         return out
 
+    def camera_frame(self, frame: Frame) -> CameraFrame:
+        """Check a frame and convert it to linear values of the weights' camera.
+
+        All methods do this. Call it yourself to convert a frame once for several calls: they accept the result as it
+        is. A CCNetError says so if the frame is not RGB of a known dtype and range.
+
+        Args:
+            frame: Frame (H, W, 3) in the input colour space, or a CameraFrame.
+
+        Returns:
+            The frame (H, W, 3).
+        """
+        return self._convert(frame)
+
     def encode(self, frame: Frame) -> Array:
-        """The frame's context (1, N), from the means of blocks as small as ``encode_pixels`` allows."""
-        return self._context(as_frame(frame), None)
+        """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
+        return self._context(self.camera_frame(frame), None)
 
     def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
-        """The cube from top to bottom as (top, strip (31, h, W)).
+        """Return an iterator of the cube from top to bottom.
 
-        All strips are views of one buffer: copy one to keep it beyond the next.
+        Args:
+            frame: Frame (H, W, 3).
+            context: Context to decode under. None is the frame's own.
+
+        Returns:
+            Pairs of the first row and a strip (31, h, W) float32. All strips are views of one buffer: copy a strip to
+            keep it when the next is taken.
         """
-        frame = as_frame(frame)
-        return self._strips(frame, self._context(frame, context))
+        camera_frame = self.camera_frame(frame)
+        return self._strips(camera_frame, self._context(camera_frame, context))
 
     def save(
         self, frame: Frame, path: str | Path, metadata: Mapping[str, str] | None = None, context: Array | None = None
     ) -> None:
-        """Write the cube as .hdr, .mat or .npy, strip by strip: the file appears when it is whole, or not at all."""
-        frame = as_frame(frame)
-        self._check_frame(frame)
-        height, width = frame.shape[:2]
+        """Write the cube strip by strip. The file appears when it is whole, or not at all.
+
+        Args:
+            frame: Frame (H, W, 3).
+            path: File that ends in .hdr (ENVI), .mat or .npy.
+            metadata: Entries for the header of the file.
+            context: Context to decode under. None is the frame's own.
+        """
+        camera_frame = self.camera_frame(frame)
+        height, width = camera_frame.shape[:2]
         with open_cube(Path(path), height, width, metadata) as writer:
-            for top, strip in self.strips(frame, context):
+            for top, strip in self.strips(camera_frame, context):
                 writer.write(top, strip)
 
     def describe(self) -> dict[str, str]:
-        """What runs and how, for tables."""
-        limit = "" if self.window == self._asked else f" (by the engine or memory; {self._asked} px was asked for)"
+        """Return the backend, files, precision, input colour space and tiles in words, for tables."""
+        wanted = self._wanted_tile
+        limit = "" if self.tile == wanted else f" (by the engine or memory; {wanted} px was asked for)"
         return {
-            "backend": self._decoder.name,
+            "backend": self._backends[1].name,
             "graph": self.selection.decode.file,
             "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
-            "window": f"{self.window} px{limit}",
+            "input space": self._convert.describe(),
+            "tile": f"{self.tile} px{limit}",
             "halo": f"{self.manifest.halo} px",
             "context": f"whole frame, as block means of at most {self.encode_pixels / 1e6:.2g} Mpx",
         }
 
     def close(self) -> None:
-        """Free the backends, after the window that another thread may be running; harmless when done twice."""
-        with self._lock, ExitStack() as stack:
-            self._closed = True
-            stack.callback(self._encoder.close)
-            stack.callback(self._decoder.close)
+        """Free the backends, after the tile that another thread may be running; harmless when called twice."""
+        with ExitStack() as stack:
+            for backend in self._backends:
+                stack.callback(backend.close)
 
     def __enter__(self) -> Reconstructor:
         return self
@@ -182,115 +282,33 @@ class Reconstructor:
     ) -> None:
         self.close()
 
-    def _context(self, frame: Frame, given: Array | None) -> Array:
-        self._check_frame(frame)
-        return self._checked(self._encode(frame) if given is None else given)
+    def _context(self, frame: CameraFrame, context: Array | None) -> Array:
+        if context is None:
+            return self._encoder.encode(frame, self.encode_pixels)
+        return self._encoder.check(context)
 
-    def _encode(self, frame: Frame) -> Array:
-        multiple, sides = self.manifest.size_multiple, self._encode_sides
-        reduced = block_mean(frame, self._factor(*frame.shape[:2]))
-        y, x = (Span(0, max(padded_size(size, multiple), sides.least), 0, size) for size in reduced.shape[:2])
-        return self._run(
-            self._encoder, {RGB: rgb_tensor(crop(reduced, y, x), self.manifest.input, frame.dtype)}, CONTEXT
-        )
-
-    def _strips(self, frame: Frame, context: Array) -> Iterator[tuple[int, Array]]:
-        rows = [(y.first, y.last) for y in self._plan(frame.shape[0])]
+    def _strips(self, frame: CameraFrame, context: Array) -> Iterator[tuple[int, Array]]:
+        rows = [(y.first, y.last) for y in self._decoder.plan(frame.shape[0])]
         tallest = max(last - first for first, last in rows)
         buffer = np.empty((len(BANDS_NM), tallest, frame.shape[1]), np.float32)
         for first, last in rows:
             strip = buffer[:, : last - first]
-            self._fill(frame, context, (first, last), strip)
+            self._decoder.fill(frame, context, (first, last), strip)
             yield first, strip
 
-    def _fill(self, frame: Frame, context: Array, rows: tuple[int, int], out: Array) -> None:
-        """Fill ``out`` (31, last - first, W), the cube's rows from first to last."""
-        for y, x, values in self._windows(frame, context, rows):
-            out[:, y.start - rows[0] : y.stop - rows[0], x] = values
 
-    def _windows(self, frame: Frame, context: Array, rows: tuple[int, int]) -> Iterator[tuple[slice, slice, Array]]:
-        """Rows, columns and values (31, h, w) that cover ``rows``; some come again where memory was lacking."""
-        first, last = rows
-        while first < last:
-            try:
-                for y in self._plan(frame.shape[0]):
-                    kept = slice(max(y.first, first), min(y.last, last))
-                    if kept.start >= kept.stop:
-                        continue
-                    for x in self._plan(frame.shape[1]):
-                        values = self._decode(frame, context, y, x)
-                        yield kept, slice(x.first, x.last), values[:, kept.start - y.first : kept.stop - y.first]
-                    first = kept.stop
-            except OutOfMemoryError as error:
-                self._shrink(error)
-
-    def _decode(self, frame: Frame, context: Array, y: Span, x: Span) -> Array:
-        """What a window keeps, (31, h, w)."""
-        feeds = {RGB: rgb_tensor(crop(frame, y, x), self.manifest.input, frame.dtype), CONTEXT: context}
-        cube = self._run(self._decoder, feeds, CUBE)
-        expected = (1, len(BANDS_NM), y.stop - y.start, x.stop - x.start)
-        if cube.shape != expected:
-            raise CCNetError(f"{CUBE} is {cube.shape}, expected {expected}: export again")
-        kept = cube[0, :, y.kept, x.kept]
-        # A sum in float64 cannot overflow from finite values and needs no mask as large as the cube
-        if not np.isfinite(kept.sum(dtype=np.float64)):
-            raise CCNetError(f"the cube holds NaN or infinite values at rows {y.first} to {y.last}: {self._suspect()}")
-        return kept
-
-    def _shrink(self, error: OutOfMemoryError) -> None:
-        """Go on with windows of half the side, and say so; the error where they are as small as can be."""
-        multiple = self.manifest.size_multiple
-        least = max(2 * self.manifest.halo + multiple, self._decode_sides.least)
-        if self.window <= least:
-            raise error
-        self.window = max(padded_size(self.window // 2, multiple), least)
-        _logger.warning("%s; from now on windows are %d px", error, self.window)
-
-    def _suspect(self) -> str:
-        fp16 = self.selection.decode.precision == "fp16"
-        return "FP16 overflowed, use precision fp32" if fp16 else "the weights are broken, export others"
-
-    def _run(self, backend: Backend, feeds: Mapping[str, npt.NDArray[Any]], output: str) -> Array:
-        with self._lock:
-            if self._closed:
-                raise CCNetError("the reconstructor is closed: open the folder again")
-            outputs = backend.run(feeds)
-        if output not in outputs:
-            raise CCNetError(f"outputs are {', '.join(outputs)}, expected {output}: export again")
-        return outputs[output]
-
-    def _plan(self, size: int) -> list[Span]:
-        manifest = self.manifest
-        return plan(size, self.window, manifest.halo, multiple=manifest.size_multiple, least=self._decode_sides.least)
-
-    def _factor(self, height: int, width: int) -> int:
-        """Smallest side of the blocks whose means ``encode`` takes."""
-        factor = max(
-            1, math.isqrt(height * width // self.encode_pixels), -(-max(height, width) // self._encode_sides.most)
-        )
-        while -(-height // factor) * -(-width // factor) > self.encode_pixels:
-            factor += 1
-        return factor
-
-    def _check_frame(self, frame: Frame) -> None:
-        allowed = ["uint8"] if self.manifest.input == "uint8" else list(FRAME_SCALE)
-        if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape or frame.dtype.name not in allowed:
-            raise CCNetError(
-                f"frame is {frame.dtype} with shape {frame.shape}, expected (H, W, 3) in {', '.join(allowed)}"
-            )
-        if frame.dtype == np.float32 and not (frame.min() >= 0 and frame.max() <= 1):
-            raise CCNetError(f"frame holds {frame.min():g} to {frame.max():g}, expected float32 in [0, 1]: scale it")
-
-    def _checked(self, context: Array) -> Array:
-        expected = (1, self.manifest.context_size)
-        if context.shape != expected or context.dtype != np.float32:
-            raise CCNetError(f"{CONTEXT} is {context.dtype} {context.shape}, expected float32 {expected}")
-        if not np.isfinite(context).all():
-            raise CCNetError(f"{CONTEXT} holds NaN or infinite values: the weights are broken, export others")
-        return context
+def _tile(tile: int | None, window: int | None) -> int:
+    """Return the tile's side, px, from the option or from its old name."""
+    if window is not None:
+        if tile is not None:
+            raise CCNetError(f"tile is {tile} and window is {window}, expected one of them: window is the old name")
+        warnings.warn("window is the old name of tile: pass tile", DeprecationWarning, stacklevel=3)
+        return window
+    return DEFAULT_TILE if tile is None else tile
 
 
 def _target(out: Array | None, shape: tuple[int, ...]) -> Array:
+    """Return ``out`` if it is a float32 array of this shape, or a new array; a CCNetError otherwise."""
     if out is None:
         return np.empty(shape, np.float32)
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:

@@ -1,7 +1,7 @@
-"""Which windows a frame is seen through, and what each of them keeps; pixels along one axis at a time.
+"""Plans of tiles along one axis of a frame, and the pixels of a tile; all positions are pixels.
 
-A window sees ``halo`` px more than it keeps on every side, but for the frame's own edges, so that what it keeps is what
-the whole frame would give. Starts and sides lie on the network's grid of ``multiple`` px.
+A tile reads ``halo`` px more than it keeps on each side, except at the edges of the frame, so that the part that it
+keeps equals the cube of the whole frame. Starts and lengths are multiples of ``multiple`` px, the network's grid.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import numpy.typing as npt
 from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded_size, reflect_index
 
 BYTES_PER_PIXEL = 3500
-"""Of a window, while the paper's network decodes it: what ONNX Runtime took at 256, 512 and 768 px in either precision,
-beyond the graph itself. TensorRT's engines were not measured.
+"""Memory that decoding takes for each pixel of a tile, beyond the graph itself, with the paper's network.
+
+Measured with ONNX Runtime at 256, 512 and 768 px in both precisions. TensorRT's engines were not measured.
 """
 
 
 class Span(NamedTuple):
-    """One axis of a window: it sees ``start`` to ``stop``, maybe beyond the frame, and keeps ``first`` to ``last``."""
+    """One axis of a tile: it reads ``start`` to ``stop``, maybe beyond the frame, and keeps ``first`` to ``last``."""
 
     start: int
     stop: int
@@ -31,25 +32,34 @@ class Span(NamedTuple):
 
     @property
     def kept(self) -> slice:
-        """The part that is kept, counted from the window's start."""
+        """The part that is kept, relative to the start of the tile."""
         return slice(self.first - self.start, self.last - self.start)
 
 
-def plan(size: int, window: int, halo: int = HALO, *, multiple: int = SIZE_MULTIPLE, least: int = 0) -> list[Span]:
-    """Spans of equal length that keep disjoint parts, in order, and with them all of [0, size).
+def plan(size: int, tile: int, halo: int = HALO, *, multiple: int = SIZE_MULTIPLE, least: int = 0) -> list[Span]:
+    """Plan spans of equal length whose kept parts are disjoint, in order, and cover [0, size).
 
-    window: most that a span may see; of the lengths that need as few spans, the smallest is taken.
-    least: least that a span must see, for engines with bounded shapes; a smaller frame is padded to it.
+    Args:
+        size: Length of the axis, px.
+        tile: Maximum length of a span, px. The spans are the shortest of which equally few are enough.
+        halo: Border on each side that is read and not kept, px.
+        multiple: Grid of starts and lengths, px.
+        least: Minimum length of a span, px, for engines with limits; a smaller frame is padded to it.
 
-    CCNetError if the window is not on the grid or leaves nothing within its halos.
+    Returns:
+        The spans.
+
+    Raises:
+        ValueError: There is nothing to cover, or ``least`` is longer than the tile. A CCNetError, which is a
+            ValueError, says so if the tile is not on the grid or keeps nothing.
     """
-    check_tile(window, halo, multiple)
-    if size < 1 or least > window:
-        raise ValueError(f"size is {size}, least {least}, expected size > 0 and least <= window {window}")
+    check_tile(tile, halo, multiple)
+    if size < 1 or least > tile:
+        raise ValueError(f"size is {size}, least {least}, expected size > 0 and least <= tile {tile}")
     extent = max(padded_size(size, multiple), least)
-    if extent <= window:
+    if extent <= tile:
         return [Span(0, extent, 0, size)]
-    count = math.ceil((extent - 2 * halo) / (window - 2 * halo))
+    count = math.ceil((extent - 2 * halo) / (tile - 2 * halo))
     length = max(padded_size(math.ceil((extent - 2 * halo) / count) + 2 * halo, multiple), least)
     step = length - 2 * halo
     starts = [min(index * step, extent - length) for index in range(count)]
@@ -58,26 +68,38 @@ def plan(size: int, window: int, halo: int = HALO, *, multiple: int = SIZE_MULTI
 
 
 def tile_within(memory: int, halo: int = HALO, multiple: int = SIZE_MULTIPLE) -> int:
-    """Side (px) of the largest window whose decoding takes at most ``memory`` bytes; CCNetError if none does."""
+    """Return the side of the largest square tile that can be decoded within a memory budget.
+
+    Args:
+        memory: Budget, bytes.
+        halo: Border of a tile, px.
+        multiple: Grid of the side, px.
+
+    Returns:
+        The side, px.
+
+    Raises:
+        CCNetError: The budget is too small for any tile.
+    """
     side = math.isqrt(memory // BYTES_PER_PIXEL) // multiple * multiple if memory > 0 else 0
     least = 2 * halo + multiple
     if side < least:
         need = math.ceil(least**2 * BYTES_PER_PIXEL / 1e6)
-        raise CCNetError(f"memory is {memory / 1e6:.0f} MB, expected at least {need} MB, for a window of {least} px")
+        raise CCNetError(f"memory is {memory / 1e6:.0f} MB, expected at least {need} MB, for a tile of {least} px")
     return side
 
 
-def check_tile(window: int, halo: int, multiple: int) -> None:
-    """CCNetError unless the window lies on the grid and is larger than its halos."""
-    if window % multiple or window <= 2 * halo:
+def check_tile(tile: int, halo: int, multiple: int) -> None:
+    """Raise a CCNetError unless the tile is on the grid and larger than its halos; all are px."""
+    if tile % multiple or tile <= 2 * halo:
         raise CCNetError(
-            f"window is {window} px, expected a multiple of {multiple} of at least {2 * halo + multiple} px"
+            f"tile is {tile} px, expected a multiple of {multiple} of at least {2 * halo + multiple} px"
             f" (the halo takes {halo} px of each side)"
         )
 
 
 def crop(frame_HWC: npt.NDArray[Any], y: Span, x: Span) -> npt.NDArray[Any]:
-    """What a window sees of a frame, mirrored where it goes past the right or bottom edge; a view where it does not."""
+    """Return the pixels that a tile reads: a view inside the frame; mirrored beyond its right or bottom edge."""
     height, width = frame_HWC.shape[:2]
     if y.stop <= height and x.stop <= width:
         return frame_HWC[y.start : y.stop, x.start : x.stop]

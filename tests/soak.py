@@ -247,7 +247,7 @@ def soak(seconds: float, artifacts: str) -> list[str]:
     samples = array("d")  # a list of objects would grow by half a megabyte an hour
     still = np.full((*SIZES[0], 3), 99, np.uint8)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
-        reconstruct = stack.enter_context(Reconstructor.open(artifacts, threads=1))
+        reconstruct = stack.enter_context(Reconstructor.open(artifacts, input_space="camera", threads=1))
         rest = Rest(streams=2)
         running = list(cameras(Path(work), stack, reconstruct, rest))
         threads = [threading.Thread(target=one.run, name=one.source.name) for _, one, _ in running]

@@ -123,7 +123,7 @@ def _write_results(folder: Path, frame: ReferenceFrame, comparisons: list[Compar
 
     make_folder(out)
     name, pixels = Path(frame.name).stem, frame.reference.frame
-    with Reconstructor.open(folder) as reconstructor:
+    with Reconstructor.open(folder, input_space="camera") as reconstructor:
         reconstructor(pixels)  # the first run of a shape plans its memory
         started = time.perf_counter()
         cube = reconstructor(pixels)

@@ -1,19 +1,16 @@
-"""What runs a graph or an engine, and which one does in a given folder on this machine."""
+"""The choice of a backend, and of the files that it runs, for an artifact folder on this machine."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
-from numpy.typing import NDArray
-
-from ccnet.contract import NATIVE_FORMAT, Artifact, CCNetError, Manifest
+from ccnet.contract import NATIVE_FORMAT, Artifact, ArtifactFolder, CCNetError, Manifest, prefix_errors
 
 from . import trt_api as trt
+from .base import Backend
 from .cuda import gpus, has_gpu
 from .onnxruntime import OnnxRuntimeBackend, Provider, operators, refuse_external
 from .tensorrt import TensorRTBackend
@@ -26,124 +23,133 @@ _PROVIDERS: dict[str, Provider] = {
     "onnxruntime-cuda": "cuda",
     "onnxruntime-tensorrt": "tensorrt",
 }
-_FLAVOURS: dict[str, trt.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-
-
-class Backend(Protocol):
-    """Runs one graph; use it in ``with`` or call ``close``, which may be done twice."""
-
-    name: str
-    """Library, version and device, for reports."""
-
-    def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name, the caller's to keep. CCNetError names an input whose dtype or shape does not fit."""
-
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Backend: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+_TENSORRT_VARIANTS: dict[str, trt.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """The backend that was chosen (never ``auto``) and the two files of a folder that it runs."""
+    """A backend, and the two files of an artifact folder that it runs.
 
+    Attributes:
+        folder: The artifact folder.
+        backend: A BackendName, but never ``auto``.
+        encode: Entry of the file for ``encode``.
+        decode: Entry of the file for ``decode``.
+    """
+
+    folder: ArtifactFolder
     backend: str
     encode: Artifact
     decode: Artifact
 
-    def open(
-        self, artifact: Artifact, data: bytes, folder: Path, manifest: Manifest, threads: int | None = None
-    ) -> Backend:
-        """Load one of the two from its content, whose SHA-256 must have been checked.
+    def open(self, artifact: Artifact, data: bytes, threads: int | None = None) -> Backend:
+        """Load one of the two files; a CCNetError if an engine was built for another version or GPU.
 
-        CCNetError for an engine that was built for another version or GPU.
+        Args:
+            artifact: Entry of the file.
+            data: Content of the file, whose SHA-256 the caller has verified.
+            threads: CPU threads of ONNX Runtime; None is one per core.
+
+        Returns:
+            The backend, which the caller must close.
         """
         if self.backend in _PROVIDERS:
             return OnnxRuntimeBackend(data, provider=_PROVIDERS[self.backend], threads=threads)
-        flavour, details = _FLAVOURS[self.backend], artifact.details
-        _check_machine(flavour, details)
-        weights = _weights(folder, manifest, artifact) if details.get("stripped") else None
-        kernels = folder / f"{artifact.file}.kernels"
+        variant, details = _TENSORRT_VARIANTS[self.backend], artifact.details
+        _check_machine(variant, details)
+        path = self.folder.path
+        cache = path / f"{artifact.file}.kernels"
         return TensorRTBackend(
             data,
-            backend=flavour,
-            # Where it cannot be kept, kernels are compiled each time
-            runtime_cache=kernels if flavour == "tensorrt_rtx" and os.access(folder, os.W_OK) else None,
-            weights=weights,
+            backend=variant,
+            # In a folder that is not writeable, kernels are compiled each time
+            runtime_cache=cache if variant == "tensorrt_rtx" and os.access(path, os.W_OK) else None,
+            weights=_weights(self.folder, artifact) if details.get("stripped") else None,
             compatible=details.get("compatible") is True,
         )
 
 
-def _weights(folder: Path, manifest: Manifest, engine: Artifact) -> bytes:
-    """The graph that an engine without weights takes them from."""
-    graph = manifest.find(engine.kind, precision=engine.precision)
-    data = graph.read(folder)
-    refuse_external(graph.file, data)
-    return data
+def select(folder: ArtifactFolder, backend: BackendName = "auto", precision: Precision | None = None) -> Selection:
+    """Choose a backend and the files that it runs.
 
+    ``auto`` is an engine of the folder whose library loads here and for which there is a GPU, or else ONNX Runtime on
+    the CPU. Any other backend is never replaced: a CCNetError says what is missing.
 
-def select(manifest: Manifest, backend: BackendName = "auto", precision: Precision | None = None) -> Selection:
-    """What to run. A backend that was asked for is never replaced by another: CCNetError says what it lacks.
+    Args:
+        folder: The artifact folder.
+        backend: The backend to use.
+        precision: Precision of ``decode``. None is the engine's own (FP16 if there are several), and FP32 in ONNX
+            Runtime.
 
-    ``auto`` is an engine of the folder whose library loads here beside a GPU, or else ONNX Runtime on the CPU.
-    Precision None means the engine's own (FP16 where there are several), and FP32 in ONNX Runtime.
+    Returns:
+        The backend and its files.
+
+    Raises:
+        CCNetError: The backend is unknown, or something that it needs is missing.
     """
-    if backend == "auto":
-        backend = _best(manifest, precision)
-    if backend in _FLAVOURS:
-        return _select_engine(manifest, backend, precision)
-    if backend in _PROVIDERS:
-        return _select_graphs(manifest, backend, precision or "fp32")
-    raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
-
-
-def _select_graphs(manifest: Manifest, backend: str, precision: Precision) -> Selection:
-    """On a CPU in FP32, the graphs with our operators, where the folder has both and they are compiled here."""
-    native = {one.kind: one for one in manifest.artifacts if one.format == NATIVE_FORMAT}
-    if backend == "onnxruntime" and precision == "fp32" and operators() and native.keys() >= {"encode", "decode"}:
-        return Selection(backend=backend, encode=native["encode"], decode=native["decode"])
-    decode = manifest.find("decode", precision=precision)
-    return Selection(backend=backend, encode=manifest.find("encode"), decode=decode)
-
-
-def _check_machine(flavour: trt.Name, details: Mapping[str, Any]) -> None:
-    """TensorRT may crash on what was built for another version or GPU, so it never sees that."""
-    built, here = str(details.get("version")), trt.load(flavour).__version__
-    if built != here and details.get("compatible") is not True:
-        raise CCNetError(f"built with {flavour} {built}, this is {here}: ccnet build, or build with --compatible")
-    gpu = details.get("gpu")
-    if gpu and gpu not in gpus() and details.get("compatible") is not True:
-        raise CCNetError(f"built for {gpu}, this is {gpus()[0]}: ccnet build, or build with --compatible")
+    with prefix_errors(folder.path):
+        if backend == "auto":
+            backend = _best(folder.manifest, precision)
+        if backend in _TENSORRT_VARIANTS:
+            encode, decode = _find_engines(folder.manifest, backend, precision)
+        elif backend in _PROVIDERS:
+            encode, decode = _find_graphs(folder.manifest, backend, precision or "fp32")
+        else:
+            raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
+    return Selection(folder=folder, backend=backend, encode=encode, decode=decode)
 
 
 def _best(manifest: Manifest, precision: Precision | None) -> BackendName:
     for name in ("tensorrt", "tensorrt-rtx"):
-        flavour = _FLAVOURS[name]
-        if _engines(manifest, flavour, precision) and has_gpu() and flavour in trt.available():
+        variant = _TENSORRT_VARIANTS[name]
+        if _engines(manifest, variant, precision) and has_gpu() and variant in trt.available():
             return name
     return "onnxruntime"
 
 
-def _select_engine(manifest: Manifest, backend: BackendName, precision: Precision | None) -> Selection:
-    trt.load(_FLAVOURS[backend])
+def _find_graphs(manifest: Manifest, backend: str, precision: Precision) -> tuple[Artifact, Artifact]:
+    """Return the graphs of encode and decode; for FP32 on a CPU those with compiled operators, where both exist."""
+    native = {artifact.kind: artifact for artifact in manifest.artifacts if artifact.format == NATIVE_FORMAT}
+    if backend == "onnxruntime" and precision == "fp32" and operators() and native.keys() >= {"encode", "decode"}:
+        return native["encode"], native["decode"]
+    decode = manifest.find("decode", precision=precision)
+    return manifest.find("encode"), decode
+
+
+def _find_engines(manifest: Manifest, backend: str, precision: Precision | None) -> tuple[Artifact, Artifact]:
+    trt.load(_TENSORRT_VARIANTS[backend])
     gpus()
-    engines = _engines(manifest, _FLAVOURS[backend], precision)
+    engines = _engines(manifest, _TENSORRT_VARIANTS[backend], precision)
     if engines is None:
         what = f"{precision} engines" if precision else "engines"
         raise CCNetError(
             f"the folder has no encode and decode {what} of {backend}: ccnet build FOLDER --backend {backend}"
         )
-    return Selection(backend=backend, encode=engines[0], decode=engines[1])
+    return engines
 
 
-def _engines(manifest: Manifest, flavour: trt.Name, precision: Precision | None) -> tuple[Artifact, Artifact] | None:
-    """Encode engine, always FP32 for its sums over all pixels, and decode engine; None unless there are both."""
-    found = {(a.kind, a.precision): a for a in manifest.artifacts if a.format == flavour}
-    encode = found.get(("encode", "fp32"))
+def _engines(manifest: Manifest, variant: trt.Name, precision: Precision | None) -> tuple[Artifact, Artifact] | None:
+    """Return the engines of encode (always FP32: it sums over all pixels) and decode; None unless both exist."""
+    engines = {(a.kind, a.precision): a for a in manifest.artifacts if a.format == variant}
+    encode = engines.get(("encode", "fp32"))
     precisions = (precision,) if precision else get_args(Precision)
-    decode = next((found["decode", p] for p in precisions if ("decode", p) in found), None)
+    decode = next((engines["decode", p] for p in precisions if ("decode", p) in engines), None)
     return (encode, decode) if encode and decode else None
+
+
+def _check_machine(variant: trt.Name, details: Mapping[str, Any]) -> None:
+    """Refuse an engine that was built for another version or GPU: TensorRT may crash on it."""
+    built, here = str(details.get("version")), trt.load(variant).__version__
+    if built != here and details.get("compatible") is not True:
+        raise CCNetError(f"built with {variant} {built}, this is {here}: ccnet build, or build with --compatible")
+    gpu = details.get("gpu")
+    if gpu and gpu not in gpus() and details.get("compatible") is not True:
+        raise CCNetError(f"built for {gpu}, this is {gpus()[0]}: ccnet build, or build with --compatible")
+
+
+def _weights(folder: ArtifactFolder, engine: Artifact) -> bytes:
+    """Return the graph whose weights an engine without weights takes."""
+    graph = folder.manifest.find(engine.kind, precision=engine.precision)
+    data = folder.read(graph)
+    refuse_external(graph.file, data)
+    return data

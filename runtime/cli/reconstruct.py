@@ -25,7 +25,7 @@ from ccnet.runtime.cli.options import (
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import read_frame
 from ccnet.runtime.io.provenance import provenance
-from ccnet.runtime.io.srgb import InputSpace, to_camera_rgb
+from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
@@ -93,7 +93,7 @@ def reconstruct(
             _check_drawing(option, drawing, frames)
     if picture is not None and consistency is not None and picture.resolve() == consistency.resolve():
         raise CCNetError(f"{picture}: is named by both --picture and --reprojection; give two names")
-    with open_probed(artifacts, backend=backend, precision=precision, window=window) as reconstructor:
+    with open_probed(artifacts, input_space=space, backend=backend, precision=precision, tile=window) as reconstructor:
         if targets != [out]:
             out.mkdir(exist_ok=True)
         for source, target in zip(frames, targets, strict=True):
@@ -147,7 +147,7 @@ def _reconstruct(
     consistency: Path | None,
 ) -> None:
     frame = read_frame(source)
-    pixels = to_camera_rgb(frame, space, reconstructor.manifest)
+    pixels = reconstructor.camera_frame(frame)
     height, width = frame.shape[:2]
     # A picture needs few of the cube's pixels, and the whole cube may be larger than the memory
     thumbnail = Thumbnail(height, width) if picture else None

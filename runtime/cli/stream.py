@@ -23,7 +23,6 @@ from ccnet.runtime.cli.options import (
 )
 from ccnet.runtime.io.provenance import provenance
 from ccnet.runtime.io.sensor import Radiometry
-from ccnet.runtime.io.srgb import to_camera_rgb
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.metrics import Metrics, StatusLine
@@ -79,7 +78,9 @@ def stream(
     space = space or ("camera" if raw else "srgb")
     spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
     with ExitStack() as stack:
-        reconstructor = stack.enter_context(open_probed(artifacts, backend=backend, precision=precision, window=window))
+        reconstructor = stack.enter_context(
+            open_probed(artifacts, input_space=space, backend=backend, precision=precision, tile=window)
+        )
         if raw and reconstructor.manifest.input == "uint8":
             raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
         about_raw = raw.metadata() if raw else {}
@@ -91,7 +92,7 @@ def stream(
             source=spec,
             sinks=sinks,
             reconstructor=reconstructor,
-            prepare=raw or (lambda pixels: to_camera_rgb(pixels, space, reconstructor.manifest)),
+            prepare=raw or reconstructor.camera_frame,
             context=ContextPolicy(context),
             policy=policy or ("latest" if spec.live else "block"),
             queue=queue,

@@ -66,7 +66,7 @@ def test_a_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[int, int
     """Context and all: the frame's own, from ``encode``."""
     model, folder = artifacts
     frame = a_frame(*size, dtype=dtype)
-    with Reconstructor.open(folder, backend="onnxruntime") as whole:
+    with opened(folder) as whole:
         assert TOLERANCES["fp32"].broken_by(compare(in_torch(model, frame)[0], whole(frame))) == []
 
 
@@ -90,12 +90,17 @@ def test_polygraphy_finds_the_same(artifacts: Artifacts) -> None:
     assert not bool(Comparator.compare_accuracy(found, compare_func=strict)), "FP16 cannot be that near"
 
 
+def opened(folder: Path, **options: Any) -> Reconstructor:
+    """A reconstructor of linear frames on the CPU."""
+    return Reconstructor.open(folder, input_space="camera", backend="onnxruntime", **options)
+
+
 def both_ways(folder: Path, frame: Frame) -> tuple[Array, Array]:
     """The cube of the whole frame at once, and tile by tile."""
-    with Reconstructor.open(folder, backend="onnxruntime") as whole:
+    with opened(folder) as whole:
         context = whole.encode(frame)
         cube = whole(frame, context)
-    with Reconstructor.open(folder, backend="onnxruntime", window=WINDOW) as tiled:
+    with opened(folder, tile=WINDOW) as tiled:
         return cube, tiled(frame, context)
 
 
@@ -139,17 +144,17 @@ def test_a_seam_is_seen() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "windows"), [((482, 512), (512, 256)), ((1392, 1300), (512, 400))], ids=["482x512", "1392x1300"]
+    ("size", "tiles"), [((482, 512), (512, 256)), ((1392, 1300), (512, 400))], ids=["482x512", "1392x1300"]
 )
-def test_large_frames_do_not_depend_on_the_window(
-    artifacts: Artifacts, size: tuple[int, int], windows: tuple[int, int]
+def test_large_frames_do_not_depend_on_the_tile(
+    artifacts: Artifacts, size: tuple[int, int], tiles: tuple[int, int]
 ) -> None:
     """482×512 px against the whole frame at once; for 1392×1300 px that takes too long, so two tilings must agree."""
     frame = a_frame(*size)
-    with Reconstructor.open(artifacts[1], backend="onnxruntime", window=windows[0]) as reconstructor:
+    with opened(artifacts[1], tile=tiles[0]) as reconstructor:
         context = reconstructor.encode(frame)
         expected = reconstructor(frame, context)
-    with Reconstructor.open(artifacts[1], backend="onnxruntime", window=windows[1]) as reconstructor:
+    with opened(artifacts[1], tile=tiles[1]) as reconstructor:
         assert TOLERANCES["tiled"].broken_by(compare(expected, reconstructor(frame, context))) == []
 
 
@@ -158,7 +163,7 @@ def test_large_frames_do_not_depend_on_the_window(
 def test_the_shipped_weights_agree_on_real_frames(shipped: Artifacts, shared: Path, precision: Precision) -> None:
     model, folder = shipped
     broken = {}
-    with Reconstructor.open(folder, backend="onnxruntime", precision=precision) as reconstructor:
+    with opened(folder, precision=precision) as reconstructor:
         for path in sorted((shared / "frames").iterdir()):
             pixels = read_frame(path)
             top, left = (max(0, size - 128) // 2 for size in pixels.shape[:2])

@@ -197,10 +197,10 @@ def test_build_for_onnxruntime_says_that_there_is_nothing_to_build(ccnet: Ccnet,
     assert sorted(copy.iterdir()) == before
 
 
-@pytest.mark.parametrize("window", [100, 2 * HALO])
-def test_build_refuses_a_window_off_the_grid_or_within_the_halos(ccnet: Ccnet, copy: Path, window: int) -> None:
-    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--tile", window)
-    refused(result, f"window is {window} px", "multiple of 16")
+@pytest.mark.parametrize("tile", [100, 2 * HALO])
+def test_build_refuses_a_tile_off_the_grid_or_within_the_halos(ccnet: Ccnet, copy: Path, tile: int) -> None:
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--tile", tile)
+    refused(result, f"tile is {tile} px", "multiple of 16")
 
 
 @pytest.mark.skipif("tensorrt" in trt.available(), reason="TensorRT is installed")

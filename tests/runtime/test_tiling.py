@@ -15,18 +15,18 @@ GRID = 16
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[int, int, int, int]:
-    """size, window, halo, least."""
+    """size, tile, halo, least."""
     halo = GRID * draw(st.integers(0, 5))
-    window = 2 * halo + GRID * draw(st.integers(1, 20))
-    least = draw(st.sampled_from([0, GRID, window // 2 // GRID * GRID, window]))
-    return draw(st.integers(1, 3000)), window, halo, least
+    tile = 2 * halo + GRID * draw(st.integers(1, 20))
+    least = draw(st.sampled_from([0, GRID, tile // 2 // GRID * GRID, tile]))
+    return draw(st.integers(1, 3000)), tile, halo, least
 
 
 @given(cases())
 def test_the_kept_parts_are_disjoint_and_cover_the_frame(case: tuple[int, int, int, int]) -> None:
-    size, window, halo, least = case
+    size, tile, halo, least = case
     owner = np.zeros(size, int)
-    for span in plan(size, window, halo, multiple=GRID, least=least):
+    for span in plan(size, tile, halo, multiple=GRID, least=least):
         assert span.first < span.last
         owner[span.first : span.last] += 1
     assert (owner == 1).all()
@@ -34,18 +34,18 @@ def test_the_kept_parts_are_disjoint_and_cover_the_frame(case: tuple[int, int, i
 
 @given(cases())
 def test_what_is_kept_lies_a_halo_inside_or_at_the_frames_edge(case: tuple[int, int, int, int]) -> None:
-    size, window, halo, least = case
-    for span in plan(size, window, halo, multiple=GRID, least=least):
+    size, tile, halo, least = case
+    for span in plan(size, tile, halo, multiple=GRID, least=least):
         assert span.start == 0 or span.first - span.start >= halo
         assert span.last == size or span.stop - span.last >= halo
 
 
 @given(cases())
 def test_spans_are_of_one_length_on_the_grid_within_the_padded_frame(case: tuple[int, int, int, int]) -> None:
-    size, window, halo, least = case
-    spans = plan(size, window, halo, multiple=GRID, least=least)
+    size, tile, halo, least = case
+    spans = plan(size, tile, halo, multiple=GRID, least=least)
     (length,) = {span.stop - span.start for span in spans}
-    assert max(least, GRID) <= length <= window
+    assert max(least, GRID) <= length <= tile
     assert all(span.start % GRID == 0 for span in spans)
     assert length % GRID == 0
     assert spans[0].start == 0
@@ -57,20 +57,20 @@ def test_spans_are_of_one_length_on_the_grid_within_the_padded_frame(case: tuple
 def test_no_length_covers_the_frame_in_fewer_spans_nor_a_smaller_one_in_as_many(
     case: tuple[int, int, int, int],
 ) -> None:
-    size, window, halo, least = case
-    spans = plan(size, window, halo, multiple=GRID, least=least)
+    size, tile, halo, least = case
+    spans = plan(size, tile, halo, multiple=GRID, least=least)
     count, length, extent = len(spans), spans[0].stop, spans[-1].stop
 
     def reach(count: int, length: int) -> int:
         return length + (count - 1) * (length - 2 * halo)
 
     assert reach(count, length) >= extent
-    assert count == 1 or reach(count - 1, window) < extent
+    assert count == 1 or reach(count - 1, tile) < extent
     assert length - GRID < max(least, GRID) or reach(count, length - GRID) < extent
 
 
 @pytest.mark.parametrize(
-    ("size", "window", "halo", "spans"),
+    ("size", "tile", "halo", "spans"),
     [
         (1, 48, 16, [Span(0, 16, 0, 1)]),
         (48, 48, 16, [Span(0, 48, 0, 48)]),
@@ -78,14 +78,14 @@ def test_no_length_covers_the_frame_in_fewer_spans_nor_a_smaller_one_in_as_many(
         (640, 512, 64, [Span(0, 384, 0, 320), Span(256, 640, 320, 640)]),
     ],
 )
-def test_plans_by_hand(size: int, window: int, halo: int, spans: list[Span]) -> None:
-    assert plan(size, window, halo, multiple=GRID) == spans
+def test_plans_by_hand(size: int, tile: int, halo: int, spans: list[Span]) -> None:
+    assert plan(size, tile, halo, multiple=GRID) == spans
 
 
-@pytest.mark.parametrize("window", [0, -16, 32, 40, 100])
-def test_a_window_off_the_grid_or_without_room_is_refused(window: int) -> None:
-    with pytest.raises(CCNetError, match=f"window is {window} px, expected a multiple of 16 of at least 48 px"):
-        plan(100, window, 16, multiple=GRID)
+@pytest.mark.parametrize("tile", [0, -16, 32, 40, 100])
+def test_a_tile_off_the_grid_or_without_room_is_refused(tile: int) -> None:
+    with pytest.raises(CCNetError, match=f"tile is {tile} px, expected a multiple of 16 of at least 48 px"):
+        plan(100, tile, 16, multiple=GRID)
 
 
 @pytest.mark.parametrize(("size", "least"), [(0, 0), (100, 64)])
@@ -95,7 +95,7 @@ def test_misuse_is_a_value_error(size: int, least: int) -> None:
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([0, 16, 48]))
-def test_windows_see_the_frame_padded_by_reflection_at_the_right_and_the_bottom(
+def test_tiles_see_the_frame_padded_by_reflection_at_the_right_and_the_bottom(
     height: int, width: int, least: int
 ) -> None:
     frame = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
@@ -106,13 +106,13 @@ def test_windows_see_the_frame_padded_by_reflection_at_the_right_and_the_bottom(
             np.testing.assert_array_equal(crop(frame, y, x), whole[y.start : y.stop, x.start : x.stop])
 
 
-def test_a_window_inside_the_frame_copies_nothing() -> None:
+def test_a_tile_inside_the_frame_copies_nothing() -> None:
     frame = np.zeros((64, 64, 3), np.uint8)
     assert np.shares_memory(crop(frame, Span(16, 64, 32, 64), Span(0, 48, 0, 32)), frame)
 
 
 def test_100_megapixels_cost_at_most_15_percent_more_a_pixel_than_one() -> None:
-    """What decode sees for a pixel of the cube, in the default window and halo; its time is proportional to that."""
+    """What decode sees for a pixel of the cube, in the default tile and halo; its time is proportional to that."""
 
     def seen(side: int) -> float:
         spans = plan(side, 512, HALO, multiple=SIZE_MULTIPLE)

@@ -20,7 +20,6 @@ from gi.repository import GLib, GObject, Gst  # noqa: E402
 
 from ccnet.contract import BANDS_NM, CCNetError  # noqa: E402
 from ccnet.runtime import Reconstructor  # noqa: E402
-from ccnet.runtime.io.srgb import to_camera_rgb  # noqa: E402
 from ccnet.runtime.stream.context_policy import ContextPolicy  # noqa: E402
 
 Gst.init(None)
@@ -65,7 +64,7 @@ class CCNetHSI(Gst.Element):
         if transition == Gst.StateChange.NULL_TO_READY:
             try:
                 self._policy = ContextPolicy(self.context)
-                self._reconstruct = Reconstructor.open(self.artifacts)
+                self._reconstruct = Reconstructor.open(self.artifacts, input_space=self.space)
             except CCNetError as error:
                 self._post(Gst.Message.new_error, error)
                 return Gst.StateChangeReturn.FAILURE
@@ -100,7 +99,7 @@ class CCNetHSI(Gst.Element):
         reconstruct = self._reconstruct
         if reconstruct is None:
             raise CCNetError("the element is not ready: set its state")
-        pixels = to_camera_rgb(frame, self.space, reconstruct.manifest)
+        pixels = reconstruct.camera_frame(frame)
         cube = reconstruct(pixels, self._policy(reconstruct, pixels))
         if not self._preview:
             return cube.tobytes()

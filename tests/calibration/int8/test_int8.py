@@ -247,7 +247,7 @@ def test_what_is_accepted_is_written_and_runs(
 
 
 def run(folder: Path, precision: Any, frame: Array) -> Array:
-    with Reconstructor.open(folder, backend="onnxruntime", precision=precision) as reconstruct:
+    with Reconstructor.open(folder, input_space="camera", backend="onnxruntime", precision=precision) as reconstruct:
         return reconstruct(frame)
 
 

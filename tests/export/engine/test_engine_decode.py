@@ -58,5 +58,5 @@ def test_without_a_gpu_the_engine_is_refused_and_the_graphs_run(built: tuple[Pat
     with pytest.raises(CCNetError, match=r"GPU|driver") as refusal:
         Reconstructor.open(built[0], backend="tensorrt-rtx")
     assert "\n" not in str(refusal.value)
-    with Reconstructor.open(built[0], window=TILE) as reconstructor:
+    with Reconstructor.open(built[0], input_space="camera", tile=TILE) as reconstructor:
         assert reconstructor.describe()["backend"].startswith("onnxruntime")

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from ccnet.contract import CONTEXT, NATIVE_FORMAT, RGB, CCNetError, Manifest
+from ccnet.contract import CONTEXT, NATIVE_FORMAT, RGB, ArtifactFolder, CCNetError, Manifest
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.model.config import CCNetConfig
@@ -236,11 +236,11 @@ def test_attributes_that_do_not_fit_are_refused(
 
 
 def test_they_run_where_they_are_compiled(artifacts: tuple[CCNet, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = Manifest.read(artifacts[1])
-    assert backend.select(manifest, "onnxruntime").decode.format == NATIVE_FORMAT
-    assert backend.select(manifest, "onnxruntime", "fp16").decode.format == "onnx"
+    folder = ArtifactFolder.open(artifacts[1])
+    assert backend.select(folder, "onnxruntime").decode.format == NATIVE_FORMAT
+    assert backend.select(folder, "onnxruntime", "fp16").decode.format == "onnx"
     monkeypatch.setattr(backend, "operators", lambda: None)
-    assert backend.select(manifest, "onnxruntime").decode.format == "onnx"
+    assert backend.select(folder, "onnxruntime").decode.format == "onnx"
 
 
 def test_the_runtime_gives_what_pytorch_does(artifacts: tuple[CCNet, Path]) -> None:
@@ -250,7 +250,7 @@ def test_the_runtime_gives_what_pytorch_does(artifacts: tuple[CCNet, Path]) -> N
 
     model, folder = artifacts
     frame = np.random.default_rng(5).random((64, 96, 3), np.float32)
-    with Reconstructor.open(folder) as run:
+    with Reconstructor.open(folder, input_space="camera") as run:
         assert run.selection.decode.format == NATIVE_FORMAT
         found = run(frame)
     with torch.inference_mode():

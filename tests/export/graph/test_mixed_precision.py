@@ -136,7 +136,7 @@ def output_of_onnxruntime(model: bytes, feeds: dict[str, npt.NDArray[Any]], name
 @each_evaluator
 def test_a_window_of_a_4k_frame_is_near_enough(artifacts: Artifacts, run: Run) -> None:
     frame = np.random.default_rng(0).random((2160, 3840, 3), np.float32)
-    with Reconstructor.open(artifacts[1]) as reconstruct:
+    with Reconstructor.open(artifacts[1], input_space="camera") as reconstruct:
         context = reconstruct.encode(frame)
     rgb = np.ascontiguousarray(frame[-SIDE:, -SIDE:].transpose(2, 0, 1)[None])
     feeds = {RGB: rgb, CONTEXT: context}

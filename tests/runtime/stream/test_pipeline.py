@@ -402,7 +402,7 @@ def test_a_folder_becomes_cubes(artifacts: Any, pictures: Path, tmp_path: Path, 
     assert result.code == 0
     assert "4 frames arrived: 3 delivered, 0 dropped by policy, 1 rejected (source 1)" in result.out
     assert "torn.png" in result.out and result.err == ""
-    with Reconstructor.open(artifacts[1]) as reconstruct:
+    with Reconstructor.open(artifacts[1], input_space="camera") as reconstruct:
         for picture in pictures.glob("picture*.png"):
             cube = read_cube(tmp_path / "cubes" / f"{picture.stem}.hdr")
             np.testing.assert_array_equal(cube, reconstruct(np.asarray(Image.open(picture))))
@@ -435,7 +435,7 @@ def test_raw_bayer_frames_go_through_radiometry(artifacts: Any, tmp_path: Path) 
     process = run(*arguments, stdin=subprocess.PIPE)
     out, _ = process.communicate(frames.tobytes(), timeout=120)
     assert process.returncode == 0 and b"1 delivered" in out and b"rejected (radiometry 1)" in out
-    with Reconstructor.open(artifacts[1]) as reconstruct:
+    with Reconstructor.open(artifacts[1], input_space="camera") as reconstruct:
         expected = reconstruct(Radiometry.read(camera)(frames[0]))
     np.testing.assert_array_equal(read_cube(cubes / "00000000.hdr"), expected)
     assert "ccnet radiometry bayer = RGGB" in (cubes / "00000000.hdr").read_text()

@@ -1,0 +1,76 @@
+"""The context of a whole frame, from the means of small blocks of pixels.
+
+Legend: a frame is (H, W, 3) of the weights' camera; the context is (1, N) float32, everything that a tile must know of
+the rest of its frame.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import CONTEXT, RGB, CCNetError, Manifest, padded_size
+from ccnet.runtime.io.frames import block_mean, rgb_tensor
+
+from .camera_frame import CameraFrame
+from .loading import LockedBackend, SizeLimits
+from .tiling import Span, crop
+
+Array = npt.NDArray[np.float32]
+
+
+class ContextEncoder:
+    """Runs ``encode`` on a reduced frame."""
+
+    def __init__(self, backend: LockedBackend, limits: SizeLimits, manifest: Manifest) -> None:
+        self._backend = backend
+        self._limits = limits
+        self._manifest = manifest
+
+    def encode(self, frame: CameraFrame, max_pixels: int) -> Array:
+        """Return the context (1, N) of a frame, from means of the smallest blocks that give at most ``max_pixels``."""
+        height, width = frame.shape[:2]
+        multiple, least = self._manifest.size_multiple, self._limits.least
+        reduced = block_mean(frame, block_side(height, width, max_pixels, self._limits.most))
+        y, x = (Span(0, max(padded_size(size, multiple), least), 0, size) for size in reduced.shape[:2])
+        rgb = rgb_tensor(crop(reduced, y, x), self._manifest.input, frame.dtype)
+        return self.check(self._backend.run({RGB: rgb}, CONTEXT))
+
+    def check(self, context: Array) -> Array:
+        """Return the context if its dtype, shape and values are valid.
+
+        Args:
+            context: Context (1, N) float32.
+
+        Returns:
+            The same context.
+
+        Raises:
+            CCNetError: The context has another dtype or shape, or is not finite.
+        """
+        expected = (1, self._manifest.context_size)
+        if context.shape != expected or context.dtype != np.float32:
+            raise CCNetError(f"{CONTEXT} is {context.dtype} {context.shape}, expected float32 {expected}")
+        if not np.isfinite(context).all():
+            raise CCNetError(f"{CONTEXT} holds NaN or infinite values: the weights are broken, export others")
+        return context
+
+
+def block_side(height: int, width: int, max_pixels: int, longest: int) -> int:
+    """Return the side, px, of the smallest square blocks whose means are few enough.
+
+    Args:
+        height: Height of the frame, px.
+        width: Width of the frame, px.
+        max_pixels: Maximum number of blocks.
+        longest: Maximum number of blocks along one axis.
+
+    Returns:
+        The side of a block, at least 1 px.
+    """
+    side = max(1, math.isqrt(height * width // max_pixels), math.ceil(max(height, width) / longest))
+    while math.ceil(height / side) * math.ceil(width / side) > max_pixels:
+        side += 1
+    return side

@@ -1,0 +1,23 @@
+"""Out-of-memory errors of all libraries are known by their words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ccnet.runtime.backends.out_of_memory import is_out_of_memory
+
+
+@pytest.mark.parametrize(
+    ("told", "lacks"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("Failed to allocate memory for requested buffer of size 9"), True),
+        (RuntimeError("std::bad_alloc"), True),
+        ("CUDA_ERROR_OUT_OF_MEMORY", True),
+        (RuntimeError("Got invalid dimensions for input"), False),
+    ],
+)
+def test_lack_of_memory_is_known_by_its_words(told: Any, lacks: bool) -> None:
+    assert is_out_of_memory(told) == lacks

@@ -1,0 +1,93 @@
+"""Contexts: of reduced frames, of other frames, and those that are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.io.frames import block_mean
+from tests.runtime.conftest import (
+    Array,
+    Spy,
+    fake,
+    open_camera,
+    pixels,
+    refusal,
+)
+
+
+def test_a_context_that_is_given_takes_the_place_of_the_frames_own(folder: Path) -> None:
+    first, second = pixels(40, 40, seed=1) // 4, pixels(40, 40, seed=2)
+    with open_camera(folder) as reconstruct:
+        context = reconstruct.encode(first)
+        assert context.shape == (1, 3)
+        own, borrowed = reconstruct(second), reconstruct(second, context)
+        ratio = context / reconstruct.encode(second)
+        np.testing.assert_allclose(reconstruct(second, context / ratio), own, atol=1e-6)
+        assert np.abs(own - borrowed).max() > 0.01
+        ((_, strip),) = reconstruct.strips(second, context)
+        np.testing.assert_array_equal(strip, borrowed)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 7])
+@pytest.mark.parametrize("size", [(1, 1), (12, 18), (13, 17), (6, 40)])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_block_means(dtype: str, size: tuple[int, int], factor: int) -> None:
+    frame = pixels(*size, dtype)
+    expected = [
+        [frame[y : y + factor, x : x + factor].mean((0, 1), np.float64) for x in range(0, size[1], factor)]
+        for y in range(0, size[0], factor)
+    ]
+    np.testing.assert_allclose(block_mean(frame, factor), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "reduced"),
+    [
+        ((32, 48), 32 * 48, (32, 48)),
+        ((32, 48), 32 * 48 - 1, (16, 24)),
+        ((33, 49), 17 * 25, (17, 25)),
+        ((33, 49), 17 * 25 - 1, (11, 17)),
+        ((1, 100), 10, (1, 10)),
+        ((50, 50), 1, (1, 1)),
+    ],
+)
+def test_encode_sees_the_smallest_blocks_that_fit_its_limit(
+    folder: Path, size: tuple[int, int], limit: int, reduced: tuple[int, int]
+) -> None:
+    seen = Spy(OnnxRuntimeBackend(folder / "encode.onnx"))
+    with fake(seen, OnnxRuntimeBackend(folder / "decode.onnx"), encode_pixels=limit) as reconstruct:
+        reconstruct.encode(pixels(*size))
+    height, width = (-(-side // 16) * 16 for side in reduced)
+    assert seen.shapes == [(1, 3, height, width)]
+
+
+def test_a_reduced_frame_has_the_context_of_its_means(folder: Path) -> None:
+    frame = pixels(64, 128)
+    with open_camera(folder, encode_pixels=16 * 32) as reconstruct:
+        np.testing.assert_allclose(reconstruct.encode(frame)[0], frame.mean((0, 1)) / 255, rtol=1e-6)
+
+
+def test_uint8_graphs_encode_rounded_means(folder_uint8: Path) -> None:
+    frame = np.full((32, 32, 3), 10, np.uint8)
+    frame[:, ::2] = 13  # mean 11.5, to even 12
+    with open_camera(folder_uint8, encode_pixels=256) as reconstruct:
+        np.testing.assert_allclose(reconstruct.encode(frame)[0] * 255, 12, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("context", "words"),
+    [
+        (np.ones((1, 4), np.float32), "context is float32 (1, 4), expected float32 (1, 3)"),
+        (np.ones(3, np.float32), "context is float32 (3,)"),
+        (np.ones((1, 3)), "context is float64"),
+        (np.array([[1, np.nan, 1]], np.float32), "context holds NaN"),
+    ],
+)
+def test_a_context_that_does_not_fit_is_refused(folder: Path, context: Array, words: str) -> None:
+    with open_camera(folder) as reconstruct:
+        refusal(lambda: reconstruct(pixels(16, 16), context), words)
+        refusal(lambda: reconstruct.strips(pixels(16, 16), context), words)
