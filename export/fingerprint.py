@@ -41,8 +41,8 @@ CHECK_SOURCES: Sources = {
     "ccnet": ("contract/artifact_folder.py", "contract/manifest.py", "contract/spec.py", "metrics", "model", "ops"),
     "export": ("reference.py", "verify.py"),
     "runtime": (
-        *("backends", "io", "quality", "camera_frame.py", "context_encoder.py", "loading.py", "probe.py"),
-        *("reconstructor.py", "tile_decoder.py", "tiling.py"),
+        *("backends", "io", "quality"),
+        *("context_encoder.py", "probe.py", "reconstructor.py", "tile_decoder.py", "tiling.py"),
     ),
 }
 """The modules that compute, compare or write what a check judges."""

@@ -203,9 +203,7 @@ class _Check:
     def _open(
         self, tile: int, *, backend: BackendName = "onnxruntime", precision: Precision | None = None
     ) -> Reconstructor:
-        return Reconstructor.open(
-            self.folder, input_space="camera", backend=backend, tile=tile, precision=precision
-        )
+        return Reconstructor.open(self.folder, input_space="camera", backend=backend, tile=tile, precision=precision)
 
     def _decode(self, runner: Reconstructor) -> _Run:
         return _timed(runner, self.reference.frame, self.reference.context)

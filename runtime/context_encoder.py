@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CONTEXT, RGB, CCNetError, Manifest, padded_size
+from ccnet.runtime.backends.loading import LockedBackend, SizeLimits
+from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import block_mean, rgb_tensor
 
-from .camera_frame import CameraFrame
-from .loading import LockedBackend, SizeLimits
 from .tiling import Span, crop
 
 Array = npt.NDArray[np.float32]

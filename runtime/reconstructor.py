@@ -16,16 +16,17 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
+from ccnet import __version__
 from ccnet.contract import BANDS_NM, ArtifactFolder, CCNetError, Manifest
 from ccnet.runtime.backends.base import Backend
+from ccnet.runtime.backends.loading import LockedBackend, SizeLimits, open_backend
 from ccnet.runtime.backends.select import BackendName, Precision, Selection, select
+from ccnet.runtime.io.camera_frame import CameraFrame, FrameConverter
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.io.srgb import InputSpace
 
-from .camera_frame import CameraFrame, FrameConverter
 from .context_encoder import ContextEncoder
-from .loading import LockedBackend, SizeLimits, open_backend
 from .projection import Projection
 from .tile_decoder import TileDecoder
 from .tiling import check_tile
@@ -266,6 +267,16 @@ class Reconstructor:
             "tile": f"{self.tile} px{limit}",
             "halo": f"{self.manifest.halo} px",
             "context": f"whole frame, as block means of at most {self.encode_pixels / 1e6:.2g} Mpx",
+        }
+
+    def provenance(self) -> dict[str, str]:
+        """Return weights, backend, precision and version, for the metadata of a cube's file."""
+        about = self.describe()
+        return {
+            "weights sha256": self.manifest.weights_sha256[:16],
+            "backend": about["backend"],
+            "precision": about["precision"],
+            "version": __version__,
         }
 
     def close(self) -> None:

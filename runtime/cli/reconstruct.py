@@ -24,7 +24,6 @@ from ccnet.runtime.cli.options import (
 )
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import read_frame
-from ccnet.runtime.io.provenance import provenance
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
@@ -153,7 +152,7 @@ def _reconstruct(
     thumbnail = Thumbnail(height, width) if picture else None
     check = ReprojectionCheck(pixels, reconstructor.manifest) if consistency or reconstructor.manifest.camera else None
     about = reconstructor.describe()
-    metadata = {"source": source.name, "space": space, **provenance(reconstructor)}
+    metadata = {"source": source.name, "space": space, **reconstructor.provenance()}
     started = time.perf_counter()
     with open_cube(target, height, width, metadata) as writer, _progress(source.name, height) as advance:
         for top, strip in reconstructor.strips(pixels):

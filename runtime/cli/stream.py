@@ -21,7 +21,6 @@ from ccnet.runtime.cli.options import (
     PrecisionOption,
     TileOption,
 )
-from ccnet.runtime.io.provenance import provenance
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.stream.context_policy import ContextPolicy
@@ -97,7 +96,7 @@ def stream(
             policy=policy or ("latest" if spec.live else "block"),
             queue=queue,
             most=frames,
-            metadata={**provenance(reconstructor), "source": spec.name, "space": space, **about_raw},
+            metadata={**reconstructor.provenance(), "source": spec.name, "space": space, **about_raw},
         )
         _run(running, metrics)
     tally = running.account.tally()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from ccnet.contract import CCNetError
 from ccnet.runtime import Projection
+from tests.runtime.conftest import open_camera, pixels
 
 VALUES = np.random.default_rng(0).random((31, 5, 7), np.float32)
 
@@ -59,3 +61,18 @@ def test_an_out_of_any_layout_is_filled() -> None:
 def test_what_is_no_projection_is_refused(make: Any, words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         make()
+
+
+@pytest.mark.parametrize("size", [(20, 30), (113, 97)])
+def test_a_projection_is_that_of_the_cube(folder: Path, size: tuple[int, int]) -> None:
+    frame, matrix = pixels(*size), np.random.default_rng(0).normal(size=(4, 31)).astype(np.float32)
+    with open_camera(folder, tile=64) as reconstruct:
+        cube = reconstruct(frame)
+        bands = reconstruct.project(frame, Projection.bands(700, 400))
+        np.testing.assert_array_equal(bands, cube[[30, 0]])
+        difference = reconstruct.project(frame, Projection.linear(matrix)) - np.tensordot(matrix.astype(float), cube, 1)
+        rounding = 31 * np.finfo(np.float32).eps * np.tensordot(np.abs(matrix), np.abs(cube), 1)  # of a sum of 31
+        assert (np.abs(difference) <= rounding).all()
+        index = reconstruct.project(frame, Projection.differences({"red": (700, 500), "blue": (400, 500)}))
+        for found, band in zip(index, (cube[30], cube[0]), strict=True):
+            np.testing.assert_allclose(found, (band - cube[10]) / (band + cube[10]), rtol=1e-3)

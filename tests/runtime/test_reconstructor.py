@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccnet.contract import ArtifactFolder, Manifest
-from ccnet.runtime import probe, read_cube, reconstructor
+from ccnet.runtime import Projection, probe, read_cube, reconstructor
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.io.arrays import as_frame
 from ccnet.runtime.probe import open_probed
 from tests.runtime.conftest import (
     Array,
@@ -107,6 +110,70 @@ def test_saves_the_cube(folder: Path, tmp_path: Path, suffix: str) -> None:
     with open_camera(folder, tile=64) as reconstruct:
         reconstruct.save(frame, tmp_path / f"cube{suffix}", {"source": "test"})
         np.testing.assert_array_equal(read_cube(tmp_path / f"cube{suffix}"), reconstruct(frame))
+
+
+def test_out_is_filled_and_returned(folder: Path) -> None:
+    frame = pixels(113, 97)
+    with open_camera(folder, tile=64) as reconstruct:
+        out = np.full((31, 113, 97), np.nan, np.float32)
+        assert reconstruct(frame, out=out) is out
+        np.testing.assert_array_equal(out, reconstruct(frame))
+
+
+@pytest.mark.parametrize(
+    "out",
+    [
+        np.empty((31, 40, 41), np.float32),
+        np.empty((31, 40, 40)),
+        [0.0],
+        np.broadcast_to(np.float32(0), (31, 40, 40)),
+    ],
+    ids=["shape", "dtype", "list", "read-only"],
+)
+def test_an_out_that_does_not_fit_is_refused(folder: Path, out: Any) -> None:
+    with open_camera(folder) as reconstruct:
+        refusal(lambda: reconstruct(pixels(40, 40), out=out), "out is", "expected a writeable float32 (31, 40, 40)")
+
+
+def test_nothing_as_large_as_a_frame_is_allocated_after_warm_up(folder: Path) -> None:
+    frame, projection = pixels(640, 600), Projection.differences({"a": (700, 500)})
+    cube, index = np.empty((31, 640, 600), np.float32), np.empty((1, 640, 600), np.float32)
+    with open_camera(folder, tile=64, encode_pixels=64 * 64) as reconstruct:
+        reconstruct(frame, out=cube)
+        reconstruct.project(frame, projection, out=index)
+        tracemalloc.start()
+        try:
+            reconstruct(frame, out=cube)
+            reconstruct.project(frame, projection, out=index)
+            left, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    assert left < 100_000
+    assert peak < frame.nbytes  # 1.2 MB; the cube has 48
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_frames_come_through_dlpack(folder: Path, dtype: str) -> None:
+    frame = pixels(50, 60, dtype)
+    with open_camera(folder) as reconstruct:
+        np.testing.assert_array_equal(reconstruct(torch.from_numpy(frame)), reconstruct(frame))
+        shared = as_frame(torch.from_numpy(frame))
+        assert np.shares_memory(shared, frame)
+        assert torch.from_dlpack(reconstruct(frame)).shape == (31, 50, 60)
+
+
+@pytest.mark.gpu
+def test_frames_come_from_cuda(folder: Path) -> None:
+    frame = pixels(50, 60)
+    with open_camera(folder) as reconstruct:
+        np.testing.assert_array_equal(reconstruct(torch.from_numpy(frame).cuda()), reconstruct(frame))
+
+
+@pytest.mark.parametrize("frame", [[[1, 2, 3]], None, "photo.png", torch.zeros(4, 4, 3, requires_grad=True)])
+def test_what_is_no_array_is_refused(folder: Path, frame: Any) -> None:
+    with open_camera(folder) as reconstruct:
+        for call in (reconstruct, reconstruct.encode, reconstruct.strips):
+            refusal(lambda call=call: call(frame), "frame")  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(

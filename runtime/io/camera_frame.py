@@ -12,9 +12,10 @@ from typing import Any, get_args
 import numpy as np
 
 from ccnet.contract import FRAME_SCALE, CCNetError, Manifest
-from ccnet.runtime.io.arrays import as_frame
-from ccnet.runtime.io.frames import Frame
-from ccnet.runtime.io.srgb import InputSpace, to_camera_rgb
+
+from .arrays import as_frame
+from .frames import Frame
+from .srgb import InputSpace, to_camera_rgb
 
 
 class CameraFrame(np.ndarray[Any, np.dtype[Any]]):
