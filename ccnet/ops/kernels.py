@@ -1,7 +1,7 @@
-"""The compiled kernels for training: where they are, what they take, and the threads that run them.
+"""The compiled CPU kernels: the library that holds them, its limits, and the threads that run them.
 
-They are plain C behind ctypes, each working on a part of the output that nobody else writes. Those for CUDA are
-``scan_triton.py``.
+The kernels are plain C behind ctypes (``ccnet/csrc/training``). Each call computes a part of the output that no other
+call writes. The kernels for CUDA are in ``scan_triton.py``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from itertools import count as count_from
+from itertools import takewhile
 from pathlib import Path
 
 import torch
@@ -24,106 +26,128 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ccnet.contract import kernel_library_path
 
-_MAX_BANDS = 64  # as in scan.c; Triton's have no such limit, but are tested up to it
-_HEADS = (1, 2, 4)  # at most MAX_HEADS in both files
-_TURNS = 8  # blocks for each thread: one that is held up leaves its own to the others
-_HAVE_DATA = (Tensor, Parameter)  # of their subclasses, some have shapes only
-_PLAIN = ContextVar("plain", default=False)
+_TRITON_HEADS = (1, 2, 4)  # Triton's tiles have sides that are powers of two
+_TRITON_MAX_BANDS = 64  # no limit of the kernels; they are tested up to it
+CHUNKS_PER_THREAD = 8  # a thread that is held up leaves its chunks to the others
+_TYPES_WITH_DATA = (Tensor, Parameter)  # some of their subclasses have a shape only
+_reference_ops = ContextVar("reference_ops", default=False)
 
 
 @contextmanager
 def reference_ops() -> Iterator[None]:
-    """Inside, on this thread, all is torch's and autograd's, no kernel and no gradient of ours."""
-    token = _PLAIN.set(True)
+    """Let this thread compute with torch's operators and autograd only, without kernels, inside a ``with`` block."""
+    token = _reference_ops.set(True)
     try:
         yield
     finally:
-        _PLAIN.reset(token)
+        _reference_ops.reset(token)
 
 
 def reference_ops_active() -> bool:
-    """Whether this is inside of :func:`plain`."""
-    return _PLAIN.get()
+    """Return whether this thread is inside :func:`reference_ops`."""
+    return _reference_ops.get()
 
 
 @cache
 def kernel() -> ctypes.CDLL | None:
-    """The library of the kernels, or None where the package was installed without a C compiler."""
+    """Return the library of the kernels, or None where the package was installed without a C compiler."""
     path = kernel_library_path()
     return ctypes.CDLL(str(path)) if path else None
 
 
+@cache
+def limits(name: str) -> tuple[int, ...]:
+    """Return the numbers that the library exports with ``LIMIT(name, ...)`` in C, such as the supported head counts."""
+    library = kernel()
+    assert library is not None  # noqa: S101 - callers check that there is a library
+    address = ctypes.addressof(ctypes.c_int64.in_dll(library, f"ccnet_{name}"))
+    numbers = (ctypes.c_int64.from_address(address + 8 * index).value for index in count_from())
+    return tuple(takewhile(bool, numbers))
+
+
+def limit(name: str) -> int:
+    """Return the single number that the library exports with ``LIMIT(name, ...)`` in C, such as a block size."""
+    (number,) = limits(name)
+    return number
+
+
 def cpu_kernel_supported(*tensors: Tensor | None) -> bool:
-    """Whether kernels compute these: float32 on a CPU where nothing is cast, and no graph is made of the network."""
-    free = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
-    return free and _computed_here(*(one for one in tensors if one is not None))
+    """Return whether the kernels can compute these float32 CPU tensors: no autocast, no compilation or export."""
+    eager = not torch.is_autocast_enabled("cpu") and not torch.compiler.is_compiling()
+    return eager and _kernels_usable(*(tensor for tensor in tensors if tensor is not None))
 
 
 def scan_kernel_supported(x: Tensor, heads: int, bands: int) -> bool:
-    """Whether the kernels of NeSCM are here and compute this: float32 on a CPU, also where all else is cast."""
-    return _in_reach(x, heads, bands) and _computed_here(x)
+    """Return whether NeSCM's kernels can compute x: float32 on a CPU, also under autocast, which leaves NeSCM alone."""
+    return _kernels_usable(x) and heads in limits("heads") and bands <= limit("max_bands")
 
 
 def triton_supported(x: Tensor, heads: int, bands: int) -> bool:
-    """Whether Triton is here and its kernels compute this: float32 on CUDA."""
-    return x.is_cuda and _in_reach(x, heads, bands) and _has_triton() and not reference_ops_active()
+    """Return whether Triton is installed and its kernels can compute x: float32 on CUDA."""
+    in_reach = x.dtype == torch.float32 and heads in _TRITON_HEADS and bands <= _TRITON_MAX_BANDS
+    return x.is_cuda and in_reach and _has_triton() and not reference_ops_active()
 
 
-def _computed_here(*tensors: Tensor) -> bool:
-    """Whether these are numbers of ours, and nobody counts or records what torch does with them."""
-    ours = all(one.device.type == "cpu" and one.dtype == torch.float32 and type(one) in _HAVE_DATA for one in tensors)
-    return ours and kernel() is not None and not reference_ops_active() and not is_in_torch_dispatch_mode()
-
-
-def _in_reach(x: Tensor, heads: int, bands: int) -> bool:
-    return x.dtype == torch.float32 and heads in _HEADS and bands <= _MAX_BANDS
+def _kernels_usable(*tensors: Tensor) -> bool:
+    """Return whether all are real CPU float32 tensors, no dispatch mode is active, and there are kernels."""
+    real = all(
+        tensor.device.type == "cpu" and tensor.dtype == torch.float32 and type(tensor) in _TYPES_WITH_DATA
+        for tensor in tensors
+    )
+    return real and kernel() is not None and not reference_ops_active() and not is_in_torch_dispatch_mode()
 
 
 @cache
 def _has_triton() -> bool:
-    # Looked for, not imported: that takes a second, which only a process with a GPU should pay. It starts its kernels
-    # through a module that it compiles itself: without a C compiler the eager reference goes on
+    # find_spec instead of an import, which takes a second that only a process with a GPU should spend. Triton compiles
+    # a module to launch its kernels: without a C compiler the eager reference takes over
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     return importlib.util.find_spec("triton") is not None and compiler is not None
 
 
 class _Work(ctypes.Structure):
-    """As in work.c."""
+    """The struct ``Work`` of ``csrc/common/threads.c``, which exports its size as ``work_size``."""
 
     _fields_ = [
-        ("kernel", ctypes.c_void_p), ("given", ctypes.c_void_p), ("count", ctypes.c_int64), ("block", ctypes.c_int64),
+        ("kernel", ctypes.c_void_p), ("args", ctypes.c_void_p), ("count", ctypes.c_int64), ("chunk", ctypes.c_int64),
         ("next", ctypes.c_int64), ("failed", ctypes.c_int64),
     ]  # fmt: skip
 
 
 def launch(name: str, count: int, sizes: Sequence[int], tensors: Sequence[Tensor | None]) -> None:
-    """A kernel for all of [0, count), by as many threads as torch has.
+    """Run a kernel on as many threads as torch uses.
 
-    sizes, tensors: the kernel's struct, None a null pointer. Tensors are contiguous, what is read and what is written
-    are apart. MemoryError where a thread lacked memory.
+    Args:
+        name: the kernel's function in C.
+        count: items of the output; the kernel is called on chunks of [0, count).
+        sizes: the first members of the kernel's struct of arguments.
+        tensors: the remaining members, contiguous; None is a null pointer. Inputs and outputs must not alias.
+
+    Raises:
+        MemoryError: a thread could not allocate its buffers.
     """
     library, threads, openmp = kernel(), torch.get_num_threads(), _openmp()
-    assert library is not None  # noqa: S101 - who calls this has asked
-    given = [*sizes, *(0 if one is None else one.data_ptr() for one in tensors)]
-    words = (ctypes.c_int64 * len(given))(*given)
-    block = max(1, count // (_TURNS * threads))
-    work = _Work(_address(name), ctypes.addressof(words), count, block, 0, 0)
+    assert library is not None  # noqa: S101 - callers check that there is a library
+    members = [*sizes, *(0 if tensor is None else tensor.data_ptr() for tensor in tensors)]
+    args = (ctypes.c_int64 * len(members))(*members)
+    chunk = max(1, count // (CHUNKS_PER_THREAD * threads))
+    work = _Work(_address(name), ctypes.addressof(args), count, chunk, 0, 0)
     if openmp is not None:
-        openmp.GOMP_parallel(library.ccnet_take, ctypes.byref(work), threads, 0)
+        openmp.GOMP_parallel(library.ccnet_worker, ctypes.byref(work), threads, 0)
     else:
         started: list[Future[object]] = []
         try:
             for _ in range(threads):
-                started.append(_threads(threads).submit(library.ccnet_take, ctypes.byref(work)))
+                started.append(_threads(threads).submit(library.ccnet_worker, ctypes.byref(work)))
             wait(started)
         finally:
-            wait(started)  # an interrupt must not free what they still use
+            wait(started)  # an interrupt must not free what the threads still use
     if work.failed:
-        raise MemoryError("no memory for a kernel's rows")
+        raise MemoryError(f"no memory for the buffers of {name}; use a smaller batch, patch or tile")
 
 
 def num_blocks(plane: int, size: int) -> int:
-    """Of so many pixels that cover a plane, as block_of in kernels.h cuts it."""
+    """Return ceil(plane / size), the blocks of ``size`` pixels that cover a plane."""
     return -(-plane // size)
 
 
@@ -134,9 +158,9 @@ def _address(name: str) -> int | None:
 
 @cache
 def _openmp() -> ctypes.CDLL | None:
-    """GNU's OpenMP, where torch brings it and so has loaded it.
+    """Return GNU's OpenMP where torch brings and so has loaded it.
 
-    Its threads spin for milliseconds after each of torch's operations: others would share the cores with them.
+    Its threads spin for milliseconds after each of torch's operations: other threads would share the cores with them.
     """
     found = sorted(Path(torch.__file__).with_name("lib").glob("libgomp*"))
     return ctypes.CDLL(str(found[0])) if found else None

@@ -1,19 +1,23 @@
-/* A kernel's work, which threads take block by block until none is left. Whose threads these are, Python decides: OpenMP's
- * runtime, which torch may bring, is not linked. */
-#include "common/threads.h"
+/* The worker that every thread of a kernel runs. Python decides whose threads these are: OpenMP's runtime, which torch
+ * may bring, is not linked. */
+#include "common/kernel.h"
 
 #include <stdatomic.h>
 
+/* Items [0, count) of a kernel's output, which workers take in chunks. ccnet/ops/kernels.py declares the same struct. */
 typedef struct {
     KERNEL((*kernel), void);
-    const void *given;
-    int64_t count, block;
+    const void *args;
+    int64_t count, chunk;
     _Atomic int64_t next, failed;
 } Work;
 
-void ccnet_take(Work *work) {
-    for (int64_t first; (first = atomic_fetch_add(&work->next, work->block)) < work->count;) {
-        const int64_t last = first + work->block < work->count ? first + work->block : work->count;
-        if (!work->kernel(work->given, first, last)) atomic_store(&work->failed, 1);
+LIMIT(work_size, sizeof(Work));
+
+/* Take chunks until none is left. */
+void ccnet_worker(Work *work) {
+    for (int64_t first; (first = atomic_fetch_add(&work->next, work->chunk)) < work->count;) {
+        const int64_t last = first + work->chunk < work->count ? first + work->chunk : work->count;
+        if (work->kernel(work->args, first, last)) atomic_store(&work->failed, 1);
     }
 }

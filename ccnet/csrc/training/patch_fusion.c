@@ -9,146 +9,151 @@
  */
 #include <stdlib.h>
 
-#include "common/simd.h"
-#include "common/threads.h"
+#include "common/fusion.h"
+#include "common/kernel.h"
 
-#define MAX_GROUPS 16
+LIMIT(max_groups, MAX_GROUPS);
 
 typedef struct { int channels, groups, patch, height, width; } Shape;
 typedef struct { const Shape *shape; long image; int y, x; } Patch;
 
-INLINE long at(Patch patch, int channels, int channel) {
+/* Return the index of the patch's first pixel in a channel of a tensor. */
+INLINE long index_of(Patch patch, int channels, int channel) {
     return ((patch.image * channels + channel) * patch.shape->height + patch.y) * patch.shape->width + patch.x;
 }
 
 INLINE void load(Patch patch, const float *tensor, int channels, int channel, float *restrict to) {
-    const float *from = tensor + at(patch, channels, channel);
+    const float *from = tensor + index_of(patch, channels, channel);
     for (int row = 0; row < patch.shape->patch; row++, from += patch.shape->width)
         for (int p = 0; p < patch.shape->patch; p++) *to++ = from[p];
 }
 
 INLINE void store(Patch patch, float *tensor, int channels, int channel, const float *restrict from) {
-    float *to = tensor + at(patch, channels, channel);
+    float *to = tensor + index_of(patch, channels, channel);
     for (int row = 0; row < patch.shape->patch; row++, to += patch.shape->width)
         for (int p = 0; p < patch.shape->patch; p++) to[p] = *from++;
 }
 
-/* to += so much of a. */
-INLINE void add(float *restrict to, float much, const float *restrict a, int count) {
-    for (int p = 0; p < count; p++) to[p] += much * a[p];
-}
+/* The compressed channels of a patch and 1 / ||compressed_k||. */
+typedef struct { float *patches, inverse_norms[MAX_GROUPS]; } Compressed;
 
-/* ||x||, no less than 1e-6, as ccnet.ops.cosine.EPS has it. */
-INLINE float norm_of(const float *x, int count) {
-    const float squares = dot(x, x, count);
-    return squares > 1e-12f ? sqrtf(squares) : 1e-6f;
-}
-
-INLINE void load_compressed(Patch patch, const float *compressed, float *seen, float *norms) {
+INLINE void load_compressed(Patch patch, const float *compressed, Compressed *to) {
     const int groups = patch.shape->groups, count = patch.shape->patch * patch.shape->patch;
-    for (int k = 0; k < groups; k++, seen += count) {
-        load(patch, compressed, groups, k, seen);
-        norms[k] = norm_of(seen, count);
-    }
-}
-
-/* cosines, and the weights that they give. */
-INLINE void weigh(int groups, int count, const float *mapped, float norm, const float *compressed, const float *norms,
-                  float *cosines, float *weights) {
-    float sum = 0.f;
     for (int k = 0; k < groups; k++) {
-        cosines[k] = dot(mapped, compressed + (long)k * count, count) / (norm * norms[k]);
-        sum += weights[k] = exp_of_cosine(cosines[k]);
+        float *one = to->patches + (long)k * count;
+        load(patch, compressed, groups, k, one);
+        to->inverse_norms[k] = 1.f / norm_of(one, count);
     }
-    for (int k = 0; k < groups; k++) weights[k] /= sum;
 }
 
-/* memory: of k + 2 patches. */
-INLINE void patch_forward(Patch patch, const float *mapped, const float *compressed, float *y, float *memory) {
+/* buffer: groups + 2 patches. */
+INLINE void patch_forward(Patch patch, const float *mapped, const float *compressed, float *y, float *buffer) {
     const Shape shape = *patch.shape;
     const int count = shape.patch * shape.patch;
-    float *const seen = memory, *const one = seen + (long)shape.groups * count, *const made = one + count;
-    float norms[MAX_GROUPS], cosines[MAX_GROUPS], weights[MAX_GROUPS];
-    load_compressed(patch, compressed, seen, norms);
+    Compressed groups = {.patches = buffer};
+    float *const channel = buffer + (long)shape.groups * count, *const sum = channel + count;
+    float cosines[MAX_GROUPS], weights[MAX_GROUPS];
+    load_compressed(patch, compressed, &groups);
     for (int c = 0; c < shape.channels; c++) {
-        load(patch, mapped, shape.channels, c, one);
-        weigh(shape.groups, count, one, norm_of(one, count), seen, norms, cosines, weights);
-        memset(made, 0, count * sizeof *made);
-        for (int k = 0; k < shape.groups; k++) add(made, weights[k], seen + (long)k * count, count);
-        store(patch, y, shape.channels, c, made);
+        load(patch, mapped, shape.channels, c, channel);
+        const float inverse_norm = 1.f / norm_of(channel, count);
+        fusion_weights(count, count, 1, shape.groups, channel, &inverse_norm, groups.patches, groups.inverse_norms,
+                       cosines, weights);
+        memset(sum, 0, count * sizeof *sum);
+        for (int k = 0; k < shape.groups; k++) add_scaled(sum, weights[k], groups.patches + (long)k * count, count);
+        store(patch, y, shape.channels, c, sum);
     }
 }
 
-/* A cosine's gradient to x: (other / ||other|| - cosine x / ||x||) / ||x||; a norm at its floor is a number. */
-INLINE float own_share(float slope, float cosine, float norm) { return norm > 1e-6f ? -slope * cosine / (norm * norm) : 0.f; }
+/* The gradient of a cosine to x is (other / ||other|| - cosine x / ||x||) / ||x||. Return the factor of x, which is 0 at
+ * the lower limit of the norm, where the norm is a constant. */
+INLINE float own_factor(float slope, float cosine, float inverse_norm) {
+    return inverse_norm < 1.f / MIN_NORM ? -slope * cosine * inverse_norm * inverse_norm : 0.f;
+}
 
-/* memory: of 2 k + 3 patches. */
-INLINE void patch_backward(Patch patch, const float *grad, const float *mapped, const float *compressed, float *g_mapped,
-                           float *g_compressed, float *memory) {
-    const Shape shape = *patch.shape;
-    const int count = shape.patch * shape.patch, groups = shape.groups;
-    float *const seen = memory, *const g_seen = seen + (long)groups * count, *const one = g_seen + (long)groups * count;
-    float *const given = one + count, *const made = given + count;
-    float norms[MAX_GROUPS], cosines[MAX_GROUPS], weights[MAX_GROUPS], slopes[MAX_GROUPS], own[MAX_GROUPS] = {0};
-    load_compressed(patch, compressed, seen, norms);
-    memset(g_seen, 0, (long)groups * count * sizeof *g_seen);
-    for (int c = 0; c < shape.channels; c++) {
-        load(patch, mapped, shape.channels, c, one);
-        load(patch, grad, shape.channels, c, given);
-        const float norm = norm_of(one, count);
-        weigh(groups, count, one, norm, seen, norms, cosines, weights);
-        float mean = 0.f, itself = 0.f;
-        for (int k = 0; k < groups; k++) mean += weights[k] * (slopes[k] = dot(given, seen + (long)k * count, count));
-        memset(made, 0, count * sizeof *made);
-        for (int k = 0; k < groups; k++) {
-            const float slope = weights[k] * (slopes[k] - mean), share = slope / (norm * norms[k]);
-            add(made, share, seen + (long)k * count, count);
-            itself += own_share(slope, cosines[k], norm);
-            own[k] += own_share(slope, cosines[k], norms[k]);
-            float *restrict g = g_seen + (long)k * count;
-            for (int p = 0; p < count; p++) g[p] += weights[k] * given[p] + share * one[p];
-        }
-        add(made, itself, one, count);
-        store(patch, g_mapped, shape.channels, c, made);
-    }
+/* The buffers of patch_backward: g_compressed (groups, count); a patch each for a channel, its gradient and the result. */
+typedef struct { float *g_compressed, *channel, *grad, *g_channel; } Buffers;
+
+/* The gradient of one channel, buffers.g_channel; buffers.g_compressed and own, the factors of the compressed channels
+ * themselves, grow by the channel's share. */
+INLINE void channel_backward(int groups, int count, const Compressed *compressed, Buffers buffers, float *own) {
+    float cosines[MAX_GROUPS], weights[MAX_GROUPS], slopes[MAX_GROUPS];
+    const float inverse_norm = 1.f / norm_of(buffers.channel, count);
+    fusion_weights(count, count, 1, groups, buffers.channel, &inverse_norm, compressed->patches,
+                   compressed->inverse_norms, cosines, weights);
+    float mean = 0.f, factor = 0.f;
+    for (int k = 0; k < groups; k++)
+        mean += weights[k] * (slopes[k] = dot(buffers.grad, compressed->patches + (long)k * count, count));
+    memset(buffers.g_channel, 0, count * sizeof *buffers.g_channel);
     for (int k = 0; k < groups; k++) {
-        add(g_seen + (long)k * count, own[k], seen + (long)k * count, count);
-        store(patch, g_compressed, groups, k, g_seen + (long)k * count);
+        const float slope = weights[k] * (slopes[k] - mean), inverse_k = compressed->inverse_norms[k];
+        const float share = slope * inverse_norm * inverse_k;
+        add_scaled(buffers.g_channel, share, compressed->patches + (long)k * count, count);
+        factor += own_factor(slope, cosines[k], inverse_norm);
+        own[k] += own_factor(slope, cosines[k], inverse_k);
+        float *restrict g = buffers.g_compressed + (long)k * count;
+        for (int p = 0; p < count; p++) g[p] += weights[k] * buffers.grad[p] + share * buffers.channel[p];
+    }
+    add_scaled(buffers.g_channel, factor, buffers.channel, count);
+}
+
+/* buffer: 2 groups + 3 patches. */
+INLINE void patch_backward(Patch patch, const float *grad, const float *mapped, const float *compressed, float *g_mapped,
+                           float *g_compressed, float *buffer) {
+    const Shape shape = *patch.shape;
+    const int count = shape.patch * shape.patch;
+    const long size = (long)shape.groups * count;
+    float *const rest = buffer + 2 * size;
+    const Buffers buffers = {buffer + size, rest, rest + count, rest + 2l * count};
+    Compressed groups = {.patches = buffer};
+    float own[MAX_GROUPS] = {0};
+    load_compressed(patch, compressed, &groups);
+    memset(buffers.g_compressed, 0, size * sizeof *buffer);
+    for (int c = 0; c < shape.channels; c++) {
+        load(patch, mapped, shape.channels, c, buffers.channel);
+        load(patch, grad, shape.channels, c, buffers.grad);
+        channel_backward(shape.groups, count, &groups, buffers, own);
+        store(patch, g_mapped, shape.channels, c, buffers.g_channel);
+    }
+    for (int k = 0; k < shape.groups; k++) {
+        float *g = buffers.g_compressed + (long)k * count;
+        add_scaled(g, own[k], groups.patches + (long)k * count, count);
+        store(patch, g_compressed, shape.groups, k, g);
     }
 }
 
-typedef struct { int64_t channels, groups, patch, height, width; const float *mapped, *compressed; float *y; } Forward;
+typedef struct { int64_t channels, groups, patch, height, width; const float *mapped, *compressed; float *y; } ForwardArgs;
 
-CLONES KERNEL(ccnet_fusion, Forward) {
-    const Shape shape = {(int)given->channels, (int)given->groups, (int)given->patch, (int)given->height, (int)given->width};
-    const int patch = shape.patch, down = shape.height / patch;
-    float *memory = malloc((shape.groups + 2l) * patch * patch * sizeof *memory);
-    if (!memory) return 0;
+CLONES KERNEL(ccnet_fusion, ForwardArgs) {
+    const Shape shape = {(int)args->channels, (int)args->groups, (int)args->patch, (int)args->height, (int)args->width};
+    const int size = shape.patch, down = shape.height / size;
+    float *buffer = malloc((shape.groups + 2l) * size * size * sizeof *buffer);
+    if (!buffer) return OUT_OF_MEMORY;
     for (long row = first; row < last; row++)
-        for (int x = 0; x < shape.width; x += patch) {
-            const Patch one = {&shape, row / down, (int)(row % down) * patch, x};
-            patch_forward(one, given->mapped, given->compressed, given->y, memory);
+        for (int x = 0; x < shape.width; x += size) {
+            const Patch patch = {&shape, row / down, (int)(row % down) * size, x};
+            patch_forward(patch, args->mapped, args->compressed, args->y, buffer);
         }
-    free(memory);
-    return 1;
+    free(buffer);
+    return 0;
 }
 
 typedef struct {
     int64_t channels, groups, patch, height, width;
     const float *grad, *mapped, *compressed;
     float *g_mapped, *g_compressed;
-} Backward;
+} BackwardArgs;
 
-CLONES KERNEL(ccnet_fusion_backward, Backward) {
-    const Shape shape = {(int)given->channels, (int)given->groups, (int)given->patch, (int)given->height, (int)given->width};
-    const int patch = shape.patch, down = shape.height / patch;
-    float *memory = malloc((2l * shape.groups + 3) * patch * patch * sizeof *memory);
-    if (!memory) return 0;
+CLONES KERNEL(ccnet_fusion_backward, BackwardArgs) {
+    const Shape shape = {(int)args->channels, (int)args->groups, (int)args->patch, (int)args->height, (int)args->width};
+    const int size = shape.patch, down = shape.height / size;
+    float *buffer = malloc((2l * shape.groups + 3) * size * size * sizeof *buffer);
+    if (!buffer) return OUT_OF_MEMORY;
     for (long row = first; row < last; row++)
-        for (int x = 0; x < shape.width; x += patch) {
-            const Patch one = {&shape, row / down, (int)(row % down) * patch, x};
-            patch_backward(one, given->grad, given->mapped, given->compressed, given->g_mapped, given->g_compressed, memory);
+        for (int x = 0; x < shape.width; x += size) {
+            const Patch patch = {&shape, row / down, (int)(row % down) * size, x};
+            patch_backward(patch, args->grad, args->mapped, args->compressed, args->g_mapped, args->g_compressed, buffer);
         }
-    free(memory);
-    return 1;
+    free(buffer);
+    return 0;
 }

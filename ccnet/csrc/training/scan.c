@@ -1,156 +1,185 @@
-/* NeSCM's recurrence (ccnet/ops/scan.py holds the equations), fused over the bands of a run of pixels.
+/* NeSCM's recurrence for training (ccnet/ops/scan.py holds the equations), fused over the bands of a block of pixels.
  *
- * Every pixel is a recurrence of its own, so a block of PIXELS of them stays in cache through all
- * bands and all four streams: x is read once from memory and u written once. The backward pass
- * recomputes the memory instead of storing it. The inner loops run over pixels; the compiler
- * vectorises them.
+ * Every pixel is a recurrence of its own, so a block of BLOCK pixels stays in cache through all bands and all four
+ * streams: x is read from memory once, u is written once. The backward pass computes the memory again instead of storing
+ * it. The inner loops run over pixels; the compiler vectorises them.
  *
  * Layout: x (B, n, T, plane), u (B, 4, n, T, plane), streams ordered as in scan.py. Blocks [first, last) are counted
  * over all images.
  */
-#include "common/simd.h"
-#include "common/threads.h"
+#include "common/blocks.h"
+#include "common/recurrence.h"
+#include "common/kernel.h"
 
-#define PIXELS 128
+#define BLOCK 128 /* pixels */
+
+LIMIT(scan_block, BLOCK);
+LIMIT(heads, 1, 2, 4);
+LIMIT(max_bands, MAX_BANDS);
 
 typedef struct { int heads, bands; long plane; } Shape;
+typedef float Pixels[BLOCK];
 
+/* Copy pixels, zero after the last. */
 INLINE void load(float *restrict to, const float *restrict from, int count) {
-    for (int p = 0; p < PIXELS; p++) to[p] = p < count ? from[p] : 0.f;
+    for (int p = 0; p < BLOCK; p++) to[p] = p < count ? from[p] : 0.f;
 }
 
-/* Bands lie too far apart for the processor to see what is read next. */
+/* Fetch the next band early: bands lie too far apart for the processor to predict them. */
 INLINE void prefetch(const float *from, int count) {
     for (int p = 0; p < count; p += 16) __builtin_prefetch(from + p);
 }
 
-/* One step for all heads: s = sigmoid(W_m m + W_x x + b), m <- s m + (1 - s) x   (Eq. 5, 6). */
-INLINE void step_forward(int n, const float *restrict w, const float *restrict b, float (*restrict x)[PIXELS],
-                         float (*restrict m)[PIXELS], float (*restrict s)[PIXELS]) {
-    for (int o = 0; o < n; o++)
-        for (int p = 0; p < PIXELS; p++) {
-            float g = b[o];
-            for (int i = 0; i < n; i++) g += w[o * 2 * n + i] * m[i][p] + w[o * 2 * n + n + i] * x[i][p];
-            s[o][p] = sigmoid_of(g);
-        }
-    for (int o = 0; o < n; o++)
-        for (int p = 0; p < PIXELS; p++) m[o][p] = x[o][p] + s[o][p] * (m[o][p] - x[o][p]);
+/* Read all heads of a band, zero for band -1. */
+INLINE void load_band(const int n, Shape shape, const float *x, int band, long start, int count, Pixels *to) {
+    for (int i = 0; i < n; i++)
+        load(to[i], x + ((long)i * shape.bands + (band < 0 ? 0 : band)) * shape.plane + start, band < 0 ? 0 : count);
+}
+
+/* One step of Eq. 5 and 6 on a block. */
+INLINE void step(const int n, const float *w, const float *b, const Pixels *x, Pixels *m, Pixels *s) {
+    const float *rows[MAX_HEADS];
+    for (int i = 0; i < n; i++) rows[i] = x[i];
+    recurrence_step(n, w, b, rows, m[0], s[0], BLOCK, 0, BLOCK);
 }
 
 INLINE void forward_block(const int n, Shape shape, const float *x, const float *w, const float *b, float *u,
-                          long at, int count) {
+                          long start, int count) {
     const int T = shape.bands;
-    for (int stream = 0; stream < 4; stream++) {
+    for (int stream = 0; stream < STREAMS; stream++) {
         const int direction = stream / 2, lead = stream % 2;
-        float m[MAX_HEADS][PIXELS] = {{0}}, s[MAX_HEADS][PIXELS], xt[MAX_HEADS][PIXELS];
-        for (int step = 0; step < T; step++) {
-            const int band = band_of(T, direction, lead, step), out = band_of(T, direction, 0, step);
-            for (int i = 0; i < n; i++)
-                load(xt[i], x + ((long)i * T + (band < 0 ? 0 : band)) * shape.plane + at, band < 0 ? 0 : count);
-            step_forward(n, w + direction * 2 * n * n, b + direction * n, xt, m, s);
+        Pixels m[MAX_HEADS] = {{0}}, s[MAX_HEADS], x_t[MAX_HEADS];
+        for (int t = 0; t < T; t++) {
+            const int band = band_of(T, direction, lead, t), centre = band_of(T, direction, 0, t);
+            load_band(n, shape, x, band, start, count, x_t);
+            step(n, w + direction * 2 * n * n, b + direction * n, x_t, m, s);
             for (int i = 0; i < n; i++) {
-                float *restrict to = u + (((long)stream * n + i) * T + out) * shape.plane + at;
-                if (count == PIXELS)
-                    for (int p = 0; p < PIXELS; p++) to[p] = tanh_of(m[i][p]) + xt[i][p];
+                float *restrict to = u + (((long)stream * n + i) * T + centre) * shape.plane + start;
+                if (count == BLOCK)
+                    for (int p = 0; p < BLOCK; p++) to[p] = tanh_of(m[i][p]) + x_t[i][p];
                 else
-                    for (int p = 0; p < count; p++) to[p] = tanh_of(m[i][p]) + xt[i][p];
+                    for (int p = 0; p < count; p++) to[p] = tanh_of(m[i][p]) + x_t[i][p];
             }
         }
     }
 }
 
-/* gx must start at zero; gw (2, n, 2n) and gb (2, n) are added to. */
-INLINE void backward_block(const int n, Shape shape, const float *x, const float *w, const float *b, const float *gu,
-                           float *gx, double *gw, double *gb, long at, int count) {
-    const int T = shape.bands;
-    for (int stream = 0; stream < 4; stream++) {
-        const int direction = stream / 2, lead = stream % 2;
-        const float *wd = w + direction * 2 * n * n;
-        static _Thread_local float xs[MAX_BANDS][MAX_HEADS][PIXELS], ss[MAX_BANDS][MAX_HEADS][PIXELS];
-        static _Thread_local float ms[MAX_BANDS + 1][MAX_HEADS][PIXELS];
+/* All steps of a stream of a block: x_t, s_t, and m_t from m_0 = 0 on. */
+typedef struct { Pixels x[MAX_BANDS][MAX_HEADS], s[MAX_BANDS][MAX_HEADS], m[MAX_BANDS + 1][MAX_HEADS]; } Steps;
+
+/* Compute all steps of a stream again. */
+INLINE void run_stream(const int n, Shape shape, const float *x, const float *w, const float *b, int direction, int lead,
+                       long start, int count, Steps *steps) {
+    for (int i = 0; i < n; i++)
+        for (int p = 0; p < BLOCK; p++) steps->m[0][i][p] = 0.f;
+    for (int t = 0; t < shape.bands; t++) {
+        load_band(n, shape, x, band_of(shape.bands, direction, lead, t), start, count, steps->x[t]);
         for (int i = 0; i < n; i++)
-            for (int p = 0; p < PIXELS; p++) ms[0][i][p] = 0.f;
-        for (int step = 0; step < T; step++) {
-            const int band = band_of(T, direction, lead, step);
+            for (int p = 0; p < BLOCK; p++) steps->m[t + 1][i][p] = steps->m[t][i][p];
+        step(n, w, b, steps->x[t], steps->m[t + 1], steps->s[t]);
+    }
+}
+
+/* Gradients of a stream of a block: of the memory, of the gate's sum g and of x at a step, and sums over the steps for
+ * [W_m | W_x] and b, for each pixel. */
+typedef struct { Pixels m[MAX_HEADS], g[MAX_HEADS], x[MAX_HEADS], w[MAX_HEADS][2 * MAX_HEADS], b[MAX_HEADS]; } Grads;
+
+/* Eq. 6 and tanh backwards, for one head at a step; g_u: the gradient of u. */
+INLINE void memory_backward(const float *g_u, const float *x, const float *s, const float *previous, const float *m,
+                            float *g_m, float *g, float *g_x) {
+    for (int p = 0; p < BLOCK; p++) {
+        const float tanh_m = tanh_of(m[p]);
+        const float d = g_m[p] + g_u[p] * (1.f - tanh_m * tanh_m);
+        g[p] = d * (previous[p] - x[p]) * s[p] * (1.f - s[p]);
+        g_x[p] = g_u[p] + d * (1.f - s[p]);
+        g_m[p] = d * s[p];
+    }
+}
+
+/* Eq. 5 backwards, for all heads at a step. */
+INLINE void gate_backward(const int n, const float *w, const Pixels *x, const Pixels *previous, Grads *grads) {
+    for (int o = 0; o < n; o++) {
+        const float *g = grads->g[o];
+        for (int p = 0; p < BLOCK; p++) grads->b[o][p] += g[p];
+        for (int i = 0; i < n; i++)
+            for (int p = 0; p < BLOCK; p++) {
+                grads->m[i][p] += w[o * 2 * n + i] * g[p];
+                grads->x[i][p] += w[o * 2 * n + n + i] * g[p];
+                grads->w[o][i][p] += g[p] * previous[i][p];
+                grads->w[o][n + i][p] += g[p] * x[i][p];
+            }
+    }
+}
+
+/* g_x must start at zero; g_w (2, n, 2n) and g_b (2, n) are added to. */
+INLINE void backward_block(const int n, Shape shape, const float *x, const float *w, const float *b, const float *g_u,
+                           float *g_x, double *g_w, double *g_b, long start, int count) {
+    const int T = shape.bands;
+    static _Thread_local Steps steps;
+    for (int stream = 0; stream < STREAMS; stream++) {
+        const int direction = stream / 2, lead = stream % 2;
+        const float *w_d = w + direction * 2 * n * n;
+        const long next = direction ? shape.plane : -shape.plane; /* from a step's band to that of the step before */
+        run_stream(n, shape, x, w_d, b + direction * n, direction, lead, start, count, &steps);
+        Grads grads;
+        memset(&grads, 0, sizeof grads);
+        for (int t = T - 1; t >= 0; t--) {
+            const int band = band_of(T, direction, lead, t), centre = band_of(T, direction, 0, t);
             for (int i = 0; i < n; i++) {
-                load(xs[step][i], x + ((long)i * T + (band < 0 ? 0 : band)) * shape.plane + at, band < 0 ? 0 : count);
-                for (int p = 0; p < PIXELS; p++) ms[step + 1][i][p] = ms[step][i][p];
+                const float *from = g_u + (((long)stream * n + i) * T + centre) * shape.plane + start;
+                Pixels g_u_t;
+                load(g_u_t, from, count);
+                if (t) prefetch(from + next, count);
+                memory_backward(g_u_t, steps.x[t][i], steps.s[t][i], steps.m[t][i], steps.m[t + 1][i], grads.m[i],
+                                grads.g[i], grads.x[i]);
             }
-            step_forward(n, wd, b + direction * n, xs[step], ms[step + 1], ss[step]);
+            gate_backward(n, w_d, steps.x[t], steps.m[t], &grads);
+            for (int i = 0; i < n && band >= 0; i++) {
+                float *restrict to = g_x + ((long)i * T + band) * shape.plane + start;
+                for (int p = 0; p < count; p++) to[p] += grads.x[i][p];
+            }
         }
-        float gm[MAX_HEADS][PIXELS] = {{0}}, g[MAX_HEADS][PIXELS], gxt[MAX_HEADS][PIXELS], go[PIXELS];
-        float aw[MAX_HEADS][2 * MAX_HEADS][PIXELS] = {{{0}}}, ab[MAX_HEADS][PIXELS] = {{0}};
-        for (int step = T - 1; step >= 0; step--) {
-            const int band = band_of(T, direction, lead, step), out = band_of(T, direction, 0, step);
-            const long towards = direction ? shape.plane : -shape.plane; /* the next step's band */
-            for (int i = 0; i < n; i++) {
-                const float *from = gu + (((long)stream * n + i) * T + out) * shape.plane + at;
-                load(go, from, count);
-                if (step) prefetch(from + towards, count);
-                for (int p = 0; p < PIXELS; p++) {
-                    const float th = tanh_of(ms[step + 1][i][p]), s = ss[step][i][p];
-                    const float d = gm[i][p] + go[p] * (1.f - th * th);
-                    g[i][p] = d * (ms[step][i][p] - xs[step][i][p]) * s * (1.f - s);
-                    gxt[i][p] = go[p] + d * (1.f - s);
-                    gm[i][p] = d * s;
-                }
-            }
-            for (int o = 0; o < n; o++) {
-                for (int p = 0; p < PIXELS; p++) ab[o][p] += g[o][p];
-                for (int i = 0; i < n; i++)
-                    for (int p = 0; p < PIXELS; p++) {
-                        gm[i][p] += wd[o * 2 * n + i] * g[o][p];
-                        gxt[i][p] += wd[o * 2 * n + n + i] * g[o][p];
-                        aw[o][i][p] += g[o][p] * ms[step][i][p];
-                        aw[o][n + i][p] += g[o][p] * xs[step][i][p];
-                    }
-            }
-            if (band >= 0)
-                for (int i = 0; i < n; i++) {
-                    float *restrict to = gx + ((long)i * T + band) * shape.plane + at;
-                    for (int p = 0; p < count; p++) to[p] += gxt[i][p];
-                }
-        }
-        /* Padding pixels of the last block had x = 0 and no gradient from above: they add nothing. */
+        /* Pixels beyond the plane have x = 0 and no gradient from above: they add nothing. */
         for (int o = 0; o < n; o++) {
-            for (int p = 0; p < PIXELS; p++) gb[direction * n + o] += ab[o][p];
+            for (int p = 0; p < BLOCK; p++) g_b[direction * n + o] += grads.b[o][p];
             for (int i = 0; i < 2 * n; i++)
-                for (int p = 0; p < PIXELS; p++) gw[(direction * n + o) * 2 * n + i] += aw[o][i][p];
+                for (int p = 0; p < BLOCK; p++) g_w[(direction * n + o) * 2 * n + i] += grads.w[o][i][p];
         }
     }
 }
 
 /* heads: 1, 2 or 4; bands: at most MAX_BANDS. */
-typedef struct { int64_t heads, bands, plane; const float *x, *w, *b; float *u; } Forward;
+typedef struct { int64_t heads, bands, plane; const float *x, *w, *b; float *u; } ForwardArgs;
 
-CLONES KERNEL(ccnet_scan, Forward) {
-    const Shape shape = {(int)given->heads, (int)given->bands, (long)given->plane};
+CLONES KERNEL(ccnet_scan, ForwardArgs) {
+    const Shape shape = {(int)args->heads, (int)args->bands, (long)args->plane};
     const long size = shape.heads * shape.bands * shape.plane;
     for (long index = first; index < last; index++) {
-        const Block block = block_of(shape.plane, PIXELS, index);
-        const float *x = given->x + block.image * size, *w = given->w, *b = given->b;
-        float *u = given->u + block.image * 4 * size;
-        if (shape.heads == 1) forward_block(1, shape, x, w, b, u, block.at, (int)block.count);
-        else if (shape.heads == 2) forward_block(2, shape, x, w, b, u, block.at, (int)block.count);
-        else forward_block(4, shape, x, w, b, u, block.at, (int)block.count);
+        const Block block = block_of(shape.plane, BLOCK, index);
+        const float *x = args->x + block.image * size, *w = args->w, *b = args->b;
+        float *u = args->u + block.image * STREAMS * size;
+        if (shape.heads == 1) forward_block(1, shape, x, w, b, u, block.start, (int)block.count);
+        else if (shape.heads == 2) forward_block(2, shape, x, w, b, u, block.start, (int)block.count);
+        else forward_block(4, shape, x, w, b, u, block.start, (int)block.count);
     }
-    return 1;
+    return 0;
 }
 
-/* gx, and gw (blocks, 2, n, 2n), gb (blocks, 2, n), sums for every block, must start at zero. */
-typedef struct { int64_t heads, bands, plane; const float *x, *w, *b, *gu; float *gx; double *gw, *gb; } Backward;
+/* g_x, and the sums of each block g_w (blocks, 2, n, 2n) and g_b (blocks, 2, n), must start at zero. */
+typedef struct { int64_t heads, bands, plane; const float *x, *w, *b, *g_u; float *g_x; double *g_w, *g_b; } BackwardArgs;
 
-CLONES KERNEL(ccnet_scan_backward, Backward) {
-    const Shape shape = {(int)given->heads, (int)given->bands, (long)given->plane};
+CLONES KERNEL(ccnet_scan_backward, BackwardArgs) {
+    const Shape shape = {(int)args->heads, (int)args->bands, (long)args->plane};
     const long n = shape.heads, size = n * shape.bands * shape.plane;
     for (long index = first; index < last; index++) {
-        const Block block = block_of(shape.plane, PIXELS, index);
-        const float *x = given->x + block.image * size, *w = given->w, *b = given->b, *gu = given->gu + block.image * 4 * size;
-        float *gx = given->gx + block.image * size;
-        double *gw = given->gw + index * 4 * n * n, *gb = given->gb + index * 2 * n;
-        if (n == 1) backward_block(1, shape, x, w, b, gu, gx, gw, gb, block.at, (int)block.count);
-        else if (n == 2) backward_block(2, shape, x, w, b, gu, gx, gw, gb, block.at, (int)block.count);
-        else backward_block(4, shape, x, w, b, gu, gx, gw, gb, block.at, (int)block.count);
+        const Block block = block_of(shape.plane, BLOCK, index);
+        const float *x = args->x + block.image * size, *w = args->w, *b = args->b;
+        const float *g_u = args->g_u + block.image * STREAMS * size;
+        float *g_x = args->g_x + block.image * size;
+        double *g_w = args->g_w + index * 4 * n * n, *g_b = args->g_b + index * 2 * n;
+        if (n == 1) backward_block(1, shape, x, w, b, g_u, g_x, g_w, g_b, block.start, (int)block.count);
+        else if (n == 2) backward_block(2, shape, x, w, b, g_u, g_x, g_w, g_b, block.start, (int)block.count);
+        else backward_block(4, shape, x, w, b, g_u, g_x, g_w, g_b, block.start, (int)block.count);
     }
-    return 1;
+    return 0;
 }
