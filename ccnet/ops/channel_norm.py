@@ -16,9 +16,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ccnet.ops.kernels import cpu_kernel_supported, launch, num_blocks
-
-_BLOCK = 64  # pixels, as in channel_norm.c
+from ccnet.ops.kernels import cpu_kernel_supported, launch, limit, num_blocks
 
 
 def channel_norm(x_BHWC: Tensor, scale: Tensor, shift: Tensor, epsilon: float) -> Tensor:
@@ -65,4 +63,4 @@ def _sizes(x: Tensor) -> tuple[int, int]:
 
 def _count(x: Tensor) -> int:
     """Return the number of blocks of pixels in all images."""
-    return len(x) * num_blocks(x.shape[2:].numel(), _BLOCK)
+    return len(x) * num_blocks(x.shape[2:].numel(), limit("norm_block"))

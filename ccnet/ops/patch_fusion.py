@@ -16,9 +16,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from ccnet.ops.kernels import cpu_kernel_supported, launch
-
-_MAX_GROUPS = 16  # as in patch_fusion.c
+from ccnet.ops.kernels import cpu_kernel_supported, launch, limit
 
 Normalize = Callable[[Tensor], Tensor]
 """x / ‖x‖ over the last axis."""
@@ -61,8 +59,9 @@ def _patches(x_BCHW: Tensor, patch: int) -> Tensor:
 def patch_fusion_supported(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> bool:
     """Return whether the kernel computes these tensors."""
     # Patches of 1 px are torch's: their only gradient is rounding error, which Adam would follow
-    in_reach = patch > 1 and compressed_BkHW.shape[1] <= _MAX_GROUPS
-    return in_reach and cpu_kernel_supported(mapped_BCHW, compressed_BkHW) and _fit(mapped_BCHW, compressed_BkHW, patch)
+    if patch == 1 or not cpu_kernel_supported(mapped_BCHW, compressed_BkHW):
+        return False
+    return compressed_BkHW.shape[1] <= limit("max_groups") and _fit(mapped_BCHW, compressed_BkHW, patch)
 
 
 def patch_fusion_kernel(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> Tensor:
@@ -79,7 +78,8 @@ def _fit(mapped: Tensor, compressed: Tensor, patch: int) -> bool:
 class _PatchFusion(Function):
     @staticmethod
     def forward(ctx: Any, mapped: Tensor, compressed: Tensor, patch: int) -> Tensor:
-        if not _fit(mapped, compressed, patch) or compressed.shape[1] > _MAX_GROUPS:  # the kernel trusts these sizes
+        # The kernel trusts these sizes
+        if not _fit(mapped, compressed, patch) or compressed.shape[1] > limit("max_groups"):
             raise ValueError(
                 f"{tuple(mapped.shape)}, {tuple(compressed.shape)} do not fit each other in patches of {patch} px"
             )

@@ -15,9 +15,8 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from ccnet.ops.kernels import cpu_kernel_supported, launch, num_blocks
+from ccnet.ops.kernels import cpu_kernel_supported, launch, limit, num_blocks
 
-_ROWS, _LANES = 4, 8  # the kernel computes channels and pixels in multiples of these
 _BLOCK = 32768  # numbers that are read at once, so that they stay in cache
 
 
@@ -76,10 +75,11 @@ def matmul(weight: Tensor, x: Tensor, bias: Tensor | None = None) -> Tensor:
     (groups, outer, inner), (images, *size, pixels) = weight.shape, x.shape
     if size != [groups, inner]:
         raise ValueError(f"x is {tuple(x.shape)}, expected (images, {groups}, {inner}, pixels)")
-    if not cpu_kernel_supported(weight, x) or outer % _ROWS or pixels % _LANES:
+    if not cpu_kernel_supported(weight, x) or outer % limit("matmul_outputs") or pixels % limit("matmul_pixels"):
         y = weight @ x
         return y if bias is None else y + bias[..., None]
-    length = max(_LANES, min(pixels, _BLOCK // inner) // _LANES * _LANES)
+    step = limit("matmul_pixels")
+    length = max(step, min(pixels, _BLOCK // inner) // step * step)
     y = x.new_empty((images, groups, outer, pixels))
     tensors = (weight.contiguous(), None if bias is None else bias.contiguous(), x.contiguous(), y)
     count = images * groups * num_blocks(pixels, length)

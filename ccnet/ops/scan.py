@@ -19,10 +19,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.ops.kernels import launch, num_blocks, reference_ops_active, scan_kernel_supported, triton_supported
+from ccnet.ops.kernels import launch, limit, num_blocks, reference_ops_active, scan_kernel_supported, triton_supported
 
 STREAMS = 4
-_BLOCK = 128  # pixels, as in scan.c
 
 
 def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -155,7 +154,7 @@ def _kernel_scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     plane = height * width
     out = x.new_empty((batch, STREAMS, heads, bands, height, width))
     tensors = (x.contiguous(), weight.contiguous(), bias.contiguous(), out)
-    launch("ccnet_scan", batch * num_blocks(plane, _BLOCK), (heads, bands, plane), tensors)
+    launch("ccnet_scan", batch * num_blocks(plane, limit("scan_block")), (heads, bands, plane), tensors)
     return out
 
 
@@ -163,7 +162,7 @@ def _kernel_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor)
     batch, heads, bands, height, width = x.shape
     plane = height * width
     x, weight, bias, grad = x.contiguous(), weight.contiguous(), bias.contiguous(), grad.contiguous()
-    g_x, count = torch.zeros_like(x), batch * num_blocks(plane, _BLOCK)
+    g_x, count = torch.zeros_like(x), batch * num_blocks(plane, limit("scan_block"))
     # One sum for each block, so that the result does not depend on the number of threads
     g_w, g_b = (one.new_zeros((count, *one.shape), dtype=torch.float64) for one in (weight, bias))
     launch("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))

@@ -17,13 +17,11 @@ from torch import nn
 from ccnet.contract import NATIVE_DOMAIN
 from ccnet.model.blocks import FFN, PAF, GrSCM, NeSCM
 from ccnet.model.ccnet import SRU
+from ccnet.ops.kernels import limit, limits
 
 from .nodes import applied, initializer, producer, prune, required
 
 Nodes = Mapping[str, ir.Node]
-
-# What the operators take (``ccnet/csrc/onnxruntime/operators.c``); a part of another size stays as it is
-_HEADS, _BANDS, _PATCHES, _GROUPS, _CHANNELS, _HIDDEN = (1, 2, 4), 64, (4, 8, 16), 16, 1024, 4096
 
 
 def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
@@ -72,7 +70,7 @@ class FuseGrSCM(FusePass):
         if not isinstance(part, GrSCM):
             return False
         last, (channels, run) = nodes.get(f"{name}.position.2/Conv_0"), part.to_v.weight.shape[:2]
-        if not last or run % 4 or channels > _CHANNELS:
+        if not last or run % limit("matmul_outputs") or not _channels_supported(channels):
             return False
         projected, result = _added_to(name, last.outputs[0])
         product = producer(producer(projected, "Add").inputs[0], "Reshape").inputs[0]
@@ -89,7 +87,7 @@ class FuseNeSCM(FusePass):
 
     def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
         """Fuse a NeSCM; ValueError where it has more than one input or output."""
-        if not isinstance(part, NeSCM) or part.heads not in _HEADS:
+        if not isinstance(part, NeSCM) or part.heads not in limits("heads"):
             return False
         inside = {node for key, node in nodes.items() if key.startswith(f"{name or 'ccnet'}/")}
         if not inside:
@@ -98,7 +96,7 @@ class FuseNeSCM(FusePass):
         if len(inputs) != 1 or len(results) != 1:
             raise ValueError(f"{name} reads {len(inputs)} tensors and computes {len(results)}, expected one each")
         channels = inputs[0].shape[1] if inputs[0].shape else None
-        if not isinstance(channels, int) or channels > _BANDS * part.heads:
+        if not isinstance(channels, int) or channels > limit("max_bands") * part.heads:
             return False
         keys = ("forget", "forget_bias", "output", "output_bias")
         weights = [
@@ -120,8 +118,8 @@ class FusePAF(FusePass):
         if not isinstance(part, PAF):
             return False
         last, channels = nodes.get(f"{name}/Add_0"), part.map_att.in_channels
-        supported = part.patch in _PATCHES and part.groups <= _GROUPS and channels % 4 == 0 and channels <= _CHANNELS
-        if not last or not supported:
+        supported = part.patch in limits("operator_patches") and part.groups <= limit("max_groups")
+        if not last or not supported or not _channels_supported(channels):
             return False
         aggregate, compress, mapped = (
             nodes[f"{name}.{convolution}/Conv_0"].inputs for convolution in ("aggregate", "map_cp", "map_att")
@@ -141,7 +139,7 @@ class FuseFFN(FusePass):
             return False
         hidden, channels = part.state_dict()["net.0.weight"].shape[:2]
         last = nodes.get(f"{name}.net.4/Conv_0")
-        if not last or channels % 4 or channels > _CHANNELS or hidden > _HIDDEN:
+        if not last or not _channels_supported(channels) or hidden > limit("operator_hidden"):
             return False
         x, result = _added_to(name, last.outputs[0])
         if x is not nodes[f"{name}/Transpose_0"].inputs[0]:
@@ -172,7 +170,7 @@ class FuseUpsample(FusePass):
         self, graph: ir.Graph, nodes: Nodes, up_name: str, fuse_name: str, up: nn.ConvTranspose2d, fuse: nn.Conv2d
     ) -> bool:
         last, channels = nodes.get(f"{fuse_name}/Conv_0"), fuse.out_channels
-        if not last or channels % 4 or up.in_channels > _CHANNELS:
+        if not last or not _channels_supported(channels) or up.in_channels > limit("operator_channels"):
             return False
         _, skip = producer(last.inputs[0], "Concat").inputs
         split = [up.out_channels, fuse.in_channels - up.out_channels]
@@ -201,6 +199,11 @@ def _results_of(inside: Iterable[ir.Node]) -> Iterator[ir.Value]:
     results = [value for node in inside for value in node.outputs]
     yield from (value for value in results if any(use.node not in inside for use in value.uses()))
     yield from (value for value in results if value.is_graph_output())
+
+
+def _channels_supported(channels: int) -> bool:
+    """Return whether the operators compute so many channels; a module of another size keeps its nodes."""
+    return channels % limit("matmul_outputs") == 0 and channels <= limit("operator_channels")
 
 
 def _added_to(name: str, value: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -9,7 +9,7 @@
 #include "common/simd.h"
 
 #define MAX_GROUPS 16
-#define MIN_NORM 1e-6f /* lower limit of the norms in a cosine, ccnet.ops.band_cosine.EPS in Python */
+#define MIN_NORM 1e-6f /* lower limit of the norms in a cosine */
 
 INLINE float dot(const float *restrict a, const float *restrict b, int count) {
     float sum = 0.f;

@@ -1,11 +1,11 @@
 /* The conventions of all kernels.
  *
- * A kernel returns 0 for success, OUT_OF_MEMORY where it could not allocate its buffers. Its inputs and outputs must not
- * alias.
+ * A kernel returns 0 for success, OUT_OF_MEMORY where it could not allocate its buffers. Its inputs and outputs must
+ * not alias.
  *
  * A training kernel (KERNEL) computes items [first, last) of its output, so that several threads can share the work
- * (ccnet/ops/kernels.py starts them). It reads its arguments from a struct of its own, first its sizes, then its tensors,
- * each 64 bits long. An inference operator (inference/operators.h) computes one job of an image.
+ * (ccnet/ops/kernels.py starts them). It reads its arguments from a struct of its own, first its sizes, then its
+ * tensors, each 64 bits long. An inference operator (inference/operators.h) computes one job of an image.
  */
 #pragma once
 #include <stdint.h>

@@ -4,7 +4,7 @@
 
 #include <stdatomic.h>
 
-/* Items [0, count) of a kernel's output, which workers take in chunks. ccnet/ops/kernels.py declares the same struct. */
+/* Items [0, count) of a kernel's output, which workers take in chunks. _Work in ccnet/ops/kernels.py mirrors it. */
 typedef struct {
     KERNEL((*kernel), void);
     const void *args;

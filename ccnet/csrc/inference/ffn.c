@@ -57,8 +57,8 @@ CLONES int ffn_run(FfnShape shape, const float *x, const float *scale, const flo
             memset(hidden, 0, size * sizeof *hidden);
         else {
             normalise(shape, x + (long)row * shape.width + tile.x - tile.left, scale, shift, channels, stride, count);
-            multiply(expand, shape.hidden, shape.channels, channels, stride, hidden + 1 - tile.left, ring_stride, stride,
-                     gelu);
+            multiply(expand, shape.hidden, shape.channels, channels, stride, hidden + 1 - tile.left, ring_stride,
+                     stride, gelu);
         }
         if (row <= tile.y) continue;
         depthwise_gelu(shape.hidden, rows_around(ring, size, row - 1), ring_stride, spatial, filtered, out_stride,

@@ -1,11 +1,11 @@
 /* NeSCM for inference in one pass (ccnet/ops/scan.py and ccnet/ops/output_gate.py hold the equations).
  *
- * The output gates of a row read the streams of three rows, which stay in a ring. x is read from memory once; y, or SIA's
- * pooling of it, is written once. The inner loops run over the pixels of a row; the compiler vectorises them.
+ * The output gates of a row read the streams of three rows, which stay in a ring. x is read from memory once; y, or
+ * SIA's pooling of it, is written once. The inner loops run over the pixels of a row; the compiler vectorises them.
  *
  * Layout: x, y (C, H, W) of one image, channels ordered (group, head, band in group); w (2, n, 2n), b (2, n), kernel
- * (2, n, n, 3, 3, 3), bias (n); pooled y (k, mean and maximum, H, W). A row of the ring is (4 streams, n, T, columns and
- * one more on either side).
+ * (2, n, n, 3, 3, 3), bias (n); pooled y (k, mean and maximum, H, W). A row of the ring is (4 streams, n, T, columns
+ * and one more on either side).
  */
 #include <stdlib.h>
 
@@ -49,24 +49,24 @@ INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, c
     }
 }
 
-/* Define to[i] += the 3x3 correlation of three rows with the filter k[i], in vectors of `lanes` floats. The rows begin one
- * column before to[i]. */
-#define ADD_FILTERED(lanes)                                                                                          \
+/* Define to[i] += the 3x3 correlation of three rows with the filter k[i], in vectors of `lanes` floats. The rows begin
+ * one column before to[i]. */
+#define ADD_FILTERED(lanes) \
     INLINE void add_filtered_##lanes(const int outputs, float *const *to, const float (*k)[TAPS], const float *above, \
-                                     const float *centre, const float *below, long count) {                         \
-        for (long p = 0; p < count; p += lanes) {                                                                    \
-            Vector##lanes read[TAPS];                                                                                \
-            for (int column = 0; column < 3; column++) {                                                             \
-                read[column] = *(const Vector##lanes *)(above + p + column);                                         \
-                read[3 + column] = *(const Vector##lanes *)(centre + p + column);                                    \
-                read[6 + column] = *(const Vector##lanes *)(below + p + column);                                     \
-            }                                                                                                        \
-            for (int i = 0; i < outputs; i++) {                                                                      \
-                Vector##lanes sum = *(Vector##lanes *)(to[i] + p);                                                   \
-                for (int tap = 0; tap < TAPS; tap++) sum += k[i][tap] * read[tap];                                   \
-                *(Vector##lanes *)(to[i] + p) = sum;                                                                 \
-            }                                                                                                        \
-        }                                                                                                            \
+                                     const float *centre, const float *below, long count) { \
+        for (long p = 0; p < count; p += lanes) { \
+            Vector##lanes read[TAPS]; \
+            for (int column = 0; column < 3; column++) { \
+                read[column] = *(const Vector##lanes *)(above + p + column); \
+                read[3 + column] = *(const Vector##lanes *)(centre + p + column); \
+                read[6 + column] = *(const Vector##lanes *)(below + p + column); \
+            } \
+            for (int i = 0; i < outputs; i++) { \
+                Vector##lanes sum = *(Vector##lanes *)(to[i] + p); \
+                for (int tap = 0; tap < TAPS; tap++) sum += k[i][tap] * read[tap]; \
+                *(Vector##lanes *)(to[i] + p) = sum; \
+            } \
+        } \
     }
 ADD_FILTERED(8)
 ADD_FILTERED(4)
@@ -91,8 +91,8 @@ INLINE void add_band(const int n, const int slots, NescmShape shape, Tile tile, 
     }
 }
 
-/* Include a band's gates in the mean and the maximum of its group's channels (Eq. 8, 9); after the last band of the group
- * write them to y (k, mean and maximum, plane). */
+/* Include a band's gates in the mean and the maximum of its group's channels (Eq. 8, 9); after the last band of the
+ * group write them to y (k, mean and maximum, plane). */
 INLINE void pool(const int n, NescmShape shape, const float (*gates)[COLUMNS], float (*pooled)[COLUMNS], float *y,
                  int columns, int band) {
     const int run = shape.bands / shape.groups, first = band % run == 0, last = band % run == run - 1;

@@ -101,13 +101,14 @@ INLINE void compress(const int r, PafShape shape, Strip strip, Compression weigh
             for (int k = 0; k < groups; k++)
                 for (int p = 0; p < columns; p++) sum[p] += weights.compress[o * groups + k] * aggregated[k][row][p];
             for (int patch = 0; patch < strip.patches; patch++)
-                memcpy(to + ((long)o * strip.patches + patch) * strip.pixels + row * r, sum + patch * r, r * sizeof *to);
+                memcpy(to + ((long)o * strip.patches + patch) * strip.pixels + row * r, sum + patch * r,
+                       r * sizeof *to);
         }
 }
 
 /* buffer: F_cp of the strip's k groups, then room for its C channels twice. */
-INLINE void fuse_strip(const int r, PafShape shape, Strip strip, const float *x, const float *attended, const float *map,
-                       const float *bias, float *y, float *buffer) {
+INLINE void fuse_strip(const int r, PafShape shape, Strip strip, const float *x, const float *attended,
+                       const float *map, const float *bias, float *y, float *buffer) {
     const long stride = (long)strip.patches * strip.pixels;
     float *const compressed = buffer, *const sum = compressed + shape.groups * stride;
     float *const mapped = sum + shape.channels * stride;

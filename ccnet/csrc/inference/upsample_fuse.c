@@ -1,4 +1,4 @@
-/* The U-Net's step from a coarser scale to a finer scale: fuse(concat(up(below), beside)), which is linear, in one pass:
+/* The U-Net's step from a coarser to a finer scale, fuse(concat(up(below), beside)), which is linear, in one pass:
  *
  *     y = U below + S beside + b
  *

@@ -59,7 +59,7 @@ struct Api {
 /* OrtApiBase. GetApi returns null where ONNX Runtime is older than the version. */
 typedef struct { const Api *(*GetApi)(uint32_t version); const char *(*GetVersionString)(void); } ApiBase;
 
-/* OrtCustomOp. Null for functions that ONNX Runtime does not call at API_VERSION with CreateKernelV2 and KernelComputeV2. */
+/* OrtCustomOp. Functions that ONNX Runtime does not call beside CreateKernelV2 and KernelComputeV2 are null. */
 struct CustomOp {
     uint32_t version;
     void *CreateKernel;

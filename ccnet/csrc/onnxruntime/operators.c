@@ -1,12 +1,13 @@
 /* The operators of the domain "ccnet" for ONNX Runtime: GrSCM, NeSCM, PooledNeSCM, PAF, FFN and Join. A graph with them
- * runs the files of ../inference on ONNX Runtime's own threads. A graph may come from anywhere, so every shape is checked
- * before a number is read.
+ * runs the files of ../inference on ONNX Runtime's own threads. A graph may come from anywhere, so every shape is
+ * checked before a number is read.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/bands.h"
 #include "common/fusion.h"
+#include "common/gemm.h"
 #include "inference/operators.h"
 #include "onnxruntime/abi.h"
 
@@ -52,7 +53,8 @@ typedef struct { const Api *api; const Operator *operator; Attribute attribute; 
 static int has_size(const Tensor *tensor, size_t rank, const int64_t *size) {
     return tensor->rank == rank && memcmp(tensor->size, size, rank * sizeof *size) == 0;
 }
-#define HAS_SIZE(tensor, ...) has_size(tensor, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
+#define HAS_SIZE(tensor, ...) \
+    has_size(tensor, sizeof((int64_t[]){__VA_ARGS__}) / sizeof(int64_t), (int64_t[]){__VA_ARGS__})
 
 static const float *image_of(const Tensor *tensor, long image) {
     return tensor->data + image * tensor->size[1] * tensor->size[2] * tensor->size[3];
@@ -65,11 +67,11 @@ static float *output(const Work *work, long image) {
 static int check_grscm(Work *work) {
     const Tensor *in = work->in;
     const int64_t groups = work->attribute.whole, *x = in[0].size;
-    if (groups < 1 || groups > x[1] || x[1] % (4 * groups)) return 0;
+    if (groups < 1 || groups > x[1] || x[1] % (OUTPUT_ROWS * groups)) return 0;
     work->grscm = (GrscmShape){(int)x[1], (int)groups, (int)x[2], (int)x[3]};
     work->jobs = grscm_jobs(work->grscm);
-    return HAS_SIZE(&in[1], x[1], x[1] / groups, 1, 1) && HAS_SIZE(&in[2], x[0], x[1], x[1]) && HAS_SIZE(&in[3], x[1]) &&
-           HAS_SIZE(&in[4], x[1], 1, 3, 3) && HAS_SIZE(&in[5], x[1], 1, 3, 3);
+    return HAS_SIZE(&in[1], x[1], x[1] / groups, 1, 1) && HAS_SIZE(&in[2], x[0], x[1], x[1]) &&
+           HAS_SIZE(&in[3], x[1]) && HAS_SIZE(&in[4], x[1], 1, 3, 3) && HAS_SIZE(&in[5], x[1], 1, 3, 3);
 }
 
 static int run_grscm(const Work *work, long image, long job) {
@@ -101,7 +103,7 @@ static int run_nescm(const Work *work, long image, long job) {
 static int check_paf(Work *work) {
     const Tensor *in = work->in;
     const int64_t r = work->attribute.whole, groups = in[3].size[0], *x = in[0].size;
-    if ((r != 4 && r != 8 && r != 16) || x[2] % r || x[3] % r || x[1] % 4 || in[3].rank != 4) return 0;
+    if ((r != 4 && r != 8 && r != 16) || x[2] % r || x[3] % r || x[1] % OUTPUT_ROWS || in[3].rank != 4) return 0;
     if (groups < 1 || groups > MAX_GROUPS) return 0;
     work->paf = (PafShape){(int)x[1], (int)groups, (int)r, (int)x[2], (int)x[3]};
     work->jobs = paf_jobs(work->paf);
@@ -119,7 +121,8 @@ static int run_paf(const Work *work, long image, long job) {
 static int check_ffn(Work *work) {
     const Tensor *in = work->in;
     const int64_t channels = in[0].size[1], hidden = in[3].size[0], *x = in[0].size;
-    if (in[3].rank != 4 || channels % 4 || hidden < 4 || hidden % 4 || hidden > MAX_HIDDEN) return 0;
+    if (in[3].rank != 4 || channels % OUTPUT_ROWS || hidden % OUTPUT_ROWS) return 0;
+    if (hidden < OUTPUT_ROWS || hidden > MAX_HIDDEN) return 0;
     if (!(work->attribute.real >= 0.f)) return 0;
     work->ffn = (FfnShape){(int)channels, (int)hidden, (int)x[2], (int)x[3], work->attribute.real};
     work->jobs = ffn_jobs(work->ffn);
@@ -136,7 +139,8 @@ static int run_ffn(const Work *work, long image, long job) {
 static int check_upsample_fuse(Work *work) {
     const Tensor *in = work->in;
     const int64_t *x = in[0].size, *below = in[1].size;
-    if (in[1].rank != 4 || x[1] % 4 || x[2] % 2 || x[3] % 2 || below[1] < 1 || below[1] > MAX_CHANNELS) return 0;
+    if (in[1].rank != 4 || x[1] % OUTPUT_ROWS || x[2] % 2 || x[3] % 2) return 0;
+    if (below[1] < 1 || below[1] > MAX_CHANNELS) return 0;
     work->upsample_fuse = (UpsampleFuseShape){(int)x[1], (int)below[1], (int)(x[2] / 2), (int)(x[3] / 2)};
     work->jobs = upsample_fuse_jobs(work->upsample_fuse);
     return HAS_SIZE(&in[1], x[0], below[1], x[2] / 2, x[3] / 2) && HAS_SIZE(&in[2], 2, 2, x[1], below[1]) &&
@@ -225,16 +229,17 @@ static int type(const CustomOp *self, size_t index) { return (void)self, (void)i
 static int kind(const CustomOp *self, size_t index) { return (void)self, (void)index, REQUIRED; }
 static int memory(const CustomOp *self, size_t index) { return (void)self, (void)index, MEMORY_DEFAULT; }
 
-#define BASE                                                                                                          \
-    .base = {.version = API_VERSION, .GetName = name, .GetExecutionProviderType = provider, .GetInputType = type,     \
-             .GetInputTypeCount = num_inputs, .GetOutputType = type, .GetOutputTypeCount = num_outputs,               \
-             .KernelDestroy = free, .GetInputCharacteristic = kind, .GetOutputCharacteristic = kind,                  \
+#define BASE \
+    .base = {.version = API_VERSION, .GetName = name, .GetExecutionProviderType = provider, .GetInputType = type, \
+             .GetInputTypeCount = num_inputs, .GetOutputType = type, .GetOutputTypeCount = num_outputs, \
+             .KernelDestroy = free, .GetInputCharacteristic = kind, .GetOutputCharacteristic = kind, \
              .GetInputMemoryType = memory, .CreateKernelV2 = create, .KernelComputeV2 = compute}
 
 static const Operator OPERATORS[] = {
     {BASE, .name = "GrSCM", .attribute = "groups", .inputs = 6, .check = check_grscm, .run = run_grscm},
     {BASE, .name = "NeSCM", .attribute = "groups", .inputs = 5, .check = check_nescm, .run = run_nescm},
-    {BASE, .name = "PooledNeSCM", .attribute = "groups", .inputs = 5, .pooled = 1, .check = check_nescm, .run = run_nescm},
+    {BASE, .name = "PooledNeSCM", .attribute = "groups", .inputs = 5, .pooled = 1, .check = check_nescm,
+     .run = run_nescm},
     {BASE, .name = "PAF", .attribute = "patch", .inputs = 9, .check = check_paf, .run = run_paf},
     {BASE, .name = "FFN", .attribute = "epsilon", .real = 1, .inputs = 6, .check = check_ffn, .run = run_ffn},
     /* upsample_fuse.c, under the name that graphs of version 0.1.0 use */

@@ -65,8 +65,8 @@ typedef struct {
 /* Turn g, the gradient of y, into the gradient of xhat, and sum up the gradients of scale and shift.
  *
  * mean, projection: the means over the channels of the gradient of xhat, and of its product with xhat. */
-INLINE void scale_backward(const Pixels *x, Pixels *g, long channels, const float *scale, float *g_scale, float *g_shift,
-                           float *mean, float *projection) {
+INLINE void scale_backward(const Pixels *x, Pixels *g, long channels, const float *scale, float *g_scale,
+                           float *g_shift, float *mean, float *projection) {
     memset(mean, 0, sizeof(Pixels));
     memset(projection, 0, sizeof(Pixels));
     for (long c = 0; c < channels; c++) {

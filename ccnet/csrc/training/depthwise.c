@@ -45,8 +45,8 @@ INLINE void plane_forward(Shape shape, const float *x, const float *filter, floa
     }
 }
 
-/* Write row y of the gradient of the 3x3's result, zero beyond the plane; add this row's share to the filter's gradient,
- * sums. */
+/* Write row y of the gradient of the 3x3's result, zero beyond the plane; add this row's share to sums, the filter's
+ * gradient. */
 INLINE void row_backward(float *grads, Shape shape, const float *grad, const float *k, float *inputs, int y,
                          double *sums) {
     float *restrict to = ring_row(grads, shape.row, y);

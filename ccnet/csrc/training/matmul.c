@@ -3,8 +3,9 @@
  * Blocks of pixels stay in cache with all their channels. They are copied together first, because the pixels of
  * different planes may compete for the same places in cache.
  *
- * Layout: W (k, outer, inner), b (k, outer) or null, x (B, k, inner, plane), y (B, k, outer, plane). outer is a multiple
- * of OUTPUT_ROWS, plane and block are multiples of LANES. Blocks [first, last) are counted over all groups of all images.
+ * Layout: W (k, outer, inner), b (k, outer) or null, x (B, k, inner, plane), y (B, k, outer, plane). outer is a
+ * multiple of OUTPUT_ROWS, plane and block are multiples of LANES. Blocks [first, last) are counted over all groups of
+ * all images.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -32,7 +32,9 @@ INLINE int gate_tile_rows(Shape shape) {
 }
 
 INLINE GateTile gate_tile_at(Shape shape, int y, int x) {
-    GateTile tile = {y, x, min_int(gate_tile_rows(shape), shape.height - y), min_int(MAX_COLUMNS, shape.width - x), 0, 0};
+    GateTile tile = {.y = y, .x = x};
+    tile.rows = min_int(gate_tile_rows(shape), shape.height - y);
+    tile.columns = min_int(MAX_COLUMNS, shape.width - x);
     tile.stride = tile.columns + 2;
     tile.count = tile.rows * tile.stride - 2;
     return tile;
@@ -77,8 +79,8 @@ INLINE void add_filtered(float *restrict to, const float *restrict above, const 
 
 /* Both gradients of a 3x3 correlation: to += the gradient of its input, sums += the gradient of its filter.
  *
- * grad: the gradient of its result, a haloed tile, from the row above. turned: the filter, turned by 180 degrees, because
- * gradients go the opposite way; the sums are turned back. */
+ * grad: the gradient of its result, a haloed tile, from the row above. turned: the filter, turned by 180 degrees,
+ * because gradients go the opposite way; the sums are turned back. */
 INLINE void add_gradients(float *restrict to, double *restrict sums, const float *restrict input,
                           const float *restrict grad, const float *restrict turned, GateTile tile) {
     const float *restrict above = grad, *restrict centre = above + tile.stride, *restrict below = centre + tile.stride;

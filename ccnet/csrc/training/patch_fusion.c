@@ -13,6 +13,7 @@
 #include "common/kernel.h"
 
 LIMIT(max_groups, MAX_GROUPS);
+EXPORT const float ccnet_min_norm = MIN_NORM; /* a test compares it with ccnet.ops.band_cosine.EPS */
 
 typedef struct { int channels, groups, patch, height, width; } Shape;
 typedef struct { const Shape *shape; long image; int y, x; } Patch;
@@ -65,13 +66,13 @@ INLINE void patch_forward(Patch patch, const float *mapped, const float *compres
     }
 }
 
-/* The gradient of a cosine to x is (other / ||other|| - cosine x / ||x||) / ||x||. Return the factor of x, which is 0 at
- * the lower limit of the norm, where the norm is a constant. */
+/* The gradient of a cosine to x is (other / ||other|| - cosine x / ||x||) / ||x||. Return the factor of x, which is 0
+ * at the lower limit of the norm, where the norm is a constant. */
 INLINE float own_factor(float slope, float cosine, float inverse_norm) {
     return inverse_norm < 1.f / MIN_NORM ? -slope * cosine * inverse_norm * inverse_norm : 0.f;
 }
 
-/* The buffers of patch_backward: g_compressed (groups, count); a patch each for a channel, its gradient and the result. */
+/* The buffers of patch_backward. g_compressed (groups, count) holds a patch for each group, the others one patch. */
 typedef struct { float *g_compressed, *channel, *grad, *g_channel; } Buffers;
 
 /* The gradient of one channel, buffers.g_channel; buffers.g_compressed and own, the factors of the compressed channels
@@ -98,8 +99,8 @@ INLINE void channel_backward(int groups, int count, const Compressed *compressed
 }
 
 /* buffer: 2 groups + 3 patches. */
-INLINE void patch_backward(Patch patch, const float *grad, const float *mapped, const float *compressed, float *g_mapped,
-                           float *g_compressed, float *buffer) {
+INLINE void patch_backward(Patch patch, const float *grad, const float *mapped, const float *compressed,
+                           float *g_mapped, float *g_compressed, float *buffer) {
     const Shape shape = *patch.shape;
     const int count = shape.patch * shape.patch;
     const long size = (long)shape.groups * count;
@@ -122,7 +123,11 @@ INLINE void patch_backward(Patch patch, const float *grad, const float *mapped, 
     }
 }
 
-typedef struct { int64_t channels, groups, patch, height, width; const float *mapped, *compressed; float *y; } ForwardArgs;
+typedef struct {
+    int64_t channels, groups, patch, height, width;
+    const float *mapped, *compressed;
+    float *y;
+} ForwardArgs;
 
 CLONES KERNEL(ccnet_fusion, ForwardArgs) {
     const Shape shape = {(int)args->channels, (int)args->groups, (int)args->patch, (int)args->height, (int)args->width};
@@ -152,7 +157,8 @@ CLONES KERNEL(ccnet_fusion_backward, BackwardArgs) {
     for (long row = first; row < last; row++)
         for (int x = 0; x < shape.width; x += size) {
             const Patch patch = {&shape, row / down, (int)(row % down) * size, x};
-            patch_backward(patch, args->grad, args->mapped, args->compressed, args->g_mapped, args->g_compressed, buffer);
+            patch_backward(patch, args->grad, args->mapped, args->compressed, args->g_mapped, args->g_compressed,
+                           buffer);
         }
     free(buffer);
     return 0;

@@ -1,8 +1,8 @@
 /* NeSCM's recurrence for training (ccnet/ops/scan.py holds the equations), fused over the bands of a block of pixels.
  *
  * Every pixel is a recurrence of its own, so a block of BLOCK pixels stays in cache through all bands and all four
- * streams: x is read from memory once, u is written once. The backward pass computes the memory again instead of storing
- * it. The inner loops run over pixels; the compiler vectorises them.
+ * streams: x is read from memory once, u is written once. The backward pass computes the memory again instead of
+ * storing it. The inner loops run over pixels; the compiler vectorises them.
  *
  * Layout: x (B, n, T, plane), u (B, 4, n, T, plane), streams ordered as in scan.py. Blocks [first, last) are counted
  * over all images.
@@ -68,8 +68,8 @@ INLINE void forward_block(const int n, Shape shape, const float *x, const float 
 typedef struct { Pixels x[MAX_BANDS][MAX_HEADS], s[MAX_BANDS][MAX_HEADS], m[MAX_BANDS + 1][MAX_HEADS]; } Steps;
 
 /* Compute all steps of a stream again. */
-INLINE void run_stream(const int n, Shape shape, const float *x, const float *w, const float *b, int direction, int lead,
-                       long start, int count, Steps *steps) {
+INLINE void run_stream(const int n, Shape shape, const float *x, const float *w, const float *b, int direction,
+                       int lead, long start, int count, Steps *steps) {
     for (int i = 0; i < n; i++)
         for (int p = 0; p < BLOCK; p++) steps->m[0][i][p] = 0.f;
     for (int t = 0; t < shape.bands; t++) {
@@ -166,7 +166,12 @@ CLONES KERNEL(ccnet_scan, ForwardArgs) {
 }
 
 /* g_x, and the sums of each block g_w (blocks, 2, n, 2n) and g_b (blocks, 2, n), must start at zero. */
-typedef struct { int64_t heads, bands, plane; const float *x, *w, *b, *g_u; float *g_x; double *g_w, *g_b; } BackwardArgs;
+typedef struct {
+    int64_t heads, bands, plane;
+    const float *x, *w, *b, *g_u;
+    float *g_x;
+    double *g_w, *g_b;
+} BackwardArgs;
 
 CLONES KERNEL(ccnet_scan_backward, BackwardArgs) {
     const Shape shape = {(int)args->heads, (int)args->bands, (long)args->plane};

@@ -41,7 +41,7 @@ def test_every_block_runs_once_with_its_arguments(count: int, monkeypatch: pytes
 
     def work(given: object, first: int, last: int) -> int:
         seen.append((given[0], given[1], given[2], range(first, last)))  # type: ignore[index]
-        return 1
+        return 0
 
     held = of_python(monkeypatch, work)
     launch("name", count, (7,), (tensor, None))
@@ -52,10 +52,10 @@ def test_every_block_runs_once_with_its_arguments(count: int, monkeypatch: pytes
 
 @pytest.mark.usefixtures("pool")
 def test_kernel_out_of_memory_raises_memory_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = of_python(monkeypatch, lambda given, first, last: first != 5)
+    held = of_python(monkeypatch, lambda given, first, last: first == 5)
     with pytest.raises(MemoryError):
         launch("name", 9, (), ())
-    held = of_python(monkeypatch, lambda given, first, last: 1)
+    held = of_python(monkeypatch, lambda given, first, last: 0)
     launch("name", 9, (), ())  # and what comes after is as before
     del held
 
