@@ -280,7 +280,8 @@ def test_the_sizes_are_measured() -> None:
     """The checks above would pass if no function were found."""
     assert dict(python_functions(Path(__file__)))["parse"] == 2
     for file in source_files(".c"):
-        assert [lines for _, lines in c_functions(REPOSITORY / file) if lines > 1], file
+        has_code = "{" in (REPOSITORY / file).read_text()  # activations.c holds constants only
+        assert not has_code or [lines for _, lines in c_functions(REPOSITORY / file) if lines > 1], file
 
 
 def test_hooks_run_what_make_lint_runs() -> None:
