@@ -12,9 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from .kernels import cpu_kernel_supported, launch, num_blocks, reference_ops_active
-
-_BLOCK_PIXELS, _MAX_BANDS = 64, 64  # as in spectral_difference.c
+from ccnet.ops.kernels import cpu_kernel_supported, launch, limit, num_blocks, reference_ops_active
 
 
 def spectral_difference(truth: Tensor, estimate: Tensor) -> Tensor:
@@ -50,9 +48,8 @@ class _SpectralDifference(Function):
     @staticmethod
     def forward(ctx: Any, truth: Tensor, estimate: Tensor) -> Tensor:
         truth, estimate = truth.contiguous(), estimate.contiguous()  # the network's estimate has another layout
-        supported = (
-            cpu_kernel_supported(truth, estimate) and truth.shape == estimate.shape and truth.shape[1] <= _MAX_BANDS
-        )
+        supported = cpu_kernel_supported(truth, estimate) and truth.shape == estimate.shape
+        supported = supported and truth.shape[1] <= limit("max_bands")
         compute = _value_and_gradient_kernel if supported else _value_and_gradient_torch
         total, gradient = compute(truth, estimate)
         ctx.save_for_backward(gradient)
@@ -68,7 +65,7 @@ class _SpectralDifference(Function):
 def _value_and_gradient_kernel(truth: Tensor, estimate: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum and its gradient to the estimate from the compiled kernel, in one pass over the cubes."""
     images, bands, plane = *truth.shape[:2], truth.shape[2:].numel()
-    count = images * num_blocks(plane, _BLOCK_PIXELS)
+    count = images * num_blocks(plane, limit("spectral_block"))
     gradient, totals = torch.empty_like(estimate), truth.new_empty(count)
     launch("ccnet_spectral", count, (bands, plane), (truth, estimate, gradient, totals))
     return totals.sum(), gradient
