@@ -56,9 +56,16 @@ def escape_bars(app: Any, what: str, name: str, obj: Any, options: Any, lines: l
 
 
 def keep_colons(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Keep napoleon from reading what precedes a colon in an attribute's docstring as the attribute's type."""
+    """Keep napoleon from reading text before a colon as a type: annotations say the types.
+
+    An empty type, a colon first, marks the docstring of an attribute and the text of Returns and Yields as description.
+    """
+    starts = [number + 1 for number, line in enumerate(lines[:-1]) if line.strip() in ("Returns:", "Yields:")]
     if lines and what in ("attribute", "data", "property"):
-        lines[0] = f": {lines[0]}"
+        starts.append(0)
+    for start in starts:
+        text = lines[start].lstrip()
+        lines[start] = f"{lines[start][: len(lines[start]) - len(text)]}: {text}"
 
 
 def setup(app: Any) -> None:
