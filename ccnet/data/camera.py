@@ -1,4 +1,4 @@
-"""The frame that a camera makes of a cube (Eq. 2): spectral response, illuminant, and what a real camera adds.
+"""The frame that a camera takes of a cube (Eq. 2): spectral response, illuminant, and what a real camera adds.
 
 Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 """
@@ -23,7 +23,12 @@ Track = Literal["clean", "real"]
 
 @dataclass(frozen=True, kw_only=True)
 class Illuminant:
-    """Spectral power of a light on the cube's bands. power: (31,), relative, at least 0."""
+    """Spectral power of a light on the cube's bands.
+
+    Attributes:
+        name: The file's name without its suffix.
+        power: (31,), relative, at least 0.
+    """
 
     name: str
     power: Values
@@ -33,7 +38,9 @@ class Illuminant:
 class Camera:
     """Spectral response of a camera's three channels on the cube's bands.
 
-    response: (31, 3), each column summing to 1, so that a flat spectrum v gives the pixel (v, v, v).
+    Attributes:
+        name: Manufacturer and model, or the name of the response file.
+        response: (31, 3); each column sums to 1, so that a flat spectrum v gives the pixel (v, v, v).
     """
 
     name: str
@@ -41,29 +48,40 @@ class Camera:
 
     @classmethod
     def read(cls, path: Path) -> Camera:
-        """One response file: rawtoaces JSON, CSV or NTIRE 2020 ``.npz``, any sampling (``spectra.read_spectra``).
+        """Read a response file, of any sampling; a CCNetError of one line says why it cannot be read.
 
-        Channels are R, G and B by name (red, green, blue; G1 is the green of NTIRE 2022's camera). The name is
-        manufacturer and model where the file has them, else the file's own.
+        Args:
+            path: rawtoaces JSON, CSV or NTIRE 2020 ``.npz`` (see ``spectra.read_spectra``). Its channels have the names
+                R, G and B, or red, green and blue; G1 is the green channel of NTIRE 2022's camera.
+
+        Returns:
+            The camera.
         """
         spectra = read_spectra(path, "a camera response", _rgb)
         return cls(name=spectra.name, response=_white_balanced(spectra.values))
 
     def under(self, illuminant: Illuminant) -> Camera:
-        """The camera in this light, white-balanced: S_c·E on each band, so that a white reflector stays (1, 1, 1)."""
+        """Return the camera in this light, white-balanced: S_c·E on each band; a white reflector stays (1, 1, 1)."""
         response = self.response * illuminant.power[:, None]
         if not response.any(0).all():
             raise CCNetError(f"{illuminant.name} lights no band that a channel of {self.name} sees: name another light")
         return Camera(name=f"{self.name} under {illuminant.name}", response=_white_balanced(response))
 
     def frame(self, cube: Array) -> Array:
-        """Eq. 2: I_c = Σ_λ S_c^λ H_λ, clipped to [0, 1]. cube (31, H, W) → frame (3, H, W)."""
-        frame: Array = np.clip(np.einsum("bc,bhw->chw", self.response, cube), 0, 1, dtype=np.float32)
-        return frame
+        """Return the frame (3, H, W) of a cube (31, H, W) by Eq. 2, I_c = Σ_λ S_c^λ H_λ, clipped to [0, 1]."""
+        return _clip(np.einsum("bc,bhw->chw", self.response, cube))
 
 
 def read_cameras(paths: Sequence[Path], illuminant: Path | None = None) -> tuple[Camera, ...]:
-    """The cameras of response files, in order, where a folder stands for those in it, sorted; in a light, if given."""
+    """Read the cameras of response files; a CCNetError of one line says why one cannot be read.
+
+    Args:
+        paths: Response files, and folders of them, whose files are taken in the order of their names.
+        illuminant: File of the light that all cameras are used in; None leaves the responses as they are.
+
+    Returns:
+        The cameras, in order.
+    """
     cameras = tuple(Camera.read(file) for path in paths for file in (_responses(path) if path.is_dir() else [path]))
     if illuminant is None:
         return cameras
@@ -72,7 +90,7 @@ def read_cameras(paths: Sequence[Path], illuminant: Path | None = None) -> tuple
 
 
 def read_illuminant(path: Path) -> Illuminant:
-    """A light's spectral power: rawtoaces JSON, CSV of wavelength and power, or ``.npz`` with ``power`` (N,)."""
+    """Read a light's spectral power: rawtoaces JSON, CSV of wavelength and power, or ``.npz`` with ``power`` (N,)."""
     spectra = read_spectra(path, "an illuminant", _power)
     return Illuminant(name=path.stem, power=spectra.values[:, 0])
 
@@ -85,14 +103,13 @@ def _responses(folder: Path) -> list[Path]:
 
 
 def _white_balanced(response: npt.NDArray[np.floating]) -> Array:
-    balanced: Array = (response / response.sum(0)).astype(np.float32)
-    return balanced
+    return (response / response.sum(0)).astype(np.float32)
 
 
 def _rgb(names: Sequence[str]) -> list[int]:
-    """Where R, G and B are among a file's curves."""
-    plain = [name.strip().lower() for name in names]
-    found = [[i for i, name in enumerate(plain) if name in channel] for channel in _CHANNELS]
+    """Return the indices of R, G and B among a file's curves."""
+    lower = [name.strip().lower() for name in names]
+    found = [[i for i, name in enumerate(lower) if name in channel] for channel in _CHANNELS]
     if any(len(places) != 1 for places in found):
         raise CCNetError(f"channels are {str(list(names))[:80]}, expected one each of R, G and B")
     return [places[0] for places in found]
@@ -102,22 +119,27 @@ _CHANNELS = (("r", "red"), ("g", "green", "g1"), ("b", "blue"))
 
 
 def _power(names: Sequence[str]) -> list[int]:
-    """The curve called power, or the only one that there is."""
-    plain = [name.strip().lower() for name in names]
-    if len(names) != 1 and plain.count("power") != 1:
+    """Return the index of the curve called power, or of the only curve."""
+    lower = [name.strip().lower() for name in names]
+    if len(names) != 1 and lower.count("power") != 1:
         raise CCNetError(f"curves are {str(list(names))[:80]}, expected a single one, or one called power")
-    return [plain.index("power") if len(names) > 1 else 0]
+    return [lower.index("power") if len(names) > 1 else 0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Imaging:
-    """What a real camera adds to Eq. 2, in this order; by default nothing. All of it acts on linear light.
+    """Errors of a real camera, on top of Eq. 2, in the order of the attributes; none by default.
 
-    exposure: the lowest and highest factor of an exposure error, drawn log-uniformly for each frame. The camera's
-    mistake is not the scene's: the cube stays as it is, and a network cannot tell the factor from a brighter scene.
-    full_well: electrons of a white pixel; with it come shot noise (Poisson, by a Gaussian of the same variance) and
-    read_noise, the standard deviation of the dark signal in electrons. None is no noise.
-    eight_bit: values are rounded to k/255. jpeg: quality 1-100, with the chroma subsampling of OpenCV's codec (4:2:0).
+    All of them act on linear light.
+
+    Attributes:
+        exposure: The lowest and highest factor of an exposure error, drawn log-uniformly for each frame. The cube is
+            not scaled with it; a network cannot tell the factor from a brighter scene.
+        full_well: Electrons of a white pixel, for shot noise (a Gaussian of Poisson's variance); None is no noise.
+        read_noise: Standard deviation of the dark signal, in electrons; it needs a ``full_well``.
+        eight_bit: Round values to k/255.
+        jpeg: Quality from 1 to 100, with 4:2:0 chroma subsampling (OpenCV's codec); None is no JPEG. It needs
+            ``eight_bit``.
     """
 
     exposure: tuple[float, float] = (1.0, 1.0)
@@ -138,7 +160,7 @@ class Imaging:
             raise CCNetError(f"jpeg is {self.jpeg}, expected a quality from 1 to 100, with eight_bit, as JPEG is")
 
     def __call__(self, frame: Array, rng: np.random.Generator) -> Array:
-        """frame (3, H, W) in [0, 1] → the same shape and range; the generator's state decides all of it."""
+        """Return the frame (3, H, W) in [0, 1] with the camera's errors; the generator's state decides all of them."""
         if self.exposure != (1.0, 1.0):
             frame = _clip(frame * np.exp(rng.uniform(*np.log(self.exposure))))
         if self.full_well is not None:
@@ -153,18 +175,17 @@ TRACKS: Mapping[Track, Imaging] = {
     "clean": Imaging(),
     "real": Imaging(full_well=6500, read_noise=10, eight_bit=True, jpeg=65),
 }
-"""As in the NTIRE challenges. "clean" is Eq. 2 alone.
+"""The two tracks of the NTIRE challenges. "clean" is Eq. 2 alone.
 
 "real" follows the published simulation of NTIRE 2022 (github.com/boazarad/NTIRE2022_spectral): 750 photo-electrons a
 unit, which is about 6500 for white in the sum over its camera's green channel, and JPEG of quality 65. The read noise
-of 10 electrons is NTIRE 2020's (github.com/boazarad/NTIRE2020_spectral). The competition's own values are secret, and
-similar as that code says. Left out: the mosaic of 2020, and the brightness that 2022 sets for each frame.
+of 10 electrons is NTIRE 2020's (github.com/boazarad/NTIRE2020_spectral). The competition's values are secret; that
+code calls them similar. The mosaic of 2020 and the brightness that 2022 sets for each frame are not simulated.
 """
 
 
 def _clip(frame: npt.NDArray[np.floating]) -> Array:
-    clipped: Array = np.clip(frame, 0, 1, dtype=np.float32)
-    return clipped
+    return np.clip(frame, 0, 1, dtype=np.float32)
 
 
 def _to_bytes(frame: Array) -> npt.NDArray[np.uint8]:

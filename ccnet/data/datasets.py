@@ -1,4 +1,4 @@
-"""Data sets as they are published: which scenes a folder holds, each read when it is needed.
+"""Data sets in their published layouts: the scenes of a folder, each read when it is needed.
 
 Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 """
@@ -30,10 +30,14 @@ Split = Literal["train", "val"]
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One cube of a data set, and the frame that was published with it, if one was.
+    """A cube of a data set, and the frame that was published with it, if there is one.
 
-    read_cube: () → (31, H, W), bands ascending from 400 nm. read_frame: () → (3, H, W) RGB in [0, 1].
-    Both read the disk at each call, and raise CCNetError where the file is not what it should be.
+    Attributes:
+        name: The scene's name in its data set.
+        read_cube: Reads the cube (31, H, W), bands ascending from 400 nm.
+        read_frame: Reads the published frame (3, H, W), RGB in [0, 1]; None where no frame was published.
+
+    Both functions read the disk at each call, and raise CCNetError where the file is not what it should be.
     """
 
     name: str
@@ -42,10 +46,18 @@ class Scene:
 
 
 def open_source(source: str, split: Split) -> tuple[Scene, ...]:
-    """The scenes of a source on the command line, ``KIND:PATH``, of its published split where it has one.
+    """Find the scenes of a source on the command line. No cube is read yet.
 
-    Kinds: ``cave``, ``envi``, ``ntire2020-clean``, ``ntire2020-real``, ``ntire2022``; docs/data.md has their layouts.
-    No cube is read yet, but CCNetError names a file that is missing.
+    Args:
+        source: ``KIND:PATH`` with one of the kinds ``cave``, ``envi``, ``ntire2020-clean``, ``ntire2020-real`` and
+            ``ntire2022``; docs/data.md has their layouts.
+        split: The published split to take; data sets without one have the same scenes in both.
+
+    Returns:
+        The scenes, in the data set's order.
+
+    Raises:
+        CCNetError: The source is unknown, or a file of it is missing.
     """
     kind, _, path = source.partition(":")
     if kind not in _KINDS or not path:
@@ -55,14 +67,14 @@ def open_source(source: str, split: Split) -> tuple[Scene, ...]:
 
 
 def _cave(folder: Path, split: Split) -> Iterator[Scene]:
-    """No split was published: a folder is one. A scene's first band tells of what kind the others are."""
+    """Yield the scenes of a folder; no split was published. A scene's first band shows the type of the others."""
     for scene in cave_scenes(folder):
         read_cave_band(cave_bands(scene)[0])
         yield Scene(name=scene.name, read_cube=partial(read_cave, scene))
 
 
 def cave_scenes(folder: Path) -> list[Path]:
-    """The scene folders of a CAVE-format folder, sorted; a scene holds ``*_01.png`` … ``*_31.png``."""
+    """Return the scene folders of a CAVE-format folder, sorted; a scene holds ``*_01.png`` … ``*_31.png``."""
     if not folder.is_dir():
         raise CCNetError(f"{folder}: no such folder, expected one with CAVE scenes (NAME_ms/NAME_ms_01.png …)")
     scenes = sorted({png.parent for png in folder.rglob("[!.]*_01.png")})
@@ -72,7 +84,7 @@ def cave_scenes(folder: Path) -> list[Path]:
 
 
 def _envi(path: Path, split: Split) -> Iterator[Scene]:
-    """No split: a folder is one, and so is a single header."""
+    """Yield the scenes of a folder, or of a single header; there is no split."""
     headers = [path] if path.suffix.lower() == ".hdr" else sorted(path.rglob("[!.]*.[hH][dD][rR]"))
     if not headers:
         raise CCNetError(f"{path}: holds no ENVI cube, expected .hdr headers with their .img in it")
@@ -82,7 +94,7 @@ def _envi(path: Path, split: Split) -> Iterator[Scene]:
 
 
 def _ntire2022(folder: Path, split: Split) -> Iterator[Scene]:
-    """ARAD_1K. Lists choose the scenes, for MST++'s leave some out: 0314, 0340 and 0531."""
+    """Yield the scenes of ARAD_1K that the split's list names: MST++'s lists leave out 0314, 0340 and 0531."""
     first, names = {"train": ("Train", "train_list.txt"), "val": ("Valid", "valid_list.txt")}[split]
     cubes = _Files.find(folder, f"{first}_Spec", ".mat", like="(Train|Valid)_Spec(tral)?")
     frames = _Files.find(folder, f"{first}_RGB", ".jpg", like="(Train|Valid)_RGB")
@@ -90,7 +102,7 @@ def _ntire2022(folder: Path, split: Split) -> Iterator[Scene]:
 
 
 def _ntire2020(folder: Path, split: Split, *, track: str, ending: str) -> Iterator[Scene]:
-    """ARAD_HS. No lists were published: a split is what its two folders hold, and they must agree."""
+    """Yield the scenes of ARAD_HS in a split's two folders, which must agree; no lists were published."""
     part = {"train": "NTIRE2020_Train", "val": "NTIRE2020_Validation"}[split]
     cubes = _Files.find(folder, f"{part}_Spectral", ".mat")
     frames = _Files.find(folder, f"{part}_{track}", ending)
@@ -101,7 +113,7 @@ def _ntire2020(folder: Path, split: Split, *, track: str, ending: str) -> Iterat
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
-    """The cubes, or the frames, of a data set by scene; ``home`` is where a missing one belongs."""
+    """The cubes, or the frames, of a data set by scene; ``home`` is the folder that a missing file belongs in."""
 
     home: Path
     ending: str
@@ -109,9 +121,19 @@ class _Files:
 
     @classmethod
     def find(cls, folder: Path, name: str, ending: str, *, like: str | None = None) -> _Files:
-        """Files ``SCENE + ending`` at any depth, as archives unpack, of the subfolders called ``name``, or ``like`` it.
+        """Find files ``SCENE + ending`` at any depth of a data set's subfolders, upper and lower case alike.
 
-        Upper and lower case are one, for the challenges' own files mix them.
+        Args:
+            folder: The data set.
+            name: Name of the subfolder.
+            ending: End of the files' names.
+            like: Pattern of all names that the subfolder may have; None is ``name`` alone.
+
+        Returns:
+            The files by scene.
+
+        Raises:
+            CCNetError: The folder does not exist.
         """
         if not folder.is_dir():
             raise CCNetError(f"{folder}: no such folder, expected one that holds {name}")
@@ -125,7 +147,8 @@ class _Files:
         }
         return cls(home=folder / name, ending=ending, paths=paths)
 
-    def of(self, scene: str) -> Path:
+    def path(self, scene: str) -> Path:
+        """Return the file of a scene; CCNetError where it is missing."""
         if scene not in self.paths:
             missing = self.home / f"{scene}{self.ending}"
             raise CCNetError(f"{missing}: no such file, expected every scene's cube and frame; download it")
@@ -133,15 +156,15 @@ class _Files:
 
 
 def _pairs(names: Iterable[str], cubes: _Files, frames: _Files) -> Iterator[Scene]:
-    """Each scene's cube and frame. Without any frame this is still a data set, for a camera to look at."""
+    """Yield each scene's cube and frame; without any frame the cubes are still usable with a camera."""
     for name in names:
-        read_cube = partial(read_ntire_cube, cubes.of(name))
-        read_frame = partial(read_ntire_frame, frames.of(name)) if frames.paths else None
+        read_cube = partial(read_ntire_cube, cubes.path(name))
+        read_frame = partial(read_ntire_frame, frames.path(name)) if frames.paths else None
         yield Scene(name=name, read_cube=read_cube, read_frame=read_frame)
 
 
 def _read_list(path: Path) -> list[str]:
-    """Scenes of a split list, one a line, with or without the ending of their files."""
+    """Read the scenes of a split list, one a line, with or without the ending of their files."""
     with decode_errors_as(path, "a list of scenes, one a line, as MST++'s split_txt has"):
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     scenes = [re.sub(r"\.(mat|jpg)$", "", line.strip(), flags=re.IGNORECASE) for line in lines if line.strip()]

@@ -84,7 +84,7 @@ class FrameOptions:
         resolved = f"{kind}:{Path(path).resolve()}"
         scenes = open_source(source, split)
         return SceneDataset(
-            scenes=scenes, cameras=cameras, imaging=imaging, source=resolved, memory=int(memory_gb * 1e9)
+            scenes=scenes, cameras=cameras, imaging=imaging, source=resolved, cache_bytes=int(memory_gb * 1e9)
         )
 
     def describe(self, scenes: SceneDataset) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Frames on disk as cameras would have taken them of cubes, for ``ccnet reconstruct --input-space camera``."""
+"""Simulated frames of cubes as files, for ``ccnet reconstruct --input-space camera``."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .datasets import Scene
 
 
 def frame_folders(cameras: Sequence[Camera], folder: Path) -> list[Path]:
-    """Where each camera's frames go: one camera's to the folder itself, several's to folders in it by their names."""
+    """Return each camera's folder: a single camera's is the folder itself, several have subfolders by their names."""
     if len(cameras) == 1:
         return [folder]
-    # A name comes from a file, which may come from anywhere
+    # A camera's name comes from a file of unknown origin: it must not leave the folder
     folders = [folder / (re.sub(r"[^\w+-]+", "_", camera.name).strip("_") or "camera") for camera in cameras]
     for index, each in enumerate(folders):
         if each in folders[:index]:
@@ -29,11 +29,23 @@ def frame_folders(cameras: Sequence[Camera], folder: Path) -> list[Path]:
 def simulate(
     scenes: Sequence[Scene], cameras: Sequence[Camera], imaging: Imaging, folder: Path, seed: int
 ) -> Iterator[Path]:
-    """Write NAME.png of each scene and camera, its path as each one is there: linear RGB, of 8 or 16 bits.
+    """Write a PNG of linear RGB for each scene and camera.
 
-    16 bits hold k/65535; 8 bits, where the imaging has them, are exactly its values: a JPEG's errors are in the
-    pixels, and a second coding adds none. The noise of a frame depends on the seed and on its scene's and camera's
-    places alone.
+    The PNG has 16 bits, k/65535, or the 8 bits of the imaging exactly: a simulated JPEG's errors are in the pixels, and
+    the PNG adds none.
+
+    Args:
+        scenes: The scenes.
+        cameras: The cameras; ``frame_folders`` gives the folder of each.
+        imaging: Errors that a real camera adds.
+        folder: The folder to write to; it is made where it is missing.
+        seed: Seed of the noise; a frame's noise depends on it and on the positions of its scene and camera alone.
+
+    Yields:
+        The path of each PNG, once it is written.
+
+    Raises:
+        CCNetError: Two scenes or two cameras have the same name, or a file cannot be written.
     """
     targets = [[into / f"{scene.name}.png" for scene in scenes] for into in frame_folders(cameras, folder)]
     names = [scene.name for scene in scenes]
@@ -42,16 +54,16 @@ def simulate(
             raise CCNetError(f"{targets[0][index]}: two scenes have this name; simulate them one at a time")
     for index, scene in enumerate(scenes):
         cube = scene.read_cube()
-        for which, camera in enumerate(cameras):
-            frame = imaging(camera.frame(cube), np.random.default_rng((seed, which, index)))
-            target = targets[which][index]
+        for position, camera in enumerate(cameras):
+            frame = imaging(camera.frame(cube), np.random.default_rng((seed, position, index)))
+            target = targets[position][index]
             make_folder(target.parent)
             write_atomic(target, png(frame, np.uint8 if imaging.eight_bit else np.uint16))
             yield target
 
 
 def png(frame: Array, dtype: type[np.uint8] | type[np.uint16]) -> bytes:
-    """frame (3, H, W) in [0, 1] → a PNG of this depth's full range."""
+    """Encode a frame (3, H, W) in [0, 1] as a PNG of this depth's full range."""
     import cv2
 
     pixels = np.rint(frame * np.iinfo(dtype).max).astype(dtype)

@@ -1,4 +1,4 @@
-"""Measured spectra from files, camera responses and lights, brought to the cube's bands. numpy only.
+"""Measured spectra of camera responses and lights, read from files and resampled to the cube's bands. numpy only.
 
 Shape legend: N samples of a file, k curves, 31 bands; wavelengths in nm, values relative.
 """
@@ -22,20 +22,25 @@ from ccnet.contract import BANDS_NM, CCNetError
 Values = npt.NDArray[np.float64]
 
 MAX_BYTES = 4 << 20
-"""Of a file, and of what it unpacks to: a response at 1 nm is some 30 kB."""
+"""Largest file, and largest content of a packed file: a response at 1 nm takes some 30 kB."""
 
 MAX_STEP = 20.0
 """Widest gap between samples, nm, that is interpolated: the flanks of a camera's channels are about 50 nm wide."""
 
 NOISE = 0.01
-"""Share of a curve's peak that a negative value may have; it is the noise of a measurement, and becomes 0."""
+"""Largest negative value as a share of the curve's peak; it counts as noise of the measurement and becomes 0."""
 
 _LOW, _HIGH, _BAND = BANDS_NM[0], BANDS_NM[-1], BANDS_NM[1] - BANDS_NM[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spectra:
-    """Curves on the cube's bands. values: (31, k), at least 0, none of them all zero, each of a scale of its own."""
+    """Curves on the cube's bands.
+
+    Attributes:
+        name: The device's name in the file, or the file's name without its suffix.
+        values: (31, k), at least 0; no curve is zero everywhere, and each has its own scale.
+    """
 
     name: str
     values: Values
@@ -43,7 +48,7 @@ class Spectra:
 
 @dataclass(frozen=True, kw_only=True)
 class _Table:
-    """A file's curves before anything is checked: a name for each column of values, a wavelength for each row."""
+    """A file's curves before any check: a name for each column of values, a wavelength for each row."""
 
     title: str | None = None
     names: Sequence[Any]
@@ -52,14 +57,20 @@ class _Table:
 
 
 def read_spectra(path: Path, what: str, select: Callable[[Sequence[str]], list[int]]) -> Spectra:
-    """The selected curves of a file on the cube's bands.
+    """Read selected curves of a file and resample them to the cube's bands.
 
-    Formats: rawtoaces JSON; CSV with a header row, wavelengths first, between commas, semicolons or tabs; NTIRE 2020's
-    ``.npz`` with ``filters`` (N, 3) or ``power`` (N,), and ``bands`` (N,), which are the cube's where they are missing.
-    what: the thing that the file should be, for errors. select: names of the curves → which ones are wanted, in order;
-    raises CCNetError where they are not there. CCNetError, one line that names the path, for a file that is none of
-    these or larger than 4 MiB, wavelengths that do not ascend or leave a gap of more than 20 nm in 400-700 nm, values
-    that are not finite, negative beyond noise, or zero all along.
+    Args:
+        path: rawtoaces JSON; CSV with a header row, wavelengths first, between commas, semicolons or tabs; or NTIRE
+            2020's ``.npz`` with ``filters`` (N, 3) or ``power`` (N,), and ``bands`` (N,), by default the cube's.
+        what: What the file should be, for error messages.
+        select: Returns the indices of the wanted curves among the names of all; raises CCNetError without them.
+
+    Returns:
+        The curves, in the order of ``select``.
+
+    Raises:
+        CCNetError: The file has none of these formats or is larger than 4 MiB, wavelengths do not ascend or leave a gap
+            of more than 20 nm within 400-700 nm, or values are not finite, negative beyond noise, or zero everywhere.
     """
     read, data = _open(path, what)
     try:
@@ -78,12 +89,22 @@ def read_spectra(path: Path, what: str, select: Callable[[Sequence[str]], list[i
 
 
 def on_bands(nm: Values, values: Values) -> Values:
-    """Samples (N,) and (N, k) → (31, k), each curve relative to its peak.
+    """Resample curves to the cube's bands.
 
-    Sampled finer than the bands, a band's value is the curve's mean over its 10 nm (what the file lacks of 395-400 and
-    700-705 nm is left out): then Eq. 2's sum is the integral for a spectrum that is constant over each band, and no
-    measurement is thrown away, as by picking the band centres. Coarser, it is interpolated linearly at the centre.
-    What noise leaves negative is clipped after the means, which clipped samples would raise.
+    Where samples are finer than the bands, a band's value is the curve's mean over its 10 nm, without the parts of
+    395-400 and 700-705 nm that the file lacks. Then Eq. 2's sum is the integral for a spectrum that is constant over
+    each band, and every sample counts. Coarser samples are interpolated linearly at the band's centre. Noise below 0 is
+    clipped after the means: clipping the samples would raise the means.
+
+    Args:
+        nm: (N,) wavelengths, ascending.
+        values: (N, k).
+
+    Returns:
+        (31, k), each curve relative to its peak, at least 0.
+
+    Raises:
+        CCNetError: Wavelengths or values do not fit; see ``read_spectra``.
     """
     _check(nm, values)
     values = values / np.maximum(np.abs(values).max(0), np.finfo(np.float64).tiny)  # so that no sum overflows
@@ -96,15 +117,14 @@ def on_bands(nm: Values, values: Values) -> Values:
 
 
 def _means(centres: Values, nm: Values, values: Values) -> Values:
-    """Over the band around each centre, of the straight lines between samples."""
+    """Return the means over the band around each centre, of the straight lines between samples."""
     low, high = np.maximum(centres - _BAND / 2, nm[0]), np.minimum(centres + _BAND / 2, nm[-1])
     knots = np.unique(np.concatenate([nm, low, high]))
     curve = _interpolate(knots, nm, values)
     areas = (curve[1:] + curve[:-1]) / 2 * np.diff(knots)[:, None]
     integral = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(areas, axis=0)])
     over = integral[np.searchsorted(knots, high)] - integral[np.searchsorted(knots, low)]
-    means: Values = over / (high - low)[:, None]
-    return means
+    return over / (high - low)[:, None]
 
 
 def _interpolate(at: Values, nm: Values, values: Values) -> Values:
@@ -112,7 +132,7 @@ def _interpolate(at: Values, nm: Values, values: Values) -> Values:
 
 
 def _widest_step(nm: Values) -> float:
-    """The widest gap between samples that reaches into 400-700 nm."""
+    """Return the widest gap between samples that reaches into 400-700 nm, in nm."""
     return float(np.diff(nm)[(nm[1:] > _LOW) & (nm[:-1] < _HIGH)].max())
 
 
@@ -129,14 +149,14 @@ def _check(nm: Values, values: Values) -> None:
         )
     if (step := _widest_step(nm)) > MAX_STEP:
         raise CCNetError(f"wavelengths are up to {step:g} nm apart, expected at most {MAX_STEP:g} nm: sample it finer")
-    seen = values[(nm >= _LOW - _BAND / 2) & (nm <= _HIGH + _BAND / 2)]
-    if (under := seen.min(0) < -NOISE * seen.max(0)).any():
-        lowest = seen.min(0)[under][0]
+    visible = values[(nm >= _LOW - _BAND / 2) & (nm <= _HIGH + _BAND / 2)]
+    if (under := visible.min(0) < -NOISE * visible.max(0)).any():
+        lowest = visible.min(0)[under][0]
         raise CCNetError(f"values go to {lowest:.3g}, expected none under {-100 * NOISE:g} % of their curve's peak")
 
 
 def _open(path: Path, what: str) -> tuple[Callable[[bytes], _Table], bytes]:
-    """The file's reader, which its suffix names, and its content."""
+    """Return the reader for the file's suffix, and the file's content."""
     suffixes = ", ".join(READERS)
     if not path.is_file():
         raise CCNetError(f"{path}: no such file, expected {what} ({suffixes})")
@@ -150,7 +170,7 @@ def _open(path: Path, what: str) -> tuple[Callable[[bytes], _Table], bytes]:
 
 
 def _read_json(data: bytes) -> _Table:
-    """rawtoaces: names in spectral_data.index.main, a row for each wavelength in spectral_data.data.main."""
+    """Read rawtoaces JSON: names in spectral_data.index.main, a row a wavelength in spectral_data.data.main."""
     document = json.loads(data)
     spectral, header = document["spectral_data"], document.get("header", {})
     rows = spectral["data"]["main"]
@@ -185,4 +205,4 @@ def _read_npz(data: bytes) -> _Table:
 
 
 READERS = {".json": _read_json, ".csv": _read_csv, ".tsv": _read_csv, ".npz": _read_npz}
-"""Suffix → reader; what a folder is searched for."""
+"""Suffix → reader; a folder is searched for these suffixes."""

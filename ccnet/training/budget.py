@@ -38,7 +38,7 @@ def steps_within(
     """
     if not math.isfinite(minutes):
         raise CCNetError(f"minutes is {minutes}, expected a finite time budget")
-    patches = TrainingPatches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
+    patches = TrainingPatches(dataset=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
     training_step = TrainingStep(CCNet(config).to(device), recipe, patches, device)
     training_step(0)  # warm-up: allocations, compilation of kernels, reading of files
     start = time.perf_counter()

@@ -83,10 +83,10 @@ class TrainingStep:
 
     def _prefetch(self, step: int) -> Future[tuple[Array, Array]]:
         share = slice(self.rank, None, self.world_size)
-        return self._reader.submit(self.patches.at, step, share)
+        return self._reader.submit(self.patches.batch_at, step, share)
 
     def _not_finite(self, step: int, loss: float, gradient_norm: float) -> CCNetError:
-        scenes = ", ".join(sorted(set(self.patches.scenes_at(step))))
+        scenes = ", ".join(sorted(set(self.patches.scene_names_at(step))))
         return CCNetError(
             f"loss is {loss} and the norm of its gradient {gradient_norm} at step {step} (seed {self.recipe.seed}),"
             f" with patches of the scenes {scenes}; check these cubes, or start another run --from best.safetensors"

@@ -94,7 +94,7 @@ class Trainer:
             }
         )
         self.camera = train.cameras[0] if len(train.cameras) == 1 else None
-        patches = TrainingPatches(views=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
+        patches = TrainingPatches(dataset=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
         make_folder(folder)
         self._training_step = TrainingStep(self.model, recipe, patches, device)
         if self.last_file.exists():

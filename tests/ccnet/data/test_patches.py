@@ -18,18 +18,18 @@ MakeViews = Callable[..., SceneDataset]
 def test_a_batch_depends_on_seed_and_step_alone(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> None:
     def patches(seed: int = 3) -> TrainingPatches:
         return TrainingPatches(
-            views=make_views(camera, *(make_cube(20, 24), make_cube(17, 30, 1))), patch=16, batch=4, seed=seed
+            dataset=make_views(camera, *(make_cube(20, 24), make_cube(17, 30, 1))), patch=16, batch=4, seed=seed
         )
 
     one = patches()
-    one.at(0), one.at(1)  # what was drawn before does not matter
-    frames, cubes = one.at(5)
+    one.batch_at(0), one.batch_at(1)  # what was drawn before does not matter
+    frames, cubes = one.batch_at(5)
     assert frames.shape == (4, 3, 16, 16)
     assert cubes.shape == (4, 31, 16, 16)
-    np.testing.assert_array_equal(patches().at(5)[1], cubes)
+    np.testing.assert_array_equal(patches().batch_at(5)[1], cubes)
     for index in range(4):
         np.testing.assert_array_equal(frames[index], camera.frame(cubes[index]))
-    for other in (patches().at(6)[1], patches(seed=4).at(5)[1]):
+    for other in (patches().batch_at(6)[1], patches(seed=4).batch_at(5)[1]):
         assert not np.array_equal(other, cubes)
 
 
@@ -38,18 +38,20 @@ def test_patches_are_all_eight_views_and_nothing_else(
 ) -> None:
     cube = make_cube(8, 8)
     views = {np.rot90(c, turn, axes=(1, 2)).tobytes() for c in (cube, cube[:, :, ::-1]) for turn in range(4)}
-    patches = TrainingPatches(views=make_views(camera, *(cube,)), patch=8, batch=64, seed=0)
-    assert {crop.tobytes() for crop in patches.at(0)[1]} == views
+    patches = TrainingPatches(dataset=make_views(camera, *(cube,)), patch=8, batch=64, seed=0)
+    assert {crop.tobytes() for crop in patches.batch_at(0)[1]} == views
     assert len(views) == 8
 
 
 def test_patches_come_from_everywhere(camera: Camera, make_views: MakeViews) -> None:
     place = np.arange(10 * 12, dtype=np.float32).reshape(10, 12)
     cube = np.broadcast_to(place, (len(BANDS_NM), 10, 12)).copy()
-    patches = TrainingPatches(views=make_views(camera, *(cube,)), patch=8, batch=200, seed=0)
-    assert {crop[0].min() for crop in patches.at(0)[1]} == {12 * y + x for y in range(3) for x in range(5)}
+    patches = TrainingPatches(dataset=make_views(camera, *(cube,)), patch=8, batch=200, seed=0)
+    assert {crop[0].min() for crop in patches.batch_at(0)[1]} == {12 * y + x for y in range(3) for x in range(5)}
 
 
 def test_a_patch_larger_than_a_cube_is_refused(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> None:
     with pytest.raises(CCNetError, match="patch is 32 px, 1 is 64×20 px"):
-        TrainingPatches(views=make_views(camera, make_cube(64, 64), make_cube(20, 64)), patch=32, batch=9, seed=0).at(0)
+        TrainingPatches(
+            dataset=make_views(camera, make_cube(64, 64), make_cube(20, 64)), patch=32, batch=9, seed=0
+        ).batch_at(0)
