@@ -76,7 +76,7 @@ def export(
 
     Args:
         model: The network.
-        folder: Where the artifacts go; made if it is not there.
+        folder: Where the artifacts go; created if it does not exist.
         input: Type of the graphs' frames: float32 (1, 3, H, W) in [0, 1], or uint8 (1, H, W, 3).
         camera: The camera that the weights are for, see ``checkpoint_camera``; the runtime judges its cubes by it.
         fingerprint: What this export depends on, see ``export_fingerprint``; a later export compares its own with it.

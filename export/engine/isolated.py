@@ -41,7 +41,7 @@ def build_isolated(
     """
     request = json.dumps([str(onnx_path), str(out_path), asdict(options)], default=os.fspath)
     command = python_command(__name__, request)
-    # What the libraries print is not for the user: the reason comes with the rest
+    # The output of the libraries is not for the user: the reason comes as a message
     with subprocess.Popen(  # noqa: S603
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
@@ -83,7 +83,7 @@ def main(request: str) -> int:
 
 
 def _listen(lines: Iterable[str], progress: Progress | None) -> dict[str, Any]:
-    """Pass the steps on to ``progress``, and return the message behind them, empty if the process died before."""
+    """Pass the steps on to ``progress``, and return the message after them, empty if the process died before."""
     for line in lines:
         try:
             message = json.loads(line)

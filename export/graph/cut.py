@@ -74,15 +74,15 @@ class ContextAsInput(InPlacePass):
         self.shapes = shapes
 
     def call(self, model: ir.Model) -> PassResult:
-        """Add the input to the model; ValueError where the context is made of other matrices."""
+        """Add the input to the model; ValueError where the context has another number of matrices."""
         graph = model.graph
         computed_context = output(graph, CONTEXT)
         concat = computed_context.producer()
         computed = [producer(flat, "Reshape").inputs[0] for flat in concat.inputs] if concat else []
         if len(computed) != len(self.shapes):
-            raise ValueError(f"the context is made of {len(computed)} matrices, expected {len(self.shapes)}")
+            raise ValueError(f"the context has {len(computed)} matrices, expected {len(self.shapes)}")
         sizes = [int(np.prod(shape)) for shape in self.shapes]
-        context = ir.val("given", ir.DataType.FLOAT, [1, sum(sizes)])
+        context = ir.val("context_input", ir.DataType.FLOAT, [1, sum(sizes)])
         parts = [context, integers(graph, "context_sizes", sizes)]
         flat = [ir.val(f"context/Split:{index}", ir.DataType.FLOAT, [1, size]) for index, size in enumerate(sizes)]
         split = ir.node("Split", parts, {"axis": 1}, outputs=flat, name="context/Split")
@@ -94,7 +94,7 @@ class ContextAsInput(InPlacePass):
             ir.convenience.replace_all_uses_with(required(matrix, f"attention matrix {index}"), reshaped)
         graph.outputs.remove(computed_context)
         prune(model)
-        context.name = CONTEXT
+        context.name = CONTEXT  # free only now that the output of that name is gone
         graph.inputs.append(context)
         return PassResult(model, modified=True)
 

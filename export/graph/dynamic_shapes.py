@@ -140,7 +140,7 @@ class _SizeArithmetic:
                 whole = self._once("Shape", (pixels,), [self.image], start=axis, end=axis + 1)
                 parts = pixels // number
                 return self._once("Div", (number,), [whole, self.tensor((parts,))]) if parts > 1 else whole
-        raise ValueError(f"{number} was made of {self.size.pixels} px, but is no fraction of either")
+        raise ValueError(f"{number} was computed from {self.size.pixels} px, but is no fraction of either")
 
     def _once(self, operator: str, key: Numbers, inputs: Sequence[ir.Value], **attributes: Any) -> ir.Value:
         if (operator, key) not in self.computed:

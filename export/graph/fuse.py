@@ -63,7 +63,7 @@ class FusePass(InPlacePass):
 
 
 class FuseGrSCM(FusePass):
-    """Match the nodes behind a GrSCM's attention: values, projection, positional branch and their sum; make GrSCM."""
+    """Match the nodes after a GrSCM's attention: values, projection, positional branch and their sum; make GrSCM."""
 
     def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
         """Fuse a GrSCM."""
@@ -111,7 +111,7 @@ class FuseNeSCM(FusePass):
 
 
 class FusePAF(FusePass):
-    """Match the nodes of a PAF behind SIA's pooling, and the sum behind it; make PAF."""
+    """Match the nodes of a PAF after SIA's pooling, and the sum with the features; make PAF."""
 
     def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
         """Fuse a PAF."""
@@ -131,7 +131,7 @@ class FusePAF(FusePass):
 
 
 class FuseFFN(FusePass):
-    """Match the nodes of an FFN, and the sum behind it; make FFN."""
+    """Match the nodes of an FFN, and the sum with its input; make FFN."""
 
     def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
         """Fuse an FFN; ValueError where it is not added to its own input."""
@@ -212,7 +212,7 @@ def _added_to(name: str, value: ir.Value) -> tuple[ir.Value, ir.Value]:
     if len(uses) != 1 or uses[0].node.op_type != "Add":
         raise ValueError(f"the result of {name} is not used by a single Add")
     node = uses[0].node
-    return required(node.inputs[1 - uses[0].idx], f"a summand behind {name}"), node.outputs[0]
+    return required(node.inputs[1 - uses[0].idx], f"the other summand of {name}"), node.outputs[0]
 
 
 def _replace(

@@ -15,7 +15,7 @@ Value = TypeVar("Value")
 def required(value: Value | None, what: str) -> Value:
     """Return the value, which must be there; ValueError names what is missing."""
     if value is None:
-        raise ValueError(f"{what} is missing in the graph")
+        raise ValueError(f"{what} is missing")
     return value
 
 

@@ -18,7 +18,7 @@ Values = dict[ir.Value, ir.Value]
 
 
 class RepeatUnit(InPlacePass):
-    """Match the nodes of ``units.0``; make copies of them behind it, with the weights of the further units.
+    """Match the nodes of ``units.0``; append a copy of them, with its own weights, for each further unit.
 
     The attention matrices of the copies are appended to the context.
     """

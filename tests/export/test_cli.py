@@ -44,7 +44,7 @@ def weights(artifacts: Artifacts, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """80×240 px: two windows."""
+    """80×240 px: two tiles."""
     path = tmp_path / "photo.png"
     Image.fromarray(skimage.data.coffee()[100:180, 100:340]).save(path)
     return path
@@ -82,7 +82,7 @@ def test_check_speaks_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, ph
     assert path == photo.name
     judged = {row["tolerance"]: row["parity"]["max_abs"] for row in rows if row["tolerance"]}
     assert judged.keys() == {"fp32", "tiled", "fp16"}
-    assert 0 < judged["tiled"] <= 1e-5, "the tiled run had one window, and shows nothing"
+    assert 0 < judged["tiled"] <= 1e-5, "the tiled run had a single tile, and shows nothing"
     assert all(row["broken"] == [] for row in rows)
     assert any(row["tolerance"] is None and row["parity"]["max_abs"] > 0 for row in rows)
 
@@ -135,7 +135,7 @@ def test_other_weights_are_refused(ccnet: Ccnet, artifacts: Artifacts, network: 
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("arguments", "words"),
     [
         ([], ["no frames, and no golden outputs", "--frames"]),
         (["-f", "empty"], ["empty", "holds no frame"]),
@@ -149,12 +149,12 @@ def test_check_without_frames(
     artifacts: Artifacts,
     weights: Path,
     monkeypatch: pytest.MonkeyPatch,
-    given: list[str],
+    arguments: list[str],
     words: list[str],
 ) -> None:
     monkeypatch.chdir(weights.parent)
     Path("empty").mkdir()
-    refused(ccnet("check", artifacts[1], "--json", "-w", weights, *given), *words)
+    refused(ccnet("check", artifacts[1], "--json", "-w", weights, *arguments), *words)
 
 
 @pytest.mark.parametrize("command", ["check", "build"])

@@ -26,7 +26,7 @@ SMALLEST = 2 * HALO + SIZE_MULTIPLE
 
 @pytest.fixture(scope="module")
 def reference(artifacts: Artifacts) -> Reference:
-    """Two of the smallest windows wide."""
+    """Two of the smallest tiles wide."""
     frame = np.random.default_rng(0).integers(0, 256, (40, SMALLEST + 30, 3), np.uint8)
     return by_torch(artifacts[0], frame, "noise")
 
@@ -51,7 +51,7 @@ def test_every_graph_is_compared_and_passes(rows: dict[str, Comparison]) -> None
     assert {rows[what].verdict for what in ("default context", "context of 1/4 of the pixels")} == {"reported"}
 
 
-def test_a_frame_of_one_window_has_no_tiled_row(artifacts: Artifacts, reference: Reference) -> None:
+def test_a_frame_of_a_single_tile_has_no_tiled_row(artifacts: Artifacts, reference: Reference) -> None:
     small = by_torch(artifacts[0], reference.frame[:, :32], "corner")
     assert not any(row.tolerance == "tiled" for row in check(artifacts[1], small))
 
@@ -76,7 +76,7 @@ def test_another_context_fails_in_encode_alone(artifacts: Artifacts, reference: 
     assert found["encode fp32"].verdict == "FAILS"
 
 
-def test_strain_is_the_largest_share_of_a_limit() -> None:
+def test_tolerance_used_is_the_largest_share_of_a_limit() -> None:
     parity = Parity(mrae=1e-3, sam=0, psnr=80, max_abs=1, mean_abs=3e-5)
     row = Comparison(what="", against="", backend="", parity=parity, tolerance="fp16")
     assert row.tolerance_used == pytest.approx(1e-3 / (TOLERANCES["fp16"].mrae or 0))

@@ -176,7 +176,7 @@ def test_the_choice_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("tensorrt")[0] == "tensorrt", "what was asked for is never replaced"
 
 
-def test_the_window_follows_from_a_memory_budget() -> None:
+def test_the_tile_follows_from_a_memory_budget() -> None:
     side = tile_within(1_000_000_000)
     assert side % 16 == 0
     assert side**2 * BYTES_PER_PIXEL <= 1e9 < (side + 16) ** 2 * BYTES_PER_PIXEL
@@ -199,15 +199,15 @@ def test_a_dry_run_says_what_and_builds_nothing(ccnet: Ccnet, copy: Path, builde
 def test_a_second_build_says_that_there_is_nothing_to_do(
     ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]
 ) -> None:
-    given = ("build", copy, "--backend", "tensorrt-rtx", "--window", 192)
-    first = ccnet(*given)
+    arguments = ("build", copy, "--backend", "tensorrt-rtx", "--tile", 192)
+    first = ccnet(*arguments)
     assert first.code == 0, first.err
     assert "built in 0 s: 0 kB from 3 layers (1 FLOAT, 2 HALF)" in first.err
-    second = ccnet(*given)
+    second = ccnet(*arguments)
     assert second.code == 0 and "up to date, nothing to build" in second.err
     assert len(builder) == 2
 
 
-def test_two_deciders_of_the_window_are_refused(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
-    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--window", 192, "--memory", 400)
+def test_two_deciders_of_the_tile_are_refused(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--tile", 192, "--memory", 400)
     assert result.code == 2 and "--tile and --memory both" in result.err

@@ -48,23 +48,23 @@ def feeds(artifacts: tuple[CCNet, Path], height: int, width: int) -> dict[str, n
 def test_they_compute_what_the_unrolled_graph_does(
     artifacts: tuple[CCNet, Path], decoders: Pair, height: int, width: int
 ) -> None:
-    given = feeds(artifacts, height, width)
-    expected, found = (next(iter(one.run(given).values())) for one in decoders)
+    inputs = feeds(artifacts, height, width)
+    expected, found = (next(iter(one.run(inputs).values())) for one in decoders)
     assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
 @pytest.mark.parametrize("scale", [0, 1e-20, 1, 1e4])
 def test_frames_of_any_brightness(artifacts: tuple[CCNet, Path], decoders: Pair, scale: float) -> None:
-    given = feeds(artifacts, 48, 64)
-    given[RGB] *= np.float32(scale)
-    expected, found = (next(iter(one.run(given).values())) for one in decoders)
+    inputs = feeds(artifacts, 48, 64)
+    inputs[RGB] *= np.float32(scale)
+    expected, found = (next(iter(one.run(inputs).values())) for one in decoders)
     assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
 def test_a_nan_is_not_hidden(artifacts: tuple[CCNet, Path], decoders: Pair) -> None:
-    given = feeds(artifacts, 48, 64)
-    given[RGB][0, 1, 20, 30] = np.nan
-    expected, found = (np.isnan(next(iter(one.run(given).values()))) for one in decoders)
+    inputs = feeds(artifacts, 48, 64)
+    inputs[RGB][0, 1, 20, 30] = np.nan
+    expected, found = (np.isnan(next(iter(one.run(inputs).values()))) for one in decoders)
     assert expected.any()
     assert found[expected].all()
 
@@ -262,5 +262,5 @@ def test_without_a_compiler_the_portable_graphs_are_all(
     tmp_path: Path, network: CCNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ccnet.export.artifacts.operators", lambda: None)
-    manifest = export(network, tmp_path / "plain")
+    manifest = export(network, tmp_path / "portable")
     assert {one.format for one in manifest.artifacts} == {"onnx"}

@@ -44,7 +44,7 @@ def test_a_hundred_damaged_engines_are_noticed(work: Path, built: Path, ccnet: C
         ("inspect", work),
         ("check", work),
         ("reconstruct", "photo.png", "-o", "cube.npy", "--backend", "tensorrt-rtx"),
-        ("build", work, "--backend", "tensorrt-rtx", "--window", 64, "--dry-run"),
+        ("build", work, "--backend", "tensorrt-rtx", "--tile", 64, "--dry-run"),
     ]
     expect = [assert_told, assert_refused, lambda result, name: assert_refused(result), assert_planned]
     for seed, name in enumerate(hundred(work, built, lies=False)):
@@ -96,7 +96,7 @@ def test_a_bundle_beside_a_damaged_engine(work: Path, capfd: pytest.CaptureFixtu
     if lies:
         vouch(work)
     make_bundle(work, [reference()], Path("b.zip"))
-    options = ["--backend", "tensorrt-rtx", "--window", "64"]
+    options = ["--backend", "tensorrt-rtx", "--tile", "64"]
     code = device.main(["b.zip", str(work), *options])
     told = capfd.readouterr()
     assert "Traceback" not in told.err

@@ -65,7 +65,7 @@ def test_a_hundred_damaged_graphs_become_engines_or_a_line(
         (folder / name).write_bytes((tmp_path / file).read_bytes())
         vouch(folder)
         before = sorted(folder.iterdir())
-        result = ccnet("build", folder, "--backend", "tensorrt-rtx", "--window", 64)
+        result = ccnet("build", folder, "--backend", "tensorrt-rtx", "--tile", 64)
         if found[file] == "built":
             assert result.code == 0, result.err
             continue
@@ -93,7 +93,7 @@ def test_weights_in_other_files_are_read_by_nobody(
     gain.external_data.add(key="location", value=location)
     (folder / "decode.fp16.onnx").write_bytes(model.SerializeToString())
     vouch(folder)
-    asked = [folder, "--backend", "tensorrt-rtx", "--window", 64] if command == "build" else ["decode.fp16.onnx"]
+    asked = [folder, "--backend", "tensorrt-rtx", "--tile", 64] if command == "build" else ["decode.fp16.onnx"]
     result = ccnet(command, *asked)
     assert result.code == 2 and "decode.fp16.onnx: keeps tensors in another file" in result.err.splitlines()[-1]
     assert not (folder / ENGINES[1]).exists()

@@ -22,7 +22,7 @@ def test_a_parser_that_crashes_is_a_line(
     (tmp_path / "sitecustomize.py").write_text("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     before = {path.name: path.read_bytes() for path in work.iterdir()}
-    result = ccnet("build", work, "--backend", "tensorrt-rtx", "--window", 64, "--force")
+    result = ccnet("build", work, "--backend", "tensorrt-rtx", "--tile", 64, "--force")
     assert result.code == 2 and "Traceback" not in result.err
     last = result.err.splitlines()[-1]
     assert last.startswith("ccnet: ")
