@@ -1,0 +1,1 @@
+"""Weights → ONNX graphs → TensorRT engines: export, build, check, bundle and benchmark."""
