@@ -1,1 +1,1 @@
-"""Evaluation: metrics over scenes, baselines, the self-check and reports."""
+"""Evaluation: methods and baselines, their metrics on scenes, the self-check, tables and pictures."""

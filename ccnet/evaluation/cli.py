@@ -71,11 +71,9 @@ def evaluate(
 
     from .evaluate import ensemble_gain_lines, selfcheck_lines
     from .methods import name_networks, network_methods, regression_methods
-    from .report import tables
+    from .tables import score_tables
 
-    if scale and not ensembles:
-        raise CCNetError(f"--scale {scale[0]:g} is an option of the ensemble: give --ensemble with it")
-    scales = (scale or [1.0]) if ensembles else []
+    scales = _ensemble_scales(ensembles, scale or [])
     chosen = select_device(device, threads)
     files = name_networks(weights or [SHIPPED_WEIGHTS])
     models = {name: load_checkpoint(path).to(chosen) for name, path in files.items()}
@@ -90,7 +88,7 @@ def evaluate(
         methods |= regression_methods(frames.open_scenes(fit, "train", memory_gb=0))
 
     scores = _evaluate_with_progress(methods, scenes, out)
-    Console().print(*tables(scores, per_scene), sep="\n")
+    Console().print(*score_tables(scores, per_scene), sep="\n")
     for line in (*selfcheck_lines(scores), *ensemble_gain_lines(scores)):
         typer.echo(line)
     if out:
@@ -121,6 +119,13 @@ def camera_mismatch_warnings(files: Mapping[str, Path], scenes: SceneDataset) ->
             yield f"{method}: its weights are for the camera {camera.name}, the frames are of {', '.join(others[:3])}"
 
 
+def _ensemble_scales(ensembles: bool, scales: list[float]) -> list[float]:
+    """Return the scales of the self-ensembles; none without self-ensembles."""
+    if scales and not ensembles:
+        raise CCNetError(f"--scale {scales[0]:g} is an option of the ensemble: give --ensemble with it")
+    return (scales or [1.0]) if ensembles else []
+
+
 def _evaluate_with_progress(
     methods: Mapping[str, Method], scenes: SceneDataset, folder: Path | None
 ) -> dict[str, list[SceneScore]]:
@@ -129,7 +134,7 @@ def _evaluate_with_progress(
     from rich.progress import track
 
     from .evaluate import evaluate_methods
-    from .report import draw_scene
+    from .pictures import draw_scene
 
     scores: dict[str, list[SceneScore]] = {method: [] for method in methods}
     console, total = Console(stderr=True), len(methods) * len(scenes)
@@ -149,7 +154,7 @@ def _write_report(folder: Path, scores: Mapping[str, Sequence[SceneScore]], run:
     import torch
 
     from .evaluate import json_report
-    from .report import draw_bands
+    from .pictures import draw_bands
 
     run = run | {"threads": torch.get_num_threads(), "versions": library_versions()}
     document = json_report(scores) | {"run": run}

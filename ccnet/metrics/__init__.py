@@ -1,7 +1,7 @@
-"""How far two cubes are apart, in spectral terms; numpy only.
+"""Metrics of two cubes; numpy only.
 
-Every metric takes cubes (31, H, W), any float dtype, reflectance-like, and returns a float or one for each band;
-docs/metrics.md has the formulas, and what others define differently.
+Every metric takes the truth Y and the estimate Ŷ, (31, H, W) of reflectance in any float dtype, computes in float64 and
+returns a float, or an array with a value for each band. docs/metrics.md has the formulas and other definitions.
 """
 
 from __future__ import annotations
@@ -17,62 +17,75 @@ MRAE_OFFSET = 0.02
 
 
 def mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET) -> float:
-    """Mean relative absolute error, mean |Y - Ŷ| / (Y + offset); offset 0 is NTIRE's definition (Eq. 14).
+    """Return the mean relative absolute error, mean |Y - Ŷ| / (Y + offset).
 
-    NTIRE's is not defined where the truth holds zeros, and inf then.
+    Args:
+        truth: Y, (31, H, W).
+        estimate: Ŷ, (31, H, W).
+        offset: Added to the denominator; 0 is NTIRE's definition (Eq. 14).
+
+    Returns:
+        The error; inf if a denominator is 0, since NTIRE's definition is undefined where the truth holds zeros.
     """
     return float(np.mean(band_mrae(truth, estimate, offset)))
 
 
 def band_mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET) -> Bands:
-    """MRAE of each band, (31,); their mean is the cube's."""
-    truth, estimate = _pair(truth, estimate)
+    """Return the MRAE of each band, (31,); its mean is the MRAE of the cube."""
+    truth, estimate = _as_float64(truth, estimate)
     base = np.abs(truth) + offset
     relative = np.divide(np.abs(truth - estimate), base, out=np.full_like(base, np.inf), where=base > 0)
     return np.asarray(relative.mean(axis=(1, 2)))
 
 
 def rmse(truth: Cube, estimate: Cube) -> float:
-    """Root mean square error over all pixels and bands."""
+    """Return the root mean square error over all pixels and bands."""
     return float(np.sqrt(np.mean(band_rmse(truth, estimate) ** 2)))
 
 
 def band_rmse(truth: Cube, estimate: Cube) -> Bands:
-    """RMSE of each band, (31,)."""
-    truth, estimate = _pair(truth, estimate)
+    """Return the RMSE of each band, (31,)."""
+    truth, estimate = _as_float64(truth, estimate)
     return np.asarray(np.sqrt(np.mean((truth - estimate) ** 2, axis=(1, 2))))
 
 
 def psnr(truth: Cube, estimate: Cube) -> float:
-    """Peak signal-to-noise ratio in dB for a peak of 1, from the error over all bands; inf where they are equal."""
+    """Return the peak signal-to-noise ratio, dB, for a peak of 1; inf if the cubes are equal."""
     error = rmse(truth, estimate)
     return float(-20 * np.log10(error)) if error else float("inf")
 
 
 def sam(truth: Cube, estimate: Cube) -> float:
-    """Spectral angle, degrees, mean over the pixels where neither spectrum is black; 0 where all are."""
-    truth, estimate = _pair(truth, estimate)
+    """Return the spectral angle, degrees, mean over pixels where neither spectrum is black; 0 if there are none."""
+    truth, estimate = _as_float64(truth, estimate)
     norm_t, norm_e = np.linalg.norm(truth, axis=0), np.linalg.norm(estimate, axis=0)
     lit = (norm_t > 1e-6) & (norm_e > 1e-6)
     if not lit.any():
         return 0.0
-    # The half-angle form is exact for tiny angles, where arccos of a rounded cosine is not
+    # The half-angle form is exact for tiny angles, unlike the arccos of a rounded cosine
     unit_t, unit_e = truth[:, lit] / norm_t[lit], estimate[:, lit] / norm_e[lit]
     angle = 2 * np.arctan2(np.linalg.norm(unit_t - unit_e, axis=0), np.linalg.norm(unit_t + unit_e, axis=0))
     return float(np.degrees(angle).mean())
 
 
 def max_abs(truth: Cube, estimate: Cube) -> float:
-    """Largest absolute difference of any pixel and band."""
-    truth, estimate = _pair(truth, estimate)
+    """Return the largest absolute difference of any pixel and band."""
+    truth, estimate = _as_float64(truth, estimate)
     return float(np.max(np.abs(truth - estimate)))
 
 
 def ntire_crop(cube: Cube) -> Cube:
-    """The part of a cube that NTIRE 2022 judges: 128 px less on every side of 482×512 px, which leaves 226×256.
+    """Crop a cube to the part that NTIRE 2022 evaluates: 128 px less on every side of 482×512 px.
 
-    At other sizes the margin is a quarter of the longer side, as 128 is of 512; a side that is no longer than half of
-    the longer one keeps its own middle half. Source: CROP in Conf.py of the challenge's toolbox, NTIRE2022_spectral.
+    At other sizes the margin is a quarter of the longer side, as 128 is of 512; a side that is at most half as long as
+    the longer side loses a quarter of its own length on both ends. Source: CROP in Conf.py of the challenge's toolbox,
+    NTIRE2022_spectral.
+
+    Args:
+        cube: (bands, H, W).
+
+    Returns:
+        A view of the centre of the cube.
     """
     longest = max(cube.shape[1:])
     margins = [(longest if side > longest // 2 else side) // 4 for side in cube.shape[1:]]
@@ -80,7 +93,7 @@ def ntire_crop(cube: Cube) -> Cube:
     return cube[:, rows, columns]
 
 
-def _pair(truth: Cube, estimate: Cube) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+def _as_float64(truth: Cube, estimate: Cube) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     if truth.shape != estimate.shape:
         raise ValueError(f"cubes have shapes {truth.shape} and {estimate.shape}, expected the same")
     return truth.astype(np.float64), estimate.astype(np.float64)

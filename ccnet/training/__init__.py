@@ -1,1 +1,1 @@
-"""Training: recipes, losses, the trainer and the ablation study."""
+"""Training: recipe, losses, the trainer and the ablation study."""

@@ -167,9 +167,8 @@ def ablate(
     from .progress import run_study_with_progress
     from .run_file import planned_steps
 
+    _check_length(steps, minutes)
     tables, base = _table_names(table), _network_config(config or [])
-    if (steps is None) == (minutes is None):
-        raise CCNetError("expected --steps or --minutes, and not both: one of them ends each training")
     chosen = select_device(device, threads)
     frames = FrameOptions(camera=camera, illuminant=illuminant, track=track, exposure=exposure)
     train_scenes, val_scenes = frames.open_scenes(data, "train", memory), frames.open_scenes(val, "val")
@@ -205,6 +204,12 @@ def _train_recipe(preset: str, minutes: float | None, changes: dict[str, Any]) -
         raise CCNetError("--preset short has no length of its own: give --minutes, or --steps")
     recipe = replace(PRESETS[preset], **{name: value for name, value in changes.items() if value is not None})
     return replace(recipe, final_lr=min(recipe.final_lr, recipe.lr))
+
+
+def _check_length(steps: int | None, minutes: float | None) -> None:
+    """Raise CCNetError unless exactly one of the options that end a training is given."""
+    if (steps is None) == (minutes is None):
+        raise CCNetError("expected --steps or --minutes, and not both: one of them ends each training")
 
 
 def _table_names(names: list[str] | None) -> list[str]:

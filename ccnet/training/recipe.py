@@ -1,4 +1,4 @@
-"""How a network is trained, without torch, for the command line."""
+"""Recipes: the length, batches and learning rate of a training; without torch, for the command line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,23 @@ from ccnet.contract import CCNetError
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How to train; the defaults but for batch, clip and what is saved are the paper's (section IV-B).
+    """Recipe of a training; the defaults of the fields up to ``warmup`` but ``batch`` are the paper's (section IV-B).
 
-    steps: Adam updates. batch, patch: patches an update over all processes, and their side in px. lr, final_lr: ends of
-    the cosine. warmup: steps of linear rise before it. clip: largest gradient norm. bf16: autocast convolutions to
-    bfloat16 (the scan, the attention matrices and all norms stay float32). seed: of the weights and the patches.
-    evaluate_every, save_every: steps between validations, and between saves of the run.
+    Attributes:
+        steps: Adam updates.
+        batch: Patches an update, over all processes.
+        patch: Side of a patch, px.
+        lr: Learning rate at the start of the cosine.
+        final_lr: Learning rate at the end of the cosine.
+        warmup: Steps before the cosine in which the learning rate rises linearly.
+        clip: Largest norm of the gradient.
+        bf16: Compute convolutions in bfloat16; the scan, the attention matrices and all norms stay float32.
+        seed: Seed of the weights and the patches.
+        evaluate_every: Steps between validations.
+        save_every: Steps between saves of the run.
+
+    Raises:
+        CCNetError: A field is out of its range.
     """
 
     steps: int = 200_000
@@ -42,7 +53,7 @@ class Recipe:
             )
 
     def lr_at(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then cosine from lr to final_lr."""
+        """Return the learning rate of a step: linear warm-up, then a cosine from ``lr`` to ``final_lr``."""
         if step < self.warmup:
             return self.lr * (step + 1) / self.warmup
         phase = (step - self.warmup) / max(self.steps - self.warmup, 1)
@@ -53,4 +64,4 @@ PRESETS: Mapping[str, Recipe] = {
     "paper": Recipe(),
     "short": Recipe(batch=2, patch=96, lr=5e-4, warmup=100, evaluate_every=200, save_every=50),
 }
-"""``paper``: wants a GPU. ``short``: small batches, and as many steps as a time budget holds."""
+"""``paper``: for a GPU. ``short``: small batches, for a time budget."""

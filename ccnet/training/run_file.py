@@ -46,7 +46,7 @@ def load_run(path: Path, model: Module, optimizer: Optimizer, identity: str) -> 
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (SafetensorError, OSError) as error:
-        raise _unreadable(path, error) from error
+        raise CCNetError(_describe_damage(path, error)) from error
     if metadata.get("run") != identity:
         raise CCNetError(
             f"{path}: belongs to another recipe or other data; repeat its options or choose another --out folder"
@@ -79,11 +79,11 @@ def planned_steps(folder: Path) -> int | None:
         with safe_open(path, framework="pt") as file:
             return int(json.loads(file.metadata()["run"])["recipe"]["steps"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise _unreadable(path, error) from error
+        raise CCNetError(_describe_damage(path, error)) from error
 
 
-def _unreadable(path: Path, error: Exception) -> CCNetError:
-    return CCNetError(f"{path}: cannot be resumed ({error}); delete it to start again")
+def _describe_damage(path: Path, error: Exception) -> str:
+    return f"{path}: cannot be resumed ({error}); delete it to start again"
 
 
 def _without_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ class TrainingStep:
         if self.world_size > 1:
             dist.all_reduce(mean_loss)
         if not torch.isfinite(mean_loss + gradient_norm):  # both are equal in all processes, so all of them stop
-            raise self._not_finite(step, mean_loss.item(), gradient_norm.item())
+            raise CCNetError(self._describe_divergence(step, mean_loss.item(), gradient_norm.item()))
         self.optimizer.step()
         return mean_loss.item(), lr
 
@@ -85,9 +85,9 @@ class TrainingStep:
         share = slice(self.rank, None, self.world_size)
         return self._reader.submit(self.patches.batch_at, step, share)
 
-    def _not_finite(self, step: int, loss: float, gradient_norm: float) -> CCNetError:
+    def _describe_divergence(self, step: int, loss: float, gradient_norm: float) -> str:
         scenes = ", ".join(sorted(set(self.patches.scene_names_at(step))))
-        return CCNetError(
+        return (
             f"loss is {loss} and the norm of its gradient {gradient_norm} at step {step} (seed {self.recipe.seed}),"
             f" with patches of the scenes {scenes}; check these cubes, or start another run --from best.safetensors"
             " of this run with a lower --lr"

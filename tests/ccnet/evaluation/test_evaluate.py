@@ -29,7 +29,7 @@ MakeViews = Callable[..., SceneDataset]
 
 
 def grey(frame: Array) -> Array:
-    """The mean channel in every band."""
+    """Return the mean channel in every band."""
     return np.broadcast_to(frame.mean(axis=0), (31, *frame.shape[1:])).copy()
 
 
@@ -51,20 +51,20 @@ def test_cube_metrics_are_those_of_ccnet_metrics(make_cube: MakeCube) -> None:
 
 
 def test_summary_is_mean_and_sample_deviation(make_cube: MakeCube) -> None:
-    measures = [cube_metrics(make_cube(6, 6), make_cube(6, 6, seed)) for seed in (1, 2, 3)]
-    summary = summarise(measures)
-    errors = [one.mrae for one in measures]
-    middle = sum(errors) / 3
-    assert summary.mean.mrae == pytest.approx(middle)
-    assert summary.std.mrae == pytest.approx(math.sqrt(sum((error - middle) ** 2 for error in errors) / 2))
-    assert summary.mean.band_rmse[30] == pytest.approx(sum(one.band_rmse[30] for one in measures) / 3)
+    results = [cube_metrics(make_cube(6, 6), make_cube(6, 6, seed)) for seed in (1, 2, 3)]
+    summary = summarise(results)
+    errors = [result.mrae for result in results]
+    mean = sum(errors) / 3
+    assert summary.mean.mrae == pytest.approx(mean)
+    assert summary.std.mrae == pytest.approx(math.sqrt(sum((error - mean) ** 2 for error in errors) / 2))
+    assert summary.mean.band_rmse[30] == pytest.approx(sum(result.band_rmse[30] for result in results) / 3)
     assert len(summary.std.band_mrae) == 31 and min(summary.std.band_mrae) > 0
 
 
 def test_one_scene_has_no_spread_and_inf_has_an_infinite_mean(make_cube: MakeCube) -> None:
     lit, dark = make_cube(6, 6), make_cube(6, 6)
     dark[0, 0, 0] = 0
-    (alone,) = [summarise([cube_metrics(lit, lit / 2)])]
+    alone = summarise([cube_metrics(lit, lit / 2)])
     assert alone.mean == cube_metrics(lit, lit / 2)
     assert math.isnan(alone.std.psnr) and all(map(math.isnan, alone.std.band_mrae))
     both = summarise([cube_metrics(lit, lit / 2), cube_metrics(dark, lit / 2)])
@@ -73,31 +73,31 @@ def test_one_scene_has_no_spread_and_inf_has_an_infinite_mean(make_cube: MakeCub
 
 
 def test_every_method_gets_every_scene(two_scenes: SceneDataset) -> None:
-    seen = []
+    frames = []
 
     def spy(frame: Array) -> Array:
-        seen.append(frame)
+        frames.append(frame)
         return grey(frame)
 
     estimates = list(evaluate_methods({"spy": spy, "half": lambda frame: grey(frame) / 2}, two_scenes))
-    assert [(one.index, one.score.scene, one.method) for one in estimates] == [
+    assert [(each.index, each.score.scene, each.method) for each in estimates] == [
         (0, "0", "spy"), (0, "0", "half"), (1, "1", "spy"), (1, "1", "half")
     ]  # fmt: skip
-    for one, frame in zip(estimates[::2], seen, strict=True):
-        expected, truth = two_scenes.pair(one.index)
+    for estimate, frame in zip(estimates[::2], frames, strict=True):
+        expected, truth = two_scenes.pair(estimate.index)
         np.testing.assert_array_equal(frame, expected)
-        np.testing.assert_array_equal(one.truth, truth)
-        assert one.score.full == cube_metrics(truth, grey(frame))
-        assert one.score.ntire == cube_metrics(metrics.ntire_crop(truth), metrics.ntire_crop(grey(frame)))
-        assert one.score.full != one.score.ntire
-        assert one.score.seconds > 0
-        expected_check = compare_residual_and_error(frame, truth, one.cube, two_scenes.cameras[0].response)
-        assert one.score.selfcheck == pytest.approx(expected_check, nan_ok=True)
+        np.testing.assert_array_equal(estimate.truth, truth)
+        assert estimate.score.full == cube_metrics(truth, grey(frame))
+        assert estimate.score.ntire == cube_metrics(metrics.ntire_crop(truth), metrics.ntire_crop(grey(frame)))
+        assert estimate.score.full != estimate.score.ntire
+        assert estimate.score.seconds > 0
+        expected_check = compare_residual_and_error(frame, truth, estimate.cube, two_scenes.cameras[0].response)
+        assert estimate.score.selfcheck == pytest.approx(expected_check, nan_ok=True)
 
 
 def score_scenes(two_scenes: SceneDataset, **methods: Callable[[Array], Array]) -> dict[str, list[SceneScore]]:
     estimates: list[Estimate] = list(evaluate_methods(methods, two_scenes))
-    return {name: [one.score for one in estimates if one.method == name] for name in methods}
+    return {name: [each.score for each in estimates if each.method == name] for name in methods}
 
 
 def test_json_report_holds_all_scores_as_plain_values(two_scenes: SceneDataset) -> None:
@@ -108,11 +108,13 @@ def test_json_report_holds_all_scores_as_plain_values(two_scenes: SceneDataset) 
     assert document["protocol"].keys() == {
         "mrae", "mrae_ntire", "rmse", "psnr", "sam", "full", "ntire", "selfcheck", "std", "seconds"
     }  # fmt: skip
-    one = document["methods"]["grey"]
-    assert [scene["scene"] for scene in one["scenes"]] == ["0", "1"]
-    assert one["full"]["mean"]["mrae"] == pytest.approx(np.mean([scene["full"]["mrae"] for scene in one["scenes"]]))
-    assert one["ntire"]["std"].keys() == CubeMetrics.__dataclass_fields__.keys()
-    assert one["seconds"] == pytest.approx(np.mean([scene["seconds"] for scene in one["scenes"]]))
+    method = document["methods"]["grey"]
+    assert [scene["scene"] for scene in method["scenes"]] == ["0", "1"]
+    assert method["full"]["mean"]["mrae"] == pytest.approx(
+        np.mean([scene["full"]["mrae"] for scene in method["scenes"]])
+    )
+    assert method["ntire"]["std"].keys() == CubeMetrics.__dataclass_fields__.keys()
+    assert method["seconds"] == pytest.approx(np.mean([scene["seconds"] for scene in method["scenes"]]))
     assert "Infinity" not in strict_json(document, 2) and "NaN" not in strict_json(document, 2)
 
 
@@ -121,7 +123,7 @@ def test_gain_line_has_gain_and_cost_of_an_ensemble(two_scenes: SceneDataset) ->
     assert ensemble_gain_lines(scores) == []
     better = score_scenes(two_scenes, net=grey)["net"]
     (line,) = ensemble_gain_lines(scores | {"net + ensemble": better})
-    before, after = (summarise([score.full for score in of]).mean for of in (scores["net"], better))
-    times = sum(score.seconds for score in better) / sum(score.seconds for score in scores["net"])
+    before, after = (summarise([score.full for score in part]).mean for part in (scores["net"], better))
+    cost = sum(score.seconds for score in better) / sum(score.seconds for score in scores["net"])
     assert line.startswith(f"net + ensemble: MRAE {after.mrae - before.mrae:+.4f}, PSNR +")
-    assert line.endswith(f" dB, for {times:.1f} times the time")
+    assert line.endswith(f" dB, for {cost:.1f} times the time")

@@ -27,12 +27,12 @@ MakeViews = Callable[..., SceneDataset]
 
 
 def grey(frame: Array) -> Array:
-    """The mean channel in every band."""
+    """Return the mean channel in every band."""
     return np.broadcast_to(frame.mean(axis=0), (31, *frame.shape[1:])).copy()
 
 
 def row_number(frame: Array) -> Array:
-    """Each pixel's row number in every band, a method that depends on the place."""
+    """Return each pixel's row number in every band: a method that depends on the place."""
     rows = np.arange(frame.shape[1], dtype=np.float32)[:, None]
     return np.broadcast_to(rows, (31, *frame.shape[1:])).copy()
 
@@ -62,7 +62,7 @@ def test_self_ensemble_averages_over_eight_transformations_of_each_scale() -> No
 
     cube = self_ensemble(spy, np.zeros((3, 5, 9), np.float32))
     assert sorted(sizes) == [(5, 9)] * 4 + [(9, 5)] * 4
-    # Rows of a frame on its side run along its columns: the mean over all views is the middle of both, everywhere
+    # Four of the eight results hold row numbers and four column numbers, each in both directions
     np.testing.assert_allclose(cube, np.full((31, 5, 9), (4 / 2 + 8 / 2) / 2))
     sizes.clear()
     assert self_ensemble(spy, np.zeros((3, 5, 9), np.float32), (0.5, 2)).shape == (31, 5, 9)
@@ -70,14 +70,14 @@ def test_self_ensemble_averages_over_eight_transformations_of_each_scale() -> No
 
 
 def test_transformations_of_a_self_ensemble_differ() -> None:
-    seen = []
+    frames = []
 
     def spy(frame: Array) -> Array:
-        seen.append(frame.tobytes())
+        frames.append(frame.tobytes())
         return grey(frame)
 
     self_ensemble(spy, np.random.default_rng(0).random((3, 6, 6), np.float32))
-    assert len(set(seen)) == 8
+    assert len(set(frames)) == 8
 
 
 def test_networks_are_methods_alone_and_as_ensembles(network: CCNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,8 +105,8 @@ def test_regressions_are_fitted_on_the_scenes(two_scenes: SceneDataset) -> None:
     assert list(fitted) == [*REGRESSION_DEGREES, RELATIVE_REGRESSION]
     errors = []
     for method in fitted.values():
-        residuals = [one.cube - one.truth for one in evaluate_methods({"": method}, two_scenes)]
+        residuals = [estimate.cube - estimate.truth for estimate in evaluate_methods({"": method}, two_scenes)]
         errors.append(sum(np.square(residual, dtype=np.float64).sum() for residual in residuals))
-    assert errors[2] < errors[1] < errors[0]  # seen in training, where more terms are never worse
-    blind = sum(np.square(one.truth, dtype=np.float64).sum() for one in evaluate_methods({"": grey}, two_scenes))
-    assert errors[0] < 0.2 * blind
+    assert errors[2] < errors[1] < errors[0]  # on the scenes of the fit, where more terms are never worse
+    energy = sum(np.square(scene.truth, dtype=np.float64).sum() for scene in evaluate_methods({"": grey}, two_scenes))
+    assert errors[0] < 0.2 * energy

@@ -1,4 +1,4 @@
-"""Metrics against their definitions, written out, and against other libraries."""
+"""Metrics against their definitions in plain Python, and against other libraries."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def test_torchmetrics_differs_on_black_pixels(pair: tuple[Cube, Cube]) -> None:
     batch = torch.from_numpy(np.stack([estimate, truth]))[:, None]
     assert math.isnan(torchmetrics.image.spectral_angle_mapper(*batch))
     assert math.isfinite(metrics.sam(truth, estimate))
-    assert torchmetrics.mean_absolute_percentage_error(*batch) > 1e3  # by a tiny number instead of by zero
+    assert torchmetrics.mean_absolute_percentage_error(*batch) > 1e3  # it divides by a tiny number instead of zero
     assert metrics.mrae(truth, estimate, 0) == math.inf
 
 
-def test_a_cubes_figures_are_those_of_its_bands(pair: tuple[Cube, Cube]) -> None:
+def test_metrics_of_a_cube_follow_from_its_bands(pair: tuple[Cube, Cube]) -> None:
     truth, estimate = pair
     for offset in (0, 0.02):
         bands = metrics.band_mrae(truth, estimate, offset)
@@ -88,13 +88,13 @@ def test_a_cubes_figures_are_those_of_its_bands(pair: tuple[Cube, Cube]) -> None
     assert metrics.rmse(truth, estimate) == pytest.approx(math.sqrt((metrics.band_rmse(truth, estimate) ** 2).mean()))
 
 
-def test_plain_mrae_is_not_defined_where_the_truth_holds_zeros(pair: tuple[Cube, Cube]) -> None:
+def test_mrae_without_offset_is_inf_where_the_truth_holds_zeros(pair: tuple[Cube, Cube]) -> None:
     truth, estimate = pair
     truth[4, 1, 2] = 0
     bands = metrics.band_mrae(truth, estimate, 0)
     assert [band for band, value in enumerate(bands) if value == math.inf] == [4]
     assert np.isfinite(np.delete(bands, 4)).all()
-    estimate[4, 1, 2] = 0  # nothing is wrong there, and yet 0 / 0 is no number to average
+    estimate[4, 1, 2] = 0  # the estimate is right there, but 0 / 0 has no value
     assert metrics.mrae(truth, estimate, 0) == math.inf
     assert math.isfinite(metrics.mrae(truth, estimate))
 
@@ -107,22 +107,22 @@ def test_plain_mrae_is_not_defined_where_the_truth_holds_zeros(pair: tuple[Cube,
         ((512, 512), (128, 384), (128, 384)),
         ((256, 256), (64, 192), (64, 192)),
         ((1392, 1300), (348, 1044), (348, 952)),
-        ((100, 400), (25, 75), (100, 300)),  # too flat for the longer side's margin
+        ((100, 400), (25, 75), (100, 300)),  # a quarter of the longer side would leave no rows
         ((200, 400), (50, 150), (100, 300)),
         ((1, 1), (0, 1), (0, 1)),
     ],
 )
-def test_ntires_crop(size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> None:
+def test_ntire_crop(size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> None:
     place = np.arange(size[0] * size[1], dtype=np.float32).reshape(1, *size)
     np.testing.assert_array_equal(metrics.ntire_crop(place), place[:, slice(*rows), slice(*columns)])
 
 
-def test_equal_cubes(pair: tuple[Cube, Cube]) -> None:
+def test_metrics_of_equal_cubes(pair: tuple[Cube, Cube]) -> None:
     truth = pair[0]
     assert [metric(truth, truth.copy()) for metric in ALL] == [0, 0, math.inf, 0, 0]
 
 
-def test_sam_knows_no_brightness_and_no_black_pixels(pair: tuple[Cube, Cube]) -> None:
+def test_sam_ignores_brightness_and_black_pixels(pair: tuple[Cube, Cube]) -> None:
     truth, estimate = pair
     assert metrics.sam(truth, 3 * estimate) == pytest.approx(metrics.sam(truth, estimate))
     black = truth.copy()

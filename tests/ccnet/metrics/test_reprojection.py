@@ -1,4 +1,4 @@
-"""Eq. 2 against the frame, and the map of where they differ."""
+"""Reprojection by Eq. 2, and its residual against the frame."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ccnet.metrics.reprojection import reproject, residual
 MakeCube = Callable[..., Array]
 
 
-def test_a_cube_is_what_its_own_frame_says(make_cube: MakeCube, camera: Camera) -> None:
+def test_cube_reprojects_to_its_own_frame(make_cube: MakeCube, camera: Camera) -> None:
     cube = make_cube(20, 30)
     np.testing.assert_allclose(reproject(cube, camera.response), camera.frame(cube), atol=1e-6)
     assert np.nanmax(residual(camera.frame(cube), cube, camera.response)) < 1e-5
 
 
-def test_metamers_are_invisible(make_cube: MakeCube, camera: Camera) -> None:
-    """An error that the response maps to nothing, however large."""
+def test_residual_does_not_see_metamers(make_cube: MakeCube, camera: Camera) -> None:
+    """Metamers differ by a spectrum that the response maps to zero."""
     cube = make_cube(20, 30)
     basis, _ = np.linalg.qr(camera.response)
     error = np.random.default_rng(0).normal(0, 0.2, cube.shape)
@@ -29,20 +29,20 @@ def test_metamers_are_invisible(make_cube: MakeCube, camera: Camera) -> None:
     assert np.nanmax(residual(camera.frame(cube), cube + error, camera.response)) < 1e-4
 
 
-def test_the_residual_is_relative_and_mild_in_the_dark(camera: Camera) -> None:
+def test_residual_is_relative_with_an_offset_for_dark_pixels(camera: Camera) -> None:
     frame = np.array([0.0, 0.08, 0.48], np.float32) * np.ones((3, 1, 1), np.float32)  # flat spectra
     cube = np.array([0.01, 0.09, 0.38], np.float32) * np.ones((31, 1, 1), np.float32)
     np.testing.assert_allclose(residual(frame, cube, camera.response), [[0.5, 0.1, 0.2]], rtol=1e-4)
 
 
-def test_a_saturated_channel_leaves_the_pixel_out(make_cube: MakeCube, camera: Camera) -> None:
+def test_saturated_pixel_has_no_residual(make_cube: MakeCube, camera: Camera) -> None:
     cube = make_cube(4, 5)
     cube[:, 1, 2] = 3
     found = residual(camera.frame(cube), cube, camera.response)
     assert np.argwhere(np.isnan(found)).tolist() == [[1, 2]]
 
 
-def test_frame_and_cube_must_have_one_size(make_cube: MakeCube, camera: Camera) -> None:
+def test_frame_and_cube_of_different_sizes_are_refused(make_cube: MakeCube, camera: Camera) -> None:
     cube = make_cube(4, 5)
     with pytest.raises(ValueError, match=r"expected \(3, H, W\) for a cube of \(31, 4, 5\)"):
         residual(camera.frame(cube)[:, :3], cube, camera.response)
