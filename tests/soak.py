@@ -29,11 +29,10 @@ import zarr
 
 from ccnet.contract import CCNetError
 from ccnet.runtime import Reconstructor, read_cube
-from ccnet.runtime.stream import metrics as telemetry
-from ccnet.runtime.stream import pipeline as stream
+from ccnet.runtime.stream import metrics, pipeline
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
-from ccnet.runtime.stream.sinks import Files, Sink, Socket, ZarrGroup
+from ccnet.runtime.stream.sinks import CubeFolder, Sink, ZarrGroup, ZeroMQSocket
 from ccnet.runtime.stream.sources import SourceDisconnectedError, SourceSpec
 
 SIZES = ((48, 64), (64, 48), (40, 40))
@@ -220,8 +219,8 @@ def cameras(
     """One to a Zarr group under ``latest``, one to a socket under ``drop-oldest``, both to files as well."""
     for number, policy in enumerate(("latest", "drop-oldest")):
         folder, group = work / f"files{number}", work / "cubes.zarr"
-        files = Troubled(Files(folder, "hdr"), folder, seed=number)
-        other: Sink = Socket(f"ipc://{work}/socket", patience_ms=500) if number else ZarrGroup(group)
+        files = Troubled(CubeFolder(folder, "hdr"), folder, seed=number)
+        other: Sink = ZeroMQSocket(f"ipc://{work}/socket", send_timeout_ms=500) if number else ZarrGroup(group)
         sinks = [files, Troubled(other, work / "sent" if number else group, seed=7)]
         camera = Camera(seed=number)
         for sink in sinks:
@@ -242,8 +241,8 @@ def cameras(
 
 def soak(seconds: float, artifacts: str) -> list[str]:
     """What is wrong after so long."""
-    stream._FIRST_WAIT, stream._LONGEST_WAIT = 0.05, 0.2
-    telemetry._RECENT = 16  # of 1024 latencies the memory would grow for a quarter of an hour
+    pipeline.FIRST_RECONNECT_WAIT_S, pipeline.LONGEST_RECONNECT_WAIT_S = 0.05, 0.2
+    metrics.RECENT_FRAMES = 16  # of 1024 latencies the memory would grow for a quarter of an hour
     samples = array("d")  # a list of objects would grow by half a megabyte an hour
     still = np.full((*SIZES[0], 3), 99, np.uint8)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
@@ -282,20 +281,20 @@ def soak(seconds: float, artifacts: str) -> list[str]:
 
 
 def check(camera: Camera, one: Stream, sinks: list[Troubled]) -> list[str]:
-    tally = one.account.tally()
+    counts = one.ledger.counts()
     schedules = [camera.faults, *(sink.faults for sink in sinks)]
-    print(f"{one.source.name}, {one.policy}: {one.pulse}; faults {[schedule.times for schedule in schedules]}")
+    print(f"{one.source.name}, {one.policy}: {one.metrics}; faults {[schedule.times for schedule in schedules]}")
     faults = [fault for schedule in schedules for fault in schedule.times.items()]
-    faults += [("reconnect", one.pulse.reconnects), ("dropped frame", tally.dropped)]
-    faults += [("rejection by a sink", tally.rejected.get("sink", 0))]
+    faults += [("reconnect", one.metrics.reconnects), ("dropped frame", counts.dropped)]
+    faults += [("rejection by a sink", counts.rejected.get("sink", 0))]
     wrong = [f"{one.source.name}: no {name} came" for name, times in faults if not times]
-    if tally.in_flight or tally.arrived != tally.delivered + tally.dropped + sum(tally.rejected.values()):
-        wrong.append(f"{one.source.name}: the account does not balance: {tally}")
-    if tally.arrived not in (camera.given, camera.given - 1):
-        wrong.append(f"{one.source.name}: {camera.given} frames were given, {tally.arrived} arrived")
+    if counts.in_flight or counts.arrived != counts.delivered + counts.dropped + sum(counts.rejected.values()):
+        wrong.append(f"{one.source.name}: the ledger does not balance: {counts}")
+    if counts.arrived not in (camera.given, camera.given - 1):
+        wrong.append(f"{one.source.name}: {camera.given} frames were given, {counts.arrived} arrived")
     for sink in sinks:
-        if not tally.delivered or sink.taken < tally.delivered:
-            wrong.append(f"{one.source.name}: {tally.delivered} delivered, {sink.taken} taken by {sink.name}")
+        if not counts.delivered or sink.taken < counts.delivered:
+            wrong.append(f"{one.source.name}: {counts.delivered} delivered, {sink.taken} taken by {sink.name}")
         sink.read_back()
         if not sink.name.startswith("zmq:") and sink.read != sink.taken:
             wrong.append(f"{sink.name}: {sink.taken} cubes taken, {sink.read} were there")

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.io.srgb import InputSpace
+from ccnet.runtime.stream.sinks import CubeFormat
 
 ARTIFACTS_FOLDER = Path("build/ccnet")
 """Default folder of the artifacts."""
 
 TILE_FLAGS = ("--tile", "--window")
 """Names of the tile option, for a command whose tile needs another help text than ``TileOption`` has."""
-
-CubeFormat = Literal["hdr", "mat", "npy"]
-"""Suffix of a cube: ENVI, MATLAB/NTIRE or numpy."""
 
 _INPUT_SPACE_FLAGS = ("--input-space", "--space")
 _INPUT_SPACE_HELP = "Input colour space: srgb for photographs, camera for linear values of the weights' camera"

@@ -1,18 +1,28 @@
-"""``ccnet stream``: from a camera, video, folder or pipe to cubes, until it is told to stop."""
+"""``ccnet stream``: cubes from a camera, video, folder or pipe, until it is stopped."""
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ccnet.contract import CCNetError
-from ccnet.runtime.cli.options import (
+from ccnet.contract import CCNetError, Manifest
+from ccnet.runtime.io.sensor import Radiometry
+from ccnet.runtime.io.srgb import InputSpace
+from ccnet.runtime.probe import open_probed
+from ccnet.runtime.stream.context_policy import ContextPolicy
+from ccnet.runtime.stream.metrics import StatusLine
+from ccnet.runtime.stream.pipeline import Stream
+from ccnet.runtime.stream.prometheus import PrometheusExporter
+from ccnet.runtime.stream.queue import QueuePolicy
+from ccnet.runtime.stream.sinks import open_sink
+from ccnet.runtime.stream.sources import parse_source
+
+from .options import (
     ARTIFACTS_FOLDER,
     ArtifactsOption,
     BackendOption,
@@ -21,14 +31,7 @@ from ccnet.runtime.cli.options import (
     PrecisionOption,
     TileOption,
 )
-from ccnet.runtime.io.sensor import Radiometry
-from ccnet.runtime.probe import open_probed
-from ccnet.runtime.stream.context_policy import ContextPolicy
-from ccnet.runtime.stream.metrics import Metrics, StatusLine
-from ccnet.runtime.stream.pipeline import Stream
-from ccnet.runtime.stream.queue import Policy
-from ccnet.runtime.stream.sinks import open_sink
-from ccnet.runtime.stream.sources import parse_source
+from .signals import call_on_stop_signals
 
 app = typer.Typer()
 
@@ -39,98 +42,107 @@ def stream(
         str,
         typer.Argument(help="Camera number, /dev/video*, URL, video file, folder of pictures, or - for raw stdin."),
     ],
-    sink: Annotated[
-        list[str], typer.Option(help="Folder of cubes, group.zarr, or zmq:ADDRESS; may be given more than once.")
-    ],
+    sink: Annotated[list[str], typer.Option(help="Folder of cubes, group.zarr, or zmq:ADDRESS; may be repeated.")],
     artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
     backend: BackendOption = "auto",
     precision: PrecisionOption = None,
-    window: TileOption = 512,
-    space: OptionalInputSpaceOption = None,
+    tile: TileOption = 512,
+    input_space: OptionalInputSpaceOption = None,
     radiometry: Annotated[
         Path | None,
         typer.Option(help="JSON of the path from the sensor's numbers to linear light: bits, bayer, black, gains, …"),
     ] = None,
-    size: Annotated[str | None, typer.Option(help="WxH in px of raw frames on stdin.")] = None,
+    size: Annotated[str | None, typer.Option(help="Size of the raw frames on stdin: WxH in px.")] = None,
     context: Annotated[
-        str, typer.Option(help="Whose context a frame is decoded under: every:N, scene (when it changes) or smooth.")
+        str,
+        typer.Option(help="Frames to compute a context from: every:N, scene (when it changes) or smooth (a mean)."),
     ] = "every:1",
     policy: Annotated[
-        Policy | None,
+        QueuePolicy | None,
         typer.Option(help="When frames come faster than cubes; if not given, latest for cameras and block for files."),
     ] = None,
-    queue: Annotated[int, typer.Option(help="Most frames that wait, under block and drop-oldest.")] = 4,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after so many frames.")] = None,
+    queue: Annotated[int, typer.Option(help="Largest number of waiting frames, for block and drop-oldest.")] = 4,
+    frames: Annotated[int | None, typer.Option(min=1, help="Stop after this number of frames.")] = None,
     format: CubeFormatOption = "hdr",
     metrics: Annotated[
-        str | None, typer.Option(help="For Prometheus: a port to answer on, or a .prom file to keep up to date.")
+        str | None, typer.Option(help="Metrics for Prometheus: a port to serve, or a .prom file to keep up to date.")
     ] = None,
 ) -> None:
-    """A stream of RGB frames → cubes, each frame accounted for.
+    """Reconstruct cubes from a stream of RGB frames, with an account of every frame.
 
-    Interrupt it once to finish what has arrived, twice to drop what waits. At the end it says how many frames were
-    delivered, dropped by the policy and rejected, and why; it exits with 1 if frames came and none was delivered.
+    Press Ctrl-C once to finish the frames that have arrived, twice to drop those that wait. At the end it prints how
+    many frames were delivered, dropped by the policy and rejected, and why. The exit code is 1 if frames arrived and
+    none was delivered.
     """
     raw = Radiometry.read(radiometry) if radiometry else None
-    if raw and space == "srgb":
-        raise CCNetError("--radiometry gives linear camera values, --input-space srgb expects photographs: choose one")
-    space = space or ("camera" if raw else "srgb")
+    space = _input_space(raw, input_space)
     spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
-            open_probed(artifacts, input_space=space, backend=backend, precision=precision, tile=window)
+            open_probed(artifacts, input_space=space, backend=backend, precision=precision, tile=tile)
         )
-        if raw and reconstructor.manifest.input == "uint8":
-            raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
-        about_raw = raw.metadata() if raw else {}
+        radiometry_metadata = _radiometry_metadata(raw, reconstructor.manifest)
         sinks = []
         for text in sink:
             sinks.append(open_sink(text, format))
             stack.callback(sinks[-1].close)
-        running = Stream(
+        pipeline = Stream(
             source=spec,
             sinks=sinks,
             reconstructor=reconstructor,
             prepare=raw or reconstructor.camera_frame,
             context=ContextPolicy(context),
             policy=policy or ("latest" if spec.live else "block"),
-            queue=queue,
-            most=frames,
-            metadata={**reconstructor.provenance(), "source": spec.name, "space": space, **about_raw},
+            queue_size=queue,
+            max_frames=frames,
+            metadata={**reconstructor.provenance(), "source": spec.name, "space": space, **radiometry_metadata},
         )
-        _run(running, metrics)
-    tally = running.account.tally()
-    print(running.pulse)
-    for reason in running.account.reasons:
-        print(reason)
-    if tally.arrived and not tally.delivered:
-        raise typer.Exit(1)
+        _run(pipeline, metrics)
+    _report(pipeline)
 
 
-def _run(running: Stream, metrics: str | None) -> None:
+def _input_space(radiometry: Radiometry | None, asked: InputSpace | None) -> InputSpace:
+    """Return the colour space of the frames that the radiometry, if there is any, makes."""
+    if radiometry and asked == "srgb":
+        raise CCNetError(
+            "--radiometry gives linear camera values, --input-space srgb expects photographs: choose one of them"
+        )
+    return asked or ("camera" if radiometry else "srgb")
+
+
+def _radiometry_metadata(radiometry: Radiometry | None, manifest: Manifest) -> dict[str, str]:
+    """Return the metadata of the radiometry; CCNetError if the graphs cannot take the frames that it makes."""
+    if radiometry is None:
+        return {}
+    if manifest.input == "uint8":
+        raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
+    return radiometry.metadata()
+
+
+def _run(pipeline: Stream, metrics: str | None) -> None:
+    """Run a stream until it ends or is stopped by signals, with a status line and Prometheus' metrics."""
     with ExitStack() as stack:
-        line = StatusLine(running.pulse, sys.stderr)
+        line = StatusLine(pipeline.metrics, sys.stderr)
         stack.callback(line.close)
         refresh = [line.refresh]
         if metrics is not None:
-            prometheus = Metrics(running.pulse, metrics)
-            stack.callback(prometheus.close)
-            refresh.append(prometheus.refresh)
-        stack.enter_context(_stopping(running.stop))
-        running.run(lambda: _each(refresh))
+            exporter = PrometheusExporter(pipeline.metrics, metrics)
+            stack.callback(exporter.close)
+            refresh.append(exporter.refresh)
+        stack.enter_context(call_on_stop_signals(pipeline.stop))
+        pipeline.run(lambda: _call_all(refresh))
 
 
-def _each(calls: list[Callable[[], None]]) -> None:
-    for call in calls:
-        call()
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        function()
 
 
-@contextmanager
-def _stopping(stop: Callable[[], None]) -> Iterator[None]:
-    """SIGINT and SIGTERM call ``stop`` in the block."""
-    before = {number: signal.signal(number, lambda *_: stop()) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _report(pipeline: Stream) -> None:
+    """Print the account of all frames; exit with 1 if frames arrived and none was delivered."""
+    print(pipeline.metrics)
+    for reason in pipeline.ledger.reasons:
+        print(reason)
+    counts = pipeline.ledger.counts()
+    if counts.arrived and not counts.delivered:
+        raise typer.Exit(1)

@@ -1,1 +1,1 @@
-"""Streams: sources, queue, reconstruction, sinks and the ledger of frames."""
+"""Streams of frames: sources, queue, pipeline, sinks and the ledger of all frames."""

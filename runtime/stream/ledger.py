@@ -1,4 +1,4 @@
-"""Where every frame of a stream went: delivered, dropped by the policy, or rejected with a reason. Nothing else."""
+"""The ledger of a stream's frames: each is delivered, dropped by the policy, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Literal
 
-Cause = Literal["source", "radiometry", "reconstruction", "sink"]
-"""Which step rejected a frame."""
+RejectionCause = Literal["source", "radiometry", "reconstruction", "sink"]
+"""Step of the pipeline that rejected a frame."""
 
 _REASONS_KEPT = 5
 
 
 @dataclass(frozen=True)
 class FrameCounts:
-    """An account at one moment. ``arrived`` is the sum of all others, always."""
+    """Numbers of frames at one moment; ``arrived`` is always the sum of all others."""
 
     arrived: int
     delivered: int
     dropped: int
-    """By the queue's policy, or since the stream was stopped twice."""
-    rejected: dict[Cause, int]
+    """Dropped by the queue's policy, or after a second stop."""
+    rejected: dict[RejectionCause, int]
     in_flight: int
-    """Not decided yet; 0 when a stream has ended."""
+    """Neither delivered, dropped nor rejected yet; 0 when a stream has ended."""
 
     def __str__(self) -> str:
         rejected = sum(self.rejected.values())
@@ -34,10 +34,10 @@ class FrameCounts:
 
 
 class FrameLedger:
-    """Opened for each frame when it arrives and settled once; threads may share it.
+    """A ledger with an entry for each frame, opened when the frame arrives and settled once; threads may share it.
 
-    ValueError for a frame that arrives twice, and for one that is settled without being in flight: an account that
-    does not balance is a mistake in the program, never the user's.
+    Its methods raise ValueError for a frame that arrives twice and for a frame that is settled without being in flight:
+    a ledger that does not balance is an error of the program, never of the user.
     """
 
     def __init__(self) -> None:
@@ -45,11 +45,18 @@ class FrameLedger:
         self._in_flight: set[int] = set()
         self._last = -1
         self._arrived = self._delivered = self._dropped = 0
-        self._rejected: Counter[Cause] = Counter()
+        self._rejected: Counter[RejectionCause] = Counter()
         self._reasons: deque[str] = deque(maxlen=_REASONS_KEPT)
 
     def arrive(self, frame_id: int) -> None:
-        """A frame is here; ids ascend."""
+        """Open the entry of a frame.
+
+        Args:
+            frame_id: Larger than that of every frame before.
+
+        Raises:
+            ValueError: The id is not larger.
+        """
         with self._lock:
             if frame_id <= self._last:
                 raise ValueError(f"frame {frame_id} arrives after frame {self._last}, expected ascending ids")
@@ -58,25 +65,26 @@ class FrameLedger:
             self._arrived += 1
 
     def deliver(self, frame_id: int) -> None:
-        """Every sink has the frame's cube."""
+        """Settle a frame whose cube every sink has."""
         with self._lock:
             self._settle(frame_id)
             self._delivered += 1
 
     def drop(self, frame_id: int) -> None:
-        """The policy preferred another frame, or the user stopped twice."""
+        """Settle a frame that the policy, or a second stop, dropped."""
         with self._lock:
             self._settle(frame_id)
             self._dropped += 1
 
-    def reject(self, frame_id: int, cause: Cause, reason: str) -> None:
-        """The frame cannot become a cube, or a sink does not take it."""
+    def reject(self, frame_id: int, cause: RejectionCause, reason: str) -> None:
+        """Settle a frame that could not become a cube, or whose cube a sink refused."""
         with self._lock:
             self._settle(frame_id)
             self._rejected[cause] += 1
             self._reasons.append(f"frame {frame_id}: {reason}")
 
-    def tally(self) -> FrameCounts:
+    def counts(self) -> FrameCounts:
+        """Return the numbers of frames now."""
         with self._lock:
             return FrameCounts(
                 self._arrived, self._delivered, self._dropped, dict(self._rejected), in_flight=len(self._in_flight)
@@ -84,7 +92,7 @@ class FrameLedger:
 
     @property
     def reasons(self) -> list[str]:
-        """Of the last few rejected frames, one line each."""
+        """Reasons of the last five rejections, one line each."""
         with self._lock:
             return list(self._reasons)
 

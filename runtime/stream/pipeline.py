@@ -1,7 +1,8 @@
-"""From a source to its sinks for weeks: one thread captures, the caller's reconstructs, every frame is accounted for.
+"""The pipeline from a source to its sinks, which runs for weeks and accounts for every frame.
 
-One frame is in work at a time and its cube goes to the sinks strip by strip, so that memory is the queue's frames and
-one strip. A slow sink slows the stream, and what that costs is the policy's to decide.
+A thread captures frames into a queue, the caller's thread reconstructs them. It works on one frame at a time, and the
+cube goes to the sinks strip by strip, so that memory holds the queue's frames and one strip. A slow sink slows the
+stream; the policy of the queue decides what happens to the frames that come meanwhile.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import Frame
 
 from .context_policy import ContextPolicy
-from .ledger import Cause, FrameCounts, FrameLedger
+from .ledger import FrameCounts, FrameLedger, RejectionCause
 from .metrics import StreamMetrics
-from .queue import FrameQueue, Policy
+from .queue import FrameQueue, QueuePolicy
 from .sinks import Sink
 from .sources import CapturedFrame, Pixels, Source, SourceDisconnectedError, SourceSpec
 
@@ -32,193 +33,219 @@ Array = npt.NDArray[np.float32]
 
 _logger = logging.getLogger(__name__)
 
-_POLL = 0.1  # s, to see a stop
-_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # s, before a camera is tried again; doubled until it gives a frame
-_FAREWELL = 1.0  # s, for the capturing thread to close its source; one that hangs is left behind
+POLL_INTERVAL_S = 0.1
+"""Longest time until a stop is noticed."""
+
+FIRST_RECONNECT_WAIT_S, LONGEST_RECONNECT_WAIT_S = 0.5, 30.0
+"""Waits before a camera is opened again; a wait is twice as long as the last until the camera gives a frame."""
+
+JOIN_TIMEOUT_S = 1.0
+"""Longest wait for the capturing thread to close its source; a thread that hangs is left behind."""
 
 
 class StripReconstructor(Protocol):
-    """What the stream needs of a Reconstructor."""
+    """The methods of a Reconstructor that a stream needs."""
 
-    def encode(self, frame: Frame) -> Array: ...
+    def encode(self, frame: Frame) -> Array:
+        """Return the context (1, N) of a frame."""
 
-    def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]: ...
+    def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
+        """Yield the cube from top to bottom as (top, strip (31, h, W))."""
 
 
 class _RejectedError(CCNetError):
-    def __init__(self, cause: Cause, reason: str) -> None:
+    """A frame that the pipeline rejects."""
+
+    def __init__(self, cause: RejectionCause, reason: str) -> None:
         super().__init__(reason)
         self.cause = cause
 
 
 @dataclass(kw_only=True)
 class Stream:
-    """One run from a source to open sinks. ``run`` once, from one thread; ``stop`` from any, and from signals."""
+    """One run from a source to open sinks.
+
+    Call ``run`` once, from one thread; ``stop`` may be called from any thread.
+    """
 
     source: SourceSpec
     sinks: Sequence[Sink]
     reconstructor: StripReconstructor
     prepare: Callable[[Pixels], Frame]
-    """From the source's pixels to a frame as the graphs take it: radiometry, or a photograph's colours."""
+    """Converts the source's pixels to the frame that the graphs take: radiometry, or colours of a photograph."""
     context: ContextPolicy
-    policy: Policy
-    queue: int = 4
-    most: int | None = None
-    """Stop after so many frames have arrived."""
+    policy: QueuePolicy
+    queue_size: int = 4
+    """Largest number of frames that wait."""
+    max_frames: int | None = None
+    """Number of frames after which the stream ends."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Goes with every cube, beside its frame's id, time and context."""
-    account: FrameLedger = field(default_factory=FrameLedger)
+    """Metadata of every cube, beside the id, time and context of its frame."""
+    ledger: FrameLedger = field(default_factory=FrameLedger)
 
     def __post_init__(self) -> None:
-        self.pulse = StreamMetrics(self.account)
-        self._queue = FrameQueue(self.account, self.policy, self.queue)
+        self.metrics = StreamMetrics(self.ledger)
+        self._queue = FrameQueue(self.ledger, self.policy, self.queue_size)
         self._stops = 0
         self._failure: Exception | None = None
 
     def stop(self) -> None:
-        """Take no more frames and finish those that are here; asked twice, drop those that wait. Safe in a signal."""
+        """Take no more frames and finish those that have arrived; when called twice, drop those that wait."""
         self._stops += 1
 
-    def run(self, idle: Callable[[], None] = lambda: None) -> FrameCounts:
-        """Stream until the source ends or ``stop``; ``idle`` is called between frames, ten times a second at least.
+    def run(self, on_idle: Callable[[], None] = lambda: None) -> FrameCounts:
+        """Stream until the source ends or ``stop`` is called.
 
-        Returns the account, in which nothing is in flight any more. CCNetError where the source cannot be opened at
-        all; a camera that was there and disappears is tried again, after 0.5 s, then after twice as long each time, up
-        to 30 s, until it gives a frame. The source is closed when this returns, unless it hangs for a second.
+        A source that cannot be opened at first raises its CCNetError. A camera that disappears later is opened again
+        after 0.5 s, then after twice as long each time, up to 30 s, until it gives a frame. The source is closed when
+        this returns, unless it hangs for a second. An error of the program in the source is raised once the frames
+        before it are finished.
+
+        Args:
+            on_idle: Function to call between two frames, and at least ten times a second while none comes.
+
+        Returns:
+            The final counts, with no frame in flight.
         """
         capture = threading.Thread(target=self._capture, args=(self.source.open(),), daemon=True, name="ccnet-capture")
         capture.start()
         try:
-            while (shot := self._next(idle)) is not None:
-                self._work(shot)
+            while (captured := self._next(on_idle)) is not None:
+                self._process(captured)
         finally:
-            # Also after an error of the program: what was in work is told by the error, what waits is dropped
+            # After an error of the program too: the error tells of the frame in work, and the waiting ones are dropped
             self._stops += 1
             self._queue.abandon()
-            capture.join(_FAREWELL)
+            capture.join(JOIN_TIMEOUT_S)
         if self._failure is not None:
             raise self._failure
-        return self.account.tally()
+        return self.ledger.counts()
 
-    def _next(self, idle: Callable[[], None]) -> CapturedFrame | None:
-        """The next frame; None when there will be none."""
+    def _next(self, on_idle: Callable[[], None]) -> CapturedFrame | None:
+        """Return the next frame, or None if there will be none."""
         while True:
-            idle()
+            on_idle()
             if self._stops > 1:
                 self._queue.abandon()
             elif self._stops:
                 self._queue.close()
             try:
-                return self._queue.get(_POLL)
+                return self._queue.get(POLL_INTERVAL_S)
             except TimeoutError:
                 continue
 
     # -----------------------------------------------------------------------------------------------------------------
-    # The caller's thread
+    # In the caller's thread
 
-    def _work(self, shot: CapturedFrame) -> None:
+    def _process(self, captured: CapturedFrame) -> None:
+        """Deliver a frame's cube to all sinks, or reject the frame."""
         try:
-            if shot.pixels is None:
-                raise _RejectedError("source", shot.fault)
-            with _blaming("radiometry"):
-                frame = self.prepare(shot.pixels)
-            with _blaming("sink"):
-                self._reconstruct(shot, frame)
+            if captured.pixels is None:
+                raise _RejectedError("source", captured.fault)
+            with _reject_errors_as("radiometry"):
+                frame = self.prepare(captured.pixels)
+            with _reject_errors_as("sink"):
+                self._reconstruct(captured, frame)
         except _RejectedError as error:
-            self.account.reject(shot.frame_id, error.cause, str(error))
+            self.ledger.reject(captured.frame_id, error.cause, str(error))
         else:
-            self.account.deliver(shot.frame_id)
-            self.pulse.delivered(shot.captured)
+            self.ledger.deliver(captured.frame_id)
+            self.metrics.record_delivery(captured.captured)
 
-    def _reconstruct(self, shot: CapturedFrame, frame: Frame) -> None:
-        captured = datetime.fromtimestamp(shot.captured, timezone.utc).isoformat(timespec="microseconds")
-        about = {"frame id": str(shot.frame_id), "captured": captured, "context": self.context.name}
-        name, (height, width) = shot.name or f"{shot.frame_id:08}", frame.shape[:2]
+    def _reconstruct(self, captured: CapturedFrame, frame: Frame) -> None:
+        """Write a frame's cube to all sinks at once, strip by strip."""
+        time_utc = datetime.fromtimestamp(captured.captured, timezone.utc).isoformat(timespec="microseconds")
+        metadata = {"frame id": str(captured.frame_id), "captured": time_utc, "context": self.context.name}
+        metadata = {**self.metadata, **metadata}
+        name, (height, width) = captured.name or f"{captured.frame_id:08}", frame.shape[:2]
         with ExitStack() as stack:
-            writers = [
-                stack.enter_context(sink.cube(name, height, width, {**self.metadata, **about})) for sink in self.sinks
-            ]
+            writers = [stack.enter_context(sink.cube(name, height, width, metadata)) for sink in self.sinks]
             for top, strip in self._strips(frame):
                 for writer in writers:
                     writer.write(top, strip)
 
     def _strips(self, frame: Frame) -> Iterator[tuple[int, Array]]:
-        with _blaming("reconstruction"):
+        with _reject_errors_as("reconstruction"):
             strips = self.reconstructor.strips(frame, self.context(self.reconstructor, frame))
         while True:
-            with _blaming("reconstruction"):
+            with _reject_errors_as("reconstruction"):
                 strip = next(strips, None)
             if strip is None:
                 return
             yield strip
 
     # -----------------------------------------------------------------------------------------------------------------
-    # The capturing thread
+    # In the capturing thread
 
     def _capture(self, source: Source) -> None:
+        """Put the source's frames into the queue until it ends, fails, or the stream is stopped."""
         opened: Source | None = source
         try:
-            frame_id, wait = 0, _FIRST_WAIT
-            while opened and frame_id != self.most and not self._stops:
+            frame_id, wait = 0, FIRST_RECONNECT_WAIT_S
+            while opened and frame_id != self.max_frames and not self._stops:
                 try:
-                    shot = _read(opened, frame_id)
+                    captured = _read(opened, frame_id)
                 except SourceDisconnectedError as error:
-                    _logger.warning("%s: it is tried again", error)
-                    gone, opened = opened, None
-                    gone.close()
+                    _logger.warning("%s: trying to open it again", error)
+                    disconnected, opened = opened, None
+                    disconnected.close()
                     opened, wait = self._reopen(wait)
                     continue
-                if shot is None or not self._queue.put(shot):
+                if captured is None or not self._queue.put(captured):
                     return
-                frame_id, wait = frame_id + 1, _FIRST_WAIT
-        except Exception as error:  # of the program or the system; run raises it when the frames before are done
+                frame_id, wait = frame_id + 1, FIRST_RECONNECT_WAIT_S
+        except Exception as error:  # of the program or the system; run raises it when the frames before are finished
             self._failure = error
         finally:
             try:
                 if opened:
                     opened.close()
             finally:
-                self._queue.close()  # whatever happens: run waits for it
+                self._queue.close()  # in any case: run waits for it
 
     def _reopen(self, wait: float) -> tuple[Source | None, float]:
-        """The camera that disappeared, once it is back, and how long to wait if it gives no frame after all.
+        """Open a camera again that disappeared.
 
-        None where the stream was stopped first.
+        Args:
+            wait: Time before the first attempt, s.
+
+        Returns:
+            The camera, or None if the stream was stopped first; and the next wait if the camera gives no frame.
         """
         while not self._stopped_within(wait):
-            wait = min(2 * wait, _LONGEST_WAIT)
+            wait = min(2 * wait, LONGEST_RECONNECT_WAIT_S)
             with suppress(CCNetError):
                 source = self.source.open()
-                self.pulse.reconnects += 1
+                self.metrics.reconnects += 1
                 return source, wait
         return None, wait
 
     def _stopped_within(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
         while not self._stops and (left := until - time.monotonic()) > 0:
-            time.sleep(min(_POLL, left))
+            time.sleep(min(POLL_INTERVAL_S, left))
         return self._stops > 0
 
 
 def _read(source: Source, frame_id: int) -> CapturedFrame | None:
-    """The source's next frame, or what is wrong with it; None at its end."""
+    """Return the source's next frame, which may be a damaged one without pixels; None at the end."""
     try:
-        got = source.read()
+        frame = source.read()
     except SourceDisconnectedError:
         raise
     except CCNetError as error:
         return CapturedFrame(frame_id, "", time.time(), None, str(error))
-    return None if got is None else CapturedFrame(frame_id, got[0], time.time(), got[1])
+    return None if frame is None else CapturedFrame(frame_id, frame[0], time.time(), frame[1])
 
 
 @contextmanager
-def _blaming(cause: Cause) -> Iterator[None]:
-    """What goes wrong with a frame rejects it, for the innermost cause."""
+def _reject_errors_as(cause: RejectionCause) -> Iterator[None]:
+    """Turn an error with a frame into its rejection; of nested causes, the innermost counts."""
     try:
         yield
     except _RejectedError:
         raise
     except MemoryError as error:
-        raise _RejectedError(cause, "out of memory: take smaller frames or a smaller window") from error
+        raise _RejectedError(cause, "out of memory: use smaller frames or a smaller tile") from error
     except (CCNetError, OSError) as error:
         raise _RejectedError(cause, " ".join(str(error).split())) from error

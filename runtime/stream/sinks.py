@@ -1,7 +1,7 @@
-"""Where a stream's cubes go: files in a folder, a Zarr group, a ZeroMQ socket.
+"""Sinks of a stream's cubes: files in a folder, a Zarr group, a ZeroMQ socket.
 
-A sink takes one cube at a time, strip by strip, and has it when the ``with`` block ends well; an exception there leaves
-nothing of that cube behind, nor does a process that is killed.
+A sink takes one cube at a time, strip by strip, and has it when the ``with`` block ends without an exception. After an
+exception, or when the process is killed, nothing of that cube is left.
 """
 
 from __future__ import annotations
@@ -23,128 +23,173 @@ from ccnet.runtime.io.cubes import CubeWriter, open_cube
 from ccnet.runtime.io.files import optional_module
 
 Array = npt.NDArray[np.float32]
-Format = Literal["hdr", "mat", "npy"]
+CubeFormat = Literal["hdr", "mat", "npy"]
+"""Suffix of a cube: ENVI, MATLAB/NTIRE or numpy."""
 
-_CHUNK = 128  # px a side of a Zarr chunk, which holds all bands: 2 MB
-_QUEUED = 2  # cubes that a socket holds for a consumer that is behind
-_PATIENCE_MS = 5000  # for a consumer to take a cube
-_FAREWELL_MS = 10_000  # for what is queued when a socket closes
+CHUNK_PX = 128
+"""Side of a Zarr chunk, which holds all bands: 2 MB."""
+
+QUEUED_CUBES = 2
+"""Number of cubes that a socket holds for a consumer that is behind."""
+
+SEND_TIMEOUT_MS = 5000
+"""Longest time until a consumer takes a cube."""
+
+LINGER_MS = 10_000
+"""Longest time until a consumer takes the queued cubes after a socket is closed."""
 
 
 class Sink(Protocol):
-    """Takes the cubes of a stream from one thread."""
+    """A receiver of a stream's cubes, used from one thread."""
 
     name: str
+    """Name in messages."""
 
     def cube(
         self, name: str, height: int, width: int, metadata: Mapping[str, str]
     ) -> AbstractContextManager[CubeWriter]:
-        """A writer of one cube (31, height, width). CCNetError where the sink cannot take it."""
+        """Return a context manager with the writer of one cube (31, height, width).
 
-    def close(self) -> None: ...
+        Args:
+            name: Name of the frame.
+            height: Rows of the cube.
+            width: Columns of the cube.
+            metadata: Facts to store with the cube.
+
+        Returns:
+            Context manager; when it ends without an exception, the sink has the cube.
+
+        Raises:
+            CCNetError: The sink cannot take the cube.
+        """
+
+    def close(self) -> None:
+        """Free the sink."""
 
 
-def open_sink(text: str, format: Format = "hdr") -> Sink:
-    """What a user calls a sink: ``zmq:ADDRESS`` such as ``zmq:tcp://*:5555``, a Zarr group's name that ends in
-    ``.zarr``, or else a folder, which gets a file of ``format`` for each frame.
+def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
+    """Open the sink that a text names.
 
-    CCNetError where it cannot be made, or where its library is missing.
+    Args:
+        text: ``zmq:ADDRESS`` such as ``zmq:tcp://*:5555``, a Zarr group whose name ends in ``.zarr``, or a folder.
+        format: Format of the files in a folder.
+
+    Returns:
+        The sink, to be closed by the caller.
+
+    Raises:
+        CCNetError: The sink cannot be created, or its library is not installed.
     """
     if text.startswith("zmq:"):
-        return Socket(text.removeprefix("zmq:"))
+        return ZeroMQSocket(text.removeprefix("zmq:"))
     path = Path(text)
     if path.suffix == ".zarr":
         return ZarrGroup(path)
     if path.suffix[1:] in ("hdr", "mat", "npy"):
-        raise CCNetError(f"{text}: a cube's name, but a stream has many: expected a folder, a .zarr or zmq:ADDRESS")
-    return Files(path, format)
+        raise CCNetError(
+            f"{text}: is the name of one cube, but a stream has many; expected a folder, a .zarr or zmq:ADDRESS"
+        )
+    return CubeFolder(path, format)
 
 
-class Files:
-    """A file for each cube, under the frame's name; one that is there already is never replaced."""
+class CubeFolder:
+    """A folder with a file for each cube, under the frame's name; a file that exists is never replaced."""
 
-    def __init__(self, folder: Path, format: Format) -> None:
+    def __init__(self, folder: Path, format: CubeFormat) -> None:
         make_folder(folder)
         self.name, self._folder, self._format = str(folder), folder, format
 
     def cube(
         self, name: str, height: int, width: int, metadata: Mapping[str, str]
     ) -> AbstractContextManager[CubeWriter]:
+        """Return the writer of a new file; CCNetError if the file exists or cannot be written."""
         path = self._folder / f"{name}.{self._format}"
         if path.exists():
-            raise CCNetError(f"{path}: is there already and is kept; stream into another folder to make it again")
+            raise CCNetError(f"{path}: exists and is kept; stream into another folder to write it again")
         return open_cube(path, height, width, metadata)
 
     def close(self) -> None:
-        """Nothing is open between two cubes."""
+        """Do nothing: no file is open between two cubes."""
 
 
 class ZarrGroup:
-    """A group with an array (31, H, W) a cube, in chunks of all bands of a tile; what it holds already stays.
+    """A Zarr group with an array (31, H, W) for each cube, in chunks of 128×128 px; arrays that exist are kept.
 
-    Arrays are numbered from 00000000 on; their attributes have the metadata and ``wavelength`` in nm. An array is made
-    beside the group and renamed into it, so that whoever reads the group sees whole cubes only.
+    Arrays are numbered from 00000000 on; their attributes have the metadata and ``wavelength`` in nm. An array is
+    written beside the group and renamed into it, so that a reader of the group finds complete cubes only.
     """
 
     def __init__(self, path: Path) -> None:
         self._zarr = optional_module("zarr", "camera")
         self.name, self._path = str(path), path
         make_folder(path.parent)
-        with _refusing(self.name):
+        with _write_errors(self.name):
             self._zarr.open_group(str(path), mode="a")
-            numbers = [int(one.name) for one in path.iterdir() if re.fullmatch(r"\d{8}", one.name)]
+            numbers = [int(array.name) for array in path.iterdir() if re.fullmatch(r"\d{8}", array.name)]
         self._next = max(numbers, default=-1) + 1
 
     @contextmanager
     def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
+        """Yield the writer of a new array; CCNetError if it cannot be written."""
         partial = self._path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")
         shape = (len(BANDS_NM), height, width)
-        chunks = (len(BANDS_NM), min(height, _CHUNK), min(width, _CHUNK))
+        chunks = (len(BANDS_NM), min(height, CHUNK_PX), min(width, CHUNK_PX))
         try:
-            with _refusing(self.name):
+            with _write_errors(self.name):
                 array = self._zarr.open_array(str(partial), mode="w", shape=shape, chunks=chunks, dtype="<f4")
                 array.attrs.update({"wavelength": list(BANDS_NM), "name": name, **metadata})
-            yield _Region(self.name, array)
-            with _refusing(self.name):
+            yield _ArrayWriter(self.name, array)
+            with _write_errors(self.name):
                 partial.replace(self._path / f"{self._next:08}")
             self._next += 1
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     def close(self) -> None:
-        """Nothing is open between two cubes."""
+        """Do nothing: no file is open between two cubes."""
 
 
-class Socket:
-    """A PUSH socket: each cube goes to one of the consumers that PULL, and waits for one, unlike with PUB.
+class ZeroMQSocket:
+    """A PUSH socket: each cube waits for one of the consumers that PULL, and goes to that consumer alone.
 
     A message has two parts: a header in JSON (``name``, ``shape``, ``dtype``, ``wavelength`` in nm, metadata) and the
-    values, (31, H, W) little-endian float32. A cube is the sink's when the socket has it, which keeps two for a
-    consumer: so many are lost where a consumer is killed.
+    values, (31, H, W) little-endian float32. A cube counts as delivered when the socket has it. The socket holds two
+    cubes for a consumer: they are lost if the consumer is killed.
     """
 
-    def __init__(self, address: str, patience_ms: int = _PATIENCE_MS) -> None:
-        """address: to bind, in ZeroMQ's words. patience_ms: how long a cube waits for a consumer."""
+    def __init__(self, address: str, send_timeout_ms: int = SEND_TIMEOUT_MS) -> None:
+        """Bind the socket.
+
+        Args:
+            address: Address to bind, such as ``tcp://*:5555``.
+            send_timeout_ms: Longest time until a consumer takes a cube.
+
+        Raises:
+            CCNetError: The address cannot be bound, or pyzmq is not installed.
+        """
         self._zmq = optional_module("zmq", "camera")
         self.name = f"zmq:{address}"
-        # Its own context, which close ends: the shared one is never ended, and a process that exits drops what waits
+        # A context that close can end: the shared context never ends, and a process that exits drops the queued cubes
         self._context = self._zmq.Context()
         self._socket = self._context.socket(self._zmq.PUSH)
-        self._socket.setsockopt(self._zmq.SNDHWM, _QUEUED)
-        self._socket.setsockopt(self._zmq.SNDTIMEO, patience_ms)
-        self._socket.setsockopt(self._zmq.LINGER, _FAREWELL_MS)
+        self._socket.setsockopt(self._zmq.SNDHWM, QUEUED_CUBES)
+        self._socket.setsockopt(self._zmq.SNDTIMEO, send_timeout_ms)
+        self._socket.setsockopt(self._zmq.LINGER, LINGER_MS)
         self._cube = np.empty((0, 0, 0), "<f4")
         try:
             self._socket.bind(address)
         except (self._zmq.ZMQError, UnicodeError) as error:
             self.close()
-            raise CCNetError(f"{self.name}: cannot be bound ({error}), expected such as zmq:tcp://*:5555") from error
+            raise CCNetError(
+                f"{self.name}: cannot be bound ({error}), expected an address such as zmq:tcp://*:5555"
+            ) from error
 
     @contextmanager
     def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
+        """Yield the writer of the next message; CCNetError if no consumer takes it in time."""
         if self._cube.shape[1:] != (height, width):
             self._cube = np.empty((len(BANDS_NM), height, width), "<f4")
-        yield _Region(self.name, self._cube)
+        yield _ArrayWriter(self.name, self._cube)
         header = {**metadata, "name": name, "shape": self._cube.shape, "dtype": "<f4", "wavelength": BANDS_NM}
         try:
             self._socket.send_multipart([json.dumps(header).encode(), self._cube])
@@ -152,27 +197,28 @@ class Socket:
             raise CCNetError(f"{self.name}: no consumer took the cube in time; start one that PULLs") from error
 
     def close(self) -> None:
-        """Wait for the consumer to take what is queued, up to 10 s, after which it is lost."""
+        """Wait up to 10 s for the consumer to take the queued cubes; then they are lost."""
         self._socket.close()
         self._context.term()
 
 
-class _Region:
-    """A CubeWriter of an array, in memory or on disk."""
+class _ArrayWriter:
+    """A CubeWriter into an array, in memory or on disk."""
 
     def __init__(self, name: str, array: Any) -> None:
         self._name, self._array = name, array
 
     def write(self, top: int, strip: Array) -> None:
-        with _refusing(self._name):
+        """Store the rows from ``top`` on of a cube, a strip (31, h, W)."""
+        with _write_errors(self._name):
             self._array[:, top : top + strip.shape[1]] = strip
 
 
 @contextmanager
-def _refusing(name: str) -> Iterator[None]:
-    """What a disk or a Zarr store that is none of ours refuses, in one line."""
+def _write_errors(name: str) -> Iterator[None]:
+    """Turn an error of the disk, or of a Zarr store that is damaged, into a CCNetError of one line."""
     try:
         yield
     except (OSError, ValueError, TypeError, KeyError) as error:
-        why = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
-        raise CCNetError(f"{name}: cannot be written ({why}); choose another place, with room") from error
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200]
+        raise CCNetError(f"{name}: cannot be written ({reason}); choose another place with enough space") from error

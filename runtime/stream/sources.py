@@ -1,4 +1,4 @@
-"""Where a stream's frames come from: cameras and videos through OpenCV, folders of pictures, raw video on stdin."""
+"""Sources of a stream's frames: cameras and videos through OpenCV, folders of pictures, raw video on stdin."""
 
 from __future__ import annotations
 
@@ -21,87 +21,104 @@ Pixels = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class CapturedFrame:
-    """One frame as it arrived.
-
-    frame_id: ascending from 0 over the whole stream, also where a camera came back. captured: seconds since 1970, UTC.
-    pixels: (H, W, 3), or (H, W) of a Bayer sensor; None where the source failed to give them, and ``fault`` says why.
-    """
+    """A frame as the source gave it."""
 
     frame_id: int
+    """Number from 0 on, ascending over the whole stream, also after a camera came back."""
     name: str
+    """Name of the cube; the id if it is empty."""
     captured: float
+    """Time of capture, seconds since 1970, UTC."""
     pixels: Pixels | None
+    """(H, W, 3), or (H, W) of a Bayer sensor; None for a damaged frame."""
     fault: str = ""
+    """Reason why there are no pixels."""
 
 
 class SourceDisconnectedError(CCNetError):
-    """A camera that was there has disappeared: it may come again."""
+    """The error of a camera that has disappeared and may come back."""
 
 
 class Source(Protocol):
-    """Frames, one at a time, from one thread."""
+    """A source of frames, used from one thread."""
 
     def read(self) -> tuple[str, Pixels] | None:
-        """Name and pixels of the next frame, the caller's to keep; None at the end.
+        """Read the next frame.
 
-        CCNetError for a damaged frame (the next one can be read); SourceDisconnectedError where no more will come.
+        Returns:
+            Name and pixels, which the caller may keep; None at the end.
+
+        Raises:
+            CCNetError: The frame is damaged; the next one can be read.
+            SourceDisconnectedError: No more frames will come.
         """
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Free the source."""
 
 
 @dataclass(frozen=True)
 class SourceSpec:
-    """A source by its name, so that it can be opened again."""
+    """A description of a source, so that it can be opened again."""
 
     name: str
     live: bool
-    """A camera: it does not wait, has no end, and is tried again when it disappears."""
+    """True for a camera, which does not wait, has no end, and is opened again when it disappears."""
     open: Callable[[], Source]
+    """Opens the source."""
 
 
 def parse_source(text: str, size: str | None = None, *, bits: int = 8, bayer: bool = False) -> SourceSpec:
-    """What a user calls a source.
+    """Return the source that a text names.
 
-    text: ``-`` for raw video on stdin; a folder of pictures; a video file; a camera's number or ``/dev/video*``; a URL
-    such as ``rtsp://…``; a GStreamer pipeline with `` ! `` in it, for an OpenCV that was built with GStreamer.
-    size: ``WxH`` of raw video, px. bits, bayer: of its samples, see ``Radiometry``: 1 byte for 8 bits, else 2,
-    little-endian; R, G, B interleaved, or one sample a pixel.
+    Args:
+        text: ``-`` for raw video on stdin; a folder of pictures; a video file; a camera's number or ``/dev/video*``; a
+            URL such as ``rtsp://…``; a GStreamer pipeline with `` ! `` in it, for an OpenCV with GStreamer.
+        size: ``WxH`` of raw video, px.
+        bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
+        bayer: True for raw video with one sample per pixel, False for R, G, B interleaved.
 
-    CCNetError where it is none of these; whether a camera is there shows when it is opened.
+    Returns:
+        The source, not opened yet: a missing camera is noticed when it is opened.
+
+    Raises:
+        CCNetError: The text names none of these, or the size does not fit it.
     """
     if (size is not None) != (text == "-"):
-        raise CCNetError("--size WxH and the source '-' belong together: raw video has no header, all else has one")
+        raise CCNetError(
+            "--size WxH and the source '-' belong together: raw video has no header, other sources have one"
+        )
     if text == "-":
         height, width = _size(str(size))
         shape = (height, width) if bayer else (height, width, 3)
         return SourceSpec("stdin", False, lambda: RawVideo(sys.stdin.fileno(), shape, "u1" if bits == 8 else "<u2"))
     if text.isdecimal() or text.startswith("/dev/") or " ! " in text or "://" in text:
-        return SourceSpec(text, True, lambda: Capture(text, live=True))
+        return SourceSpec(text, True, lambda: VideoCapture(text, live=True))
     path = Path(text)
     if path.is_dir():
-        return SourceSpec(text, False, lambda: Folder(path))
+        return SourceSpec(text, False, lambda: PictureFolder(path))
     if not path.is_file():
         raise CCNetError(f"{text}: no such file or folder, expected one, a camera's number, a URL, or - for stdin")
-    return SourceSpec(text, False, lambda: Capture(text, live=False))
+    return SourceSpec(text, False, lambda: VideoCapture(text, live=False))
 
 
-class Folder:
-    """The pictures of a folder, sorted by name, those that are there when it is opened."""
+class PictureFolder:
+    """The pictures that a folder holds when it is opened, sorted by name."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = iter(frame_paths([folder]))
 
     def read(self) -> tuple[str, Pixels] | None:
+        """Return the name and pixels of the next picture; CCNetError if it is damaged, None at the end."""
         path = next(self._paths, None)
         return None if path is None else (path.stem, read_frame(path))
 
     def close(self) -> None:
-        """Nothing is open between two frames."""
+        """Do nothing: no file is open between two frames."""
 
 
-class Capture:
-    """A video or camera through OpenCV, 8-bit RGB. A video that is damaged ends where OpenCV stops."""
+class VideoCapture:
+    """A video or camera through OpenCV, 8-bit RGB; a damaged video ends where OpenCV stops."""
 
     def __init__(self, text: str, *, live: bool) -> None:
         self._text, self._live = text, live
@@ -111,47 +128,59 @@ class Capture:
         if not self._capture.isOpened():
             self._capture.release()
             raise SourceDisconnectedError(
-                f"{text}: OpenCV cannot open it, expected a camera or video; check its name, rights and codec"
+                f"{text}: OpenCV cannot open it, expected a camera or video; check its name, permissions and codec"
             )
 
     def read(self) -> tuple[str, Pixels] | None:
-        there, pixels = self._capture.read()
-        if not there and self._live:
+        """Return an empty name and the next frame (H, W, 3) uint8; None at the end of a video.
+
+        Returns:
+            Name and frame, or None.
+
+        Raises:
+            SourceDisconnectedError: The camera gives no frames any more.
+            CCNetError: The frame is not RGB.
+        """
+        success, pixels = self._capture.read()
+        if not success and self._live:
             raise SourceDisconnectedError(f"{self._text}: the camera gives no frames any more")
-        if not there:
+        if not success:
             return None
         if pixels.ndim != 3 or pixels.shape[2] != 3:
             raise CCNetError(f"{self._text}: gives frames of shape {pixels.shape}, expected (H, W, 3)")
         return "", self._cv2.cvtColor(pixels, self._cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
+        """Release the camera or file."""
         self._capture.release()
 
 
 class RawVideo:
-    """Frames without any header, one after another, from a file descriptor that somebody else closes."""
+    """Frames without a header, one after another, from a file descriptor that the caller closes."""
 
     def __init__(self, descriptor: int, shape: tuple[int, ...], dtype: str) -> None:
         self._descriptor, self._shape, self._dtype = descriptor, shape, np.dtype(dtype)
 
     def read(self) -> tuple[str, Pixels] | None:
+        """Return an empty name and the next frame; None at the end, CCNetError if the last frame is incomplete."""
         frame = np.empty(self._shape, self._dtype)
-        space = memoryview(frame.data).cast("B")
-        # By the descriptor, for a thread that waits in sys.stdin would block the interpreter's exit
-        got = 0
-        while got < len(space) and (count := os.readv(self._descriptor, [space[got:]])):
-            got += count
-        if 0 < got < len(space):
+        buffer = memoryview(frame.data).cast("B")
+        # From the descriptor, because a thread that waits in sys.stdin would block the interpreter's exit
+        count = 0
+        while count < len(buffer) and (received := os.readv(self._descriptor, [buffer[count:]])):
+            count += received
+        if 0 < count < len(buffer):
             raise CCNetError(
-                f"stdin ends with {got} bytes, a frame of {self._shape} has {len(space)}: is --size right?"
+                f"stdin ends with {count} bytes, but a frame of {self._shape} has {len(buffer)}: check --size"
             )
-        return ("", frame) if got else None
+        return ("", frame) if count else None
 
     def close(self) -> None:
-        """The descriptor is not ours."""
+        """Do nothing: the caller closes the descriptor."""
 
 
 def _size(text: str) -> tuple[int, int]:
+    """Return height and width from ``WxH``."""
     width, x, height = text.partition("x")
     if not (x and width.isdecimal() and height.isdecimal() and int(width) * int(height)):
         raise CCNetError(f"--size is {text!r}, expected WxH in px, such as 1920x1080")

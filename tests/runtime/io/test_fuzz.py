@@ -28,7 +28,8 @@ from ccnet.runtime.io.arrays import as_frame
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.ledger import FrameLedger
-from ccnet.runtime.stream.metrics import Metrics, StreamMetrics
+from ccnet.runtime.stream.metrics import StreamMetrics
+from ccnet.runtime.stream.prometheus import PrometheusExporter
 from ccnet.runtime.stream.sinks import open_sink
 from ccnet.runtime.stream.sources import parse_source
 
@@ -175,7 +176,7 @@ def test_names_of_sources_sinks_contexts_and_metrics(text: str, size: str | None
         with one_line():
             open_sink(text.replace("/", "")).close()
         with one_line():
-            Metrics(StreamMetrics(FrameLedger()), text.replace("/", "")).close()
+            PrometheusExporter(StreamMetrics(FrameLedger()), text.replace("/", "")).close()
 
 
 def call(arguments: list[str]) -> tuple[int, str]:

@@ -1,4 +1,4 @@
-"""Whose context a frame is decoded under."""
+"""The policies that choose the context of a frame."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Counter:
 
 
 class Broken:
-    """An encoder whose contexts are none."""
+    """An encoder that always fails."""
 
     def encode(self, frame: Any) -> Any:
         raise CCNetError("NaN")
@@ -57,7 +57,7 @@ def test_smooth_is_a_running_mean_that_a_cut_ends() -> None:
 
 
 @pytest.mark.parametrize("text", ["every:5", "scene", "smooth"])
-def test_another_size_begins_anew(text: str) -> None:
+def test_another_size_starts_again(text: str) -> None:
     assert contexts(text, [frame(9), frame(9, (91, 130)), frame(9, (90, 130))]) == [0, 1, 2]
 
 
@@ -90,6 +90,6 @@ def test_noise_and_a_pan_are_no_change_and_a_cut_is() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "every", "every:0", "every:-1", "every:1.5", "every:9999999999", "Scene"])
-def test_other_words_are_refused(text: str) -> None:
+def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(CCNetError, match="expected every:N"):
         ContextPolicy(text)

@@ -1,4 +1,4 @@
-"""Sinks: a cube is there whole or not at all, with its metadata."""
+"""Sinks: a cube is complete or absent, with its metadata."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import zmq
 
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime import read_cube
-from ccnet.runtime.stream.sinks import Sink, Socket, open_sink
+from ccnet.runtime.stream.sinks import Sink, ZeroMQSocket, open_sink
 
 CUBE = np.random.default_rng(0).random((31, 300, 150), np.float32)
 
@@ -35,7 +35,7 @@ def test_files(tmp_path: Path, format: Any) -> None:
     sink = open_sink(str(tmp_path / "new" / "cubes"), format)
     put(sink)
     np.testing.assert_array_equal(read_cube(tmp_path / f"new/cubes/one.{format}"), CUBE)
-    with pytest.raises(CCNetError, match="is there already"):
+    with pytest.raises(CCNetError, match="exists and is kept"):
         put(sink)
 
 
@@ -89,11 +89,11 @@ def test_a_consumer_pulls_cubes(tmp_path: Path) -> None:
     sink.close()
 
 
-QUEUE = """
+PRODUCER = """
 import sys
 import numpy as np
-from ccnet.runtime.stream.sinks import Socket
-sink = Socket(sys.argv[1])
+from ccnet.runtime.stream.sinks import ZeroMQSocket
+sink = ZeroMQSocket(sys.argv[1])
 for name in "abc":
     with sink.cube(name, 300, 150, {}) as writer:
         writer.write(0, np.ones((31, 300, 150), np.float32))
@@ -108,7 +108,7 @@ def test_cubes_that_wait_for_a_slow_consumer_outlive_the_stream(tmp_path: Path) 
         socket.setsockopt(zmq.RCVTIMEO, 60_000)
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(address)
-        with subprocess.Popen([sys.executable, "-c", QUEUE, address]) as process:
+        with subprocess.Popen([sys.executable, "-c", PRODUCER, address]) as process:
             assert socket.poll(60_000)  # the first is here
             time.sleep(2)  # and the others were sent since: without a wait at its end the process would be gone
             names = [json.loads(socket.recv_multipart()[0])["name"] for _ in range(3)]
@@ -116,8 +116,8 @@ def test_cubes_that_wait_for_a_slow_consumer_outlive_the_stream(tmp_path: Path) 
     assert names == ["a", "b", "c"]
 
 
-def test_a_cube_that_no_consumer_takes_is_told(tmp_path: Path) -> None:
-    sink = Socket(f"ipc://{tmp_path}/socket", patience_ms=10)
+def test_a_cube_that_no_consumer_takes_is_an_error(tmp_path: Path) -> None:
+    sink = ZeroMQSocket(f"ipc://{tmp_path}/socket", send_timeout_ms=10)
     with pytest.raises(CCNetError, match="no consumer took the cube"):
         put(sink)
     sink.close()
@@ -130,18 +130,18 @@ def test_a_cube_that_no_consumer_takes_is_told(tmp_path: Path) -> None:
         ("zmq:ipc://\ud800", "cannot be bound"),
         ("\ud800", "cannot be made"),
         ("\0", "cannot be made"),
-        ("cube.hdr", "a cube's name"),
+        ("cube.hdr", "is the name of one cube"),
         ("/proc/none/cubes", "/proc/none"),
         ("/proc/none/cubes.zarr", "/proc/none"),
     ],
 )
-def test_sinks_that_cannot_be_are_refused(text: str, words: str) -> None:
+def test_impossible_sinks_are_refused(text: str, words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         open_sink(text)
 
 
 @pytest.mark.parametrize("text", ["zmq:tcp://*:5555", "cubes.zarr"])
-def test_what_is_missing_is_named_with_its_extra(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_missing_library_is_named_with_its_extra(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ccnet.runtime.io import files
 
     monkeypatch.chdir(tmp_path)

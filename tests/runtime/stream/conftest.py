@@ -1,0 +1,26 @@
+"""Metrics of a stream, for their tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from ccnet.runtime.stream.ledger import FrameLedger
+from ccnet.runtime.stream.metrics import StreamMetrics
+
+
+@pytest.fixture
+def metrics() -> StreamMetrics:
+    """100 frames, delivered one every 10 ms, with latencies of 1 to 100 ms; three others."""
+    ledger = FrameLedger()
+    now = 0.0
+    metrics = StreamMetrics(ledger, clock=lambda: now)
+    for frame in range(100):
+        ledger.arrive(frame)
+        ledger.deliver(frame)
+        now = 0.01 * frame
+        metrics.record_delivery(now - 0.001 * (frame + 1))
+    for frame in range(100, 103):
+        ledger.arrive(frame)
+    ledger.drop(100)
+    ledger.reject(101, "sink", "full")
+    return metrics
