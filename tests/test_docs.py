@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ccnet.runtime.cli import main as cli
+from ccnet.runtime.cli.app import build_app
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
@@ -22,7 +22,7 @@ DOCUMENTS = [
     *sorted(REPOSITORY.glob("docs/**/*.md")),
 ]
 NAMES = {path: path.relative_to(REPOSITORY).as_posix() for path in DOCUMENTS}
-APP = cli._app()[0]
+APP = build_app()[0]
 ROOT: Any = typer.main.get_command(APP)
 
 FENCE = re.compile(r"^ *```([^\n]*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)

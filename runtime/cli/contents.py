@@ -1,4 +1,4 @@
-"""What a file or folder of the project holds, as tables of words."""
+"""Tables of text that describe a file or folder: artifacts, graph, weights, cube or frame."""
 
 from __future__ import annotations
 
@@ -30,11 +30,21 @@ from ccnet.runtime.io.npy import map_npy
 
 Table = list[tuple[str, ...]]
 
-_MOST_HEADER = 1 << 24  # bytes of safetensors' header that are read; ours have some 20 thousand
+_MAX_HEADER_BYTES = 1 << 24  # of a safetensors file; those of CCNet have about 20,000
 
 
-def contents(path: Path) -> list[Table]:
-    """Tables for an artifact folder, an ONNX graph, weights, a cube or a frame; CCNetError for anything else."""
+def describe_file(path: Path) -> list[Table]:
+    """Return tables for an artifact folder, an ONNX graph, weights, a cube or a frame.
+
+    Args:
+        path: File or folder, which may come from anywhere.
+
+    Returns:
+        Tables of one or more rows; all rows of a table have the same number of cells.
+
+    Raises:
+        CCNetError: The path is missing, damaged, or of another kind.
+    """
     if path.is_dir():
         return _folder(path)
     readers = {
@@ -55,7 +65,7 @@ def _folder(folder: Path) -> list[Table]:
     manifest = Manifest.read(folder)
     table: Table = [("artifact", "kind", "format", "precision", "MB", "SHA-256")]
     for artifact in manifest.artifacts:
-        size, state = _state(folder, artifact)
+        size, state = _size_and_state(folder, artifact)
         table.append((artifact.file, artifact.kind, artifact.format, artifact.precision, size, state))
     with decode_errors_as(folder, "ccnet's manifest"):
         engines = [_engine(artifact) for artifact in manifest.artifacts if "layers" in artifact.details]
@@ -63,14 +73,14 @@ def _folder(folder: Path) -> list[Table]:
 
 
 def _engine(artifact: Artifact) -> Table:
-    """What the manifest says of an engine: to ask the engine itself takes its GPU."""
+    """Return the manifest's facts on an engine; the engine itself can only be read on its GPU."""
     about = artifact.details
-    least, most = about["window"]
-    where = about["gpu"] or "any GPU that it supports"
+    smallest, largest = about["window"]
+    gpu = about["gpu"] or "any GPU that it supports"
     facts: Table = [
         (artifact.file, ""),
         ("  built with", f"{artifact.format} {about['version']}{', compatible' if about['compatible'] else ''}"),
-        ("  for", f"{where}, sides of {least} to {most} px"),
+        ("  for", f"{gpu}, sides of {smallest} to {largest} px"),
         ("  weights", "taken from the graph" if about["stripped"] else "inside"),
         ("  layers", f"{about['layers']} before fusion: {_counts(about['types'])}"),
     ]
@@ -81,14 +91,16 @@ def _engine(artifact: Artifact) -> Table:
 
 
 def _counts(types: Mapping[str, int]) -> str:
+    """Return ``5 FLOAT, 2 HALF`` from counts, the largest first."""
     return ", ".join(f"{count} {name}" for name, count in sorted(types.items(), key=lambda item: -item[1]))
 
 
-def _state(folder: Path, artifact: Artifact) -> tuple[str, str]:
+def _size_and_state(folder: Path, artifact: Artifact) -> tuple[str, str]:
+    """Return an artifact's size in MB, and whether the file is the one that the manifest describes."""
     path = folder / artifact.file
     if not path.is_file():
         return "-", "missing"
-    state = "intact" if sha256(path) == artifact.sha256 else "is not the manifest's: damaged, or of another export"
+    state = "intact" if sha256(path) == artifact.sha256 else "differs from the manifest: damaged, or of another export"
     return f"{path.stat().st_size / 1e6:.2f}", state
 
 
@@ -96,12 +108,12 @@ def _manifest(manifest: Manifest) -> list[Table]:
     facts: Table = [
         ("weights", manifest.weights_sha256[:16]),
         ("input", manifest.input),
-        ("camera", manifest.camera["name"] if manifest.camera else "not told"),
+        ("camera", manifest.camera["name"] if manifest.camera else "unknown"),
         ("context", f"{manifest.context_size} values"),
         ("sides", f"multiples of {manifest.size_multiple} px"),
         ("halo", f"{manifest.halo} px"),
     ]
-    return [facts, *_mapping("config", manifest.config), *_mapping("made with", manifest.tools)]
+    return [facts, *_mapping("config", manifest.config), *_mapping("tools", manifest.tools)]
 
 
 def _mapping(title: str, values: Mapping[str, Any]) -> list[Table]:
@@ -119,22 +131,23 @@ def _onnx(path: Path) -> list[Table]:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs
     register_operators(options)
-    with decode_errors_as(path, "a whole ONNX model of ccnet's"):
+    with decode_errors_as(path, "a complete ONNX model of ccnet"):
         data = path.read_bytes()
         refuse_external(str(path), data)
-    with decode_errors_as(path, "a whole ONNX model of ccnet's"), prefix_errors(path):
+    with decode_errors_as(path, "a complete ONNX model of ccnet"), prefix_errors(path):
         session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         table: Table = [("tensor", "type", "shape")]
         for role, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
             table += [(f"{role} {node.name}", node.type, f"({', '.join(map(str, node.shape))})") for node in nodes]
         metadata = session.get_modelmeta().custom_metadata_map
         if MANIFEST_KEY not in metadata:
-            return [table, [("manifest", "none: not made by 'ccnet export'")]]
-        nodes = _precision(json.loads(metadata.get(PRECISION_KEY, "{}")))
+            return [table, [("manifest", "none: 'ccnet export' did not write this file")]]
+        nodes = _node_precision(json.loads(metadata.get(PRECISION_KEY, "{}")))
         return [table, *nodes, *_manifest(Manifest.from_json(metadata[MANIFEST_KEY]))]
 
 
-def _precision(about: Mapping[str, Any]) -> list[Table]:
+def _node_precision(about: Mapping[str, Any]) -> list[Table]:
+    """Return the counts of nodes by precision, and which are kept in FP32 and why."""
     if not about:
         return []
     facts: Table = [("nodes", f"{sum(about['types'].values())}: {_counts(about['types'])}")]
@@ -143,18 +156,18 @@ def _precision(about: Mapping[str, Any]) -> list[Table]:
 
 
 def _weights(path: Path) -> list[Table]:
-    """By the header, which is JSON behind its length in 8 bytes; no weight is read."""
-    with decode_errors_as(path, "a whole safetensors file"):
+    """Return facts from the header alone, which is JSON after its length in 8 bytes."""
+    with decode_errors_as(path, "a complete safetensors file"):
         size = path.stat().st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if length > min(size - 8, _MOST_HEADER):
-                raise ValueError(f"its header would take {length} bytes")
+            if length > min(size - 8, _MAX_HEADER_BYTES):
+                raise ValueError(f"the header claims {length} bytes")
             tensors = json.loads(file.read(length))
         notes = tensors.pop("__metadata__", {})
         end = 8 + length + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
         if end != size:
-            raise ValueError(f"{size} bytes, {end} by its header")
+            raise ValueError(f"it has {size} bytes, but {end} according to the header")
         parameters = sum(math.prod(tensor["shape"]) for tensor in tensors.values())
         dtypes = ", ".join(sorted({tensor["dtype"] for tensor in tensors.values()}))
         config = json.loads(notes.pop("config", "{}"))
@@ -163,14 +176,14 @@ def _weights(path: Path) -> list[Table]:
 
 
 def _npy(path: Path) -> list[Table]:
-    with decode_errors_as(path, "a whole .npy array"):
+    with decode_errors_as(path, "a complete .npy array"):
         shape = map_npy(path).shape
     return _cube(path) if shape[:1] == (len(BANDS_NM),) else _frame(path)
 
 
 def _cube(path: Path) -> list[Table]:
     cube = read_cube(path)
-    bands: Table = [("nm", "least", "mean", "most")]
+    bands: Table = [("nm", "min", "mean", "max")]
     for nm, band in zip(BANDS_NM, cube, strict=True):
         bands.append((str(nm), *(f"{value:.4f}" for value in (band.min(), band.mean(), band.max()))))
     return [[("cube", f"{cube.shape[2]}×{cube.shape[1]} px, {len(BANDS_NM)} bands"), *_range(cube)], bands]

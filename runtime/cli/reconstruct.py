@@ -1,53 +1,40 @@
-"""``ccnet reconstruct`` and ``ccnet inspect``; the other packages' commands join them in ``cli``."""
+"""``ccnet reconstruct``: hyperspectral cubes from RGB frames on disk."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
-from ccnet import __version__
 from ccnet.contract import CCNetError
-from ccnet.runtime.cli.options import (
-    ARTIFACTS_FOLDER,
-    ArtifactsOption,
-    BackendOption,
-    CubeFormat,
-    CubeFormatOption,
-    InputSpaceOption,
-    PrecisionOption,
-    TileOption,
-)
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import read_frame
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
+from ccnet.runtime.stream.sinks import CubeFormat
 from ccnet.runtime.viz.plots import heat_map
-from ccnet.runtime.viz.plots import picture as draw
+from ccnet.runtime.viz.plots import picture as draw_picture
 from ccnet.runtime.viz.render import Thumbnail
 from ccnet.runtime.viz.style import check_picture
 
+from .options import (
+    ARTIFACTS_FOLDER,
+    ArtifactsOption,
+    BackendOption,
+    CubeFormatOption,
+    InputSpaceOption,
+    PrecisionOption,
+    TileOption,
+)
+
 app = typer.Typer()
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"ccnet {__version__}")
-        raise typer.Exit
-
-
-def root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
-    ] = False,
-) -> None:
-    """What stands before a command."""
 
 
 @app.command()
@@ -64,134 +51,126 @@ def reconstruct(
     artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
     backend: BackendOption = "auto",
     precision: PrecisionOption = None,
-    window: TileOption = 512,
+    tile: TileOption = 512,
     format: CubeFormatOption = "hdr",
-    space: InputSpaceOption = "srgb",
+    input_space: InputSpaceOption = "srgb",
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw of a single frame: its cube, bands and spectra.")
     ] = None,
-    consistency: Annotated[
+    reprojection: Annotated[
         Path | None,
         typer.Option(
-            "--reprojection",
-            "--consistency",
-            help="PNG to draw of a single frame: its reprojection residual.",
+            "--reprojection", "--consistency", help="PNG to draw of a single frame: its reprojection residual."
         ),
     ] = None,
 ) -> None:
-    """RGB frames → hyperspectral cubes.
+    """Reconstruct hyperspectral cubes from RGB frames.
 
-    A cube has 31 bands, 400 to 700 nm, and its frame's height and width. It goes to the disk while it is made, and
-    appears under its name when it is whole. Where the artifacts know their weights' camera, a line says how well the
+    A cube has 31 bands, 400 to 700 nm, and the height and width of its frame. It is written strip by strip and appears
+    under its name when it is complete. Where the artifacts name the camera of their weights, a line says how well the
     cube explains the frame.
     """
     targets = _targets(frames, out, format)
-    drawings = {"--picture": picture, "--reprojection": consistency}
-    for option, drawing in drawings.items():
-        if drawing is not None:
-            _check_drawing(option, drawing, frames)
-    if picture is not None and consistency is not None and picture.resolve() == consistency.resolve():
-        raise CCNetError(f"{picture}: is named by both --picture and --reprojection; give two names")
-    with open_probed(artifacts, input_space=space, backend=backend, precision=precision, tile=window) as reconstructor:
+    drawings = _Drawings(picture, reprojection)
+    drawings.check(frames)
+    with open_probed(
+        artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile
+    ) as reconstructor:
         if targets != [out]:
             out.mkdir(exist_ok=True)
         for source, target in zip(frames, targets, strict=True):
-            _reconstruct(reconstructor, source, target, space, picture, consistency)
+            _reconstruct(reconstructor, source, target, input_space, drawings)
 
 
-@app.command()
-def inspect(
-    path: Annotated[
-        Path, typer.Argument(help="Artifact folder, .onnx, weights (.safetensors), cube (.hdr, .mat, .npy) or frame.")
-    ],
-) -> None:
-    """What a file or folder holds.
+@dataclass(frozen=True)
+class _Drawings:
+    """The PNG files to draw of a single frame."""
 
-    Sizes, precision, configuration, ranges of values, and whether an artifact folder's files are intact.
-    """
-    from .contents import contents
+    picture: Path | None
+    reprojection: Path | None
 
-    print("\n\n".join(_columns(table) for table in contents(path)))
+    def check(self, frames: list[Path]) -> None:
+        """Raise CCNetError if a file cannot be drawn, before any work is done."""
+        for option, path in (("--picture", self.picture), ("--reprojection", self.reprojection)):
+            if path is None:
+                continue
+            if len(frames) > 1:
+                raise CCNetError(f"{option} draws one frame, but there are {len(frames)}: leave it out")
+            if path.resolve() == frames[0].resolve():
+                raise CCNetError(f"{path}: is the frame, the picture would replace it; choose another {option}")
+            check_picture(path)
+        if self.picture and self.reprojection and self.picture.resolve() == self.reprojection.resolve():
+            raise CCNetError(f"{self.picture}: is named by both --picture and --reprojection; choose two names")
 
 
 def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
-    """One cube's path for each frame; none is a frame itself, none comes twice."""
+    """Return the path of each frame's cube; CCNetError if it is a frame itself or occurs twice."""
     many = len(frames) > 1 or out.is_dir()
     if many and not out.is_dir() and out.suffix[1:].lower() in get_args(CubeFormat):
-        raise CCNetError(f"{out}: a cube's name for {len(frames)} frames, expected the folder of their cubes")
+        raise CCNetError(f"{out}: is the name of one cube, but there are {len(frames)} frames; expected a folder")
     targets = [out / f"{frame.stem}.{format}" for frame in frames] if many else [out]
     sources = {frame.resolve() for frame in frames}
     for index, target in enumerate(targets):
         if {target.resolve(), target.with_suffix(".img").resolve()} & sources:
-            raise CCNetError(f"{target}: is a frame, the cube would replace it; give another --out")
+            raise CCNetError(f"{target}: is a frame, the cube would replace it; choose another --out")
         if target in targets[:index]:
             raise CCNetError(f"{target}: two frames have this name; reconstruct them one at a time")
     return targets
 
 
-def _check_drawing(option: str, path: Path, frames: list[Path]) -> None:
-    if len(frames) > 1:
-        raise CCNetError(f"{option} is of one frame, but {len(frames)} were given: leave it out")
-    if path.resolve() == frames[0].resolve():
-        raise CCNetError(f"{path}: is the frame, the picture would replace it; give another {option}")
-    check_picture(path)
-
-
 def _reconstruct(
-    reconstructor: Reconstructor,
-    source: Path,
-    target: Path,
-    space: InputSpace,
-    picture: Path | None,
-    consistency: Path | None,
+    reconstructor: Reconstructor, source: Path, target: Path, input_space: InputSpace, drawings: _Drawings
 ) -> None:
+    """Write the cube of one frame and its drawings, and print a line on each."""
     frame = read_frame(source)
     pixels = reconstructor.camera_frame(frame)
     height, width = frame.shape[:2]
-    # A picture needs few of the cube's pixels, and the whole cube may be larger than the memory
-    thumbnail = Thumbnail(height, width) if picture else None
-    check = ReprojectionCheck(pixels, reconstructor.manifest) if consistency or reconstructor.manifest.camera else None
-    about = reconstructor.describe()
-    metadata = {"source": source.name, "space": space, **reconstructor.provenance()}
+    # The whole cube may be larger than memory, and a picture needs few of its pixels
+    thumbnail = Thumbnail(height, width) if drawings.picture else None
+    has_camera = reconstructor.manifest.camera is not None
+    check = ReprojectionCheck(pixels, reconstructor.manifest) if drawings.reprojection or has_camera else None
+    description = reconstructor.describe()
+    metadata = {"source": source.name, "space": input_space, **reconstructor.provenance()}
     started = time.perf_counter()
     with open_cube(target, height, width, metadata) as writer, _progress(source.name, height) as advance:
         for top, strip in reconstructor.strips(pixels):
-            for taker in (writer, thumbnail, check):
-                if taker:
-                    taker.write(top, strip)
+            for receiver in (writer, thumbnail, check):
+                if receiver:
+                    receiver.write(top, strip)
             advance(strip.shape[1])
     ms = 1e3 * (time.perf_counter() - started)
     print(
-        f"{target}: {width}×{height} px, {height * width / 1e6:.3g} Mpx in {ms:.0f} ms; {about['backend']},"
-        f" {about['precision']}, {space} frame"
+        f"{target}: {width}×{height} px, {height * width / 1e6:.3g} Mpx in {ms:.0f} ms; {description['backend']},"
+        f" {description['precision']}, {input_space} frame"
     )
     if check:
         print(f"{target}: {check.verdict()}")
-    if thumbnail and picture:
-        draw(thumbnail.thin(frame), thumbnail.cube, picture)
-        print(picture)
-    if check and consistency:
+    if thumbnail and drawings.picture:
+        draw_picture(thumbnail.thin(frame), thumbnail.cube, drawings.picture)
+        print(drawings.picture)
+    if check and drawings.reprojection:
         residuals = check.residuals
-        heat_map(residuals.thin(frame), residuals.cube[0], f"Residual, mean {check.score:.1%}", consistency)
-        print(consistency)
+        title = f"Residual, mean {check.score:.1%}"
+        heat_map(residuals.thin(frame), residuals.cube[0], title, drawings.reprojection)
+        print(drawings.reprojection)
 
 
 @contextmanager
-def _progress(what: str, rows: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal's stderr while ``rows`` come."""
+def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar on a terminal's stderr.
+
+    Args:
+        name: Text beside the bar.
+        rows: Number of rows that make it full.
+
+    Yields:
+        A function that advances the bar by a number of rows.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(escape(what), total=rows)
+        task = bar.add_task(escape(name), total=rows)
         yield lambda count: bar.advance(task, count)
-
-
-def _columns(table: list[tuple[str, ...]]) -> str:
-    # A file may come from anywhere, and its strings may hold what a terminal obeys
-    rows = [["".join(c if c.isprintable() else "?" for c in cell) for cell in row] for row in table]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return "\n".join(line.rstrip() for line in lines)

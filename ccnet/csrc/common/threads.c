@@ -2,6 +2,8 @@
  * may bring, is not linked. */
 #include "common/kernel.h"
 
+#include "common/simd.h"
+
 #include <stdatomic.h>
 
 /* Items [0, count) of a kernel's output, which workers take in chunks. _Work in ccnet/ops/kernels.py mirrors it. */
@@ -21,3 +23,6 @@ void ccnet_worker(Work *work) {
         if (work->kernel(work->args, first, last)) atomic_store(&work->failed, 1);
     }
 }
+
+/* The floats in a vector register of this processor for which this library has code, for reports. */
+int ccnet_simd_floats(void) { return REGISTER; }

@@ -18,7 +18,7 @@ from ccnet.export.bundle import make_bundle
 from ccnet.export.engine.plan import plan
 from ccnet.export.verify import check
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.cli.contents import contents
+from ccnet.runtime.cli.contents import describe_file
 from ccnet.runtime.probe import open_probed, probe_in_subprocess
 
 from .artifacts import ENGINES, RTX, Ccnet, assert_refused, damaged, reference, vouch
@@ -51,8 +51,8 @@ def test_a_hundred_damaged_engines_are_noticed(work: Path, built: Path, ccnet: C
         with pytest.raises(CCNetError, match=rf"{name}: SHA-256 is not the manifest's") as caught:
             next(check(work, reference()))
         assert "\n" not in str(caught.value)
-        (state,) = (row[-1] for row in contents(work)[0] if row[0] == name)
-        assert state.startswith("is not the manifest's: damaged")
+        (state,) = (row[-1] for row in describe_file(work)[0] if row[0] == name)
+        assert state.startswith("differs from the manifest: damaged")
         assert [job.file for job in plan(work, RTX) if job.why == "the one that is there is damaged"] == [name]
         if seed % 4 == 0:
             expect[seed // 4 % 4](ccnet(*commands[seed // 4 % 4]), name)
@@ -62,7 +62,7 @@ def test_a_hundred_damaged_engines_are_noticed(work: Path, built: Path, ccnet: C
 
 def assert_told(result: Any, name: str) -> None:
     assert result.code == 0 and result.err == ""
-    assert any(line.startswith(name) and "is not the manifest's" in line for line in result.out.splitlines())
+    assert any(line.startswith(name) and "differs from the manifest" in line for line in result.out.splitlines())
 
 
 def assert_planned(result: Any, name: str) -> None:
@@ -75,7 +75,7 @@ def assert_planned(result: Any, name: str) -> None:
 def test_a_hundred_engines_that_the_manifest_vouches_for_are_not_run(work: Path, built: Path, ccnet: Ccnet) -> None:
     """Without a GPU every command says so, and none reads them; ONNX Runtime goes on beside them."""
     for seed, name in enumerate(hundred(work, built, lies=True)):
-        assert (name, "intact") in [(row[0], row[-1]) for row in contents(work)[0]]
+        assert (name, "intact") in [(row[0], row[-1]) for row in describe_file(work)[0]]
         with pytest.raises(CCNetError, match=r"no CUDA driver|finds no GPU|cuInit failed") as caught:
             open_probed(work, backend="tensorrt-rtx")
         assert "\n" not in str(caught.value)

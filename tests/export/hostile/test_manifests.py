@@ -14,7 +14,7 @@ from ccnet.export.engine.plan import plan
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import select as backend
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.cli.contents import contents
+from ccnet.runtime.cli.contents import describe_file
 
 from .artifacts import RTX
 
@@ -61,7 +61,7 @@ def test_a_hundred_lies_about_engines_are_a_line_each(work: Path, monkeypatch: p
         loaded.clear()
         for ask in (
             lambda: Reconstructor.open(work, backend="tensorrt-rtx"),
-            lambda: contents(work),
+            lambda: describe_file(work),
             lambda: plan(work, RTX),
         ):
             try:

@@ -1,0 +1,111 @@
+"""``ccnet inspect``: the content of files and folders, and one line for a file that it cannot describe."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccnet.contract import BANDS_NM
+
+Ccnet = Callable[..., Any]
+
+
+def test_inspect_describes_an_artifact_folder(work: Path, ccnet: Ccnet, truncate: Any) -> None:
+    result = ccnet("inspect", "build/ccnet")
+    assert result.code == 0
+    rows = [line.split() for line in result.out.splitlines()]
+    assert ["encode.onnx", "encode", "onnx", "fp32", "0.00", "intact"] in rows
+    assert ["halo", "16", "px"] in rows and ["width", "32"] in rows and ["ccnet", "0"] in rows
+    truncate(work / "build/ccnet/encode.onnx")
+    (work / "build/ccnet/decode.onnx").unlink()
+    rows = [line.split() for line in ccnet("inspect", "build/ccnet").out.splitlines()]
+    assert [row[-1] for row in rows if row[:1] == ["decode.onnx"]] == ["missing"]
+    assert any(row[:1] == ["encode.onnx"] and "damaged," in row for row in rows)
+
+
+def test_inspect_describes_a_graph(work: Path, ccnet: Ccnet, stub: Any) -> None:
+    out = ccnet("inspect", "build/ccnet/decode.onnx").out
+    assert "input rgb" in out and "(1, 3, H, W)" in out and "output cube" in out and "5a5a" in out
+    Path("foreign.onnx").write_bytes(stub.without_manifest("encode"))
+    assert "'ccnet export' did not write this file" in ccnet("inspect", "foreign.onnx").out
+
+
+def weights(header: object, data: bytes = bytes(48)) -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+TENSOR = {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}
+
+
+def test_inspect_describes_weights(work: Path, ccnet: Ccnet) -> None:
+    notes = {"config": json.dumps({"units": 3}), "steps": "900\x1b[31m"}
+    Path("w.safetensors").write_bytes(weights({"__metadata__": notes, "a": TENSOR}))
+    out = ccnet("inspect", "w.safetensors").out
+    rows = [line.split() for line in out.splitlines()]
+    assert ["parameters", "12"] in rows and ["units", "3"] in rows and ["dtype", "F32"] in rows
+    assert "900?[31m" in out and "\x1b" not in out
+
+
+def test_inspect_describes_cubes_and_frames(work: Path, ccnet: Ccnet) -> None:
+    ccnet("reconstruct", "photo.png", "-o", "cube.npy")
+    np.save("frame.npy", np.zeros((20, 31, 3), np.uint16))
+    out = ccnet("inspect", "cube.npy").out
+    assert "70×40 px, 31 bands" in out and all(f"\n{nm} " in out for nm in BANDS_NM)
+    assert "31×20 px" in ccnet("inspect", "frame.npy").out
+    assert "70×40 px, 0.0028 Mpx, uint8" in ccnet("inspect", "photo.png").out
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.txt", b"hello"),
+        ("a", b"hello"),
+        ("a.npy", b"hello"),
+        ("a.npy", b""),
+        ("a.onnx", b"hello"),
+        ("a.hdr", b"ENVI\nsamples = 3"),
+        ("a.mat", b"\x89HDF\r\n\x1a\n"),
+        ("a.png", b"\x89PNG\r\n\x1a\n"),
+        ("a.safetensors", b"\x01"),
+        ("a.safetensors", b"\xff" * 64),
+        ("a.safetensors", struct.pack("<Q", 1 << 40)),
+        ("a.safetensors", weights([1])),
+        ("a.safetensors", weights({"a": TENSOR}, bytes(47))),
+        ("a.safetensors", weights({"a": 3})),
+        ("a.safetensors", weights({"a": TENSOR, "__metadata__": {"config": "{"}})),
+        ("a.safetensors", weights({"a": TENSOR, "__metadata__": [1]})),
+    ],
+)
+def test_inspect_refuses_unknown_and_damaged_files(
+    work: Path, ccnet: Ccnet, name: str, data: bytes, assert_refused: Any
+) -> None:
+    Path(name).write_bytes(data)
+    assert_refused(ccnet("inspect", name), f"{name}: ")
+
+
+@pytest.mark.parametrize("field", ["config", "tools", "weights_sha256"])
+def test_inspect_refuses_a_manifest_of_wrong_types(work: Path, ccnet: Ccnet, field: str, assert_refused: Any) -> None:
+    path = Path("build/ccnet/manifest.json")
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: 7}))
+    assert_refused(ccnet("inspect", "build/ccnet"), "build/ccnet")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("inspect", "Missing PATH"),
+        ("inspect photo.png --environment", "exclude each other"),
+        ("inspect photo.png --json", "--json belongs to --environment"),
+        ("inspect nothing.onnx", "nothing.onnx: no such file"),
+        ("inspect build", "no manifest.json"),
+    ],
+)
+def test_bad_arguments_are_one_line(work: Path, ccnet: Ccnet, arguments: str, words: str, assert_refused: Any) -> None:
+    assert_refused(ccnet(*arguments.split()), words)

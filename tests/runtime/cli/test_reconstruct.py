@@ -1,0 +1,169 @@
+"""``ccnet reconstruct``: cubes from frames, and one line with exit code 2 for every error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ccnet import __version__
+from ccnet.contract import MANIFEST_NAME, Manifest
+from ccnet.runtime import read_cube
+from ccnet.runtime.io.srgb import from_srgb
+
+Ccnet = Callable[..., Any]
+
+
+@pytest.mark.parametrize("space", ["srgb", "camera"])
+@pytest.mark.parametrize("suffix", ["hdr", "mat", "npy"])
+def test_a_photograph_becomes_a_cube(work: Path, ccnet: Ccnet, suffix: str, space: str) -> None:
+    result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--tile", "64", "--input-space", space)
+    assert result.code == 0 and result.err == ""
+    assert f"photo.{suffix}: 70×40 px" in result.out and "onnxruntime" in result.out and "fp32" in result.out
+    pixels = np.asarray(Image.open("photo.png"), np.float32) / 255
+    pixels = from_srgb(pixels) if space == "srgb" else pixels
+    cube = read_cube(Path(f"photo.{suffix}"))
+    for band, channel in ((0, 2), (15, 1), (30, 0)):
+        np.testing.assert_allclose(cube[band], pixels[..., channel], atol=1e-6)
+
+
+def test_the_cube_says_where_it_comes_from(work: Path, ccnet: Ccnet) -> None:
+    ccnet("reconstruct", "photo.png", "-o", "photo.hdr")
+    header = Path("photo.hdr").read_text()
+    for part in ("source = photo.png", f"weights sha256 = {'5a' * 8}", "onnxruntime", "fp32", f"= {__version__}"):
+        assert part in header
+
+
+def test_several_frames_go_into_a_folder(work: Path, ccnet: Ccnet) -> None:
+    Image.open("photo.png").save("second.bmp")
+    result = ccnet("reconstruct", "photo.png", "second.bmp", "-o", "cubes", "--format", "mat")
+    assert result.code == 0 and result.out.count("\n") == 2
+    assert {path.name for path in Path("cubes").iterdir()} == {"photo.mat", "second.mat"}
+
+
+def test_one_frame_goes_into_a_folder_that_is_there(work: Path, ccnet: Ccnet) -> None:
+    Path("cubes").mkdir()
+    assert ccnet("reconstruct", "photo.png", "-o", "cubes").code == 0
+    assert {path.name for path in Path("cubes").iterdir()} == {"photo.hdr", "photo.img"}
+
+
+def test_a_frame_named_as_a_cubes_values_is_kept(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
+    """Frames are known by their content, and ENVI's values lie beside their header as .img."""
+    Path("photo.png").rename("photo.img")
+    before = Path("photo.img").read_bytes()
+    assert_refused(ccnet("reconstruct", "photo.img", "-o", "photo.hdr"), "is a frame")
+    assert Path("photo.img").read_bytes() == before
+
+
+def test_a_picture_is_drawn_on_demand(work: Path, ccnet: Ccnet) -> None:
+    result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--picture", "look.png")
+    assert result.code == 0 and result.out.splitlines()[-1] == "look.png"
+    with Image.open("look.png") as image:
+        assert image.format == "PNG"
+
+
+@pytest.fixture
+def work_with_camera(work: Path, stub: Any) -> Path:
+    """Artifacts that name their camera, whose channels are the thirds of the bands that ``decode`` makes of them."""
+    camera = {"name": "thirds", "response": (stub.gain / stub.gain.sum(axis=0)).tolist()}
+    folder = work / "build" / "ccnet"
+    manifest = replace(Manifest.read(folder), camera=camera)
+    (folder / MANIFEST_NAME).write_text(manifest.to_json())
+    for kind in ("encode", "decode"):
+        model = stub.graph(kind, replace(manifest, artifacts=()))
+        stub.replace(folder, kind, bytes(model.SerializeToString()))
+    return work
+
+
+def test_how_well_the_cube_explains_the_frame_is_said_and_drawn(work_with_camera: Path, ccnet: Ccnet) -> None:
+    result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--reprojection", "where.png")
+    assert result.code == 0 and result.err == ""
+    _, verdict, drawn = result.out.splitlines()
+    assert verdict.startswith("photo.npy: consistency: the cube explains the frame to 0.0%") and drawn == "where.png"
+    with Image.open("where.png") as image:
+        assert image.format == "PNG" and min(image.size) > 300
+    assert "thirds" in ccnet("inspect", "build/ccnet").out
+
+
+def test_artifacts_without_a_camera_refuse_a_reprojection(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
+    assert "consistency" not in ccnet("reconstruct", "photo.png", "-o", "photo.npy").out
+    before = sorted(work.rglob("*"))
+    arguments = ("reconstruct", "photo.png", "-o", "photo.hdr", "--reprojection", "where.png")
+    assert_refused(ccnet(*arguments), "do not say which camera")
+    assert sorted(work.rglob("*")) == before
+
+
+def test_other_artifacts_can_be_named(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
+    Path("build/ccnet").rename("elsewhere")
+    assert ccnet("reconstruct", "photo.png", "-o", "a.npy", "--artifacts", "elsewhere").code == 0
+    assert_refused(ccnet("reconstruct", "photo.png", "-o", "b.npy"), "build/ccnet: no manifest.json; expected a folder")
+
+
+def make_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+DAMAGE: dict[str, tuple[Callable[..., Any], str]] = {
+    "frame missing": (lambda photo: photo.unlink(), "photo.png: no such file"),
+    "frame empty": (lambda photo: photo.write_bytes(b""), "photo.png: is empty"),
+    "frame truncated": (lambda photo: photo.write_bytes(photo.read_bytes()[:-40]), "photo.png: damaged"),
+    "frame of words": (lambda photo: photo.write_text("hello " * 9), "photo.png: not a PNG"),
+    "frame grey": (lambda photo: Image.new("L", (32, 32)).save(photo), "grey"),
+    "frame of one pixel": (lambda photo: Image.new("RGB", (1, 1)).save(photo), "too small"),
+    "frame a folder": (make_folder, "photo.png: is a directory"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_frame_is_one_line_and_leaves_nothing(
+    work: Path, ccnet: Ccnet, assert_refused: Any, damage: str
+) -> None:
+    spoil, words = DAMAGE[damage]
+    spoil(work / "photo.png")
+    before = sorted(work.rglob("*"))
+    assert_refused(ccnet("reconstruct", "photo.png", "-o", "photo.hdr", "--picture", "look.png"), words)
+    assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("reconstruct", "Missing"),
+        ("reconstruct photo.png", "--out"),
+        ("reconstruct photo.png -o photo.tif", "unknown cube format '.tif'"),
+        ("reconstruct photo.png -o photo", "unknown cube format ''"),
+        ("reconstruct photo.png -o nowhere/photo.hdr", "does not exist"),
+        ("reconstruct photo.png -o /dev/null/photo.hdr", "photo.hdr"),
+        ("reconstruct photo.png -o a.npy --backend nonsense", "--backend"),
+        ("reconstruct photo.png -o a.npy --backend tensorrt-rtx", "build/ccnet: "),
+        ("reconstruct photo.png -o a.npy --precision fp16", "fp16"),
+        ("reconstruct photo.png -o a.npy --precision int3", "--precision"),
+        ("reconstruct photo.png -o a.npy --tile 33", "tile is 33 px"),
+        ("reconstruct photo.png -o a.npy --tile big", "--tile"),
+        ("reconstruct photo.png -o a.npy --artifacts photo.png", "no manifest.json"),
+        ("reconstruct photo.png -o a.npy --picture look.jpg", "expected .png"),
+        ("reconstruct photo.png -o a.npy --picture photo.png", "is the frame"),
+        ("reconstruct photo.png -o a.npy --reprojection look.jpg", "expected .png"),
+        ("reconstruct photo.png -o a.npy --reprojection photo.png", "is the frame"),
+        ("reconstruct photo.png -o a.npy --consistency a.png --picture ./a.png", "both --picture and --reprojection"),
+        ("reconstruct photo.png other.png -o cubes --reprojection a.png", "draws one frame, but there are 2"),
+        ("reconstruct photo.png photo.png -o cubes", "two frames have this name"),
+        ("reconstruct photo.png photo.png -o cubes.mat", "expected a folder"),
+        ("reconstruct photo.png b/other.png -o photo.png/x", "photo.png/x"),
+        ("reconstruct photo.png other.png -o cubes --picture look.png", "draws one frame, but there are 2"),
+        ("reconstruct photo.npy -o photo.npy", "is a frame"),
+        ("reconstruct ./photo.npy -o build/../photo.npy", "is a frame"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_leave_nothing(
+    work: Path, ccnet: Ccnet, arguments: str, said: str, assert_refused: Any
+) -> None:
+    before = sorted(work.rglob("*"))
+    assert_refused(ccnet(*arguments.split()), said)
+    assert sorted(work.rglob("*")) == before
