@@ -237,7 +237,7 @@ def source_files(*suffixes: str) -> list[str]:
     return [path.relative_to(REPOSITORY).as_posix() for path in files if path.is_file()]
 
 
-@pytest.mark.parametrize("folder", source_folders(), ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+@pytest.mark.parametrize("folder", list(source_folders()), ids=lambda path: path.relative_to(REPOSITORY).as_posix())
 def test_a_folder_is_seen_at_a_glance(folder: Path) -> None:
     assert len(entries(folder)) <= MAX_ENTRIES
 
