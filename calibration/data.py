@@ -1,4 +1,4 @@
-"""The frames that a network is calibrated on: real, all different, and as diverse as they come.
+"""Frames to calibrate on: read, cropped, compared with each other, and chosen to differ.
 
 A frame is (H, W, 3) uint8, uint16 or float32 in [0, 1].
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CONTEXT, FRAME_SCALE, RGB, CCNetError, Manifest
+from ccnet.contract import CONTEXT, FRAME_SCALE, RGB, ArtifactFolder, CCNetError
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.io.frames import Frame, frame_paths, read_frame, rgb_tensor
 from ccnet.runtime.quality.sampling import farthest_points
@@ -22,58 +22,81 @@ Feed = dict[str, npt.NDArray[np.generic]]
 """A graph's inputs by name."""
 
 
-def read_frames(given: Iterable[Path], *, side: int, multiple: int, most: int) -> dict[Path, Frame]:
-    """Centre crops by path, at most ``most`` of them, those that differ most from each other.
+def read_frames(sources: Iterable[Path], *, side: int, multiple: int, max_frames: int) -> dict[Path, Frame]:
+    """Read the centre crops of the frames that differ most from each other.
 
-    given: frames, and folders of frames. side: the crops' longest, px; both sides are multiples of ``multiple``.
-    CCNetError where there is no frame, for one that cannot be read or is too small, and for a frame that comes twice:
-    a repeated frame adds nothing but the look of a larger set.
+    Args:
+        sources: Frames, and folders of frames.
+        side: Longest side of a crop, px.
+        multiple: Both sides of a crop are multiples of this, px.
+        max_frames: Most crops to return.
+
+    Returns:
+        The crops by path.
+
+    Raises:
+        CCNetError: There is no frame; a frame cannot be read or is smaller than ``multiple``; or a frame comes twice,
+            which would make a set look larger without adding to it.
     """
     if side < multiple or side % multiple:
         raise CCNetError(f"side is {side} px, expected a multiple of {multiple} px")
-    if most < 1:
-        raise CCNetError(f"at most {most} frames, expected at least 1")
-    paths = frame_paths(given)
-    frames = [_centre(path, read_frame(path), side, multiple) for path in paths]
+    if max_frames < 1:
+        raise CCNetError(f"at most {max_frames} frames, expected at least 1")
+    paths = frame_paths(sources)
+    frames = [_centre_crop(path, read_frame(path), side, multiple) for path in paths]
     _refuse_repeats(paths, frames)
-    return {paths[index]: frames[index] for index in diverse(frames, most)}
+    return {paths[index]: frames[index] for index in select_diverse(frames, max_frames)}
 
 
-def diverse(frames: Sequence[Frame], most: int) -> list[int]:
-    """Indices of at most ``most`` frames: the first, then each time the one farthest from all that were taken.
+def select_diverse(frames: Sequence[Frame], max_frames: int) -> list[int]:
+    """Return the indices of frames that differ most from each other.
 
-    Far apart are frames whose contrast or colours, as means of 4×4 blocks, differ (Euclidean).
+    The first frame is always taken, then each time the frame farthest from all that were taken. Frames are far apart
+    if their contrast or their colours, as means of 4×4 blocks, differ (Euclidean distance).
+
+    Args:
+        frames: At least one frame.
+        max_frames: Most indices to return.
+
+    Returns:
+        Indices in the order in which they were taken.
     """
-    return farthest_points(np.stack([_feature(frame) for frame in frames]), 0, most)
+    return farthest_points(np.stack([_feature(frame) for frame in frames]), 0, max_frames)
 
 
-def feeds_of(folder: Path, frames: Iterable[Frame]) -> list[Feed]:
-    """``decode``'s inputs in an artifact folder, each frame with its own context.
+def decode_feeds(folder: ArtifactFolder, frames: Iterable[Frame]) -> list[Feed]:
+    """Compute the inputs of an artifact folder's ``decode``, each frame with its own context.
 
-    frames: sides are multiples of the manifest's ``size_multiple``. CCNetError for a folder that is not whole.
+    Args:
+        folder: An artifact folder with FP32 graphs.
+        frames: Frames whose sides are multiples of the manifest's ``size_multiple``.
+
+    Returns:
+        One feed a frame: ``rgb`` as the manifest's input form says, and ``context``.
     """
-    manifest = Manifest.read(folder)
     with Reconstructor.open(folder, input_space="camera", backend="onnxruntime", precision="fp32") as reconstructor:
-        return [{RGB: rgb_tensor(frame, manifest.input), CONTEXT: reconstructor.encode(frame)} for frame in frames]
+        return [
+            {RGB: rgb_tensor(frame, folder.manifest.input), CONTEXT: reconstructor.encode(frame)} for frame in frames
+        ]
 
 
-def _centre(path: Path, frame: Frame, side: int, multiple: int) -> Frame:
+def _centre_crop(path: Path, frame: Frame, side: int, multiple: int) -> Frame:
     spans = []
     for size in frame.shape[:2]:
-        kept = min(side, size // multiple * multiple)
-        if not kept:
+        cropped = min(side, size // multiple * multiple)
+        if not cropped:
             raise CCNetError(f"{path}: {frame.shape[1]}×{frame.shape[0]} px, expected at least {multiple} px a side")
-        spans.append(slice((size - kept) // 2, (size - kept) // 2 + kept))
+        spans.append(slice((size - cropped) // 2, (size - cropped) // 2 + cropped))
     return np.ascontiguousarray(frame[spans[0], spans[1]])
 
 
 def _refuse_repeats(paths: list[Path], frames: list[Frame]) -> None:
-    seen: dict[tuple[object, ...], Path] = {}
+    first: dict[tuple[object, ...], Path] = {}
     for path, frame in zip(paths, frames, strict=True):
         key = (frame.shape, frame.dtype, hashlib.sha256(frame.tobytes()).digest())
-        if key in seen:
-            raise CCNetError(f"{path}: shows what {seen[key]} shows, expected different frames; leave one of them out")
-        seen[key] = path
+        if key in first:
+            raise CCNetError(f"{path}: same pixels as {first[key]}, expected different frames; leave one of them out")
+        first[key] = path
 
 
 def _feature(frame: Frame) -> npt.NDArray[np.float64]:

@@ -1,1 +1,1 @@
-"""FP16: ranges, bounds, emulation and bisection of the error."""
+"""FP16: ranges of tensors, bounds for any frame, emulation of its rounding, and bisection of its error."""

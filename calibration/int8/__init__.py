@@ -1,1 +1,1 @@
-"""INT8: histograms, Q/DQ graphs and the search for layers that tolerate INT8."""
+"""INT8: histograms of tensors, graphs that quantise and dequantise (Q/DQ), and the search for tolerant layers."""

@@ -1,7 +1,7 @@
-"""How far INT8 must reach for a tensor: the histogram of its magnitudes, and three ways to choose the largest one kept.
+"""Choose the largest magnitude that INT8 must represent, from a histogram of a tensor's magnitudes.
 
-Symmetric quantisation has 127 steps to a threshold and clips what is beyond. Its peak (min-max) clips nothing and has
-the coarsest steps; a percentile gives up the rarest values; entropy takes the threshold whose 127 steps keep most of
+Symmetric quantisation has 127 steps up to a threshold and clips values beyond it. The peak (min-max) clips nothing and
+has the coarsest steps; a percentile clips the rarest values; entropy chooses the threshold whose 127 steps keep most of
 the distribution, by the Kullback-Leibler divergence (Migacz, "8-bit inference with TensorRT", GTC 2017).
 """
 
@@ -13,22 +13,27 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.calibration.tensors import Array
+from ccnet.calibration.graph_runner import Array
 
 BINS = 2048
+
 STEPS = 127
-"""From 0 to a threshold. A weight is never -128, so that its range is symmetric."""
+"""Steps from 0 to a threshold. A weight is never -128, so that its range is symmetric."""
 
 PERCENTILE = 99.99
 
-_STRIDE = 8
+_THRESHOLD_STRIDE = 8
 """Bins between the thresholds that entropy tries."""
 
 
 class Histogram:
-    """Magnitudes in BINS equal bins from 0; the bins double in width when a larger magnitude comes. Zeros are left out.
+    """Counts of magnitudes in BINS equal bins from 0; the bins double in width when a larger magnitude comes.
 
-    Zero is exact at every scale, and padding would make it the commonest of all.
+    Zeros are left out: zero is exact at every scale, and padding would make it the commonest value.
+
+    Attributes:
+        counts: Magnitudes in each bin, (BINS,) int64.
+        peak: Largest magnitude.
     """
 
     def __init__(self) -> None:
@@ -37,7 +42,7 @@ class Histogram:
         self._width = 0.0
 
     def add(self, array: Array) -> None:
-        """Values that are finite, of any shape."""
+        """Count finite values of any shape."""
         magnitudes = np.abs(array[array != 0])
         if not magnitudes.size:
             return
@@ -49,25 +54,25 @@ class Histogram:
         self.counts += np.histogram(magnitudes, BINS, (0, self._width * BINS))[0]
 
     def min_max(self) -> float:
-        """The largest magnitude seen."""
+        """Return the largest magnitude."""
         return self.peak
 
     def percentile(self, percent: float = PERCENTILE) -> float:
-        """The magnitude that ``percent`` of those seen do not pass, to a bin's width."""
+        """Return the magnitude that ``percent`` of the magnitudes do not exceed, to the width of a bin."""
         total = np.cumsum(self.counts)
         bins = int(np.searchsorted(total, percent / 100 * total[-1])) + 1
         return float(min(bins * self._width, self.peak))
 
     def entropy(self) -> float:
-        """The threshold whose quantised distribution diverges least from the one seen."""
+        """Return the threshold whose quantised distribution diverges least from the distribution of the magnitudes."""
         used = np.flatnonzero(self.counts)
-        most = int(used[-1]) + 1 if used.size else 0
-        tried = [*range(STEPS + 1, most, _STRIDE), most]
-        best = min(tried, key=self._divergence)
+        used_bins = int(used[-1]) + 1 if used.size else 0
+        candidates = [*range(STEPS + 1, used_bins, _THRESHOLD_STRIDE), used_bins]
+        best = min(candidates, key=self._divergence)
         return float(min(best * self._width, self.peak))
 
     def _divergence(self, bins: int) -> float:
-        """Of the distribution with all beyond ``bins`` in the last of them, from its own in STEPS + 1 levels."""
+        """Return the divergence that clipping to ``bins`` bins and quantising them to STEPS + 1 levels brings."""
         kept = self.counts[:bins].astype(np.float64)
         if not kept.any():
             return float("inf")
@@ -78,11 +83,11 @@ class Histogram:
         means = np.add.reduceat(kept, starts) / np.maximum(np.add.reduceat(filled, starts), 1)
         quantised = np.repeat(means, np.diff(starts, append=bins)) * filled
         p, q = clipped / clipped.sum(), quantised / quantised.sum()
-        seen = p > 0
-        return float(np.sum(p[seen] * np.log(p[seen] / np.maximum(q[seen], 1e-12))))
+        occupied = p > 0
+        return float(np.sum(p[occupied] * np.log(p[occupied] / np.maximum(q[occupied], 1e-12))))
 
 
 OBSERVERS: Mapping[str, Callable[[Histogram], float]] = MappingProxyType(
     {"min-max": Histogram.min_max, "percentile": Histogram.percentile, "entropy": Histogram.entropy}
 )
-"""Name → the threshold that it chooses."""
+"""Name of an observer → the threshold that it chooses from a histogram."""

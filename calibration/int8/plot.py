@@ -1,4 +1,4 @@
-"""The trade-off of INT8 as a picture."""
+"""Draw the error of INT8 over the share of work in INT8."""
 
 from __future__ import annotations
 
@@ -12,29 +12,33 @@ from ccnet.runtime.viz.style import LINE_COLOURS, MARKERS, check_picture, new_fi
 from .search import Variant
 
 
-def trade_off(variants: Sequence[Variant], path: Path) -> None:
-    """Draw a PNG: error over the share of work in INT8, a line for each observer, and the budget.
+def draw_trade_off(variants: Sequence[Variant], path: Path) -> None:
+    """Draw a PNG: error over the share of work in INT8, one line for each observer, and the budget.
 
-    Variants within the whole budget have filled marks. CCNetError where it cannot be written.
+    Variants within the whole budget have filled marks. CCNetError if the file cannot be written.
+
+    Args:
+        variants: The variants of a search.
+        path: The PNG to write.
     """
     check_picture(path)
     figure = new_figure(9.6, 4.0)
     budget = TOLERANCES["int8"]
     left, right = figure.subplots(1, 2)
-    _plot(left, variants, "mrae", budget.mrae, "MRAE to FP32")
-    _plot(right, variants, "psnr", budget.psnr, "PSNR to FP32 / dB")
+    _draw(left, variants, "mrae", budget.mrae, "MRAE to FP32")
+    _draw(right, variants, "psnr", budget.psnr, "PSNR to FP32 / dB")
     left.set_yscale("log")
     left.legend(frameon=False)
     save_figure(figure, path)
 
 
-def _plot(axes: Any, variants: Sequence[Variant], figure: str, limit: float | None, label: str) -> None:
-    observers = dict.fromkeys(one.observer for one in variants)
+def _draw(axes: Any, variants: Sequence[Variant], figure: str, limit: float | None, label: str) -> None:
+    observers = dict.fromkeys(variant.observer for variant in variants)
     for observer, colour, mark in zip(observers, LINE_COLOURS, MARKERS, strict=False):
-        line = [one for one in variants if one.observer == observer]
-        shares, values = [100 * one.share for one in line], [getattr(one.parity, figure) for one in line]
+        line = [variant for variant in variants if variant.observer == observer]
+        shares, values = [100 * variant.share for variant in line], [getattr(v.parity, figure) for v in line]
         axes.plot(shares, values, color=colour, linewidth=1.5, label=observer)
-        fills = ["white" if one.broken else colour for one in line]
+        fills = ["white" if variant.broken else colour for variant in line]
         axes.scatter(shares, values, color=fills, edgecolors=colour, marker=mark, zorder=3)
     if limit is not None:
         axes.axhline(limit, color="0.3", linestyle="--", linewidth=1, label="budget")

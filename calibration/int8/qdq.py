@@ -1,6 +1,7 @@
-"""INT8 in numbers and in a graph: whole steps of a scale, and the nodes that quantise and dequantise.
+"""Quantise to INT8, in numbers and in a graph: steps of a scale, and the nodes that quantise and dequantise (Q/DQ).
 
-Weights have a scale for each output channel, activations one for each tensor, all symmetric, as TensorRT takes them.
+Weights have a scale for each output channel, activations a scale for each tensor. All are symmetric, as TensorRT takes
+them.
 """
 
 from __future__ import annotations
@@ -10,48 +11,61 @@ from typing import Any
 
 import numpy as np
 
-from ccnet.calibration.tensors import Array, load, module
+from ccnet.calibration.graph_runner import Array, load_model, require_module
 from ccnet.contract import CCNetError
 
 from .histogram import STEPS
 
 OPSET, IR_VERSION = 19, 9
-"""The oldest whose QuantizeLinear takes FP16. Of what the network uses, nothing else changed since opset 18."""
+"""The oldest versions whose QuantizeLinear takes FP16. No other operator of the network changed since opset 18."""
 
-_LEAST = float(np.finfo(np.float16).smallest_subnormal)
-"""Of a scale, which is kept in FP16."""
-
-
-def scale(threshold: float) -> float:
-    """Of STEPS steps to a threshold, in FP16's digits."""
-    return max(float(np.float16(threshold / STEPS)), _LEAST)
+_SMALLEST_SCALE = float(np.finfo(np.float16).smallest_subnormal)
+"""Scales are kept in FP16."""
 
 
-def quantised(array: Array, step: Array | float) -> Array:
-    """Rounded to whole steps and back."""
-    return np.asarray(np.clip(np.rint(array / step), -STEPS - 1, STEPS) * step, np.float32)
+def activation_scale(threshold: float) -> float:
+    """Return the scale that divides a threshold into STEPS steps, rounded to FP16."""
+    return max(float(np.float16(threshold / STEPS)), _SMALLEST_SCALE)
 
 
 def channel_scales(weight: Array) -> Array:
-    """A step for each output channel (axis 0), in FP16's digits; (O,) float32."""
+    """Return the scale of each output channel (axis 0) of a weight, rounded to FP16: (O,) float32."""
     peaks = np.abs(weight).reshape(len(weight), -1).max(axis=1)
-    return np.asarray(np.maximum(np.float16(peaks / STEPS), _LEAST), np.float32)
+    return np.asarray(np.maximum(np.float16(peaks / STEPS), _SMALLEST_SCALE), np.float32)
 
 
-def with_int8(model: bytes, steps: Mapping[str, float]) -> bytes:
-    """A mixed FP16 graph whose named convolutions take INT8; CCNetError where it is not one of this network.
+def broadcast_channels(scales: Array, weight: Array) -> Array:
+    """Reshape the scales of a weight's output channels to broadcast over it: (O,) → (O, 1, …)."""
+    return scales.reshape(-1, *(1,) * (weight.ndim - 1))
 
-    steps: of each convolution's input, by the convolution's name.
+
+def quantise_dequantise(array: Array, scale: Array | float) -> Array:
+    """Round to whole steps of a scale within INT8's range, and return them as float32 values."""
+    return np.asarray(np.clip(np.rint(array / scale), -STEPS - 1, STEPS) * scale, np.float32)
+
+
+def insert_qdq(model: bytes, scales: Mapping[str, float]) -> bytes:
+    """Convert convolutions of a mixed FP16 graph to INT8.
+
+    Args:
+        model: The serialised mixed graph.
+        scales: Name of each convolution to convert → scale of its input.
+
+    Returns:
+        The graph with QuantizeLinear and DequantizeLinear in front of the convolutions.
+
+    Raises:
+        CCNetError: The graph has no node of such a name.
     """
-    onnx = module("onnx")
-    proto = load(model)
-    insert = _Insert(proto, steps)
-    nodes = [new for node in proto.graph.node for new in insert.before(node)]
-    lacking = steps.keys() - {node.name for node in nodes}
-    if lacking:
-        raise CCNetError(f"the mixed graph has no node {min(lacking)!r}, as the FP32 graph has: export again")
+    onnx = require_module("onnx")
+    proto = load_model(model)
+    inserter = _QdqInserter(proto, scales)
+    nodes = [new for node in proto.graph.node for new in inserter.expand(node)]
+    missing = scales.keys() - {node.name for node in nodes}
+    if missing:
+        raise CCNetError(f"the mixed graph has no node {min(missing)!r}, as the FP32 graph has: export again")
     used = {name for node in nodes for name in node.input}
-    weights = [one for one in (*proto.graph.initializer, *insert.weights) if one.name in used]
+    weights = [weight for weight in (*proto.graph.initializer, *inserter.weights) if weight.name in used]
     for field, values in ((proto.graph.node, nodes), (proto.graph.initializer, weights)):
         del field[:]
         field.extend(values)
@@ -62,44 +76,48 @@ def with_int8(model: bytes, steps: Mapping[str, float]) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-class _Insert:
-    """Puts QuantizeLinear and DequantizeLinear in front of convolutions, once for each tensor and step."""
+class _QdqInserter:
+    """Puts QuantizeLinear and DequantizeLinear in front of convolutions, once for each tensor and scale.
 
-    def __init__(self, proto: Any, steps: Mapping[str, float]) -> None:
-        self._onnx, self._steps = module("onnx"), steps
-        self._given = {one.name: self._onnx.numpy_helper.to_array(one) for one in proto.graph.initializer}
-        self._made: set[str] = set()
+    Attributes:
+        weights: The initializers that the new nodes need.
+    """
+
+    def __init__(self, proto: Any, scales: Mapping[str, float]) -> None:
+        self._onnx, self._scales = require_module("onnx"), scales
+        self._arrays = {weight.name: self._onnx.numpy_helper.to_array(weight) for weight in proto.graph.initializer}
+        self._quantised: set[str] = set()
         self.weights: list[Any] = []
 
-    def before(self, node: Any) -> Iterator[Any]:
-        """The nodes that must come, and the node itself."""
-        if node.name in self._steps:
+    def expand(self, node: Any) -> Iterator[Any]:
+        """Yield the nodes to put in front of a node, and the node itself with its new inputs."""
+        if node.name in self._scales:
             tensor, weight = node.input[:2]
-            array = self._given[weight]
-            step = np.asarray(self._steps[node.name], array.dtype)
-            node.input[0] = yield from self._activation(tensor, step)
+            array = self._arrays[weight]
+            scale = np.asarray(self._scales[node.name], array.dtype)
+            node.input[0] = yield from self._activation(tensor, scale)
             node.input[1] = yield from self._weight(weight, array)
         yield node
 
-    def _activation(self, tensor: str, step: Array) -> Generator[Any, None, str]:
-        name = f"{tensor}/int8_{step:.3g}"
-        if name not in self._made:
-            self._made.add(name)
-            scaling = [self._constant(f"{name}/scale", step), self._constant(f"{name}/zero", np.int8(0))]
+    def _activation(self, tensor: str, scale: Array) -> Generator[Any, None, str]:
+        name = f"{tensor}/int8_{scale:.3g}"
+        if name not in self._quantised:
+            self._quantised.add(name)
+            scaling = [self._constant(f"{name}/scale", scale), self._constant(f"{name}/zero", np.int8(0))]
             yield self._node("QuantizeLinear", [tensor, *scaling], name)
             yield self._node("DequantizeLinear", [name, *scaling], f"{name}/back")
         return f"{name}/back"
 
     def _weight(self, weight: str, array: Array) -> Generator[Any, None, str]:
         name = f"{weight}/int8"
-        if name not in self._made:
-            self._made.add(name)
-            steps = channel_scales(array.astype(np.float32))
-            whole = np.clip(np.rint(array / along(steps, array)), -STEPS, STEPS).astype(np.int8)
-            scaling = [steps.astype(array.dtype), np.zeros(len(steps), np.int8)]
+        if name not in self._quantised:
+            self._quantised.add(name)
+            scales = channel_scales(array.astype(np.float32))
+            steps = np.clip(np.rint(array / broadcast_channels(scales, array)), -STEPS, STEPS).astype(np.int8)
+            scaling = [scales.astype(array.dtype), np.zeros(len(scales), np.int8)]
             inputs = [name, f"{name}/scale", f"{name}/zero"]
-            for one, value in zip(inputs, [whole, *scaling], strict=True):
-                self._constant(one, value)
+            for constant, value in zip(inputs, [steps, *scaling], strict=True):
+                self._constant(constant, value)
             yield self._node("DequantizeLinear", inputs, f"{name}/back", axis=0)
         return f"{name}/back"
 
@@ -109,8 +127,3 @@ class _Insert:
     def _constant(self, name: str, value: Any) -> str:
         self.weights.append(self._onnx.numpy_helper.from_array(np.asarray(value), name))
         return name
-
-
-def along(scales: Array, weight: Array) -> Array:
-    """The scales of a weight's output channels, (O,) → (O, 1, …)."""
-    return scales.reshape(-1, *(1,) * (weight.ndim - 1))

@@ -1,85 +1,42 @@
-"""``ccnet calibrate ranges``: which frames it takes, which it refuses, what it prints and writes."""
+"""``ccnet calibrate``: the reports of its commands, their files, and their refusals."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import skimage.data
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
 
-from ccnet.calibration.data import diverse, read_frames
-from ccnet.contract import CCNetError
+from ccnet.calibration.graph_runner import Array
+from ccnet.calibration.int8 import search as int8
+from ccnet.calibration.int8.search import Int8Search
+from ccnet.contract import MANIFEST_NAME, Manifest
 from ccnet.model import CCNet
-from ccnet.runtime.io.frames import Frame
+from ccnet.runtime import Reconstructor
 
 
-def flat(level: int, side: int = 32) -> Frame:
-    return np.full((side, side, 3), level, np.uint8)
+@pytest.fixture
+def folder(artifacts: tuple[CCNet, Path], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+def calibrate_ranges(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     script = "from ccnet.runtime.cli.main import main; main()"
     command = [sys.executable, "-c", script, "calibrate", "ranges", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_crops_are_central_and_on_the_grid(photos: Path) -> None:
-    frames = read_frames([photos], side=480, multiple=16, most=9)
-    assert {path.name: frame.shape for path, frame in frames.items()} == {
-        "astronaut.png": (480, 480, 3),
-        "coffee.jpg": (400, 480, 3),
-    }
-    np.testing.assert_array_equal(frames[photos / "astronaut.png"], skimage.data.astronaut()[16:496, 16:496])
-
-
-@pytest.mark.parametrize("other", ["again.png", "again.bmp"])
-def test_a_repeated_frame_is_refused(photos: Path, other: str) -> None:
-    Image.fromarray(skimage.data.astronaut()).save(photos / other)
-    with pytest.raises(CCNetError, match=r"astronaut\.png.*expected different frames"):
-        read_frames([photos], side=64, multiple=16, most=9)
-
-
-def test_the_same_file_twice_is_refused(photos: Path) -> None:
-    with pytest.raises(CCNetError, match="expected different frames"):
-        read_frames([photos, photos / "coffee.jpg"], side=64, multiple=16, most=9)
-
-
-@pytest.mark.parametrize(("side", "most", "words"), [(24, 1, "side is 24"), (0, 1, "side is 0"), (64, 0, "at most 0")])
-def test_sizes_are_checked(photos: Path, side: int, most: int, words: str) -> None:
-    with pytest.raises(CCNetError, match=words):
-        read_frames([photos], side=side, multiple=16, most=most)
-
-
-def test_a_frame_smaller_than_the_networks_grid_is_refused(tmp_path: Path) -> None:
-    np.save(tmp_path / "small.npy", flat(0, 20))
-    with pytest.raises(CCNetError, match=r"small\.npy: 20×20 px, expected at least 32 px"):
-        read_frames([tmp_path / "small.npy"], side=64, multiple=32, most=1)
-
-
-def test_the_frames_taken_are_those_far_apart() -> None:
-    frames = [flat(level) for level in (100, 101, 250, 102, 0)]
-    assert diverse(frames, 3) == [0, 2, 4]
-
-
-@given(st.lists(st.integers(0, 255), min_size=1, max_size=8), st.integers(1, 9))
-def test_a_choice_names_each_frame_once(levels: list[int], most: int) -> None:
-    chosen = diverse([flat(level, 16) for level in levels], most)
-    assert len(chosen) == len(set(chosen)) == min(most, len(levels))
-    assert set(chosen) <= set(range(len(levels)))
-
-
-def test_the_report_names_the_islands_and_the_json_all_tensors(
+def test_ranges_reports_modules_that_do_not_fit_and_writes_all_tensors(
     artifacts: tuple[CCNet, Path], photos: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "ranges.json"
-    result = run(artifacts[1], "--frames", photos, "--side", "32", "--json", out)
+    result = calibrate_ranges(artifacts[1], "--frames", photos, "--side", "32", "--json", out)
     assert (result.returncode, result.stderr.strip()) == (0, "")
     for words in (
         "paf.unit",
@@ -93,7 +50,7 @@ def test_the_report_names_the_islands_and_the_json_all_tensors(
     assert {Path(path).name for path in report["frames"]} == {"astronaut.png", "coffee.jpg"}
     fitting, total = (int(word) for word in result.stdout.splitlines()[-1].split(" ranges")[0].split(" of "))
     assert total == len(report["ranges"])
-    assert fitting == sum(one["verdict"] == "fits" for one in report["ranges"])
+    assert fitting == sum(tensor["verdict"] == "fits" for tensor in report["ranges"])
 
 
 @pytest.mark.parametrize(
@@ -105,7 +62,7 @@ def test_the_report_names_the_islands_and_the_json_all_tensors(
         (["--frames", "photos", "--json", "nowhere/x.json"], "nowhere/x.json: cannot be written"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_ranges_refuses_wrong_input_in_one_line(
     artifacts: tuple[CCNet, Path],
     photos: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -114,11 +71,116 @@ def test_what_is_wrong_is_one_line(
 ) -> None:
     monkeypatch.chdir(photos.parent)
     Path("empty").mkdir()
-    result = run(artifacts[1], "--side", "16", *arguments)
+    result = calibrate_ranges(artifacts[1], "--side", "16", *arguments)
     assert result.returncode == 2
     assert words in result.stderr and result.stderr.count("\n") == 1
 
 
 def test_a_folder_without_artifacts_is_refused(photos: Path, tmp_path: Path) -> None:
-    result = run(tmp_path, "--frames", photos)
+    result = calibrate_ranges(tmp_path, "--frames", photos)
     assert result.returncode == 2 and "no manifest.json" in result.stderr
+
+
+def test_bisect_reports_the_cause_and_writes_all_groups(
+    artifacts: tuple[CCNet, Path], photos: Path, tmp_path: Path, ccnet: Callable[..., Any]
+) -> None:
+    out = tmp_path / "bisect.json"
+    result = ccnet(
+        "calibrate", "bisect", artifacts[1], "-f", photos, "--side", 16, "--groups", 6, "--max-frames", 1, "--json", out
+    )
+    assert result.code == 0, result.err
+    assert "all in FP16, on 1 frame: MRAE" in result.out and "the cause: " in result.out
+    report = json.loads(out.read_text())
+    assert report["islands"] is True and len(report["groups"]) >= 4
+    assert {group["name"] for group in report["named"]} <= {group["name"] for group in report["groups"]}
+
+
+@pytest.mark.parametrize("command", ["bisect", "int8", "ranges"])
+def test_a_damaged_graph_is_refused_in_one_line(
+    artifacts: tuple[CCNet, Path], photos: Path, tmp_path: Path, ccnet: Callable[..., Any], command: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(artifacts[1], folder)
+    file = Manifest.read(folder).find("decode").file
+    data = bytearray((folder / file).read_bytes())
+    data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
+    (folder / file).write_bytes(data)
+    result = ccnet("calibrate", command, folder, "-f", photos, "--side", 16)
+    assert result.code == 2 and result.err.strip().count("\n") == 0 and file in result.err
+
+
+def test_an_accepted_graph_is_written_and_runs(
+    folder: Path, photos: Path, tmp_path: Path, ccnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(int8, "SHARES", (0.1,))
+    monkeypatch.setattr(
+        Int8Search, "rank", lambda self, scales: [layer for layer in self.layers if ".net." in layer.name]
+    )
+    arguments = ["calibrate", "int8", folder, "-f", photos, "--side", 16, "--observer", "min-max"]
+    result = ccnet(*arguments, "--json", tmp_path / "int8.json", "--plot", tmp_path / "int8.png")
+    assert result.code == 0, result.err
+    assert "INT8 is accepted: " in result.out.splitlines()[-1]
+    artifact = Manifest.read(folder).find("decode", precision="int8")
+    artifact.read(folder)
+    assert artifact.details["observer"] == "min-max" and artifact.details["budget"] == "kept"
+    report = json.loads((tmp_path / "int8.json").read_text())
+    assert report["file"]["broken"] == [] and report["held"] == 1
+    assert (tmp_path / "int8.png").read_bytes().startswith(b"\x89PNG")
+    frame = np.random.default_rng(0).random((32, 32, 3), np.float32)
+    cubes = [reconstruct(folder, precision, frame) for precision in ("fp32", "int8")]
+    assert np.abs(cubes[0] - cubes[1]).max() < 0.1
+
+
+def reconstruct(folder: Path, precision: Any, frame: Array) -> Array:
+    with Reconstructor.open(folder, input_space="camera", backend="onnxruntime", precision=precision) as reconstructor:
+        return reconstructor(frame)
+
+
+def test_a_rejected_graph_is_written_only_with_keep(
+    folder: Path, photos: Path, ccnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All convolutions in INT8 break the real budget."""
+    monkeypatch.setattr(int8, "SHARES", (1.0,))
+    monkeypatch.setattr(Int8Search, "rank", lambda self, scales: self.layers)  # all of them, so in any order
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    arguments = ["calibrate", "int8", folder, "-f", photos, "--side", 16, "--observer", "min-max"]
+    result = ccnet(*arguments)
+    assert result.code == 1 and "INT8 is rejected: mrae " in result.out.splitlines()[-1]
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    result = ccnet(*arguments, "--keep")
+    assert result.code == 0 and "and is kept" in result.out.splitlines()[-1]
+    assert Manifest.read(folder).find("decode", precision="int8").details["budget"] != "kept"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-f", "photos/astronaut.png"], "1 frame, expected at least 2"),
+        (["-f", "photos", "-f", "photos/coffee.jpg"], "expected different frames"),
+        (["-f", "photos", "--plot", "nowhere/plot.png"], "nowhere/plot.png: "),
+        (["-f", "photos", "--plot", "plot.jpg"], "plot.jpg: "),
+        (["-f", "photos", "--json", "photos"], "photos: cannot be written"),
+        (["-f", "photos", "--observer", "mean"], "mean"),
+    ],
+)
+def test_int8_refuses_wrong_input_in_one_line_and_writes_nothing(
+    folder: Path,
+    photos: Path,
+    ccnet: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: str,
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    before = sorted(folder.iterdir())
+    result = ccnet("calibrate", "int8", folder, "--side", "16", *arguments)
+    assert result.code == 2 and words in result.err
+    assert result.err.strip().count("\n") == 0
+    assert sorted(folder.iterdir()) == before
+
+
+def test_the_artifact_folder_stays_as_it_is(artifacts: tuple[CCNet, Path]) -> None:
+    assert {path.name for path in artifacts[1].iterdir()} == {
+        MANIFEST_NAME,
+        *(artifact.file for artifact in Manifest.read(artifacts[1]).artifacts),
+    }

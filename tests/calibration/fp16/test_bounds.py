@@ -1,4 +1,4 @@
-"""Bounds that hold for any frame: known ones on hand-made graphs, and none that a hostile frame exceeds."""
+"""Bounds that hold for any frame: known bounds of hand-made graphs, and bounds that no hostile frame exceeds."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_te
 from onnx.numpy_helper import from_array
 
 from ccnet.calibration.fp16.bounds import Bounds, bounds
-from ccnet.calibration.fp16.ranges import HALF_MAX, measure
-from ccnet.calibration.tensors import Array, Tensors
+from ccnet.calibration.fp16.ranges import FP16_MAX, measure
+from ccnet.calibration.graph_runner import Array, GraphRunner
 from ccnet.contract import Manifest
 from ccnet.model import CCNet
 
@@ -25,7 +25,7 @@ SHAPE = (1, 2, 4, 4)
 
 
 def bound(*nodes: onnx.NodeProto, shape: tuple[int, ...] = SHAPE, **weights: Any) -> float:
-    """Of y in a graph x → y, x in [-1, 1]."""
+    """Return the bound of y in a graph x → y, x in [-1, 1]."""
     model = make_model(
         make_graph(
             nodes,
@@ -36,7 +36,7 @@ def bound(*nodes: onnx.NodeProto, shape: tuple[int, ...] = SHAPE, **weights: Any
         ),
         opset_imports=[make_opsetid("", 18)],
     )
-    return bounds(Tensors(model.SerializeToString()), {"x": np.zeros(shape, np.float32)})["y", "activation"]
+    return bounds(GraphRunner(model.SerializeToString()), {"x": np.zeros(shape, np.float32)})["y", "activation"]
 
 
 def floats(*values: Any) -> Array:
@@ -54,26 +54,26 @@ def test_an_operator_without_a_rule_has_no_bound(operator: str) -> None:
     assert bound(make_node(operator, inputs, ["y"])) == np.inf
 
 
-def test_what_has_no_bound_gives_none_to_what_follows_but_what_saturates() -> None:
+def test_no_bound_leads_to_none_except_after_saturation() -> None:
     unbounded = make_node("Exp", ["x"], ["e"])
     assert bound(unbounded, make_node("Mul", ["e", "w"], ["y"]), w=floats(0)) == np.inf
     assert bound(unbounded, make_node("Tanh", ["e"], ["y"])) == 1
 
 
 def test_a_convolution_reaches_its_bound() -> None:
-    """Every tap at the magnitude that the weights' signs ask for: nothing smaller would be a bound."""
+    """An input with the signs of the weights reaches the bound: nothing smaller would be a bound."""
     weight = np.random.default_rng(0).normal(size=(3, 2, 3, 3)).astype(np.float32)
     found = bound(make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1]), w=weight)
     assert found == pytest.approx(np.abs(weight).sum((1, 2, 3)).max(), rel=1e-6)
 
 
-def test_a_layers_norm_is_bounded_whatever_comes() -> None:
+def test_a_layer_norm_is_bounded_for_any_input() -> None:
     nodes = make_node("Exp", ["x"], ["e"]), make_node("LayerNormalization", ["e", "scale", "shift"], ["y"])
     found = bound(*nodes, shape=(1, 1, 9), scale=floats(*[-2.0] * 9), shift=floats(*[0.5] * 9))
     assert found == pytest.approx(2 * np.sqrt(8) + 0.5)
 
 
-def test_a_softmax_and_the_mean_that_it_takes() -> None:
+def test_a_softmax_and_its_mean_are_bounded() -> None:
     softmax = make_node("Softmax", ["x"], ["s"], axis=-1)
     assert bound(make_node("Softmax", ["x"], ["y"], axis=-1)) == 1
     assert bound(softmax, make_node("MatMul", ["s", "v"], ["y"]), v=3 * np.ones((4, 5), np.float32)) == 3
@@ -82,7 +82,7 @@ def test_a_softmax_and_the_mean_that_it_takes() -> None:
 
 
 def cosine(*, keep: int = 1, ceiling: bool = False, axis: int = -1, other: str = "x") -> list[onnx.NodeProto]:
-    """unit(x) unit(x)ᵀ of 4×4 matrices, or something that only looks like it."""
+    """Return unit(x) unit(x)ᵀ of 4×4 matrices, or a graph that only looks like it."""
     clip = ["n", "floor", "ceiling"] if ceiling else ["n", "floor"]
     return [
         make_node("ReduceL2", [other, "axes"], ["n"], keepdims=keep),
@@ -99,9 +99,9 @@ def test_a_cosine_is_at_most_one() -> None:
     assert bound(*cosine(), axes=np.array([-1, -2]), floor=floats(1e-6)[0]) == 1
 
 
-def test_what_only_looks_like_a_cosine_is_not_taken_for_one() -> None:
+def test_a_graph_that_only_looks_like_a_cosine_gets_no_bound_of_one() -> None:
     floor = floats(1e-6)[0]
-    assert bound(*cosine(), axes=np.array([-2]), floor=floor) == 4  # unit columns, rows multiplied
+    assert bound(*cosine(), axes=np.array([-2]), floor=floor) == 4  # columns of length 1, but rows are multiplied
     assert bound(*cosine(ceiling=True), axes=np.array([-1]), floor=floor, ceiling=floats(1e-3)[0]) == np.inf
     assert bound(*cosine(other="w"), axes=np.array([-1]), floor=floor, w=np.ones(SHAPE, np.float32)) == np.inf
 
@@ -114,28 +114,28 @@ def test_a_difference_can_be_as_large_as_a_sum() -> None:
 
 
 @pytest.fixture(scope="module")
-def decode(artifacts: tuple[CCNet, Path]) -> Tensors:
-    return Tensors(Manifest.read(artifacts[1]).find("decode").read(artifacts[1]))
+def decode(artifacts: tuple[CCNet, Path]) -> GraphRunner:
+    return GraphRunner(Manifest.read(artifacts[1]).find("decode").read(artifacts[1]))
 
 
 @pytest.fixture(scope="module")
 def size(artifacts: tuple[CCNet, Path]) -> int:
-    """Numbers in a context."""
+    """Return how many numbers a context has."""
     return Manifest.read(artifacts[1]).context_size
 
 
 @pytest.fixture(scope="module")
-def proved(decode: Tensors, size: int) -> Bounds:
-    """Made for 32×32 px; they must hold for any size."""
+def proved(decode: GraphRunner, size: int) -> Bounds:
+    """Return bounds computed for 32×32 px; they must hold for any size."""
     feeds = {"rgb": np.zeros((1, 3, 32, 32), np.float32), "context": np.zeros((1, size), np.float32)}
     return bounds(decode, feeds)
 
 
-def exceeded(tensors: Tensors, feed: Mapping[str, Array], proved: Bounds) -> list[str]:
-    """Tensors that go beyond their bounds by more than float32's rounding."""
+def exceeded(runner: GraphRunner, feed: Mapping[str, Array], proved: Bounds) -> list[str]:
+    """Return the tensors that exceed their bounds by more than float32's rounding."""
     return [
         name
-        for node, _, outputs in tensors.run(feed)
+        for node, _, outputs in runner.run(feed)
         for name, array in zip(node.output, outputs, strict=True)
         if array.dtype == np.float32 and np.abs(array).max() > 1.0001 * proved[name, "activation"] + 1e-6
     ]
@@ -150,9 +150,9 @@ def exceeded(tensors: Tensors, feed: Mapping[str, Array], proved: Bounds) -> lis
     hard=st.booleans(),
 )
 def test_no_frame_exceeds_a_bound(
-    decode: Tensors, proved: Bounds, size: int, seed: int, blocks: int, binary: bool, width: int, hard: bool
+    decode: GraphRunner, proved: Bounds, size: int, seed: int, blocks: int, binary: bool, width: int, hard: bool
 ) -> None:
-    """Noise of every grain, grey or of the extremes, under contexts that are any softmax's."""
+    """Noise of every grain, with all levels or two, under contexts that a softmax can give."""
     rng = np.random.default_rng(seed)
     rgb = rng.random((1, 3, 48, width), np.float32)[..., ::blocks, ::blocks].repeat(blocks, 2).repeat(blocks, 3)
     rgb = rgb[..., :48, :width]
@@ -163,24 +163,24 @@ def test_no_frame_exceeds_a_bound(
     assert not exceeded(decode, feed, proved)
 
 
-def test_a_bound_that_is_too_small_would_be_seen(decode: Tensors, proved: Bounds, size: int) -> None:
+def test_a_bound_that_is_too_small_is_exceeded(decode: GraphRunner, proved: Bounds, size: int) -> None:
     feed = {
         "rgb": np.ones((1, 3, 16, 16), np.float32),
         "context": np.full((1, size), 0.125, np.float32),
     }
-    halved = {key: value / 100 for key, value in proved.items()}
-    assert exceeded(decode, feed, halved)
+    too_small = {key: value / 100 for key, value in proved.items()}
+    assert exceeded(decode, feed, too_small)
 
 
-def test_what_is_saturated_or_normed_is_proved_to_fit(artifacts: tuple[CCNet, Path]) -> None:
+def test_saturated_and_normalised_tensors_are_proved_to_fit(artifacts: tuple[CCNet, Path]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
     for kind in ("encode", "decode"):
         found = measure(artifacts[1], [noise], kind)
-        for one in found:
-            always = one.operator in ("Sigmoid", "Tanh", "Erf", "Softmax", "LayerNormalization")
-            if one.what == "activation" and (always or ".intra.net." in one.tensor):
-                assert (one.proof, one.verdict) == ("proved", "fits"), one.tensor
-            assert one.largest <= 1.0001 * one.bound
+        for tensor in found:
+            always = tensor.operator in ("Sigmoid", "Tanh", "Erf", "Softmax", "LayerNormalization")
+            if tensor.what == "activation" and (always or ".intra.net." in tensor.tensor):
+                assert (tensor.proof, tensor.verdict) == ("proved", "fits"), tensor.tensor
+            assert tensor.largest <= 1.0001 * tensor.bound
 
 
 def test_attention_logits_are_at_most_sigma_and_rse(artifacts: tuple[CCNet, Path]) -> None:
@@ -191,4 +191,4 @@ def test_attention_logits_are_at_most_sigma_and_rse(artifacts: tuple[CCNet, Path
     attentions = [one.inter.grscm for one in (unit.enc1, unit.enc2, unit.bottleneck, unit.dec2, unit.dec1)]
     expected = sorted(float((one.sigma.abs() + one.rse.abs()).max().detach()) for one in attentions)
     assert sorted(one.bound for one in logits) == pytest.approx(expected, rel=1e-5)
-    assert all(one.proof == "proved" and one.bound < HALF_MAX for one in logits)
+    assert all(one.proof == "proved" and one.bound < FP16_MAX for one in logits)

@@ -1,9 +1,8 @@
-"""Ranges on hand-made graphs with known ones, and on a network: they justify the exporter's FP32 islands."""
+"""Ranges of hand-made graphs, where they are known, and of a network: they justify the FP32-kept nodes of an export."""
 
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,8 @@ from onnx import TensorProto
 from onnx.helper import make_graph, make_model, make_node, make_opsetid, make_tensor_value_info
 from onnx.numpy_helper import from_array
 
-from ccnet.calibration.fp16.ranges import HALF_MAX, HEADROOM, Range, measure, measure_graph, unfit
-from ccnet.calibration.tensors import Tensors
-from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, CCNetError, Manifest, sha256
+from ccnet.calibration.fp16.ranges import FP16_MAX, HEADROOM, Range, measure, measure_graph, unfit
+from ccnet.contract import MANIFEST_KEY, MANIFEST_NAME, Manifest, sha256
 from ccnet.export.graph.cut import with_uint8_frames
 from ccnet.export.graph.mixed_precision import KEPT_FP32, is_kept_fp32
 from ccnet.export.graph.serialize import stamp
@@ -47,10 +45,10 @@ def graph(*nodes: onnx.NodeProto, size: int = 4, **weights: list[float]) -> byte
 
 
 def ranges(model: bytes, *values: float) -> dict[tuple[str, str], Range]:
-    """By tensor and what it is; x is (2, size), filled with each of the values in turn."""
+    """Return the ranges by tensor and quantity; x is (2, size), filled with each of the values in turn."""
     size = onnx.load_model_from_string(model).graph.input[0].type.tensor_type.shape.dim[1].dim_value
     feeds = [{"x": np.full((2, size), value, np.float32)} for value in values]
-    return {(one.tensor, one.what): one for one in measure_graph(model, feeds)}
+    return {(tensor.tensor, tensor.what): tensor for tensor in measure_graph(model, feeds)}
 
 
 def doubled() -> bytes:
@@ -68,12 +66,12 @@ def test_a_clean_graph_fits() -> None:
 
 @pytest.mark.parametrize(
     ("value", "verdict"),
-    [(HALF_MAX / HEADROOM / 2, "fits"), (HALF_MAX / HEADROOM / 1.9, "overflow"), (math.inf, "overflow")],
+    [(FP16_MAX / HEADROOM / 2, "fits"), (FP16_MAX / HEADROOM / 1.9, "overflow"), (math.inf, "overflow")],
 )
 def test_an_activation_overflows_with_headroom(value: float, verdict: str) -> None:
-    one = ranges(doubled(), value)["y", "activation"]
-    assert one.verdict == verdict
-    assert one.reason.startswith("overflow: may reach ") == (verdict == "overflow")
+    tensor = ranges(doubled(), value)["y", "activation"]
+    assert tensor.verdict == verdict
+    assert tensor.reason.startswith("overflow: may reach ") == (verdict == "overflow")
 
 
 @pytest.mark.parametrize("values", [(math.nan, 1.0), (1.0, math.nan)])
@@ -82,10 +80,10 @@ def test_nan_never_fits(values: tuple[float, ...]) -> None:
 
 
 def test_a_small_activation_is_counted_and_harmless() -> None:
-    one = ranges(doubled(), 0.0, 1.0, 1e-5, 1e-8)["y", "activation"]
-    assert (one.subnormal, one.flushed) == (0.5, 0.25)
-    assert one.smallest == np.float32(2e-8)
-    assert one.verdict == "fits"
+    tensor = ranges(doubled(), 0.0, 1.0, 1e-5, 1e-8)["y", "activation"]
+    assert (tensor.subnormal, tensor.flushed) == (0.5, 0.25)
+    assert tensor.smallest == np.float32(2e-8)
+    assert tensor.verdict == "fits"
 
 
 def test_zeros_have_no_smallest() -> None:
@@ -121,7 +119,7 @@ def test_a_layer_norm_holds_squares_and_a_floor(attributes: dict[str, Any], floo
     node = make_node("LayerNormalization", ["x", "scale"], ["y"], name="m/LayerNormalization_0", **attributes)
     model = graph(node, scale=np.ones(shape).tolist())
     x = np.array([[1, 2, 3, 4], [1, 2, 3, 6]], np.float32)
-    found = {(one.tensor, one.what): one for one in measure_graph(model, [{"x": x}])}
+    found = {(tensor.tensor, tensor.what): tensor for tensor in measure_graph(model, [{"x": x}])}
     squares, eps = found["y", "sum of squares"], found["y", "floor"]
     expected = ((x - x.mean()) ** 2).sum() if "axis" in attributes else 14.0
     assert squares.largest == pytest.approx(expected)
@@ -132,7 +130,7 @@ def test_a_layer_norm_holds_squares_and_a_floor(attributes: dict[str, Any], floo
 
 
 @pytest.mark.parametrize(("floor", "verdict"), [([1e-6], "underflow"), ([1e-4], "fits")])
-def test_a_clips_floor_must_be_normal(floor: list[float], verdict: str) -> None:
+def test_the_floor_of_a_clip_must_be_normal(floor: list[float], verdict: str) -> None:
     model = onnx.load_model_from_string(graph(make_node("Clip", ["x", "least"], ["y"], name="m/Clip_0")))
     model.graph.initializer.append(from_array(np.array(floor[0], np.float32), "least"))
     assert ranges(model.SerializeToString(), 1.0)["y", "floor"].verdict == verdict
@@ -142,23 +140,6 @@ def test_a_clips_floor_must_be_normal(floor: list[float], verdict: str) -> None:
 def test_a_divisor_must_be_normal(value: float, verdict: str) -> None:
     model = graph(make_node("Div", ["one", "x"], ["y"], name="m/Div_0"), one=[1.0])
     assert ranges(model, value)["y", "divisor"].verdict == verdict
-
-
-def test_a_run_gives_every_tensor_once_and_forgets_it_after_its_last_use() -> None:
-    links = [make_node("Add", [f"t{i}", "t0" if i % 2 else "x"], [f"t{i + 1}"], name=f"m/Add_{i}") for i in range(10)]
-    chain = graph(make_node("Identity", ["x"], ["t0"]), *links, make_node("Identity", ["t10"], ["y"]))
-    made, alive = [], []
-    for node, inputs, outputs in Tensors(chain).run({"x": np.ones((2, 4), np.float32)}):
-        made.append((node.output[0], float(outputs[0].max())))
-        alive.append(weakref.ref(outputs[0]))
-        del inputs, outputs
-    assert made == [(f"t{i}", i + 1) for i in range(11)] + [("y", 11)]
-    assert sum(one() is not None for one in alive) <= 1
-
-
-def test_what_is_no_model_is_refused() -> None:
-    with pytest.raises(CCNetError, match="not a whole ONNX model"):
-        measure_graph(doubled()[:-7], [])
 
 
 # The network
@@ -187,66 +168,70 @@ def adversaries() -> Mapping[str, Frame]:
 
 
 @pytest.fixture(scope="module")
-def of_photographs(artifacts: tuple[CCNet, Path]) -> list[Range]:
+def photograph_ranges(artifacts: tuple[CCNet, Path]) -> list[Range]:
     return measure(artifacts[1], photographs())
 
 
 @pytest.fixture(scope="module")
-def of_adversaries(artifacts: tuple[CCNet, Path]) -> list[Range]:
+def adversary_ranges(artifacts: tuple[CCNet, Path]) -> list[Range]:
     return measure(artifacts[1], [*adversaries().values()])
 
 
 def as_uint8(source: Path, folder: Path) -> Path:
-    """The folder of an export with ``input="uint8"``, from one of float32."""
+    """Return the folder that an export with ``input="uint8"`` writes, from a folder with float32 frames."""
     manifest = replace(Manifest.read(source), input="uint8")
     exported = []
     for kind in ("encode", "decode"):
-        one = manifest.find(kind)
-        model = with_uint8_frames(ir.load(source / one.file))
-        (folder / one.file).write_bytes(stamp(model, {MANIFEST_KEY: manifest.to_json()}))
-        exported.append(replace(one, sha256=sha256(folder / one.file)))
+        artifact = manifest.find(kind)
+        model = with_uint8_frames(ir.load(source / artifact.file))
+        (folder / artifact.file).write_bytes(stamp(model, {MANIFEST_KEY: manifest.to_json()}))
+        exported.append(replace(artifact, sha256=sha256(folder / artifact.file)))
     (folder / MANIFEST_NAME).write_text(replace(manifest, artifacts=tuple(exported)).to_json())
     return folder
 
 
 def test_graphs_of_uint8_frames_have_the_same_ranges(artifacts: tuple[CCNet, Path], tmp_path: Path) -> None:
     frame = adversaries()["noise of the whole range"][:32, :32]
-    floats = {one.tensor: one.largest for one in measure(artifacts[1], [frame]) if one.what == "activation"}
+    floats = {tensor.tensor: tensor.largest for tensor in measure(artifacts[1], [frame]) if tensor.what == "activation"}
     bytes_ = {
-        one.tensor: one.largest
-        for one in measure(as_uint8(artifacts[1], tmp_path), [frame])
-        if one.what == "activation"
+        tensor.tensor: tensor.largest
+        for tensor in measure(as_uint8(artifacts[1], tmp_path), [frame])
+        if tensor.what == "activation"
     }
     assert bytes_["cube"] == pytest.approx(floats["cube"], rel=1e-4)
     assert len(bytes_.keys() - floats.keys()) == 3 and floats.keys() - bytes_.keys() == {"rgb"}
 
 
-@pytest.mark.parametrize("frames", ["of_photographs", "of_adversaries"])
-def test_the_islands_are_what_does_not_fit(
+@pytest.mark.parametrize("frames", ["photograph_ranges", "adversary_ranges"])
+def test_the_fp32_kept_modules_are_those_that_do_not_fit(
     artifacts: tuple[CCNet, Path], frames: str, request: pytest.FixtureRequest
 ) -> None:
     found: list[Range] = request.getfixturevalue(frames)
-    islands = {one.module for one in found if is_kept_fp32(f"{one.module}/")}
-    assert {one.module for one in unfit(found)} == islands
-    assert {one.part for one in unfit(found)} == set(KEPT_FP32)
+    kept = {tensor.module for tensor in found if is_kept_fp32(f"{tensor.module}/")}
+    assert {tensor.module for tensor in unfit(found)} == kept
+    assert {tensor.part for tensor in unfit(found)} == set(KEPT_FP32)
 
 
-def test_every_island_loses_a_floor_whatever_the_frames(of_photographs: list[Range]) -> None:
-    lost = {one.part for one in of_photographs if one.what == "floor" and one.verdict == "underflow"}
+def test_every_fp32_kept_module_loses_a_floor_on_any_frames(photograph_ranges: list[Range]) -> None:
+    lost = {tensor.part for tensor in photograph_ranges if tensor.what == "floor" and tensor.verdict == "underflow"}
     assert lost == set(KEPT_FP32)
 
 
-def test_headroom_covers_what_adversaries_add(of_photographs: list[Range], of_adversaries: list[Range]) -> None:
-    photo = {one.tensor: one.largest for one in of_photographs if one.what == "activation"}
-    beyond = max(one.largest / photo[one.tensor] for one in of_adversaries if one.what == "activation")
+def test_headroom_covers_what_adversaries_add(photograph_ranges: list[Range], adversary_ranges: list[Range]) -> None:
+    photo = {tensor.tensor: tensor.largest for tensor in photograph_ranges if tensor.what == "activation"}
+    beyond = max(tensor.largest / photo[tensor.tensor] for tensor in adversary_ranges if tensor.what == "activation")
     assert 1 < beyond < HEADROOM
 
 
-def test_every_float_tensor_of_decode_is_there(artifacts: tuple[CCNet, Path], of_photographs: list[Range]) -> None:
+def test_every_float_tensor_of_decode_is_there(artifacts: tuple[CCNet, Path], photograph_ranges: list[Range]) -> None:
     folder = artifacts[1]
     model = onnx.load(folder / Manifest.read(folder).find("decode").file)
     values = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
     floats = {name for name, kind in values.items() if kind == TensorProto.FLOAT} - {
         weight.name for weight in model.graph.initializer
     }
-    assert {one.tensor for one in of_photographs if one.what == "activation"} == floats | {"rgb", "context", "cube"}
+    assert {tensor.tensor for tensor in photograph_ranges if tensor.what == "activation"} == floats | {
+        "rgb",
+        "context",
+        "cube",
+    }
