@@ -15,7 +15,7 @@ CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine bundle demo test test-fast lint docs soak train evaluate bench bench-train clean
+.PHONY: help install engine bundle demo test test-fast lint docs sanitize soak train evaluate bench bench-train clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -65,6 +65,18 @@ lint: $(INSTALLED)  ## style, docstrings, spelling and types; 'pre-commit instal
 
 docs: $(INSTALLED)  ## the documents and the reference of the API as web pages in build/docs; a warning is an error
 	$(BIN)/sphinx-build -q -W --keep-going docs build/docs
+
+# A copy of the package with the C code built for the sanitizers; Python itself is not, so their runtime is preloaded
+SANITIZE := -O1 -g -fno-omit-frame-pointer -fsanitize=address,undefined -fno-sanitize-recover=all -DCCNET_NO_CLONES
+sanitize: $(INSTALLED)  ## the C code's tests under the address and the undefined behaviour sanitizer, with gcc
+	rm -rf build/sanitize && mkdir -p build/sanitize
+	cp -RL ccnet tests pyproject.toml build/sanitize/
+	rm -f build/sanitize/ccnet/csrc/_kernels*
+	gcc -std=c11 $(SANITIZE) -shared -fPIC -ffast-math -fno-finite-math-only -Iccnet/csrc ccnet/csrc/*/*.c -lm \
+	  -o build/sanitize/ccnet/csrc/_kernels.so
+	cd build/sanitize && PYTHONPATH=$$PWD LD_PRELOAD=$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so) \
+	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 $(abspath $(BIN))/pytest -p no:cacheprovider \
+	  tests/ccnet/ops tests/ccnet/csrc tests/export/graph/test_fuse.py
 
 soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
 	$(BIN)/python tests/soak.py --artifacts $(ARTIFACTS)

@@ -46,10 +46,9 @@ INLINE void plane_forward(Shape shape, const float *x, const float *filter, floa
 }
 
 /* Write row y of the gradient of the 3x3's result, zero beyond the plane; add this row's share to sums, the filter's
- * gradient. */
-INLINE void row_backward(float *grads, Shape shape, const float *grad, const float *k, float *inputs, int y,
+ * gradient. to: the row's place in a ring; inputs: the ring of the 3x3's input. */
+INLINE void row_backward(float *restrict to, Shape shape, const float *grad, const float *k, float *inputs, int y,
                          double *sums) {
-    float *restrict to = ring_row(grads, shape.row, y);
     if (y < 0 || y >= shape.height) {
         memset(to, 0, shape.row * sizeof *to);
         return;
@@ -77,17 +76,15 @@ INLINE void plane_backward(Shape shape, const float *grad, const float *x, const
     memcpy(k, filter, sizeof k);
     for (int tap = 0; tap < TAPS; tap++) turned[tap] = k[TAPS - 1 - tap];
     for (int row = -1; row <= 1; row++) load_row(inputs, x, shape, row);
-    row_backward(grads, shape, grad, k, inputs, -1, sums);
-    row_backward(grads, shape, grad, k, inputs, 0, sums);
-    for (int row = 0; row < shape.height; row++) {
+    for (int row = -1; row <= 0; row++) row_backward(ring_row(grads, shape.row, row), shape, grad, k, inputs, row, sums);
+    const float *x_row = x;
+    for (int row = 0; row < shape.height; row++, x_row += shape.width, g_x += shape.width) {
         load_row(inputs, x, shape, row + 2);
-        row_backward(grads, shape, grad, k, inputs, row + 1, sums);
+        row_backward(ring_row(grads, shape.row, row + 1), shape, grad, k, inputs, row + 1, sums);
         const Rows rows = rows_around(grads, shape.row, row);
-        const float *restrict from = x + (long)row * shape.width;
-        float *restrict to = g_x + (long)row * shape.width;
         for (long p = 0; p < shape.width; p++) {
             const float sum = correlation(turned, rows.above, rows.centre, rows.below, p);
-            to[p] = shape.gelu_input ? gelu_slope_of(from[p]) * sum : sum;
+            g_x[p] = shape.gelu_input ? gelu_slope_of(x_row[p]) * sum : sum;
         }
     }
     for (int tap = 0; tap < TAPS; tap++) g_filter[tap] = (float)sums[tap];

@@ -96,17 +96,18 @@ INLINE void memory_backward(const float *g_u, const float *x, const float *s, co
     }
 }
 
-/* Eq. 5 backwards, for all heads at a step. */
-INLINE void gate_backward(const int n, const float *w, const Pixels *x, const Pixels *previous, Grads *grads) {
+/* Eq. 5 backwards, for all heads at a step; g: the gradient of the gate's sum. g_w, g_b: sums over the steps. */
+INLINE void gate_backward(const int n, const float *w, const Pixels *x, const Pixels *previous, const Pixels *restrict g,
+                          Pixels *restrict g_m, Pixels *restrict g_x, Pixels (*restrict g_w)[2 * MAX_HEADS],
+                          Pixels *restrict g_b) {
     for (int o = 0; o < n; o++) {
-        const float *g = grads->g[o];
-        for (int p = 0; p < BLOCK; p++) grads->b[o][p] += g[p];
+        for (int p = 0; p < BLOCK; p++) g_b[o][p] += g[o][p];
         for (int i = 0; i < n; i++)
             for (int p = 0; p < BLOCK; p++) {
-                grads->m[i][p] += w[o * 2 * n + i] * g[p];
-                grads->x[i][p] += w[o * 2 * n + n + i] * g[p];
-                grads->w[o][i][p] += g[p] * previous[i][p];
-                grads->w[o][n + i][p] += g[p] * x[i][p];
+                g_m[i][p] += w[o * 2 * n + i] * g[o][p];
+                g_x[i][p] += w[o * 2 * n + n + i] * g[o][p];
+                g_w[o][i][p] += g[o][p] * previous[i][p];
+                g_w[o][n + i][p] += g[o][p] * x[i][p];
             }
     }
 }
@@ -133,7 +134,7 @@ INLINE void backward_block(const int n, Shape shape, const float *x, const float
                 memory_backward(g_u_t, steps.x[t][i], steps.s[t][i], steps.m[t][i], steps.m[t + 1][i], grads.m[i],
                                 grads.g[i], grads.x[i]);
             }
-            gate_backward(n, w_d, steps.x[t], steps.m[t], &grads);
+            gate_backward(n, w_d, steps.x[t], steps.m[t], grads.g, grads.m, grads.x, grads.w, grads.b);
             for (int i = 0; i < n && band >= 0; i++) {
                 float *restrict to = g_x + ((long)i * T + band) * shape.plane + start;
                 for (int p = 0; p < count; p++) to[p] += grads.x[i][p];
