@@ -161,6 +161,13 @@ def test_what_the_tree_names_is_in_the_repository(path: str) -> None:
     assert (REPOSITORY / path).exists()
 
 
+def test_the_tree_names_every_source_file() -> None:
+    files = (path for folder in SOURCE_FOLDERS for path in (REPOSITORY / folder).rglob("*"))  # does not enter links
+    sources = {path.relative_to(REPOSITORY).as_posix() for path in files if path.suffix in (".py", ".c", ".h")}
+    missing = {name for name in sources - set(TREE) if not name.endswith("__init__.py")}
+    assert not missing, f"add to docs/architecture.md: {sorted(missing)}"
+
+
 @pytest.mark.parametrize("page", sorted(REPOSITORY.glob("docs/api/*.md")), ids=lambda page: page.stem)
 def test_a_module_of_the_reference_exists(page: Path) -> None:
     modules = re.findall(r"^\.\. automodule:: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
