@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-import ccnet.data.cli as data_cli
-import ccnet.evaluation.cli as evaluation_cli
 from ccnet.contract import CCNetError, strict_json, write_atomic
 from ccnet.data.options import (
     SOURCE_FORMAT,
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
     from ccnet.model.config import CCNetConfig
 
 app = typer.Typer()
-# For an installation whose entry points are older than these modules
-app.registered_commands += evaluation_cli.app.registered_commands + data_cli.app.registered_commands
 
 PAPER, SHORT = PRESETS["paper"], PRESETS["short"]
 

@@ -46,8 +46,8 @@ def camera() -> Camera:
 
 
 @pytest.fixture(scope="session")
-def make_views() -> Callable[..., SceneDataset]:
-    """make_views(camera, cube, …): scenes in memory, named 0, 1, …"""
+def make_scenes() -> Callable[..., SceneDataset]:
+    """make_scenes(camera, cube, …): scenes in memory, named 0, 1, …"""
 
     def make(camera: Camera, *cubes: Array) -> SceneDataset:
         scenes = tuple(Scene(name=str(i), read_cube=partial(np.copy, cube)) for i, cube in enumerate(cubes))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -130,3 +132,14 @@ def test_invalid_options_are_refused_before_anything_is_computed(options: dict[s
     taken = tmp_path / "taken"
     taken.write_text("")
     refusal(evaluate(options, "--out", str(taken)), "cannot be made")
+
+
+@pytest.mark.parametrize("module", ["ccnet.evaluation.cli", "ccnet.data.cli"])
+def test_help_needs_no_torch(module: str) -> None:
+    code = (
+        f"import sys; from typer.testing import CliRunner; from {module} import app\n"
+        "result = CliRunner().invoke(app, ['--help'])\n"
+        "assert result.exit_code == 0 and '--exposure' in result.stdout\n"
+        "assert not {'torch', 'cv2', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

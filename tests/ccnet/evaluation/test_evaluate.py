@@ -25,7 +25,7 @@ from ccnet.evaluation.evaluate import (
 from ccnet.evaluation.selfcheck import compare_residual_and_error
 
 MakeCube = Callable[..., Array]
-MakeViews = Callable[..., SceneDataset]
+MakeScenes = Callable[..., SceneDataset]
 
 
 def grey(frame: Array) -> Array:
@@ -34,8 +34,8 @@ def grey(frame: Array) -> Array:
 
 
 @pytest.fixture
-def two_scenes(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> SceneDataset:
-    return make_views(camera, make_cube(24, 20), make_cube(12, 30, 1))
+def two_scenes(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> SceneDataset:
+    return make_scenes(camera, make_cube(24, 20), make_cube(12, 30, 1))
 
 
 def test_cube_metrics_are_those_of_ccnet_metrics(make_cube: MakeCube) -> None:

@@ -23,7 +23,7 @@ from ccnet.evaluation.validation import infer
 from ccnet.model import CCNet
 
 MakeCube = Callable[..., Array]
-MakeViews = Callable[..., SceneDataset]
+MakeScenes = Callable[..., SceneDataset]
 
 
 def grey(frame: Array) -> Array:
@@ -38,8 +38,8 @@ def row_number(frame: Array) -> Array:
 
 
 @pytest.fixture
-def two_scenes(make_cube: MakeCube, camera: Camera, make_views: MakeViews) -> SceneDataset:
-    return make_views(camera, make_cube(24, 20), make_cube(12, 30, 1))
+def two_scenes(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> SceneDataset:
+    return make_scenes(camera, make_cube(24, 20), make_cube(12, 30, 1))
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5)])

@@ -29,13 +29,15 @@ from ccnet.training.run_file import planned_steps
 from ccnet.training.trainer import Trainer, TrainingEvent
 
 MakeCube = Callable[..., Array]
-MakeViews = Callable[..., SceneDataset]
+MakeScenes = Callable[..., SceneDataset]
 MakeTrainer = Callable[..., Trainer]
 RECIPE = Recipe(steps=5, batch=2, patch=16, lr=2e-3, evaluate_every=2, save_every=2)
 
 
 @pytest.fixture
-def make(tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, make_views: MakeViews, camera: Camera) -> MakeTrainer:
+def make(
+    tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, make_scenes: MakeScenes, camera: Camera
+) -> MakeTrainer:
     """make(name, recipe): a trainer whose folder has this name."""
 
     def trainer(
@@ -45,8 +47,8 @@ def make(tmp_path: Path, tiny: CCNetConfig, make_cube: MakeCube, make_views: Mak
         camera: Camera = camera,
         start: CCNet | None = None,
     ) -> Trainer:
-        train = make_views(camera, make_cube(20, 24), make_cube(16, 32, 1))
-        return Trainer(tmp_path / name, config, recipe, train, make_views(camera, make_cube(16, 16, 2)), start=start)
+        train = make_scenes(camera, make_cube(20, 24), make_cube(16, 32, 1))
+        return Trainer(tmp_path / name, config, recipe, train, make_scenes(camera, make_cube(16, 16, 2)), start=start)
 
     return trainer
 
@@ -92,12 +94,12 @@ def test_run_can_start_from_weights(make: MakeTrainer, network: CCNet) -> None:
 
 
 def test_time_budget_becomes_steps(
-    make_views: MakeViews, make_cube: MakeCube, camera: Camera, tiny: CCNetConfig, monkeypatch: pytest.MonkeyPatch
+    make_scenes: MakeScenes, make_cube: MakeCube, camera: Camera, tiny: CCNetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    views = make_views(camera, make_cube(20, 24))
+    scenes = make_scenes(camera, make_cube(20, 24))
     clock = iter([10.0, 16.0, 17.0])  # three steps take 6 s, a scene's validation takes 1 s
     monkeypatch.setattr(budget.time, "perf_counter", lambda: next(clock))
-    assert steps_within(2, tiny, RECIPE, views, views, "cpu") == 120 / (2 + 1 / RECIPE.evaluate_every)
+    assert steps_within(2, tiny, RECIPE, scenes, scenes, "cpu") == 120 / (2 + 1 / RECIPE.evaluate_every)
 
 
 def test_planned_steps_are_read_from_a_saved_run(make: MakeTrainer) -> None:
@@ -140,13 +142,13 @@ def test_best_file_holds_the_weights_of_the_best_validation(make: MakeTrainer) -
 
 
 def test_score_is_the_mean_over_scenes(
-    make: MakeTrainer, make_cube: MakeCube, make_views: MakeViews, camera: Camera
+    make: MakeTrainer, make_cube: MakeCube, make_scenes: MakeScenes, camera: Camera
 ) -> None:
     trainer = make()
     cubes = (make_cube(16, 16, 5), make_cube(17, 20, 6))
     with torch.inference_mode():
         estimates = [trainer.model(torch.from_numpy(camera.frame(cube))[None])[0].numpy() for cube in cubes]
-    score = validate(trainer.model, make_views(camera, *cubes))
+    score = validate(trainer.model, make_scenes(camera, *cubes))
     assert score.mrae == pytest.approx(np.mean([mrae(*pair) for pair in zip(cubes, estimates, strict=True)]))
     assert score.psnr == pytest.approx(np.mean([psnr(*pair) for pair in zip(cubes, estimates, strict=True)]))
 
