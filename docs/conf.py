@@ -21,7 +21,7 @@ html_show_copyright = False
 
 nitpicky = True
 nitpick_ignore_regex = [  # other libraries' references would need the network
-    (r"py:.*", r"Path|(collections|concurrent|contextlib|np|numpy|onnx_ir|pathlib|torch|typing)\..*"),
+    (r"py:.*", r"Path|Table|(collections|concurrent|contextlib|np|numpy|onnx_ir|pathlib|torch|typing)\..*"),
 ]
 
 myst_heading_anchors = 3  # links to headings, as on GitHub
