@@ -18,8 +18,8 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from ccnet.contract import CONTEXT, CUBE, RGB, CCNetError
+from ccnet.export.graph import cut
 from ccnet.export.graph import mixed_precision as precision
-from ccnet.export.graph import trace as graph
 from ccnet.export.graph.mixed_precision import KEPT_FP32, is_kept_fp32, is_residual_sum, to_fp16
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor
@@ -194,14 +194,14 @@ def test_casts_stand_only_where_the_type_changes(artifacts: Artifacts) -> None:
 @pytest.mark.parametrize("packed", [False, True], ids=["float32", "uint8"])
 def test_inputs_and_outputs_keep_their_types(artifacts: Artifacts, packed: bool) -> None:
     model = ir.load(artifacts[1] / "decode.fp32.onnx")
-    mixed = ir.to_proto(to_fp16(graph.with_uint8_frames(model) if packed else model)).graph
+    mixed = ir.to_proto(to_fp16(cut.with_uint8_frames(model) if packed else model)).graph
     of = {value.name: value.type.tensor_type.elem_type for value in (*mixed.input, *mixed.output)}
     frame = TensorProto.UINT8 if packed else TensorProto.FLOAT
     assert of == {RGB: frame, CONTEXT: TensorProto.FLOAT, CUBE: TensorProto.FLOAT}
 
 
 def test_uint8_frames_become_fp16_at_once(artifacts: Artifacts) -> None:
-    mixed = to_fp16(graph.with_uint8_frames(ir.load(artifacts[1] / "decode.fp32.onnx"))).graph
+    mixed = to_fp16(cut.with_uint8_frames(ir.load(artifacts[1] / "decode.fp32.onnx"))).graph
     frame = next(value for value in mixed.inputs if value.name == RGB)
     assert [use.node.outputs[0].dtype for use in frame.uses()] == [ir.DataType.FLOAT16]
 
