@@ -1,8 +1,8 @@
-"""Two cameras for as long as is asked, with everything going wrong now and then: python tests/soak.py [--seconds 1800]
+"""A long run of two cameras with all kinds of faults: python tests/soak.py [--seconds 1800]
 
 Cameras stall, tear frames, change size and disappear; a sink is slow, a disk is full, and a ZeroMQ consumer is killed
-and started again. It exits with 1 unless every fault has come, both streams live to the end, every frame is accounted
-for, every cube that a sink took is there and whole, no file handle is left open and memory does not grow.
+and started again. It exits with 1 unless every fault has occurred, both streams run to the end, every frame is
+accounted for, every cube that a sink took is complete, no file handle is left open and memory does not grow.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from ccnet.runtime.stream.sources import SourceDisconnectedError, SourceSpec
 
 SIZES = ((48, 64), (64, 48), (40, 40))
 LIBC = ctypes.CDLL(None)  # glibc 2.33 or later
-GROWTH_MB, GROWTH_MB_H = 3.0, 1.0  # in a short run, less than what comes and goes; in a long one
+GROWTH_MB, GROWTH_MB_H = 3.0, 1.0  # limits of a short run, which is noisy, and of a long one
 HANDLES = 2  # files and threads
 _ARENA_MAX, _MMAP_THRESHOLD = -8, -3  # of mallopt
 KEPT = 20  # cubes a sink may hold before they are read back and removed
@@ -52,17 +52,17 @@ while True:
 
 
 class Faults:
-    """Says which fault is due: rounds of all of them in random order, at times that a slow machine does not stretch."""
+    """A schedule of faults: rounds of all in random order, at times that do not depend on the machine's speed."""
 
     def __init__(self, names: tuple[str, ...], seconds: float, seed: int) -> None:
-        """seconds: from one fault to the next, on average."""
+        """Start a schedule with a fault every so many seconds on average."""
         self._names, self._seconds, self.random = names, seconds, random.Random(seed)
         self._round: list[str] = []
         self._next = time.monotonic()
         self.times = dict.fromkeys(names, 0)
 
     def due(self) -> str:
-        """The fault that is to happen now, or nothing."""
+        """Return the fault that is due now, or an empty string."""
         if time.monotonic() < self._next:
             return ""
         self._next = time.monotonic() + self._seconds * self.random.uniform(0.2, 1.8)
@@ -73,7 +73,7 @@ class Faults:
 
 
 class Camera:
-    """Frames at 100 Hz, and faults."""
+    """A camera of 100 frames per second with faults."""
 
     def __init__(self, seed: int) -> None:
         self.faults, self._size = Faults(("stall", "torn", "torn", "size", "gone"), 0.5, seed), SIZES[0]
@@ -81,7 +81,7 @@ class Camera:
 
     def open(self) -> Camera:
         if self.given and self.faults.random.random() < 0.5:
-            raise SourceDisconnectedError("still away")
+            raise SourceDisconnectedError("still disconnected")
         return self
 
     def read(self) -> tuple[str, Any]:
@@ -101,8 +101,8 @@ class Camera:
     def close(self) -> None: ...
 
 
-class Troubled:
-    """A sink that is slow or full now and then, whose cubes are read back and removed."""
+class FaultySink:
+    """A sink that is slow or full at times; its cubes are read back and removed."""
 
     def __init__(self, sink: Sink, folder: Path, seed: int) -> None:
         self.name, self._sink, self._folder = sink.name, sink, folder
@@ -111,12 +111,12 @@ class Troubled:
 
     @contextmanager
     def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[Any]:
-        trouble = self.faults.due()
+        fault = self.faults.due()
         with self._sink.cube(name, height, width, metadata) as writer:
             yield writer
-            if trouble == "slow":
+            if fault == "slow":
                 time.sleep(0.3)
-            if trouble == "full":
+            if fault == "full":
                 raise CCNetError("no space left on device")
         self.taken += 1
         if self.taken % KEPT == 0:
@@ -130,7 +130,7 @@ class Troubled:
 
 
 def read_back(folder: Path) -> int:
-    """Read and remove the cubes of a folder or a Zarr group, and count them; an error for one that is not whole."""
+    """Read, check and remove the cubes of a folder or a Zarr group, and return their number."""
     headers, arrays = list(folder.glob("*.hdr")), [path for path in folder.glob("0*") if path.is_dir()]
     for header in headers:
         read_cube(header)
@@ -143,26 +143,26 @@ def read_back(folder: Path) -> int:
     return len(headers) + len(arrays)
 
 
-class Rest:
-    """Holds all streams between two frames, so that what is in memory is what they keep, and no frame in work."""
+class Pause:
+    """A pause of all streams between two frames, so that memory holds no frame in work."""
 
     def __init__(self, streams: int) -> None:
-        self._asked, self._here = threading.Event(), threading.Barrier(streams + 1, timeout=60)
+        self._due, self._barrier = threading.Event(), threading.Barrier(streams + 1, timeout=60)
 
     def prepare(self, pixels: Any) -> Any:
-        """Of each stream: pass a frame on, after a rest where one is asked for."""
-        if self._asked.is_set():
-            self._here.wait()
-            self._here.wait()
+        """Pass a frame on, after a pause if one is due; each stream calls this."""
+        if self._due.is_set():
+            self._barrier.wait()
+            self._barrier.wait()
         return pixels
 
     @contextmanager
     def all(self) -> Iterator[None]:
-        self._asked.set()
-        self._here.wait()
+        self._due.set()
+        self._barrier.wait()
         yield
-        self._asked.clear()
-        self._here.wait()
+        self._due.clear()
+        self._barrier.wait()
 
 
 class Consumer(threading.Thread):
@@ -177,7 +177,7 @@ class Consumer(threading.Thread):
             command = [sys.executable, "-c", CONSUMER, self._address]
             with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
-                process.stdout.readline()  # it is there, which takes a slow machine seconds
+                process.stdout.readline()  # it has started, which takes a slow machine seconds
                 time.sleep(4)
                 process.kill()
             self.kills += 1
@@ -185,14 +185,14 @@ class Consumer(threading.Thread):
 
 
 class _Malloc(ctypes.Structure):
-    """What glibc (2.33 and later) says of all its arenas; ``used`` and ``mapped`` are what the program holds."""
+    """``struct mallinfo2`` of glibc 2.33: ``used`` and ``mapped`` are the bytes that the program holds."""
 
     _names = ("arena", "free_chunks", "fast_chunks", "maps", "mapped", "unused", "fast_free", "used", "free", "top")
     _fields_ = [(name, ctypes.c_size_t) for name in _names]
 
 
 class Sample(NamedTuple):
-    """In use: MB that malloc and Python count as held. Resident: MB, with all else. Handles: open files, threads."""
+    """A measurement: MB that malloc and Python hold, MB of resident memory, number of open files and threads."""
 
     seconds: float
     in_use: float
@@ -201,12 +201,12 @@ class Sample(NamedTuple):
 
 
 def measure() -> Sample:
-    """This process now, which is best done at rest."""
+    """Measure this process, at best in a pause."""
     gc.collect()
     LIBC.malloc_trim(0)
     LIBC.mallinfo2.restype = _Malloc
     malloc = LIBC.mallinfo2()
-    python = 100 * sys.getallocatedblocks()  # small objects are beside malloc, of about so many bytes
+    python = 100 * sys.getallocatedblocks()  # small objects are not in malloc; they have about 100 bytes
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     handles = sum(len(list(Path("/proc/self", kind).iterdir())) for kind in ("fd", "task"))
     held = malloc.used + malloc.mapped + python
@@ -214,14 +214,14 @@ def measure() -> Sample:
 
 
 def cameras(
-    work: Path, stack: ExitStack, reconstruct: Reconstructor, rest: Rest
-) -> Iterator[tuple[Camera, Stream, list[Troubled]]]:
-    """One to a Zarr group under ``latest``, one to a socket under ``drop-oldest``, both to files as well."""
+    work: Path, stack: ExitStack, reconstruct: Reconstructor, pause: Pause
+) -> Iterator[tuple[Camera, Stream, list[FaultySink]]]:
+    """Yield a stream to a Zarr group (``latest``) and a stream to a socket (``drop-oldest``), both also to files."""
     for number, policy in enumerate(("latest", "drop-oldest")):
         folder, group = work / f"files{number}", work / "cubes.zarr"
-        files = Troubled(CubeFolder(folder, "hdr"), folder, seed=number)
+        files = FaultySink(CubeFolder(folder, "hdr"), folder, seed=number)
         other: Sink = ZeroMQSocket(f"ipc://{work}/socket", send_timeout_ms=500) if number else ZarrGroup(group)
-        sinks = [files, Troubled(other, work / "sent" if number else group, seed=7)]
+        sinks = [files, FaultySink(other, work / "sent" if number else group, seed=7)]
         camera = Camera(seed=number)
         for sink in sinks:
             stack.callback(sink.close)
@@ -231,7 +231,7 @@ def cameras(
                 source=SourceSpec(f"camera {number}", True, camera.open),
                 sinks=sinks,
                 reconstructor=reconstruct,
-                prepare=rest.prepare,
+                prepare=pause.prepare,
                 context=ContextPolicy("scene" if number else "smooth"),
                 policy=policy,  # type: ignore[arg-type]
             ),
@@ -240,16 +240,16 @@ def cameras(
 
 
 def soak(seconds: float, artifacts: str) -> list[str]:
-    """What is wrong after so long."""
+    """Run both streams for some seconds and return everything that went wrong."""
     pipeline.FIRST_RECONNECT_WAIT_S, pipeline.LONGEST_RECONNECT_WAIT_S = 0.05, 0.2
-    metrics.RECENT_FRAMES = 16  # of 1024 latencies the memory would grow for a quarter of an hour
+    metrics.RECENT_FRAMES = 16  # 1024 latencies would let memory grow for a quarter of an hour
     samples = array("d")  # a list of objects would grow by half a megabyte an hour
     still = np.full((*SIZES[0], 3), 99, np.uint8)
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         reconstruct = stack.enter_context(Reconstructor.open(artifacts, input_space="camera", threads=1))
-        rest = Rest(streams=2)
-        running = list(cameras(Path(work), stack, reconstruct, rest))
-        threads = [threading.Thread(target=one.run, name=one.source.name) for _, one, _ in running]
+        pause = Pause(streams=2)
+        running = list(cameras(Path(work), stack, reconstruct, pause))
+        threads = [threading.Thread(target=stream.run, name=stream.source.name) for _, stream, _ in running]
         until = time.monotonic() + seconds
         consumer = Consumer(f"ipc://{work}/socket", until)
         for thread in (*threads, consumer):
@@ -258,8 +258,8 @@ def soak(seconds: float, artifacts: str) -> list[str]:
             time.sleep(max(0.5, min(2, seconds / 60)))
             if not all(thread.is_alive() for thread in threads):
                 break
-            with rest.all():
-                reconstruct(still)  # ONNX Runtime keeps the region of its last outputs: let that be the same always
+            with pause.all():
+                reconstruct(still)  # ONNX Runtime keeps the memory of its last outputs: make it the same each time
                 now = measure()
             samples.extend(now)
             print(
@@ -268,8 +268,8 @@ def soak(seconds: float, artifacts: str) -> list[str]:
                 flush=True,
             )
         wrong = [f"{thread.name} ended early" for thread in threads if not thread.is_alive()]
-        for _, one, _ in running:
-            one.stop()
+        for _, stream, _ in running:
+            stream.stop()
         for thread in (*threads, consumer):
             thread.join(60)
         wrong += [problem for each in running for problem in check(*each)]
@@ -280,21 +280,24 @@ def soak(seconds: float, artifacts: str) -> list[str]:
     return wrong + leaks([Sample(*values) for values in zip(*[iter(samples)] * len(Sample._fields), strict=True)])
 
 
-def check(camera: Camera, one: Stream, sinks: list[Troubled]) -> list[str]:
-    counts = one.ledger.counts()
+def check(camera: Camera, stream: Stream, sinks: list[FaultySink]) -> list[str]:
+    """Return what is wrong with a stream that has ended: faults, counts and cubes."""
+    counts = stream.ledger.counts()
     schedules = [camera.faults, *(sink.faults for sink in sinks)]
-    print(f"{one.source.name}, {one.policy}: {one.metrics}; faults {[schedule.times for schedule in schedules]}")
+    print(
+        f"{stream.source.name}, {stream.policy}: {stream.metrics}; faults {[schedule.times for schedule in schedules]}"
+    )
     faults = [fault for schedule in schedules for fault in schedule.times.items()]
-    faults += [("reconnect", one.metrics.reconnects), ("dropped frame", counts.dropped)]
+    faults += [("reconnect", stream.metrics.reconnects), ("dropped frame", counts.dropped)]
     faults += [("rejection by a sink", counts.rejected.get("sink", 0))]
-    wrong = [f"{one.source.name}: no {name} came" for name, times in faults if not times]
+    wrong = [f"{stream.source.name}: no {name} came" for name, times in faults if not times]
     if counts.in_flight or counts.arrived != counts.delivered + counts.dropped + sum(counts.rejected.values()):
-        wrong.append(f"{one.source.name}: the ledger does not balance: {counts}")
+        wrong.append(f"{stream.source.name}: the ledger does not balance: {counts}")
     if counts.arrived not in (camera.given, camera.given - 1):
-        wrong.append(f"{one.source.name}: {camera.given} frames were given, {counts.arrived} arrived")
+        wrong.append(f"{stream.source.name}: {camera.given} frames were given, {counts.arrived} arrived")
     for sink in sinks:
         if not counts.delivered or sink.taken < counts.delivered:
-            wrong.append(f"{one.source.name}: {counts.delivered} delivered, {sink.taken} taken by {sink.name}")
+            wrong.append(f"{stream.source.name}: {counts.delivered} delivered, {sink.taken} taken by {sink.name}")
         sink.read_back()
         if not sink.name.startswith("zmq:") and sink.read != sink.taken:
             wrong.append(f"{sink.name}: {sink.taken} cubes taken, {sink.read} were there")
@@ -302,7 +305,7 @@ def check(camera: Camera, one: Stream, sinks: list[Troubled]) -> list[str]:
 
 
 def leaks(samples: list[Sample]) -> list[str]:
-    """By the third and the last quarter of the run, when all sizes have been seen."""
+    """Compare the third and the last quarter of the run, when all sizes have occurred."""
     later = samples[len(samples) // 2 :]
     if len(later) < 4:
         return [f"{len(samples)} measurements are too few"]
@@ -320,7 +323,7 @@ def leaks(samples: list[Sample]) -> list[str]:
 
 
 def lowest(samples: list[Sample], kind: str) -> float:
-    """MB that are always there: beside them are the cubes that wait in a socket, and what malloc has not returned."""
+    """Return the smallest MB of a kind; larger samples also hold queued cubes, or memory that is not yet returned."""
     return min(float(getattr(sample, kind)) for sample in samples)
 
 
@@ -329,7 +332,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1800)
     parser.add_argument("--artifacts", default="build/ccnet")
     options = parser.parse_args()
-    # Else each thread has an arena that fills with holes, and resident memory wanders by 20 MB for a quarter of an hour
+    # Otherwise each thread has an arena with gaps, and resident memory varies by 20 MB for a quarter of an hour
     LIBC.mallopt(_ARENA_MAX, 1)
     LIBC.mallopt(_MMAP_THRESHOLD, 1 << 16)
     wrong = soak(options.seconds, options.artifacts)

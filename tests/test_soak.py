@@ -1,4 +1,4 @@
-"""A minute of the soak, as CI can afford; ``make soak`` is half an hour."""
+"""One minute of the soak test; ``make soak`` runs half an hour."""
 
 from __future__ import annotations
 
