@@ -16,11 +16,11 @@ from ccnet.contract import (
     MANIFEST_KEY,
     PRECISION_KEY,
     Artifact,
+    ArtifactFolder,
     CCNetError,
     Manifest,
     decode_errors_as,
     prefix_errors,
-    sha256,
 )
 from ccnet.runtime.backends.onnxruntime import refuse_external, register_operators
 from ccnet.runtime.io.cubes import read_cube
@@ -61,13 +61,14 @@ def describe_file(path: Path) -> list[Table]:
     return readers[suffix](path)
 
 
-def _folder(folder: Path) -> list[Table]:
-    manifest = Manifest.read(folder)
+def _folder(path: Path) -> list[Table]:
+    folder = ArtifactFolder.open(path)
+    manifest = folder.manifest
     table: Table = [("artifact", "kind", "format", "precision", "MB", "SHA-256")]
     for artifact in manifest.artifacts:
         size, state = _size_and_state(folder, artifact)
         table.append((artifact.file, artifact.kind, artifact.format, artifact.precision, size, state))
-    with decode_errors_as(folder, "ccnet's manifest"):
+    with decode_errors_as(path, "ccnet's manifest"):
         engines = [_engine(artifact) for artifact in manifest.artifacts if "layers" in artifact.details]
         return [table, *engines, *_manifest(manifest)]
 
@@ -95,12 +96,12 @@ def _counts(types: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(types.items(), key=lambda item: -item[1]))
 
 
-def _size_and_state(folder: Path, artifact: Artifact) -> tuple[str, str]:
+def _size_and_state(folder: ArtifactFolder, artifact: Artifact) -> tuple[str, str]:
     """Return an artifact's size in MB, and whether the file is the one that the manifest describes."""
-    path = folder / artifact.file
+    path = folder.path / artifact.file
     if not path.is_file():
         return "-", "missing"
-    state = "intact" if sha256(path) == artifact.sha256 else "differs from the manifest: damaged, or of another export"
+    state = "intact" if folder.is_intact([artifact]) else "differs from the manifest: damaged, or of another export"
     return f"{path.stat().st_size / 1e6:.2f}", state
 
 

@@ -50,10 +50,6 @@ OptionalInputSpaceOption = Annotated[
     InputSpace | None, typer.Option(*_INPUT_SPACE_FLAGS, help=f"{_INPUT_SPACE_HELP}; srgb if not given.")
 ]
 
-FramesOption = Annotated[
-    list[Path] | None, typer.Option("--frames", "-f", help="Frame, or folder of frames; may be repeated.")
-]
-
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; all cores that are available if not given.")
 ]
