@@ -34,15 +34,14 @@ SLACK = 1e-3
 def read_ntire_cube(path: Path) -> Array:
     """Read a cube of NTIRE 2022 (MATLAB 7.3) or NTIRE 2020 (MATLAB 5).
 
+    Raises CCNetError where the file is damaged, has another shape, other wavelengths or another order of them, or
+    values that are not finite or not in [0, 1].
+
     Args:
         path: A file with ``cube`` and perhaps ``bands``.
 
     Returns:
         (31, H, W).
-
-    Raises:
-        CCNetError: The file is damaged, has another shape, other wavelengths or another order of them, or values that
-            are not finite or not in [0, 1].
     """
     with decode_errors_as(path, "an NTIRE cube (MATLAB 7.3 or 5)"):
         return _reflectance(path, read_mat(path, bands_required=False, max_pixels=MAX_PIXELS))
@@ -129,14 +128,13 @@ def read_cave_band(path: Path) -> npt.NDArray[np.uint16]:
 def read_envi_cube(header: Path) -> Array:
     """Read the 31 bands of an ENVI cube, which may hold more bands, in any order.
 
+    Raises CCNetError as ``check_envi_cube`` does, and where values are not finite or not in [0, 1].
+
     Args:
         header: The ``.hdr``.
 
     Returns:
         (31, H, W), divided by the header's ``reflectance scale factor``.
-
-    Raises:
-        CCNetError: See ``check_envi_cube``; or values are not finite or not in [0, 1].
     """
     with decode_errors_as(header, "an ENVI cube"):
         image = open_envi_image(header, MAX_PIXELS)
@@ -146,12 +144,8 @@ def read_envi_cube(header: Path) -> Array:
 def check_envi_cube(header: Path) -> None:
     """Check an ENVI cube without reading its values.
 
-    Args:
-        header: The ``.hdr``.
-
-    Raises:
-        CCNetError: The header is damaged, the file of numbers is missing or of another length, a wavelength is
-            missing, or integers have no scale.
+    Raises CCNetError where the header is damaged, the file of numbers is missing or of another length, a wavelength is
+    missing, or integers have no scale.
     """
     with decode_errors_as(header, "an ENVI header with its .img beside it"):
         _find_bands(header, open_envi_image(header, MAX_PIXELS))

@@ -1,4 +1,4 @@
-"""Frames of other libraries: anything with DLPack in host memory is taken as it is, CUDA arrays are downloaded."""
+"""Frames from arrays of other libraries: DLPack in host memory shares the memory, CUDA arrays are downloaded."""
 
 from __future__ import annotations
 
@@ -12,29 +12,34 @@ from ccnet.runtime.backends.cuda import Device
 
 from .frames import Frame
 
-_LEGACY_STREAM = 1  # as __cuda_array_interface__ and CUDA number it
+_LEGACY_STREAM = 1  # its number in CUDA and in __cuda_array_interface__
 
 
-def as_frame(given: Any) -> Frame:
-    """A numpy array of the pixels: the same memory, but for CUDA arrays, whose windows are cut on the host.
+def as_frame(array: Any) -> Frame:
+    """Return the pixels as a numpy array. The Reconstructor checks dtype and shape.
 
-    given: numpy, DLPack in host memory (``torch``, ``cupy``'s pinned), or ``__cuda_array_interface__`` (``torch.cuda``,
-    CuPy, Numba), which waits for the stream that the array names. CCNetError for anything else; dtype and shape are the
-    Reconstructor's to check.
+    Args:
+        array: numpy; DLPack in host memory (``torch``, ``cupy``'s pinned); or ``__cuda_array_interface__``
+            (``torch.cuda``, CuPy, Numba), for which this call waits for the stream that the array names.
+
+    Returns:
+        The array's own memory; a copy for CUDA arrays, because tiles are cut on the host.
+
+    Raises:
+        CCNetError: The array is none of these, or cannot be read.
     """
-    if isinstance(given, np.ndarray):
-        return given
-    if hasattr(given, "__cuda_array_interface__"):
-        return _download(given.__cuda_array_interface__)
-    if not hasattr(given, "__dlpack__"):
-        raise CCNetError(f"frame is a {type(given).__name__}, expected numpy, DLPack or __cuda_array_interface__")
+    if isinstance(array, np.ndarray):
+        return array
+    if hasattr(array, "__cuda_array_interface__"):
+        return _download(array.__cuda_array_interface__)
+    if not hasattr(array, "__dlpack__"):
+        raise CCNetError(f"frame is a {type(array).__name__}, expected numpy, DLPack or __cuda_array_interface__")
     try:
-        pixels: Any = np.from_dlpack(given)
+        pixels: Any = np.from_dlpack(array)
+        return pixels
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
-        raise CCNetError(f"frame cannot be read through DLPack ({why}): give it in host memory, detached") from error
-    frame: Frame = pixels
-    return frame
+        raise CCNetError(f"frame cannot be read through DLPack ({why}): pass it in host memory, detached") from error
 
 
 def _download(interface: dict[str, Any]) -> Frame:

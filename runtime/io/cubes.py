@@ -40,7 +40,8 @@ def open_cube(
     """Open a cube (31, height, width) for writing.
 
     In the ``with`` block all data goes to a hidden file beside the target, which takes the target's name at the end.
-    Any exception, or a missing row, leaves the target untouched.
+    Any exception, or a missing row, leaves the target untouched. This call itself raises CCNetError where the suffix is
+    unknown, the folder is missing, a folder has the target's name, or the disk has too little space.
 
     Args:
         path: The file, .hdr, .mat or .npy; it is checked in this call, before the block starts.
@@ -52,8 +53,6 @@ def open_cube(
         A context manager that gives the writer.
 
     Raises:
-        CCNetError: The suffix is unknown, the folder is missing, a folder has the target's name, or the disk has too
-            little space.
         ValueError: The cube has no pixel.
     """
     if min(height, width) < 1:

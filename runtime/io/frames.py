@@ -1,4 +1,4 @@
-"""RGB frames from files. Whatever is wrong with one, the caller gets a CCNetError of one line."""
+"""RGB frames from files, and as tensors of the graphs. A bad file raises a CCNetError of one line."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _MAGIC = {
     b"BM": "Bmp",
     b"\x93NUMPY": "npy",
 }
-"""First bytes → Pillow's name of the format; the suffix decides nothing."""
+"""First bytes → Pillow's name of the format; the file's suffix does not matter."""
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
-"""What a folder is searched for."""
+"""Suffixes of the frames in a folder."""
 
 _MODES = {
     **dict.fromkeys(("1", "L", "I", "I;16", "I;16B", "I;16L", "F"), "grey: use a colour frame"),
@@ -40,18 +40,25 @@ _MODES = {
     **dict.fromkeys(("RGBA", "RGBa"), "RGB with alpha: flatten it"),
     **dict.fromkeys(("P", "PA"), "a palette picture: convert it to RGB"),
 }
-"""Pillow's mode of a picture without three plain colour channels → what that is, and the remedy."""
+"""Pillow's mode of a picture that is not RGB → its description and the remedy."""
 
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 254, 258, 277
 
 
 def read_frame(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
-    """An RGB frame (H, W, 3), C-contiguous: uint8 or uint16 of full range, or float32 in [0, 1].
+    """Read an RGB frame.
 
-    Reads PNG, JPEG, TIFF and BMP of 8 bits, upright as their EXIF orientation says, PNG and TIFF of 16 bits, and
-    ``.npy`` of the same shape and dtypes. CCNetError, one line that names the path, for anything else: not a whole
-    file of these formats, not three channels, many pages, a side under 16 px, more than ``max_pixels`` (known from
-    the header, before anything is decoded), floats that are not finite or not in [0, 1].
+    Args:
+        path: PNG, JPEG, TIFF or BMP of 8 bits; PNG or TIFF of 16 bits; or ``.npy`` of the returned shape and dtypes.
+            Pictures are turned upright by their EXIF orientation.
+        max_pixels: Largest H·W; the header is checked before anything is decoded.
+
+    Returns:
+        (H, W, 3), C-contiguous: uint8 or uint16 of full range, or float32 in [0, 1].
+
+    Raises:
+        CCNetError: The file is not a whole file of these formats, does not have three channels, has many pages, a side
+            under 16 px or too many pixels, or floats that are not finite or not in [0, 1].
     """
     path = Path(path)
     head = read_head(path, "an RGB frame")
@@ -64,23 +71,29 @@ def read_frame(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
         return _read_npy(path, max_pixels) if kind == "npy" else _read_picture(path, kind, max_pixels)
 
 
-def frame_paths(given: Iterable[Path]) -> list[Path]:
-    """Paths of frames, where a folder stands for its own frames, sorted; CCNetError where there is none."""
+def frame_paths(files_and_folders: Iterable[Path]) -> list[Path]:
+    """Return paths of frames, with a folder replaced by its frames, sorted; CCNetError where there is no frame."""
     paths: list[Path] = []
-    for path in given:
+    for path in files_and_folders:
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
         if not found:
             raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(_SUFFIXES)}")
         paths += found
     if not paths:
-        raise CCNetError("no frames: give one, or a folder of them, with --frames")
+        raise CCNetError("no frames, expected at least one: name frames, or a folder of frames, with --frames")
     return paths
 
 
 def rgb_tensor(pixels_HWC: npt.NDArray[Any], input: str, dtype: np.dtype[Any] | None = None) -> npt.NDArray[Any]:
-    """Pixels, or their means, as a graph's ``rgb``: (1, H, W, 3) for ``uint8``, (1, 3, H, W) in [0, 1] for ``float32``.
+    """Convert pixels, or their means, to a graph's tensor ``rgb``.
 
-    input: the manifest's. dtype: the frame's, which gives the scale; that of the pixels if None.
+    Args:
+        pixels_HWC: (H, W, 3), in the scale of a frame's dtype.
+        input: The manifest's ``input``, ``uint8`` or ``float32``.
+        dtype: The frame's dtype, which defines the scale; None is the dtype of the pixels.
+
+    Returns:
+        (1, H, W, 3) uint8 for ``uint8``, (1, 3, H, W) float32 in [0, 1] for ``float32``.
     """
     if input == "uint8":
         pixels = pixels_HWC if pixels_HWC.dtype == np.uint8 else np.rint(pixels_HWC).astype(np.uint8)
@@ -90,9 +103,16 @@ def rgb_tensor(pixels_HWC: npt.NDArray[Any], input: str, dtype: np.dtype[Any] | 
 
 
 def block_mean(frame_HWC: Frame, factor: int) -> npt.NDArray[Any]:
-    """Means of ``factor``×``factor`` blocks as float32, in the frame's own scale; at the edges, of what there is.
+    """Reduce a frame by the means of square blocks; blocks at the edges can be smaller.
 
-    Row by row of blocks, so that it takes little memory beside the frame. The frame itself for factor 1.
+    Works on one row of blocks at a time, so that it takes little memory beside the frame.
+
+    Args:
+        frame_HWC: (H, W, 3).
+        factor: Side of a block, px.
+
+    Returns:
+        (ceil(H / factor), ceil(W / factor), 3) float32 in the frame's scale; the frame itself for factor 1.
     """
     if factor == 1:
         return frame_HWC
@@ -127,7 +147,7 @@ def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
     # The format's own class, for Image.open caps the size globally and makes a phone's two-picture JPEG an MPO.
     opened = getattr(optional_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
     with warnings.catch_warnings(), path.open("rb") as file:
-        warnings.simplefilter("ignore")  # of Pillow, about metadata that nobody reads here
+        warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
         image = opened(file)
         _check_size(path, image.height, image.width, max_pixels)
         tags = getattr(image, "tag_v2", {})
@@ -140,9 +160,9 @@ def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
 
 
 def _read_deep(path: Path, high_bytes: Frame) -> Frame:
-    """The 16-bit pixels, of which Pillow gives the high bytes. OpenCV gives both, also from half a file."""
+    """Return the 16-bit pixels: Pillow decodes high bytes only, OpenCV all, but also from half a file."""
     cv2 = optional_module("cv2")
-    # By these flags it turns the picture upright; IMREAD_UNCHANGED would do so for TIFF but not for PNG.
+    # With these flags OpenCV turns the picture upright; IMREAD_UNCHANGED would do so for TIFF but not for PNG.
     pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype != np.uint16 or not np.array_equal(pixels[..., ::-1] >> 8, high_bytes):
         raise CCNetError(f"{path}: a 16-bit layout that decoders disagree about; save it as a plain 16-bit PNG")
@@ -159,7 +179,7 @@ def _check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
 
 
 def _check_picture(path: Path, image: Any, tags: Any) -> None:
-    """Three plain colour channels, one page, and not the preview that stands first in a camera's raw file."""
+    """Raise CCNetError unless a picture is RGB, of one page, and not the preview in a camera's raw file."""
     if image.mode != "RGB":
         what = _MODES.get(image.mode, f"a {image.mode} picture: convert it to RGB")
         raise CCNetError(f"{path}: mode {image.mode}, expected RGB; it is {what}")

@@ -34,6 +34,9 @@ _USERBLOCK = b"MATLAB 7.3 MAT-file, Platform: ccnet, HDF5 schema 1.00 .".ljust(1
 def read_mat(path: Path, *, bands_required: bool = True, max_pixels: float = math.inf) -> Values:
     """Read a cube of a MATLAB 7.3 or MATLAB 5 file.
 
+    Raises CCNetError where the file itself does not hold a whole cube of the 31 bands in ascending order. A damaged
+    file can raise any other exception: call it within ``decode_errors_as``.
+
     Args:
         path: The file.
         bands_required: Refuse a file without ``bands``; otherwise its cube is taken to have the 31 bands in order.
@@ -41,10 +44,6 @@ def read_mat(path: Path, *, bands_required: bool = True, max_pixels: float = mat
 
     Returns:
         (31, H, W) float32 from MATLAB 7.3, any float dtype from MATLAB 5; not contiguous.
-
-    Raises:
-        CCNetError: There is no cube of the 31 bands in ascending order inside the file itself, or not all of it. A
-            damaged file can raise any other exception: use it within ``decode_errors_as``.
     """
     with path.open("rb") as file:
         old = file.read(len(MAGIC)) == MAGIC

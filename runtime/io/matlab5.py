@@ -1,7 +1,7 @@
 """MATLAB 5 files, as ``save -v6`` and ``-v7`` write them: their arrays of real numbers.
 
-After MathWorks' "MAT-File Format". scipy.io reads more of it, but takes the process down on a damaged file: it uses a
-type's number as an index without a look at it.
+The source is MathWorks' "MAT-File Format". scipy.io reads more types, but a damaged file crashes the process: it uses a
+type's number as an index without a check.
 """
 
 from __future__ import annotations
@@ -23,18 +23,28 @@ MAGIC = b"MATLAB 5.0"
 _HEADER = 128
 _MATRIX, _COMPRESSED = 14, 15
 _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
-"""Type of an element → dtype. MATLAB stores an array in the smallest that holds its values."""
+"""Type of an element → dtype. MATLAB stores an array in the smallest type that holds its values."""
 
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-"""Class of an array → the dtype that it has for MATLAB."""
+"""Class of an array → its dtype in MATLAB."""
 
 _COMPLEX = 0x0800
 
 
 def read_arrays(path: Path, max_bytes: int) -> dict[str, npt.NDArray[Any]]:
-    """Name → array, with MATLAB's shape and axes. What is not real numbers (structs, text, complex) is left out.
+    """Read all arrays of real numbers; structs, text and complex arrays are left out.
 
-    Any exception, of whatever type, for a damaged file or one that holds more than ``max_bytes``.
+    A damaged file can raise any exception: call it within ``decode_errors_as``.
+
+    Args:
+        path: The file.
+        max_bytes: Largest file, and largest content of all compressed arrays together.
+
+    Returns:
+        Name → array, with MATLAB's shape and axes.
+
+    Raises:
+        ValueError: The file holds more than ``max_bytes``.
     """
     if path.stat().st_size > max_bytes:
         raise ValueError(f"larger than {max_bytes} bytes")
@@ -52,7 +62,7 @@ def read_arrays(path: Path, max_bytes: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """(type, content) of the elements that follow each other in data."""
+    """Yield type and content of the elements that follow each other in the data."""
     at = 0
     while at < len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)
@@ -75,7 +85,7 @@ def _inflate(content: memoryview, max_bytes: int) -> memoryview:
 
 
 def _array(content: memoryview, order: str) -> dict[str, npt.NDArray[Any]]:
-    """A matrix element's name and values, or nothing if it is not real numbers."""
+    """Return a matrix element's name and values, or an empty dict if they are not real numbers."""
     parts = _elements(content, order)
     flags = struct.unpack_from(f"{order}I", next(parts)[1])[0]
     if flags & 0xFF not in _CLASSES or flags & _COMPLEX:

@@ -1,4 +1,4 @@
-"""From a sensor's raw numbers to a frame as the graphs take it: what a camera does before anyone calls it a picture."""
+"""Radiometry: from a sensor's raw samples to the linear frame that the graphs take."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _ROWS = 256  # at a time, so that a large frame takes little memory beside itsel
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Radiometry:
-    """One camera's fixed path from raw to linear [0, 1], the same for all frames of a stream.
+    """A camera's fixed conversion from raw samples to linear [0, 1], the same for all frames of a stream.
 
-    In this order: demosaic, black level, full scale, transfer curve, lens shading, gains, clip. Nothing in it depends
-    on a frame's content. CCNetError for fields that do not fit.
+    The steps, in this order: demosaic, black level, full scale, transfer curve, lens shading, gains, clip. No step
+    depends on a frame's content. CCNetError for fields that do not fit.
     """
 
     bits: int = 8
-    """Of a sample: 8 in uint8; 10, 12 or 16 in the low bits of uint16."""
+    """Bits of a sample: 8 in uint8; 10, 12 or 16 in the low bits of uint16."""
     bayer: str | None = None
     """Colours of the sensor's first 2×2 px, row by row, such as RGGB; None for frames that have three channels."""
     black: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """What R, G and B read in the dark, in the samples' own numbers."""
+    """Samples of R, G and B in the dark."""
     transfer: float | str = "linear"
     """``linear``, ``srgb``, or the exponent that makes the samples linear, such as 2.2."""
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """White balance and exposure."""
+    """Factors of R, G and B, for white balance and exposure."""
     shading: Path | None = None
     """A ``.npy`` of factors (h, w) or (h, w, 3) that make a white wall even; stretched to the frame's size."""
 
@@ -60,7 +60,7 @@ class Radiometry:
 
     @classmethod
     def read(cls, path: Path) -> Radiometry:
-        """From JSON with some of the fields; a relative ``shading`` is beside it. CCNetError names the path."""
+        """Read a JSON file with some of the fields; a relative ``shading`` starts at its folder. Errors name it."""
         with decode_errors_as(path, "JSON with fields of Radiometry"):
             raw = json.loads(path.read_bytes())
             known = {field.name for field in fields(cls)}
@@ -77,10 +77,17 @@ class Radiometry:
                 raise CCNetError(f"{path}: {error}") from error
 
     def __call__(self, raw: npt.NDArray[Any], out: Array | None = None) -> Array:
-        """A frame (H, W, 3) float32 in [0, 1], linear.
+        """Convert a raw frame.
 
-        raw: (H, W, 3), or (H, W) of a Bayer sensor, in uint8 for 8 bits and else uint16. out: to fill and return.
-        CCNetError where it is another shape or dtype, or has samples beyond ``bits``.
+        Args:
+            raw: (H, W, 3), or (H, W) of a Bayer sensor; uint8 for 8 bits, otherwise uint16.
+            out: (H, W, 3) float32 to fill and return; None allocates it.
+
+        Returns:
+            (H, W, 3) float32 in [0, 1], linear.
+
+        Raises:
+            CCNetError: ``raw`` or ``out`` has another shape or dtype, or samples exceed ``bits``.
         """
         self._check(raw)
         pixels = self._demosaic(raw) if self.bayer else raw
@@ -88,11 +95,11 @@ class Radiometry:
         if frame.shape != pixels.shape or frame.dtype != np.float32:
             raise CCNetError(f"out is {frame.dtype} {frame.shape}, expected float32 {pixels.shape}")
         for top in range(0, len(frame), _ROWS):
-            self._rows(pixels[top : top + _ROWS], frame[top : top + _ROWS], top, len(frame))
+            self._convert_rows(pixels[top : top + _ROWS], frame[top : top + _ROWS], top, len(frame))
         return frame
 
     def metadata(self) -> dict[str, str]:
-        """For the cube's file: every field, and the shading's SHA-256."""
+        """Return metadata for the cube's file: every field, and the shading's SHA-256."""
         values = {f"radiometry {field.name}": str(getattr(self, field.name)) for field in fields(self)}
         if self._factors is not None:
             values["radiometry shading"] = hashlib.sha256(self._factors.tobytes()).hexdigest()[:16]
@@ -100,7 +107,7 @@ class Radiometry:
 
     @cached_property
     def _factors(self) -> Array | None:
-        """(h, w, 3)."""
+        """The shading's factors (h, w, 3), or None."""
         if self.shading is None:
             return None
         expected = "a .npy of positive factors (h, w) or (h, w, 3)"
@@ -130,10 +137,9 @@ class Radiometry:
             raise CCNetError(f"raw frame is {raw.shape}, expected at least 2×2 px of a Bayer sensor")
         cv2 = optional_module("cv2")
         code = getattr(cv2, f"COLOR_Bayer{self.bayer}2RGB")
-        pixels: npt.NDArray[Any] = cv2.demosaicing(np.ascontiguousarray(raw), code)
-        return pixels
+        return np.asarray(cv2.demosaicing(np.ascontiguousarray(raw), code))
 
-    def _rows(self, pixels: npt.NDArray[Any], out: Array, top: int, height: int) -> None:
+    def _convert_rows(self, pixels: npt.NDArray[Any], out: Array, top: int, height: int) -> None:
         black = np.array(self.black, np.float32)
         np.subtract(pixels, black, out=out, dtype=np.float32)
         out /= np.float32(2**self.bits - 1) - black
@@ -143,25 +149,24 @@ class Radiometry:
         elif self.transfer != "linear":
             np.power(out, np.float32(self.transfer), out=out)
         if self._factors is not None:
-            out *= _stretched(self._factors, top, out.shape, height)
+            out *= _stretch(self._factors, top, out.shape, height)
         out *= np.array(self.gains, np.float32)
         np.clip(out, 0, 1, out=out)
 
 
-def _stretched(factors: Array, top: int, shape: tuple[int, ...], height: int) -> Array:
-    """Rows ``top`` to ``top + h`` of a map stretched, bilinearly, corner to corner, over a frame of ``height`` rows."""
+def _stretch(factors: Array, top: int, shape: tuple[int, ...], height: int) -> Array:
+    """Return rows ``top`` to ``top + h`` of a map, stretched bilinearly over a frame of ``height`` rows."""
     y = np.linspace(0, len(factors) - 1, height, dtype=np.float32)[top : top + shape[0]]
     x = np.linspace(0, factors.shape[1] - 1, shape[1], dtype=np.float32)
-    rows = _between(factors, y, axis=0)
-    return _between(rows, x, axis=1)
+    rows = _interpolate(factors, y, axis=0)
+    return _interpolate(rows, x, axis=1)
 
 
-def _between(values: Array, at: Array, axis: int) -> Array:
+def _interpolate(values: Array, at: Array, axis: int) -> Array:
     low = np.floor(at).astype(np.intp)
     high = np.minimum(low + 1, values.shape[axis] - 1)
     weight = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
-    mixed: Array = values.take(low, axis) * (1 - weight) + values.take(high, axis) * weight
-    return mixed
+    return values.take(low, axis) * (1 - weight) + values.take(high, axis) * weight
 
 
 def _three(values: Any, fits: Callable[[float], bool]) -> bool:

@@ -1,4 +1,4 @@
-"""An ordinary photograph as the camera of the shipped weights would have seen the scene."""
+"""Photographs (sRGB) converted to frames of the camera that the shipped weights were trained for."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from ccnet.contract import FRAME_SCALE, CCNetError, Manifest
 from .frames import Frame
 
 InputSpace = Literal["srgb", "camera"]
-"""What a frame's numbers are: sRGB, as in photographs, or linear and of the weights' own camera."""
+"""Input colour space of a frame: sRGB, as in photographs, or linear RGB of the camera that the weights are for."""
 
 _TO_CIE = np.array(  # linear sRGB → CIE XYZ (IEC 61966-2-1)
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-_TO_CIE /= _TO_CIE.sum(axis=1, keepdims=True)  # white stays white, as under the camera's gains
+_TO_CIE /= _TO_CIE.sum(axis=1, keepdims=True)  # white stays white: the camera's channels are scaled to give 1 for white
 
 _ROWS = 256  # at a time, so that a large frame takes little memory beside itself
 
 
 def to_camera_rgb(frame: Frame, space: InputSpace, manifest: Manifest) -> Frame:
-    """The frame as the weights' camera would give it; CCNetError where the graphs cannot take it."""
+    """Return the frame in the camera's linear RGB; CCNetError where the graphs cannot take it."""
     if space == "camera":
         return frame
     if manifest.input == "uint8":
@@ -34,10 +34,15 @@ def to_camera_rgb(frame: Frame, space: InputSpace, manifest: Manifest) -> Frame:
 
 
 def from_srgb(frame_HWC: Frame) -> npt.NDArray[np.float32]:
-    """Pixels of the camera whose channels are CIE's matching functions, each scaled to give 1 for white.
+    """Convert a photograph to the linear RGB of the NTIRE 2020 "clean" camera, which the shipped weights are for.
 
-    frame_HWC: (H, W, 3) uint8, uint16 or float32 in [0, 1], gamma-encoded. Returns (H, W, 3) float32 in [0, 1],
-    linear. The NTIRE 2020 "clean" camera, which the shipped weights were trained for, is this one.
+    The camera's channels are CIE's colour matching functions, each scaled to give 1 for white.
+
+    Args:
+        frame_HWC: (H, W, 3) uint8, uint16 or float32 in [0, 1], gamma-encoded.
+
+    Returns:
+        (H, W, 3) float32 in [0, 1], linear.
     """
     scale = FRAME_SCALE[frame_HWC.dtype.name]
     table = None if frame_HWC.dtype == np.float32 else linear(np.arange(scale + 1) / scale)
@@ -49,5 +54,5 @@ def from_srgb(frame_HWC: Frame) -> npt.NDArray[np.float32]:
 
 
 def linear(encoded: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """sRGB's numbers in [0, 1] as light."""
+    """Decode sRGB values in [0, 1] to linear light."""
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)

@@ -1,4 +1,4 @@
-"""The check of a reconstruction that needs no truth, strip by strip, so that no cube must fit the memory.
+"""The check of a cube against its own frame, which needs no true cube; strip by strip, for cubes of any size.
 
 Legend: a frame is (H, W, 3) as the graphs take it, of the weights' camera; a strip of the cube is (31, h, W) float32.
 """
@@ -15,21 +15,23 @@ from ccnet.runtime.viz.render import Thumbnail
 
 MOST_RESIDUAL = 0.04
 MOST_NEGATIVE = 0.01
-"""Of a frame that looks like one of the weights' camera. Measured with the shipped weights (``docs/selfcheck.md``);
-other weights may need others.
+"""Limits for frames of the camera that the weights are for, measured with the shipped weights (``docs/selfcheck.md``);
+other weights can need other limits.
 """
 
 _ROWS = 64  # at a time, so that a wide frame takes little memory beside its strip
 
 
 class ReprojectionCheck:
-    """How well a cube explains its frame; a CubeWriter, to be given each strip once.
+    """The reprojection residual of a cube against its frame; a ``CubeWriter`` that takes each strip once.
 
-    residuals: every n-th pixel's residual, as ``Thumbnail`` thins; NaN where the frame is saturated.
+    Attributes:
+        camera: Name of the camera that the weights are for.
+        residuals: Every n-th pixel's residual (see ``Thumbnail``); NaN where the frame is saturated.
     """
 
     def __init__(self, frame: Frame, manifest: Manifest) -> None:
-        """CCNetError where the artifacts do not know their camera."""
+        """Start a check; CCNetError where the manifest does not name the camera of the weights."""
         if manifest.camera is None:
             raise CCNetError(
                 "these artifacts do not say which camera their weights are for: export weights of one, or do without"
@@ -43,7 +45,7 @@ class ReprojectionCheck:
         self._negative, self._light = 0.0, 0.0
 
     def write(self, top: int, strip: npt.NDArray[np.float32]) -> None:
-        """Judge rows ``top`` to ``top + h`` of the cube."""
+        """Add rows ``top`` to ``top + h`` of the cube to the check."""
         scale = np.float32(FRAME_SCALE[self._frame.dtype.name])
         for first in range(0, strip.shape[1], _ROWS):
             rows = strip[:, first : first + _ROWS]
@@ -68,10 +70,10 @@ class ReprojectionCheck:
         return self._negative / self._light if self._light else 0.0
 
     def verdict(self) -> str:
-        """One line for people: both figures, and whether the frame looks like one of the weights' camera."""
+        """Return one line: both figures, and whether the frame looks like a frame of the weights' camera."""
         if not self._judged:
-            return "consistency: not judged, every pixel of the frame is saturated"
-        figures = f"consistency: the cube explains the frame to {self.score:.1%}, {self.negative:.1%} of it is negative"
+            return "reprojection: not judged, every pixel of the frame is saturated"
+        figures = f"reprojection: mean residual {self.score:.1%}, {self.negative:.1%} of the cube is negative"
         if self.score <= MOST_RESIDUAL and self.negative <= MOST_NEGATIVE:
             return f"{figures}; as on the shipped weights' validation frames"
         return (

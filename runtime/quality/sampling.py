@@ -1,4 +1,4 @@
-"""Choosing few that differ: marks in a picture, frames to calibrate on."""
+"""Farthest-point sampling: choose a few items that differ, such as marks in a picture or frames for calibration."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import numpy.typing as npt
 
 
 def farthest_points(features: npt.NDArray[Any], first: int, most: int) -> list[int]:
-    """Indices of at most ``most`` rows: the first, then each time the one farthest from all that were taken.
+    """Choose rows one after the other, each the farthest from all chosen before (Euclidean distance).
 
-    features: (n, d), n at least 1; distances are Euclidean.
+    Args:
+        features: (n, d), n at least 1.
+        first: Index of the first row.
+        most: Largest number of rows.
+
+    Returns:
+        Indices of at most ``most`` rows.
     """
-    taken = [first]
+    chosen = [first]
     nearest = np.linalg.norm(features - features[first], axis=1)
-    while len(taken) < min(most, len(features)):
-        nearest[taken] = -1
-        taken.append(int(nearest.argmax()))
-        nearest = np.minimum(nearest, np.linalg.norm(features - features[taken[-1]], axis=1))
-    return taken
+    while len(chosen) < min(most, len(features)):
+        nearest[chosen] = -1
+        chosen.append(int(nearest.argmax()))
+        nearest = np.minimum(nearest, np.linalg.norm(features - features[chosen[-1]], axis=1))
+    return chosen

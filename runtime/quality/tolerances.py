@@ -1,4 +1,4 @@
-"""How far the cubes of two backends are apart, and the project's one table of what is allowed."""
+"""The distance between the cubes of two backends, and the project's one table of tolerances."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Cube = npt.NDArray[np.floating]
 class Parity:
     """The distance between a reference cube and another, in reflectance where no unit is named.
 
-    Where either cube holds NaN or infinite values all figures are as bad as can be, so that they pass no tolerance.
+    Where either cube holds NaN or infinite values all figures are infinitely bad, so that they pass no tolerance.
     """
 
     mrae: float
@@ -39,7 +39,7 @@ class Parity:
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:
-    """Inclusive limits for the figures of a Parity that are judged; psnr is a least value, the others largest ones."""
+    """Inclusive limits for figures of a Parity: psnr is a minimum, the others are maxima; None is not checked."""
 
     reason: str
     max_abs: float | None = None
@@ -48,10 +48,11 @@ class Tolerance:
     psnr: float | None = None
 
     def passes(self, parity: Parity) -> bool:
+        """Return whether the figures are within all limits."""
         return not self.broken_by(parity)
 
     def broken_by(self, parity: Parity) -> list[str]:
-        """What breaks the limits, such as ``max_abs 0.1 > 2e-05``; empty if nothing does."""
+        """Return the limits that the figures break, such as ``max_abs 0.1 > 2e-05``."""
         figures = asdict(parity)
         upper = {"max_abs": self.max_abs, "mrae": self.mrae, "mean_abs": self.mean_abs}
         broken = [
@@ -67,26 +68,26 @@ class Tolerance:
 TOLERANCES: Mapping[str, Tolerance] = MappingProxyType(
     {
         "fp32": Tolerance(max_abs=2e-5, reason="the same sums in another order, through fifteen blocks"),
-        "tiled": Tolerance(max_abs=1e-5, reason="under a shared context only what lies beyond the halo is left out"),
+        "tiled": Tolerance(max_abs=1e-5, reason="with a shared context, tiles lack only the pixels beyond their halo"),
         "fp16": Tolerance(
             mrae=2e-3,
             mean_abs=3e-4,
             psnr=65,
-            reason="11 bits of significand; the largest error is left out, since one pixel's rounding decides it",
+            reason="11 bits of significand; the largest error is not checked, because one pixel's rounding decides it",
         ),
         "int8": Tolerance(
             mrae=1e-2,
             psnr=51,
-            reason="a tenth of the shipped network's own error (MRAE 0.10, 31 dB), which it then hardly adds to",
+            reason="a tenth of the shipped network's error (MRAE 0.10, 31 dB), so that the sum hardly grows",
         ),
         "scan": Tolerance(max_abs=1e-5, reason="one operator: the same recurrence, with contracted multiply-adds"),
     }
 )
-"""What is compared → how far it may be apart; a context from a reduced frame is reported and not judged."""
+"""Comparison → tolerance. A context from a reduced frame is reported without a tolerance."""
 
 
 def compare(reference: Cube, cube: Cube) -> Parity:
-    """Distance of two cubes (31, H, W) of any float dtype; ValueError where the shapes differ."""
+    """Return the distance of two cubes (31, H, W) of any float dtype; ValueError where the shapes differ."""
     if reference.shape == cube.shape and not (np.isfinite(reference).all() and np.isfinite(cube).all()):
         inf = float("inf")
         return Parity(mrae=inf, sam=inf, psnr=-inf, max_abs=inf, mean_abs=inf)
@@ -100,7 +101,7 @@ def compare(reference: Cube, cube: Cube) -> Parity:
 
 
 def worst(reference: Cube, cube: Cube) -> tuple[int, int, int]:
-    """(band, y, x) of the largest difference, or of the first value that is not finite in either cube."""
+    """Return (band, y, x) of the largest difference, or of the first value that is not finite in either cube."""
     distance = _distance(reference, cube)
     place = np.unravel_index(np.argmax(np.where(np.isfinite(distance), distance, np.inf)), distance.shape)
     band, y, x = (int(index) for index in place)

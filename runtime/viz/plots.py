@@ -34,7 +34,8 @@ _TILE = 96  # px a side of the enlarged tile in ``difference``
 def picture(frame: Frame, cube: Cube, path: Path, *, marks: Sequence[tuple[int, int]] | None = None) -> None:
     """Draw the frame beside the cube in daylight, four bands in grey, and the spectra of marked pixels.
 
-    All scales are fixed: reflectance 0 is black and 1 is white, in colour and in grey.
+    All scales are fixed: reflectance 0 is black and 1 is white, in colour and in grey. Raises CCNetError where the
+    picture cannot be written.
 
     Args:
         frame: (H, W, 3).
@@ -43,7 +44,6 @@ def picture(frame: Frame, cube: Cube, path: Path, *, marks: Sequence[tuple[int, 
         marks: Up to four pixels (y, x); None chooses four of different colours, always the same ones.
 
     Raises:
-        CCNetError: The picture cannot be written.
         ValueError: Frame and cube have different sizes.
     """
     check_picture(path)
@@ -69,6 +69,8 @@ def picture(frame: Frame, cube: Cube, path: Path, *, marks: Sequence[tuple[int, 
 def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path: Path) -> None:
     """Draw the frame beside a map of relative residuals on a fixed scale.
 
+    Raises CCNetError where the picture cannot be written.
+
     Args:
         frame: (H, W, 3).
         residuals: (H, W), relative; NaN where the frame is saturated, drawn in blue.
@@ -76,7 +78,6 @@ def heat_map(frame: Frame, residuals: npt.NDArray[np.floating], title: str, path
         path: The .png to write.
 
     Raises:
-        CCNetError: The picture cannot be written.
         ValueError: Frame and map have different sizes.
     """
     check_picture(path)
@@ -104,6 +105,8 @@ def difference(
 ) -> None:
     """Draw where a cube differs from its reference, the worst tile enlarged, and the spectra of the worst pixel.
 
+    Raises CCNetError where the picture cannot be written.
+
     Args:
         frame: (H, W, 3).
         differences: (H, W), the largest |difference| over the bands.
@@ -112,9 +115,6 @@ def difference(
         found: Spectrum (31,) of the compared cube at that pixel.
         title: Title of the map.
         path: The .png to write.
-
-    Raises:
-        CCNetError: The picture cannot be written.
     """
     check_picture(path)
     figure = new_figure(_WIDTH, 6.6)

@@ -49,15 +49,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure as a PNG, complete or not at all.
-
-    Args:
-        figure: A matplotlib figure.
-        path: The file to write; an older file of that name is replaced.
-
-    Raises:
-        CCNetError: The file cannot be written.
-    """
+    """Write a matplotlib figure as a PNG, complete or not at all; CCNetError where it cannot be written."""
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
     write_atomic(path, file.getvalue())

@@ -56,7 +56,7 @@ def test_ranges_reports_modules_that_do_not_fit_and_writes_all_tensors(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "no frames: give one"),
+        ([], "no frames, expected at least one"),
         (["--frames", "nowhere.png"], "nowhere.png: no such file"),
         (["--frames", "empty"], "empty: holds no frame"),
         (["--frames", "photos", "--json", "nowhere/x.json"], "nowhere/x.json: cannot be written"),

@@ -84,14 +84,14 @@ def test_how_well_the_cube_explains_the_frame_is_said_and_drawn(work_with_camera
     result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--reprojection", "where.png")
     assert result.code == 0 and result.err == ""
     _, verdict, drawn = result.out.splitlines()
-    assert verdict.startswith("photo.npy: consistency: the cube explains the frame to 0.0%") and drawn == "where.png"
+    assert verdict.startswith("photo.npy: reprojection: mean residual 0.0%") and drawn == "where.png"
     with Image.open("where.png") as image:
         assert image.format == "PNG" and min(image.size) > 300
     assert "thirds" in ccnet("inspect", "build/ccnet").out
 
 
 def test_artifacts_without_a_camera_refuse_a_reprojection(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
-    assert "consistency" not in ccnet("reconstruct", "photo.png", "-o", "photo.npy").out
+    assert "reprojection" not in ccnet("reconstruct", "photo.png", "-o", "photo.npy").out
     before = sorted(work.rglob("*"))
     arguments = ("reconstruct", "photo.png", "-o", "photo.hdr", "--reprojection", "where.png")
     assert_refused(ccnet(*arguments), "do not say which camera")
