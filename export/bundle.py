@@ -16,6 +16,7 @@ from ccnet.contract import (
     MANIFEST_NAME,
     ONNX_FORMATS,
     Artifact,
+    ArtifactFolder,
     CCNetError,
     Manifest,
     decode_errors_as,
@@ -30,7 +31,7 @@ MAX_BYTES = 1 << 30
 """Largest sum of the files in a bundle; the paper's network takes some 50 MB."""
 
 
-def make_bundle(folder: Path, references: Sequence[Reference], path: Path) -> Manifest:
+def make_bundle(folder: Path | ArtifactFolder, references: Sequence[Reference], path: Path) -> Manifest:
     """Write a folder's ONNX graphs and golden outputs as a bundle.
 
     Args:
@@ -44,11 +45,12 @@ def make_bundle(folder: Path, references: Sequence[Reference], path: Path) -> Ma
     Raises:
         CCNetError: The folder is not whole.
     """
-    manifest = Manifest.read(folder)
+    folder = ArtifactFolder.open(folder)
+    manifest = folder.manifest
     outputs = pack(references)
     graphs = [artifact for artifact in manifest.artifacts if artifact.format in ONNX_FORMATS]
     artifacts = (*graphs, _golden_entry(outputs))
-    files = [*(graph.read(folder) for graph in graphs), outputs]
+    files = [*(folder.read(graph) for graph in graphs), outputs]
     bundled = dataclasses.replace(manifest, artifacts=artifacts)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-from ccnet.contract import CCNetError, Manifest, write_atomic
+from ccnet.contract import ArtifactFolder, CCNetError, write_atomic
 from ccnet.export.engine.plan import Options, Request, build, choose
 
 from .bundle import unpack
@@ -59,15 +59,16 @@ def _print_progress(phase: str, done: int, steps: int) -> None:
 
 def _check(folder: Path) -> int:
     """Print a line for each comparison with the golden outputs, unless all of them have passed before."""
-    manifest, fingerprint = Manifest.read(folder), check_fingerprint(folder, None, [], [])
-    if has_passed(folder, folder, fingerprint):
+    opened = ArtifactFolder.open(folder)
+    fingerprint = check_fingerprint(opened, None, [], [])
+    if has_passed(folder, opened, fingerprint):
         print("up to date: this check has passed before")
         return 0
     broken = False
-    for reference in golden(manifest.find("golden", format="npz").read(folder), manifest):
+    for reference in golden(opened.read(opened.find("golden", format="npz")), opened.manifest):
         height, width = reference.frame.shape[:2]
         print(f"\n{reference.source}, {width}×{height} px, against {reference.made_by}")
-        for comparison in check(folder, reference):
+        for comparison in check(opened, reference):
             print(_line(comparison))
             broken |= bool(comparison.broken)
     write_atomic(folder / CHECKED, json.dumps({"inputs": fingerprint, "passed": not broken}).encode())

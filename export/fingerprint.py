@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import ccnet
-from ccnet.contract import MANIFEST_NAME, Artifact, CCNetError, Manifest, sha256
+from ccnet.contract import ArtifactFolder, CCNetError, sha256
 from ccnet.runtime.backends import cuda
 from ccnet.runtime.backends.onnxruntime import operators
 
@@ -69,7 +69,9 @@ def export_fingerprint(weights: Path, input: str) -> str:
     return digest(_sha256(weights), input, tools(), source_hashes(GRAPH_SOURCES), _kernels())
 
 
-def check_fingerprint(folder: Path, weights: Path | None, frames: Sequence[Path], options: Sequence[object]) -> str:
+def check_fingerprint(
+    folder: ArtifactFolder, weights: Path | None, frames: Sequence[Path], options: Sequence[object]
+) -> str:
     """Return the fingerprint of a check.
 
     Args:
@@ -81,26 +83,18 @@ def check_fingerprint(folder: Path, weights: Path | None, frames: Sequence[Path]
     Returns:
         The hash of artifacts, weights, frames, options, tools, GPU, the modules that judge, and the compiled kernels.
     """
-    files = [folder / MANIFEST_NAME, *([weights] if weights else []), *frames]
-    named = [(str(path), _sha256(path)) for path in files]
+    files = [*([weights] if weights else []), *frames]
+    named = [(str(folder.path), digest(folder.manifest.to_json())), *((str(path), _sha256(path)) for path in files)]
     code = source_hashes(CHECK_SOURCES)
     return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), code, _kernels())
 
 
-def is_intact(folder: Path, artifacts: Iterable[Artifact]) -> bool:
-    """Return whether the files of these entries of a manifest exist and have the SHA-256 that it vouches for."""
-    try:
-        return all(sha256(folder / artifact.file) == artifact.sha256 for artifact in artifacts)
-    except OSError:
-        return False
-
-
-def has_passed(out: Path, folder: Path, fingerprint: str) -> bool:
+def has_passed(out: Path, folder: ArtifactFolder, fingerprint: str) -> bool:
     """Return whether ``out`` holds the results of this very check, which passed, and the artifacts are still intact."""
     try:
         found = json.loads((out / CHECKED).read_bytes())
         passed = found["inputs"] == fingerprint and found["passed"] is True
-        return passed and is_intact(folder, Manifest.read(folder).artifacts)
+        return passed and folder.is_intact()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 

@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CONTEXT, NATIVE_FORMAT, ONNX_FORMATS, RGB, Artifact, Manifest, padded_size, reflect_index
+from ccnet.contract import (
+    CONTEXT,
+    NATIVE_FORMAT,
+    ONNX_FORMATS,
+    RGB,
+    Artifact,
+    ArtifactFolder,
+    Manifest,
+    padded_size,
+    reflect_index,
+)
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -107,11 +117,11 @@ class _Run(NamedTuple):
     ms: float
 
 
-def check(folder: Path, reference: Reference, *, tile: int = 320) -> Iterator[Comparison]:
+def check(folder: Path | ArtifactFolder, reference: Reference, *, tile: int = 320) -> Iterator[Comparison]:
     """Compare every artifact of a folder with a reference, on the reference's frame.
 
     Args:
-        folder: Artifact folder.
+        folder: Artifact folder. An open folder hashes each file once, however many checks use it.
         reference: A frame with its context and cube.
         tile: Side of the tiled runs' tiles, px; a smaller one is taken for frames that would fit into a single tile.
 
@@ -121,17 +131,18 @@ def check(folder: Path, reference: Reference, *, tile: int = 320) -> Iterator[Co
     Raises:
         CCNetError: The folder is not whole, or its context has another size than the reference's.
     """
-    manifest = Manifest.read(folder)
-    for artifact in manifest.artifacts:
-        artifact.read(folder)  # engines that cannot run here, too: "not run" would hide that they are damaged
-    yield from _Check(folder, manifest, reference, tile).comparisons()
+    folder = ArtifactFolder.open(folder)
+    for artifact in folder.manifest.artifacts:
+        folder.verify(artifact)  # engines that cannot run here, too: "not run" would hide that they are damaged
+    yield from _Check(folder, reference, tile).comparisons()
 
 
 class _Check:
-    """A folder, its manifest, and the reference that its artifacts are compared with."""
+    """A folder, and the reference that its artifacts are compared with."""
 
-    def __init__(self, folder: Path, manifest: Manifest, reference: Reference, tile: int) -> None:
-        self.folder, self.manifest, self.reference = folder, manifest, reference
+    def __init__(self, folder: ArtifactFolder, reference: Reference, tile: int) -> None:
+        self.folder, self.reference = folder, reference
+        self.manifest = manifest = folder.manifest
         self.largest_side = max(padded_size(size, manifest.size_multiple) for size in reference.frame.shape[:2])
         self.tile = _cutting_tile(self.largest_side, tile, manifest)
 
@@ -187,7 +198,7 @@ class _Check:
             what = f"decode {precision}, {engine}"
             yield Comparison(what=what, against=self.reference.made_by, backend=f"not run: {why}")
             return
-        probe_in_subprocess(self.folder, backend, precision)
+        probe_in_subprocess(self.folder.path, backend, precision)
         with self._open(_ENGINE_TILE, backend=backend, precision=precision) as runner:
             yield self._judge(f"encode fp32, {engine}", self._encode(runner), _as_cube(self.reference.context), "fp32")
             self._decode(runner)  # the first run plans and compiles
@@ -225,7 +236,7 @@ class _Check:
         feeds = {RGB: rgb_tensor(frame[np.ix_(rows, columns)], self.manifest.input)}
         if context is not None:
             feeds[CONTEXT] = context
-        with OnnxRuntimeBackend(self.manifest.find(kind).read(self.folder)) as backend:
+        with OnnxRuntimeBackend(self.folder.read(self.folder.find(kind))) as backend:
             started = time.perf_counter()
             (result,) = backend.run(feeds).values()
             ms = 1e3 * (time.perf_counter() - started)

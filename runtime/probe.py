@@ -34,8 +34,17 @@ def open_probed(
 ) -> Reconstructor:
     """Open a Reconstructor; if TensorRT or a GPU will load the files, let another process try first.
 
-    ONNX Runtime on the CPU raises errors on damaged files and never crashed in the tests: it is opened at once. The
-    arguments are those of ``Reconstructor.open``.
+    ONNX Runtime on the CPU raises errors on damaged files and never crashed in the tests: it is opened at once.
+
+    Args:
+        folder: Path of the artifact folder, or the open folder.
+        input_space: Colour space of all frames.
+        backend: Library that runs the files.
+        precision: Precision of ``decode``.
+        tile: Longest side of the tiles, px.
+
+    Returns:
+        The Reconstructor.
     """
     selection = select(ArtifactFolder.open(folder), backend, precision)
     if selection.backend != "onnxruntime":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccnet.contract import CCNetError
+from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.export.engine.plan import Request
 from ccnet.runtime.backends.select import Precision
 from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, TILE_FLAGS, ArtifactsArgument
@@ -126,18 +126,18 @@ def _build(folder: Path, options: Options, force: bool) -> None:
 
     from ccnet.export.engine import plan as builds
 
-    console = _console()
+    console, opened = _console(), ArtifactFolder.open(folder)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"build {options.backend}", total=None)
 
         def progress(phase: str, done: int, steps: int) -> None:
             bar.update(task, description=f"{phase[:60]:60}", completed=done, total=steps)
 
-        manifest, reports = builds.build(folder, options, force=force, progress=progress)
+        _, reports = builds.build(opened, options, force=force, progress=progress)
     for report in reports:
         types = ", ".join(f"{count} {name}" for name, count in sorted(report.types.items()))
         size = f"{report.bytes / 1e6:.0f} MB" if report.bytes > 1e6 else f"{report.bytes / 1e3:.0f} kB"
         console.print(f"built in {report.seconds:.0f} s: {size} from {report.layers} layers ({types})")
     for purpose in dict.fromkeys(report.purpose for report in reports):
         console.print(purpose)
-    print_artifacts(folder, manifest)
+    print_artifacts(opened)

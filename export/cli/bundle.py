@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ccnet.contract import Manifest
+from ccnet.contract import ArtifactFolder
 from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, InputSpaceOption, WeightsOption
 
 from .references import reference_frames
@@ -40,8 +40,8 @@ def bundle(
     from ccnet.runtime.io.frames import frame_paths
 
     console = Console(stderr=True)
-    manifest, paths = Manifest.read(folder), frame_paths(frames or [])
+    opened, paths = ArtifactFolder.open(folder), frame_paths(frames or [])
     with console.status("golden outputs"):
-        chosen = reference_frames(folder, manifest, paths, weights, space, side)
-        bundled = make_bundle(folder, [frame.reference for frame in chosen], out)
+        chosen = reference_frames(opened, paths, weights, space, side)
+        bundled = make_bundle(opened, [frame.reference for frame in chosen], out)
     print(f"{out}: {len(bundled.artifacts)} files, {out.stat().st_size / 1e6:.1f} MB, {len(paths)} golden frames")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccnet.contract import SHIPPED_WEIGHTS, Manifest, make_folder, strict_json, write_atomic
+from ccnet.contract import SHIPPED_WEIGHTS, ArtifactFolder, make_folder, strict_json, write_atomic
 from ccnet.runtime.cli.options import (
     ARTIFACTS_FOLDER,
     TILE_FLAGS,
@@ -66,17 +66,17 @@ def check(
 
     console = Console(stderr=True)
     paths = frame_paths(frames) if frames else []
-    manifest = Manifest.read(folder)
-    fingerprint = check_fingerprint(folder, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, space))
-    if out is not None and not force and not as_json and has_passed(out, folder, fingerprint):
+    opened = ArtifactFolder.open(folder)
+    fingerprint = check_fingerprint(opened, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, space))
+    if out is not None and not force and not as_json and has_passed(out, opened, fingerprint):
         console.print(f"{out}: up to date, this check has passed before (--force repeats it)", highlight=False)
         return
     if not as_json:
-        print_artifacts(folder, manifest)
+        print_artifacts(opened)
     results: dict[str, list[Comparison]] = {}
     with console.status("check") as status:
-        for frame in reference_frames(folder, manifest, paths, weights, space):
-            results[frame.name] = _check_frame(folder, frame, tile, out, status, quiet=as_json)
+        for frame in reference_frames(opened, paths, weights, space):
+            results[frame.name] = _check_frame(opened, frame, tile, out, status, quiet=as_json)
     document = {name: [_as_json(comparison) for comparison in found] for name, found in results.items()}
     broken = list(_broken(results))
     if out is not None:
@@ -90,7 +90,7 @@ def check(
 
 
 def _check_frame(
-    folder: Path, frame: ReferenceFrame, tile: int, out: Path | None, status: Status, *, quiet: bool
+    folder: ArtifactFolder, frame: ReferenceFrame, tile: int, out: Path | None, status: Status, *, quiet: bool
 ) -> list[Comparison]:
     """Compare on a frame, print the table, and write the frame's results to ``out``."""
     from ccnet.export.verify import check
@@ -116,7 +116,9 @@ def _broken(results: dict[str, list[Comparison]]) -> Iterator[str]:
                 yield f"{name}: {comparison.what}: {', '.join(broken)}"
 
 
-def _write_results(folder: Path, frame: ReferenceFrame, comparisons: list[Comparison], out: Path) -> dict[str, str]:
+def _write_results(
+    folder: ArtifactFolder, frame: ReferenceFrame, comparisons: list[Comparison], out: Path
+) -> dict[str, str]:
     """Reconstruct with the defaults that an integrator has; write cubes and pictures, and return facts about them."""
     from ccnet.runtime import Reconstructor, open_cube
     from ccnet.runtime.viz.plots import picture

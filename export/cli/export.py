@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ccnet.contract import MANIFEST_NAME, ONNX_FORMATS, SHIPPED_WEIGHTS, CCNetError, Manifest
+from ccnet.contract import MANIFEST_NAME, ONNX_FORMATS, SHIPPED_WEIGHTS, ArtifactFolder, CCNetError
 from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, WeightsOption
 
 from .tables import print_artifacts
@@ -57,18 +57,16 @@ def export(
             progress=lambda stage: status.update(f"export: {stage}"),
         )
     console.print(f"exported in {time.perf_counter() - started:.0f} s")
-    print_artifacts(folder, manifest)
+    print_artifacts(ArtifactFolder(folder, manifest))
 
 
 def _is_fresh(folder: Path, fingerprint: str) -> bool:
     """Return whether a folder is intact and its export has this fingerprint."""
-    from ccnet.export.fingerprint import is_intact
-
     if not (folder / MANIFEST_NAME).is_file():
         return False
     try:
-        manifest = Manifest.read(folder)
+        opened = ArtifactFolder.open(folder)
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
-    graphs = [artifact for artifact in manifest.artifacts if artifact.format in ONNX_FORMATS]
-    return manifest.fingerprint == fingerprint and is_intact(folder, graphs)
+    graphs = [artifact for artifact in opened.manifest.artifacts if artifact.format in ONNX_FORMATS]
+    return opened.manifest.fingerprint == fingerprint and opened.is_intact(graphs)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, Manifest
+from ccnet.contract import SHIPPED_WEIGHTS, ArtifactFolder, CCNetError
 from ccnet.runtime.io.srgb import InputSpace
 
 if TYPE_CHECKING:
@@ -27,8 +27,7 @@ class ReferenceFrame:
 
 
 def reference_frames(
-    folder: Path,
-    manifest: Manifest,
+    folder: ArtifactFolder,
     paths: list[Path],
     weights: Path | None,
     space: InputSpace,
@@ -38,7 +37,6 @@ def reference_frames(
 
     Args:
         folder: Artifact folder.
-        manifest: Its manifest.
         paths: Files of frames.
         weights: Weights that the folder was exported from; None for those that the package ships.
         space: Input colour space of the frames.
@@ -53,37 +51,37 @@ def reference_frames(
     from ccnet.export.reference import golden
 
     if paths:
-        yield from _computed_by_torch(folder, manifest, paths, weights, space, side)
+        yield from _computed_by_torch(folder, paths, weights, space, side)
         return
-    if not any(artifact.kind == "golden" for artifact in manifest.artifacts):
-        raise CCNetError(f"{folder}: no frames, and no golden outputs of a bundle: give --frames")
-    for stored in golden(manifest.find("golden", format="npz").read(folder), manifest):
+    if not any(artifact.kind == "golden" for artifact in folder.manifest.artifacts):
+        raise CCNetError(f"{folder.path}: no frames, and no golden outputs of a bundle: give --frames")
+    for stored in golden(folder.read(folder.find("golden", format="npz")), folder.manifest):
         yield ReferenceFrame(name=stored.source, picture=stored.frame, reference=stored)
 
 
 def _computed_by_torch(
-    folder: Path, manifest: Manifest, paths: list[Path], weights: Path | None, space: InputSpace, side: int | None
+    folder: ArtifactFolder, paths: list[Path], weights: Path | None, space: InputSpace, side: int | None
 ) -> Iterator[ReferenceFrame]:
     from ccnet.export.reference import by_torch
     from ccnet.runtime.io.frames import read_frame
     from ccnet.runtime.io.srgb import to_camera_rgb
 
-    model = _exported_model(folder, manifest, weights)
+    model = _exported_model(folder, weights)
     for path in paths:
         picture = _centre(read_frame(path), side)
         yield ReferenceFrame(
             name=path.name,
             picture=picture,
-            reference=by_torch(model, to_camera_rgb(picture, space, manifest), path.name),
+            reference=by_torch(model, to_camera_rgb(picture, space, folder.manifest), path.name),
         )
 
 
-def _exported_model(folder: Path, manifest: Manifest, weights: Path | None) -> CCNet:
+def _exported_model(folder: ArtifactFolder, weights: Path | None) -> CCNet:
     from ccnet.model.checkpoint import load_checkpoint, weights_hash
 
     model = load_checkpoint(weights or SHIPPED_WEIGHTS)
-    if weights_hash(model) != manifest.weights_sha256:
-        raise CCNetError(f"{folder}: exported from other weights; name them with --weights, or export again")
+    if weights_hash(model) != folder.manifest.weights_sha256:
+        raise CCNetError(f"{folder.path}: exported from other weights; name them with --weights, or export again")
     return model
 
 

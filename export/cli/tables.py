@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ccnet.contract import Manifest
+from ccnet.contract import ArtifactFolder
 
 if TYPE_CHECKING:
     from ccnet.export.verify import Comparison
 
 
-def print_artifacts(folder: Path, manifest: Manifest) -> None:
+def print_artifacts(folder: ArtifactFolder) -> None:
     """Print the files of an artifact folder with their sizes."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("artifact", "kind", "format", "precision", "MB", title=str(folder), title_justify="left")
-    for artifact in manifest.artifacts:
-        size = (folder / artifact.file).stat().st_size / 1e6
+    table = Table("artifact", "kind", "format", "precision", "MB", title=str(folder.path), title_justify="left")
+    for artifact in folder.manifest.artifacts:
+        size = (folder.path / artifact.file).stat().st_size / 1e6
         table.add_row(artifact.file, artifact.kind, artifact.format, artifact.precision, f"{size:.1f}")
     Console().print(table)
 

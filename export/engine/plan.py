@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ccnet.contract import RGB, Artifact, Manifest, sha256
+from ccnet.contract import RGB, Artifact, ArtifactFolder, Manifest, sha256
 from ccnet.export.fingerprint import digest, source_hashes
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.cuda import gpus
@@ -87,19 +87,20 @@ def choose(request: Request) -> tuple[trt.Name | None, str]:
     return None, f"{lack}, nor is TensorRT-RTX: ONNX Runtime runs the graphs themselves"
 
 
-def plan(folder: Path, options: Options, *, force: bool = False) -> list[Job]:
+def plan(folder: Path | ArtifactFolder, options: Options, *, force: bool = False) -> list[Job]:
     """Return what ``build`` would do; CCNetError where a graph is missing or damaged, or nothing could be built."""
-    manifest = Manifest.read(folder)
+    folder = ArtifactFolder.open(folder)
+    manifest = folder.manifest
     check_tile(options.tile, manifest.halo, manifest.size_multiple)
     trt.load(options.backend)
     return [
-        _job(folder, manifest, options, kind, precision, force)
+        _job(folder, options, kind, precision, force)
         for kind, precision in (("encode", "fp32"), ("decode", options.precision))
     ]
 
 
 def build(
-    folder: Path, options: Options, *, force: bool = False, progress: Progress | None = None
+    folder: Path | ArtifactFolder, options: Options, *, force: bool = False, progress: Progress | None = None
 ) -> tuple[Manifest, list[EngineReport]]:
     """Build what ``plan`` says and enter it into the manifest.
 
@@ -118,7 +119,7 @@ def build(
     Raises:
         CCNetError: As in ``plan`` and ``build_engine``.
     """
-    manifest, reports = Manifest.read(folder), []
+    folder, reports = ArtifactFolder.open(folder), []
     for job in plan(folder, options, force=force):
         if not job.why:
             continue
@@ -126,23 +127,22 @@ def build(
             backend=options.backend,
             shapes={RGB: job.shapes},
             workspace_bytes=options.workspace_bytes,
-            timing_cache=folder / _timings_file() if options.backend == "tensorrt" else None,
+            timing_cache=folder.path / _timings_file() if options.backend == "tensorrt" else None,
             compatible=options.compatible,
             strip=options.strip,
         )
-        report = build_isolated(folder / job.source.file, folder / job.file, build_options, progress=progress)
-        manifest = manifest.with_artifact(_artifact(folder, job, options, report))
-        manifest.write(folder)
+        report = build_isolated(folder.path / job.source.file, folder.path / job.file, build_options, progress=progress)
+        folder.add(_artifact(folder.path, job, options, report))
         reports.append(report)
-    return manifest, reports
+    return folder.manifest, reports
 
 
-def _job(folder: Path, manifest: Manifest, options: Options, kind: str, precision: str, force: bool) -> Job:
-    source = manifest.find(kind, precision=precision)
-    source.read(folder)  # a graph that the manifest does not vouch for becomes no engine
+def _job(folder: ArtifactFolder, options: Options, kind: str, precision: str, force: bool) -> Job:
+    source = folder.find(kind, precision=precision)
+    folder.verify(source)  # a graph that the manifest does not vouch for becomes no engine
     # An engine without weights depends on the rest of its graph only
     graph = source.details.get("structure", source.sha256) if options.strip else source.sha256
-    shapes = _range(manifest, kind, options)
+    shapes = _range(folder.manifest, kind, options)
     flags = (options.static and kind == "decode", options.compatible, options.strip, options.workspace_bytes)
     gpu = gpus()[0] if options.backend == "tensorrt" and trt.has_gpu() else ""
     fingerprint = digest(graph, shapes, trt.title(options.backend), gpu, flags, source_hashes(_SOURCES))
@@ -152,16 +152,16 @@ def _job(folder: Path, manifest: Manifest, options: Options, kind: str, precisio
         file=file,
         shapes=shapes,
         fingerprint=fingerprint,
-        why="a new build was asked for" if force else _why_stale(folder, manifest, file, fingerprint),
+        why="a new build was asked for" if force else _why_stale(folder, file, fingerprint),
     )
 
 
-def _why_stale(folder: Path, manifest: Manifest, file: str, fingerprint: str) -> str:
+def _why_stale(folder: ArtifactFolder, file: str, fingerprint: str) -> str:
     """Return why an engine must be built again; empty where it need not be."""
-    old = next((artifact for artifact in manifest.artifacts if artifact.file == file), None)
-    if old is None or not (folder / file).is_file():
+    old = next((artifact for artifact in folder.manifest.artifacts if artifact.file == file), None)
+    if old is None or not (folder.path / file).is_file():
         return "there is none"
-    if sha256(folder / file) != old.sha256:
+    if not folder.is_intact([old]):
         return "the one that is there is damaged"
     return "" if old.details.get("inputs") == fingerprint else "graph, options, version or GPU are others"
 

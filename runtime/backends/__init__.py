@@ -1,1 +1,1 @@
-"""Run graphs and engines: one backend a file, and the choice among them."""
+"""Run graphs and engines: one file for each backend, the choice among them, and the loading of their files."""

@@ -1,7 +1,7 @@
-"""The little of CUDA that running an engine needs: which GPUs there are, memory, copies and a stream.
+"""The part of CUDA that an engine needs: the list of GPUs, memory, copies and a stream.
 
-It speaks to the driver library, which every NVIDIA driver and every Jetson has. The runtime library (libcudart) and
-its Python bindings come with a toolkit only: TensorRT links its own statically and its wheels bring neither.
+It calls the driver library, which every NVIDIA driver and every Jetson has. The runtime library (libcudart) and its
+Python bindings come with a toolkit only: TensorRT links its own statically, and its wheels contain neither.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cuMemcpyHtoDAsync_v2": (c_uint64, c_void_p, c_size_t, c_void_p),
     "cuMemcpyDtoHAsync_v2": (c_void_p, c_uint64, c_size_t, c_void_p),
 }
-"""Argument types of each driver function used; without them ctypes would cut addresses to 32 bits."""
+"""Argument types of each driver function that is used; without them ctypes would cut addresses to 32 bits."""
 
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 _NON_BLOCKING = 1  # CU_STREAM_NON_BLOCKING: no implicit wait for the legacy default stream
 
 
 def driver() -> Any:
-    """The CUDA driver library; CCNetError where none is installed."""
+    """Load the CUDA driver library; a CCNetError if none is installed."""
     name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
         library = ctypes.CDLL(name)
@@ -61,7 +61,7 @@ def driver() -> Any:
 
 @functools.cache
 def gpus() -> tuple[str, ...]:
-    """Name and architecture of each GPU, as in ``Orin (sm_87)``; CCNetError with the reason where there is none."""
+    """Return name and architecture of each GPU, such as ``Orin (sm_87)``; a CCNetError says why there is none."""
     library = driver()
     count = c_int()
     _check(library, "cuInit", library.cuInit(0))
@@ -72,7 +72,7 @@ def gpus() -> tuple[str, ...]:
 
 
 def has_gpu() -> bool:
-    """Whether there is a CUDA driver with at least one GPU."""
+    """Return whether there is a CUDA driver with at least one GPU."""
     try:
         return bool(gpus())
     except CCNetError:
@@ -102,7 +102,7 @@ def _check(library: Any, function: str, status: int) -> None:
 
 
 class Device:
-    """One GPU's primary context, in which TensorRT works too; current on this thread within ``with``."""
+    """The primary context of a GPU, which TensorRT uses too; current on this thread inside ``with``."""
 
     def __init__(self, index: int = 0) -> None:
         names = gpus()
@@ -116,10 +116,11 @@ class Device:
         self.call("cuDevicePrimaryCtxRetain", ctypes.pointer(self._context), self._device)
 
     def call(self, function: str, *args: Any) -> None:
-        """A driver function; CCNetError with CUDA's name of what went wrong."""
+        """Call a driver function; a CCNetError has CUDA's name of the error."""
         _check(self._library, function, getattr(self._library, function)(*args))
 
     def close(self) -> None:
+        """Release the context."""
         self.call("cuDevicePrimaryCtxRelease_v2", self._device)
 
     def __enter__(self) -> Device:
@@ -133,7 +134,7 @@ class Device:
 
 
 class Stream:
-    """A stream of one's own. ``handle`` is what ``execute_async_v3`` takes."""
+    """A CUDA stream; ``handle`` is the number that ``execute_async_v3`` takes."""
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -142,14 +143,16 @@ class Stream:
         self.handle = handle.value or 0
 
     def synchronize(self) -> None:
+        """Wait until all queued work is done."""
         self._device.call("cuStreamSynchronize", self.handle)
 
     def close(self) -> None:
+        """Destroy the stream."""
         self._device.call("cuStreamDestroy_v2", self.handle)
 
 
 class Buffer:
-    """A block of GPU memory and its page-locked twin on the host. It only grows; ``address`` is the GPU's."""
+    """A block of GPU memory and a page-locked host block of the same size. It only grows."""
 
     def __init__(self, device: Device, stream: Stream) -> None:
         self._device, self._stream = device, stream
@@ -159,16 +162,16 @@ class Buffer:
 
     @property
     def address(self) -> int:
+        """Address of the GPU block."""
         return self._gpu.value
 
     def view(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """The host side as an array, after growing to hold it; valid until the next growth or ``close``."""
+        """Return the host block as an array, after growing to hold it; valid until the next growth or ``close``."""
         size = int(np.prod(shape)) * dtype.itemsize
         if size > self._size:
             self._grow(size)
         block = (ctypes.c_ubyte * size).from_address(self._host.value or 0)
-        array: npt.NDArray[Any] = np.ndarray(shape, dtype, buffer=memoryview(block))
-        return array
+        return np.ndarray(shape, dtype, buffer=memoryview(block))
 
     def upload(self, size: int) -> None:
         """Queue the copy of the first ``size`` bytes to the GPU."""
@@ -179,6 +182,7 @@ class Buffer:
         self._device.call("cuMemcpyDtoHAsync_v2", self._host, self._gpu, size, self._stream.handle)
 
     def close(self) -> None:
+        """Free both blocks."""
         gpu, host = self._gpu, self._host
         self._size, self._gpu, self._host = 0, c_uint64(), c_void_p()
         if gpu.value:

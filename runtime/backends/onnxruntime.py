@@ -1,4 +1,4 @@
-"""Runs a graph with ONNX Runtime: numpy in, numpy out."""
+"""The backend that runs a graph with ONNX Runtime: numpy in, numpy out."""
 
 from __future__ import annotations
 
@@ -26,30 +26,38 @@ _PROVIDERS: dict[str, tuple[str, ...]] = {
     "cuda": ("CUDAExecutionProvider", "CPUExecutionProvider"),
     "tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"),
 }
-"""The first is what was asked for; the others take nodes that it does not know."""
+"""Provider → ONNX Runtime's names: the first is required, the others run nodes that it does not know."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
 
-_REGISTERING = threading.Lock()  # the first session makes the operators' domain for all
+_REGISTRATION_LOCK = threading.Lock()  # the first session creates the operators' domain for all
 
 _EXTERNAL = re.compile(rb"[\x08\x00]location")
-"""Key of a tensor kept in another file, as protobuf spells it: a length of 8 (or 8 in a longer form), the word."""
+"""Protobuf's bytes of the key of a tensor in another file: a length of 8 (or 8 in a longer form), the word."""
 
 
 class OnnxRuntimeBackend:
-    """A graph on the CPU or one GPU. Use it in ``with`` or call ``close``; threads may share it."""
+    """A graph on the CPU or a GPU. Use it in ``with`` or call ``close``; threads may share it.
+
+    Attributes:
+        name: Library, version and device, for reports.
+        metadata: Metadata entries of the ONNX file.
+    """
 
     name: str
     metadata: Mapping[str, str]
-    """What the file says of itself, by key."""
 
     def __init__(self, model: Path | bytes, *, provider: Provider = "cpu", threads: int | None = None) -> None:
-        """Load a model, which may come from anywhere: it is data, and nothing outside it is read.
+        """Load a model. It may come from an untrusted source: nothing outside it is read.
 
-        threads: for one operator on the CPU; None is one per core.
+        Args:
+            model: Path or content of an ONNX file.
+            provider: Device or library inside ONNX Runtime.
+            threads: CPU threads of an operator; None is one per core.
 
-        CCNetError if it is not a whole ONNX model, keeps tensors in other files, has inputs that are not float32 or
-        uint8, or if the provider is missing: ONNX Runtime would go on without it and say so nowhere.
+        Raises:
+            CCNetError: The file is not a whole ONNX model, keeps tensors in other files, or has inputs that are not
+                float32 or uint8; or the provider is missing, which ONNX Runtime itself would ignore silently.
         """
         if threads is not None and threads < 1:
             raise CCNetError(f"threads is {threads}, expected at least 1, or None for one per core")
@@ -59,7 +67,7 @@ class OnnxRuntimeBackend:
         self.name = f"onnxruntime {ort.__version__} ({provider})"
         self._session: Any = _session(ort, label, data, provider, threads)
         self._options = ort.RunOptions()
-        # Costs nothing measurable, and of encode and decode only the one that runs holds its memory
+        # Costs nothing measurable: of encode and decode, only the one that runs holds its memory
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
@@ -69,7 +77,18 @@ class OnnxRuntimeBackend:
             raise CCNetError(f"{label}: names in it are damaged ({_one_line(error)}): export it again") from error
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name. CCNetError names the input whose dtype or shape does not fit."""
+        """Run the graph once.
+
+        Args:
+            feeds: Input name → array.
+
+        Returns:
+            Output name → array.
+
+        Raises:
+            CCNetError: The backend is closed or failed (an OutOfMemoryError if memory ran out), or the message names
+                an input whose dtype or shape is wrong.
+        """
         session = self._session
         if session is None:
             raise CCNetError(f"{self.name} is closed: open the model again")
@@ -82,11 +101,11 @@ class OnnxRuntimeBackend:
         except Exception as error:  # ONNX Runtime's errors have no common base
             shapes = ", ".join(f"{name} {array.shape}" for name, array in feeds.items())
             kind = OutOfMemoryError if is_out_of_memory(error) else CCNetError
-            raise kind(f"{self.name} failed on {shapes} ({_one_line(error)}): try a smaller window") from error
+            raise kind(f"{self.name} failed on {shapes} ({_one_line(error)}): try a smaller tile") from error
         return dict(zip(self._outputs, outputs, strict=True))
 
     def close(self) -> None:
-        """Free everything; harmless when done twice."""
+        """Free everything; harmless when called twice."""
         self._session = None
 
     def __enter__(self) -> OnnxRuntimeBackend:
@@ -99,15 +118,17 @@ class OnnxRuntimeBackend:
 
 
 def refuse_external(label: str, data: bytes) -> None:
-    """CCNetError for an ONNX model with tensors in other files: no hash vouches for them, and they may lie anywhere."""
+    """Raise a CCNetError for a model with tensors in other files: no hash covers them, and any path could be read."""
     if _EXTERNAL.search(data):
         raise CCNetError(f"{label}: keeps tensors in another file, expected all in one: export it again")
 
 
 @functools.cache
 def operators() -> Path | None:
-    """The package's compiled kernels, which have the network's parts as ONNX Runtime's operators
-    (``ccnet/csrc/onnxruntime``); None where it was installed without a C compiler, or where they do not load."""
+    """Return the library with the network's parts as ONNX Runtime operators (``ccnet/csrc/onnxruntime``), if any.
+
+    None: the package was installed without a C compiler, or the library does not load.
+    """
     path = kernel_library_path()
     return path if path and _loads(path) else None
 
@@ -120,9 +141,9 @@ def _loads(path: Path) -> bool:
 
 
 def register_operators(options: Any) -> None:
-    """Let a session know them, where they are compiled; harmless for graphs without them."""
+    """Register the compiled operators with a session's options, if there are any; graphs without them still run."""
     if path := operators():
-        with _REGISTERING:
+        with _REGISTRATION_LOCK:
             options.register_custom_ops_library(str(path))
 
 
@@ -177,11 +198,10 @@ def _check(name: str, array: NDArray[Any], dtype: np.dtype[Any], shape: tuple[in
     if array.dtype != dtype:
         raise CCNetError(f"input {name!r} has dtype {array.dtype}, expected {dtype}")
     fits = array.ndim == len(shape) and all(
-        size == given for size, given in zip(shape, array.shape, strict=True) if isinstance(size, int)
+        expected == size for expected, size in zip(shape, array.shape, strict=True) if isinstance(expected, int)
     )
     if not fits:
-        expected = ", ".join(map(str, shape))
-        raise CCNetError(f"input {name!r} has shape {array.shape}, the graph takes ({expected})")
+        raise CCNetError(f"input {name!r} has shape {array.shape}, the graph takes ({', '.join(map(str, shape))})")
 
 
 def _one_line(error: Exception) -> str:

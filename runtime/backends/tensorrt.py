@@ -1,4 +1,4 @@
-"""Runs an engine with ``tensorrt`` or ``tensorrt_rtx``: numpy in, numpy out."""
+"""The backend that runs an engine with ``tensorrt`` or ``tensorrt_rtx``: numpy in, numpy out."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Shape = tuple[int, ...]
 
 
 class _Tensor:
-    """An input or output of the engine: what it must look like, and its memory."""
+    """An input or output of the engine: its dtype and shapes, and its memory."""
 
     def __init__(self, module: Any, engine: Any, name: str, buffer: Buffer) -> None:
         if engine.get_tensor_location(name) != module.TensorLocation.DEVICE:
@@ -50,10 +50,13 @@ class _Tensor:
 
 
 class TensorRTBackend:
-    """An engine on one GPU, with its own stream. Use it in ``with`` or call ``close``; one thread at a time.
+    """An engine on a GPU, with its own stream. Use it in ``with`` or call ``close``; one thread at a time.
 
-    Device memory and its page-locked host twins are made when a shape is first seen and only grow; a call whose
-    shapes are those of the call before allocates nothing but its outputs. Those are copies, the caller's to keep.
+    GPU memory and page-locked host memory are allocated for a new shape and only grow. A call with the shapes of the
+    call before allocates only its outputs, which are copies for the caller to keep.
+
+    Attributes:
+        name: Library, version and device, for reports.
     """
 
     name: str
@@ -68,14 +71,22 @@ class TensorRTBackend:
         weights: bytes | None = None,
         compatible: bool = False,
     ) -> None:
-        """Deserialize ``engine``, which must be trusted: check its SHA-256 against the manifest first.
+        """Deserialize an engine, which must be trusted: verify its SHA-256 first.
 
-        weights: the ONNX graph of an engine that was stripped of them.
-        compatible: it was built to run with other versions, and brings code of its own that does so.
-        runtime_cache: file that keeps the kernels ``tensorrt_rtx`` compiles when it first meets a shape, read here and
-        written by ``close``. It holds code for the GPU: keep it where only you can write.
+        A CCNetError says so if there is no GPU, if the module is missing, or if the engine was built for another GPU or
+        version.
 
-        CCNetError if there is no GPU, if the module is missing, or if the engine was built for another GPU or version.
+        Args:
+            engine: Content of the engine file.
+            backend: Module that runs it.
+            device: Index of the GPU.
+            runtime_cache: File of the kernels that ``tensorrt_rtx`` compiles for each new shape, read here and written
+                by ``close``. It holds code for the GPU: keep it in a folder that only you can write.
+            weights: ONNX graph with the weights of an engine that was stripped of them.
+            compatible: The engine was built to run with other versions, and contains host code for that.
+
+        Raises:
+            CCNetError: ``tensorrt`` was asked to use a runtime cache, which it does not have.
         """
         if backend == "tensorrt" and runtime_cache is not None:
             raise CCNetError("tensorrt has no runtime cache, as it compiles when it builds: leave runtime_cache out")
@@ -91,7 +102,17 @@ class TensorRTBackend:
             raise
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Outputs by name. CCNetError names the input whose dtype or shape does not fit."""
+        """Run the engine once.
+
+        Args:
+            feeds: Input name → array.
+
+        Returns:
+            Output name → array.
+
+        Raises:
+            CCNetError: The engine is closed or failed, or the message names an input whose dtype or shape is wrong.
+        """
         if self._closed:
             raise CCNetError(f"{self.name} is closed: open the engine again")
         if feeds.keys() != {tensor.name for tensor in self._inputs}:
@@ -103,7 +124,7 @@ class TensorRTBackend:
             return self._run(feeds)
 
     def close(self) -> None:
-        """Free everything; harmless when done twice."""
+        """Free everything; harmless when called twice."""
         if self._closed:
             return
         self._closed = True
@@ -134,7 +155,7 @@ class TensorRTBackend:
         self._stream = Stream(self._device)
         self._stack.callback(self._stream.close)
         log.forget()
-        self._stack.callback(self._drop)
+        self._stack.callback(self._delete_objects)
         runtime = module.Runtime(log)
         runtime.engine_host_code_allowed = compatible
         self._engine = runtime.deserialize_cuda_engine(data)
@@ -144,7 +165,7 @@ class TensorRTBackend:
                 " build it for this GPU and version"
             )
         if weights is not None:
-            self._fill(module, log, weights)
+            self._refit(module, log, weights)
         self._context = self._make_context(runtime_cache)
         if self._context is None:
             raise CCNetError(f"{self.name} cannot start the engine: {log.reason() or 'out of memory?'}")
@@ -157,7 +178,7 @@ class TensorRTBackend:
         self._outputs = [tensor for tensor in tensors if not tensor.is_input]
         self._shapes: list[Shape] = []
 
-    def _fill(self, module: Any, log: trt.Log, weights: bytes) -> None:
+    def _refit(self, module: Any, log: trt.Log, weights: bytes) -> None:
         refitter = module.Refitter(self._engine, log)
         if not (module.OnnxParserRefitter(refitter, log).refit_from_bytes(weights) and refitter.refit_cuda_engine()):
             raise CCNetError(
@@ -165,8 +186,8 @@ class TensorRTBackend:
                 " build it again"
             )
 
-    def _drop(self) -> None:
-        """TensorRT's objects go before the stream and the memory they use, and the context before its engine."""
+    def _delete_objects(self) -> None:
+        """Delete the context, then its engine: before the stream and the memory that both use."""
         self._context = None
         self._engine = None
 
@@ -207,12 +228,12 @@ class TensorRTBackend:
         for tensor, shape in zip(self._inputs, shapes, strict=True):
             if not self._context.set_input_shape(tensor.name, shape):
                 raise CCNetError(f"input {tensor.name!r} cannot have shape {shape}: {self._log.reason()}")
-            self._place(tensor, shape)
+            self._allocate(tensor, shape)
         for tensor in self._outputs:
-            self._place(tensor, tuple(self._context.get_tensor_shape(tensor.name)))
+            self._allocate(tensor, tuple(self._context.get_tensor_shape(tensor.name)))
         self._shapes = shapes
 
-    def _place(self, tensor: _Tensor, shape: Shape) -> None:
+    def _allocate(self, tensor: _Tensor, shape: Shape) -> None:
         if -1 in shape:
             raise CCNetError(f"tensor {tensor.name!r} has shape {shape}, expected one that the inputs' shapes decide")
         tensor.host = tensor.buffer.view(shape, tensor.dtype)

@@ -1,7 +1,7 @@
-"""The one module that knows how TensorRT's Python is called: ``tensorrt`` 10.3 to 11.x and ``tensorrt_rtx`` 1.x.
+"""The differences among TensorRT's Python modules: ``tensorrt`` 10.3 to 11.x and ``tensorrt_rtx`` 1.x.
 
 Only names common to all of them are used here and by ``ccnet.export.engine`` and ``.tensorrt``;
-``tests/runtime/backends/test_tensorrt.py`` holds the list. TensorRT has no type stubs, so its objects are ``Any``.
+``tests/runtime/backends/test_trt_api.py`` holds the list. TensorRT has no type stubs, so its objects are ``Any``.
 """
 
 from __future__ import annotations
@@ -51,23 +51,23 @@ _LONGEST = 400
 
 
 class Log(Protocol):
-    """A TensorRT logger: everything goes to Python's logging, and the last errors are kept."""
+    """A TensorRT logger: all messages go to Python's logging, and the last errors are kept."""
 
     def log(self, severity: Any, message: str) -> None:
-        """What TensorRT calls."""
+        """Log a message; TensorRT calls this."""
 
     def forget(self) -> None:
-        """Drop the errors kept so far: a new operation begins."""
+        """Forget the errors: a new operation begins."""
 
     def reason(self) -> str:
-        """The errors since then in one line; empty if there were none."""
+        """Return the errors since ``forget`` in one line, empty if there were none."""
 
 
 @functools.cache
 def load(name: Name) -> ModuleType:
-    """The module of that name; CCNetError says what to install, or what is too old."""
+    """Import the module of that name; a CCNetError says what to install, or what is too old."""
     if name not in _MODULES:
-        raise CCNetError(f"TensorRT flavour is {name!r}, expected one of {', '.join(_MODULES)}")
+        raise CCNetError(f"TensorRT variant is {name!r}, expected one of {', '.join(_MODULES)}")
     module = next((found for candidate in _MODULES[name] if (found := _import(name, candidate))), None)
     if module is None:
         raise CCNetError(f"{name} is not installed: {_INSTALL[name]}")
@@ -87,7 +87,7 @@ def _import(name: Name, module: str) -> ModuleType | None:
 
 
 def available() -> list[str]:
-    """The flavours that load here."""
+    """Return the names of the modules that load here."""
     return [name for name in get_args(Name) if _loads(name)]
 
 
@@ -99,7 +99,7 @@ def _loads(name: Name) -> bool:
 
 
 def version(module: ModuleType) -> tuple[int, ...]:
-    """``11.4.0.106`` → (11, 4, 0, 106); suffixes such as ``.post1`` and ``b6`` are left out."""
+    """Return a module's version as numbers: ``11.4.0.106`` → (11, 4, 0, 106), without ``.post1`` or ``b6``."""
     number = re.match(r"\d+(\.\d+)*", module.__version__)
     if number is None:
         raise CCNetError(f"{module.__name__}'s version is {module.__version__!r}, expected numbers: install it again")
@@ -107,19 +107,19 @@ def version(module: ModuleType) -> tuple[int, ...]:
 
 
 def title(name: Name) -> str:
-    """For messages and reports: ``tensorrt_rtx 1.7.1``."""
+    """Return name and version for messages and reports, such as ``tensorrt_rtx 1.7.1``."""
     return f"{name} {'.'.join(map(str, version(load(name))[:3]))}"
 
 
 def dtype(data_type: Any) -> np.dtype[Any]:
-    """numpy's equivalent of a TensorRT ``DataType``; CCNetError for those numpy lacks, such as BF16."""
+    """Return the numpy type of a TensorRT ``DataType``; a CCNetError for types that numpy lacks, such as BF16."""
     if data_type.name not in _DTYPES:
         raise CCNetError(f"tensor type is {data_type.name}, expected one of {', '.join(_DTYPES)}: cast it in the graph")
     return np.dtype(_DTYPES[data_type.name])
 
 
 def one_line(text: str) -> str:
-    """TensorRT's many lines without source positions and repetition, in one."""
+    """Join TensorRT's messages to one line, without source positions and repetition."""
     lines = [_SOURCE.sub("", line).strip() for line in text.splitlines()]
     told = list(dict.fromkeys(line for line in lines if line and not _NOISE.match(line)))
     # With no driver every failure also complains about the driver, which an RTX build does not need.
@@ -130,7 +130,7 @@ def one_line(text: str) -> str:
 
 @functools.cache
 def log(name: Name) -> Log:
-    """The logger for that flavour, one for the process: TensorRT wants the same for all its objects, and keeps it."""
+    """Return the logger of a module, one for the process: TensorRT keeps it, and wants the same for all its objects."""
     trt: Any = load(name)
     severity = trt.ILogger.Severity
     levels = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import skimage.data
 from onnx import numpy_helper
 from PIL import Image
 
-from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Manifest, sha256
+from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Artifact, Manifest, sha256
 from ccnet.data.camera import Camera
 from ccnet.export import artifacts as module
 from ccnet.model import CCNet
@@ -87,11 +88,24 @@ def test_check_speaks_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, ph
     assert any(row["tolerance"] is None and row["parity"]["max_abs"] > 0 for row in rows)
 
 
-def test_check_writes_cubes_and_picture(
-    ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path, tmp_path: Path
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """How often a manifest was read, and the SHA-256 of each file compared."""
+    counts: Counter[str] = Counter()
+    read, check_hash = Manifest.read, Artifact.check_hash
+    monkeypatch.setattr(Manifest, "read", lambda path: (counts.update(["manifest"]), read(path))[1])
+    monkeypatch.setattr(
+        Artifact, "check_hash", lambda self, path, digest: (counts.update([self.file]), check_hash(self, path, digest))
+    )
+    return counts
+
+
+def test_check_writes_cubes_and_picture_and_reads_each_file_once(
+    ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path, tmp_path: Path, reads: Counter[str]
 ) -> None:
     out = tmp_path / "out"
     assert ccnet("check", artifacts[1], "-f", photo, "-w", weights, "--tile", TILE, "--out", out).code == 0
+    assert reads == Counter(["manifest", *(path.name for path in artifacts[1].iterdir() if path.suffix == ".onnx")])
     names = {"check.json", "photo.mat", "photo.hdr", "photo.img", "photo.png", "photo-worst.png"}
     assert {path.name for path in out.iterdir()} == names
     mat, envi = (read_cube(out / f"photo{suffix}") for suffix in (".mat", ".hdr"))

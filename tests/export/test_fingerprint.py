@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from ccnet.contract import ArtifactFolder, Manifest
 from ccnet.export import fingerprint
 from ccnet.export.fingerprint import CHECK_SOURCES, GRAPH_SOURCES, ROOTS, Sources, check_fingerprint, export_fingerprint
 
@@ -101,10 +102,11 @@ def test_weights_and_options_make_a_new_export(weights: Path) -> None:
 def test_what_judges_makes_a_new_check(
     copies: Mapping[str, Path], weights: Path, tmp_path: Path, package: str, module: str, again: bool
 ) -> None:
-    (tmp_path / "manifest.json").write_text("{}")
-    before = check_fingerprint(tmp_path, weights, [], [320])
+    manifest = Manifest(config={}, weights_sha256="", context_size=3, input="float32", tools={})
+    folder = ArtifactFolder(tmp_path, manifest)
+    before = check_fingerprint(folder, weights, [], [320])
     edit(copies[package] / module)
-    assert (check_fingerprint(tmp_path, weights, [], [320]) != before) is again
+    assert (check_fingerprint(folder, weights, [], [320]) != before) is again
 
 
 @pytest.mark.parametrize("sources", [GRAPH_SOURCES, CHECK_SOURCES], ids=["graphs", "check"])
