@@ -76,7 +76,7 @@ sanitize: $(INSTALLED)  ## the C code's tests under the address and the undefine
 	  -o build/sanitize/ccnet/csrc/_kernels.so
 	cd build/sanitize && PYTHONPATH=$$PWD LD_PRELOAD=$$(gcc -print-file-name=libasan.so):$$(gcc -print-file-name=libubsan.so) \
 	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 $(abspath $(BIN))/pytest -p no:cacheprovider \
-	  tests/ccnet/ops tests/ccnet/csrc tests/export/graph/test_fuse.py
+	  tests/ccnet/ops tests/ccnet/csrc tests/ccnet/model/test_layers.py tests/export/graph/test_fuse.py
 
 soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
 	$(BIN)/python tests/soak.py --artifacts $(ARTIFACTS)

@@ -29,18 +29,17 @@ INLINE float exp_of_cosine(float x) {
     return .999999881f + x * (1.00000105f + x * (.500004857f + x * (.166658251f + x * high)));
 }
 
-/* Compute cosines and their softmax over the groups, weights; both (groups, channels).
+/* Compute cosines and their softmax over the groups, weights; both (groups, channels). sums: a buffer (channels).
  *
  * mapped (channels, stride) and compressed (groups, stride) hold a patch of `pixels` for each channel. */
 INLINE void fusion_weights(int pixels, long stride, const int channels, int groups, const float *mapped,
                            const float *inverse_mapped, const float *compressed, const float *inverse_compressed,
-                           float *cosines, float *weights) {
+                           float *cosines, float *weights, float *sums) {
     for (int c = 0; c < channels; c++, mapped += stride)
         for (int k = 0; k < groups; k++)
             cosines[k * channels + c] =
                 inverse_mapped[c] * inverse_compressed[k] * dot(mapped, compressed + k * stride, pixels);
-    float sums[channels];
-    memset(sums, 0, sizeof sums);
+    for (int c = 0; c < channels; c++) sums[c] = 0.f;
     for (int k = 0; k < groups; k++)
         for (int c = 0; c < channels; c++)
             sums[c] += weights[k * channels + c] = exp_of_cosine(cosines[k * channels + c]);

@@ -44,11 +44,11 @@ INLINE void add(const int r, Strip strip, const float *restrict x, const float *
 /* to += the fusion of a patch, for all its channels, which are `stride` apart. */
 INLINE void add_fusion(int pixels, long stride, int channels, int groups, const float *mapped, const float *compressed,
                        float *to) {
-    float inverse_mapped[channels], inverse_compressed[MAX_GROUPS], weights[MAX_GROUPS * channels];
+    float inverse_mapped[channels], inverse_compressed[MAX_GROUPS], weights[MAX_GROUPS * channels], sums[channels];
     for (int k = 0; k < groups; k++) inverse_compressed[k] = 1.f / norm_of(compressed + k * stride, pixels);
     for (int c = 0; c < channels; c++) inverse_mapped[c] = 1.f / norm_of(mapped + c * stride, pixels);
     fusion_weights(pixels, stride, channels, groups, mapped, inverse_mapped, compressed, inverse_compressed, weights,
-                   weights);
+                   weights, sums);
     for (int c = 0; c < channels; c++, to += stride)
         for (int k = 0; k < groups; k++) add_scaled(to, weights[k * channels + c], compressed + k * stride, pixels);
 }

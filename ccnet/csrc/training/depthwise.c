@@ -76,7 +76,8 @@ INLINE void plane_backward(Shape shape, const float *grad, const float *x, const
     memcpy(k, filter, sizeof k);
     for (int tap = 0; tap < TAPS; tap++) turned[tap] = k[TAPS - 1 - tap];
     for (int row = -1; row <= 1; row++) load_row(inputs, x, shape, row);
-    for (int row = -1; row <= 0; row++) row_backward(ring_row(grads, shape.row, row), shape, grad, k, inputs, row, sums);
+    for (int row = -1; row <= 0; row++)
+        row_backward(ring_row(grads, shape.row, row), shape, grad, k, inputs, row, sums);
     const float *x_row = x;
     for (int row = 0; row < shape.height; row++, x_row += shape.width, g_x += shape.width) {
         load_row(inputs, x, shape, row + 2);

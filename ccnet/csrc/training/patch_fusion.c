@@ -53,13 +53,13 @@ INLINE void patch_forward(Patch patch, const float *mapped, const float *compres
     const int count = shape.patch * shape.patch;
     Compressed groups = {.patches = buffer};
     float *const channel = buffer + (long)shape.groups * count, *const sum = channel + count;
-    float cosines[MAX_GROUPS], weights[MAX_GROUPS];
+    float cosines[MAX_GROUPS], weights[MAX_GROUPS], weight_sum;
     load_compressed(patch, compressed, &groups);
     for (int c = 0; c < shape.channels; c++) {
         load(patch, mapped, shape.channels, c, channel);
         const float inverse_norm = 1.f / norm_of(channel, count);
         fusion_weights(count, count, 1, shape.groups, channel, &inverse_norm, groups.patches, groups.inverse_norms,
-                       cosines, weights);
+                       cosines, weights, &weight_sum);
         memset(sum, 0, count * sizeof *sum);
         for (int k = 0; k < shape.groups; k++) add_scaled(sum, weights[k], groups.patches + (long)k * count, count);
         store(patch, y, shape.channels, c, sum);
@@ -78,10 +78,10 @@ typedef struct { float *g_compressed, *channel, *grad, *g_channel; } Buffers;
 /* The gradient of one channel, buffers.g_channel; buffers.g_compressed and own, the factors of the compressed channels
  * themselves, grow by the channel's share. */
 INLINE void channel_backward(int groups, int count, const Compressed *compressed, Buffers buffers, float *own) {
-    float cosines[MAX_GROUPS], weights[MAX_GROUPS], slopes[MAX_GROUPS];
+    float cosines[MAX_GROUPS], weights[MAX_GROUPS], slopes[MAX_GROUPS], weight_sum;
     const float inverse_norm = 1.f / norm_of(buffers.channel, count);
     fusion_weights(count, count, 1, groups, buffers.channel, &inverse_norm, compressed->patches,
-                   compressed->inverse_norms, cosines, weights);
+                   compressed->inverse_norms, cosines, weights, &weight_sum);
     float mean = 0.f, factor = 0.f;
     for (int k = 0; k < groups; k++)
         mean += weights[k] * (slopes[k] = dot(buffers.grad, compressed->patches + (long)k * count, count));

@@ -97,9 +97,9 @@ INLINE void memory_backward(const float *g_u, const float *x, const float *s, co
 }
 
 /* Eq. 5 backwards, for all heads at a step; g: the gradient of the gate's sum. g_w, g_b: sums over the steps. */
-INLINE void gate_backward(const int n, const float *w, const Pixels *x, const Pixels *previous, const Pixels *restrict g,
-                          Pixels *restrict g_m, Pixels *restrict g_x, Pixels (*restrict g_w)[2 * MAX_HEADS],
-                          Pixels *restrict g_b) {
+INLINE void gate_backward(const int n, const float *w, const Pixels *x, const Pixels *previous,
+                          const Pixels *restrict g, Pixels *restrict g_m, Pixels *restrict g_x,
+                          Pixels (*restrict g_w)[2 * MAX_HEADS], Pixels *restrict g_b) {
     for (int o = 0; o < n; o++) {
         for (int p = 0; p < BLOCK; p++) g_b[o][p] += g[o][p];
         for (int i = 0; i < n; i++)
