@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,9 +29,8 @@ from ccnet.contract import (
     sha256,
     write_atomic,
 )
-from ccnet.data.camera import Camera
 from ccnet.model import CCNet
-from ccnet.model.checkpoint import camera_entry, weights_hash
+from ccnet.model.checkpoint import weights_hash
 from ccnet.model.config import CCNetConfig
 from ccnet.ops.kernels import reference_ops
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, operators
@@ -68,7 +67,7 @@ def export(
     folder: Path,
     *,
     input: Input = "float32",
-    camera: Camera | None = None,
+    camera: dict[str, Any] | None = None,
     fingerprint: str = "",
     progress: Progress = lambda stage: None,
 ) -> Manifest:
@@ -100,7 +99,7 @@ def export(
         tools=tools(),
         fingerprint=fingerprint,
         size_multiple=model.config.size_multiple,
-        camera=camera_entry(camera) if camera else None,
+        camera=camera,
     )
     files = {key: _serialize(graph, key, manifest) for key, graph in graphs.items()}
     progress("compare")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -59,6 +59,10 @@ class Camera:
         """
         spectra = read_spectra(path, "a camera response", _rgb)
         return cls(name=spectra.name, response=_white_balanced(spectra.values))
+
+    def to_entry(self) -> dict[str, Any]:
+        """Return the camera as plain values for checkpoints and manifests, which ``camera_response`` checks."""
+        return {"name": self.name, "response": self.response.tolist()}
 
     def under(self, illuminant: Illuminant) -> Camera:
         """Return the camera in this light, white-balanced: S_c·E on each band; a white reflector stays (1, 1, 1)."""

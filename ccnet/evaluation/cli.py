@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, make_folder, strict_json, write_atomic
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, camera_response, make_folder, strict_json, write_atomic
 from ccnet.data.options import (
     SOURCE_FORMAT,
     CameraOption,
@@ -114,9 +114,13 @@ def camera_mismatch_warnings(files: Mapping[str, Path], scenes: SceneDataset) ->
 
     for method, path in files.items():
         camera = checkpoint_camera(path)
-        others = [other.name for other in scenes.cameras if camera and (other.response != camera.response).any()]
-        if camera and others:
-            yield f"{method}: its weights are for the camera {camera.name}, the frames are of {', '.join(others[:3])}"
+        if camera is None:
+            continue
+        response = camera_response(camera)
+        others = [other.name for other in scenes.cameras if (other.response != response).any()]
+        if others:
+            names = ", ".join(others[:3])
+            yield f"{method}: its weights are for the camera {camera['name']}, the frames are of {names}"
 
 
 def _ensemble_scales(ensembles: bool, scales: list[float]) -> list[float]:
@@ -173,7 +177,7 @@ def _describe_weights(files: Mapping[str, Path], models: Mapping[str, CCNet]) ->
             "file": str(files[name]),
             "sha256": weights_hash(model),
             "config": model.config.to_dict(),
-            "camera": getattr(cameras[name], "name", None),
+            "camera": (cameras[name] or {}).get("name"),
         }
         for name, model in models.items()
     }

@@ -15,14 +15,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, camera_response, write_atomic
-from ccnet.data.camera import Camera
 
 from .ccnet import CCNet
 from .config import CCNetConfig
 
 
 def save_checkpoint(
-    path: Path, model: CCNet, notes: Mapping[str, str] | None = None, camera: Camera | None = None
+    path: Path, model: CCNet, notes: Mapping[str, str] | None = None, camera: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model's weights and configuration.
 
@@ -30,12 +29,13 @@ def save_checkpoint(
         path: the file to write, ``.safetensors``.
         model: the network.
         notes: strings about the training run, kept in the file's metadata.
-        camera: the camera of all training frames; None for weights of several cameras, or of published frames.
+        camera: the camera of all training frames, ``Camera.to_entry()``; None for weights of several cameras, or of
+            published frames.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {**(notes or {}), "config": json.dumps(model.config.to_dict())}
     if camera is not None:
-        metadata["camera"] = json.dumps(camera_entry(camera))
+        metadata["camera"] = json.dumps(dict(camera))
     write_atomic(path, save(tensors, metadata))
 
 
@@ -66,14 +66,14 @@ def load_checkpoint(path: Path = SHIPPED_WEIGHTS) -> CCNet:
     return model.eval()
 
 
-def checkpoint_camera(path: Path = SHIPPED_WEIGHTS) -> Camera | None:
+def checkpoint_camera(path: Path = SHIPPED_WEIGHTS) -> dict[str, Any] | None:
     """Read the camera that a checkpoint was trained for.
 
     Args:
         path: a file that ``save_checkpoint`` wrote; the shipped weights by default.
 
     Returns:
-        The camera; None where the weights do not belong to a single one.
+        Its entry, name and response (see ``camera_response``); None where the weights do not belong to a single camera.
 
     Raises:
         CCNetError: the file is no checkpoint, or its camera cannot be read.
@@ -84,16 +84,12 @@ def checkpoint_camera(path: Path = SHIPPED_WEIGHTS) -> Camera | None:
         return None
     try:
         camera = json.loads(entry)
-        return Camera(response=camera_response(camera), name=camera["name"])
+        camera_response(camera)  # refuses what is no camera
+        return camera
     except (ValueError, RecursionError) as error:  # CCNetError is a ValueError, too
         raise CCNetError(
             f"{path}: its camera cannot be read ({error}); expected weights made by 'ccnet train'"
         ) from error
-
-
-def camera_entry(camera: Camera) -> dict[str, Any]:
-    """Return a camera as plain values for metadata and manifests; ``camera_response`` reads them."""
-    return {"name": camera.name, "response": camera.response.tolist()}
 
 
 @contextmanager

@@ -93,7 +93,7 @@ class Trainer:
                 "val": _describe_scenes(val),
             }
         )
-        self.camera = train.cameras[0] if len(train.cameras) == 1 else None
+        self.camera = train.cameras[0].to_entry() if len(train.cameras) == 1 else None
         patches = TrainingPatches(dataset=train, patch=recipe.patch, batch=recipe.batch, seed=recipe.seed)
         make_folder(folder)
         self._training_step = TrainingStep(self.model, recipe, patches, device)

@@ -189,10 +189,11 @@ def test_export_writes_what_it_is_asked_for(
         return Manifest.read(folder)
 
     monkeypatch.setattr(module, "export", export)
-    save_checkpoint(weights, artifacts[0], camera=Camera(name="flat", response=np.full((31, 3), 1 / 31, np.float32)))
+    camera = Camera(name="flat", response=np.full((31, 3), 1 / 31, np.float32))
+    save_checkpoint(weights, artifacts[0], camera=camera.to_entry())
     result = ccnet("export", tmp_path / "new", "--weights", weights, "--input", "uint8")
     assert result.code == 0, result.err
-    assert asked["camera"].name == "flat"
+    assert asked["camera"]["name"] == "flat"
     assert (asked["config"], asked["input"]) == (artifacts[0].config, "uint8")
     assert all(artifact.file in result.out for artifact in Manifest.read(tmp_path / "new").artifacts)
 

@@ -109,7 +109,7 @@ def test_weights_of_another_camera_are_warned_of(options: dict[str, str], tmp_pa
         (own, ""),
         (other, "CCNet: its weights are for the camera other, the frames are of camera"),
     ):
-        save_checkpoint(tmp_path / "w.safetensors", network, camera=camera)
+        save_checkpoint(tmp_path / "w.safetensors", network, camera=camera.to_entry())
         assert evaluate(options).stderr.strip() == warning
 
 

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ccnet.contract import SHIPPED_WEIGHTS, CCNetError
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, camera_response
 from ccnet.data.camera import Camera
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint, save_checkpoint, weights_hash
@@ -61,10 +61,10 @@ def test_hash_depends_on_the_weights_alone(path: Path, network: CCNet) -> None:
 def test_camera_is_stored_with_the_weights(path: Path, network: CCNet, camera: Camera) -> None:
     save_checkpoint(path, network)
     assert checkpoint_camera(path) is None
-    save_checkpoint(path, network, {"camera": "a note of this name does not win"}, camera)
+    save_checkpoint(path, network, {"camera": "a note of this name does not win"}, camera.to_entry())
     found = checkpoint_camera(path)
-    assert found is not None and found.name == camera.name
-    np.testing.assert_array_equal(found.response, camera.response)
+    assert found is not None and found["name"] == camera.name
+    np.testing.assert_array_equal(camera_response(found), camera.response)
     assert weights_hash(load_checkpoint(path)) == weights_hash(network)
 
 
@@ -92,7 +92,7 @@ def test_checkpoint_of_version_0_1_0_loads_unchanged() -> None:
 def test_shipped_weights_name_their_camera() -> None:
     camera = checkpoint_camera()
     assert camera is not None
-    np.testing.assert_allclose(camera.response.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(camera_response(camera).sum(axis=0), 1, atol=1e-5)
 
 
 def test_shipped_weights_hold_the_network_of_the_paper() -> None:
