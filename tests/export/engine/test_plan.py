@@ -16,6 +16,7 @@ from ccnet.export.engine import plan as module
 from ccnet.export.engine.builder import BuildOptions
 from ccnet.export.engine.plan import Options, build, choose, plan
 from ccnet.export.engine.report import EngineReport
+from ccnet.export.graph.serialize import structure
 from ccnet.model import CCNet
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.tiling import BYTES_PER_PIXEL, tile_within
@@ -150,15 +151,15 @@ def test_stripped_engines_outlive_their_weights(network: CCNet, copy: Path, buil
     build(copy, replace(RTX, strip=True))
     build(copy, replace(RTX, precision="fp32"))
     changed = Manifest.read(copy)
-    structure = changed.find("decode", precision="fp16").details["structure"]
+    before = changed.find("decode", precision="fp16").details["structure"]
     network.conv_in.weight.data.mul_(1.1)
     again = export(network, copy)
     assert again.weights_sha256 != changed.weights_sha256
-    assert again.find("decode", precision="fp16").details["structure"] == structure
+    assert again.find("decode", precision="fp16").details["structure"] == before
     kept = engines(again)
     assert [one.file for one in kept] == ["decode.fp16.tensorrt_rtx.engine"]
     assert reasons(copy, replace(RTX, strip=True))[1] == ""
-    assert structure((copy / "decode.fp32.onnx").read_bytes()) != structure
+    assert structure((copy / "decode.fp32.onnx").read_bytes()) != before
 
 
 def test_the_choice_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
