@@ -154,6 +154,7 @@ def _refusal(error: Any) -> str:
 
 def _configure(module: Any, builder: Any, network: Any, options: BuildOptions) -> Any:
     config, shapes = builder.create_builder_config(), options.shapes
+    config.clear_flag(module.BuilderFlag.TF32)  # on by default: it rounds what convolutions read to 10 bits
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     inputs = {tensor.name: tuple(tensor.shape) for tensor in inputs_of(network)}

@@ -103,3 +103,22 @@ def test_the_report_counts_the_types_of_layers(build: Build, work: int, name: st
     report = build(model(work))
     assert sum(report.types.values()) == report.layers
     assert max(report.types, key=lambda one: report.types[one] * (one in ("FLOAT", "HALF"))) == name
+
+
+@needs_rtx
+@pytest.mark.parametrize("work", [FLOAT, HALF], ids=["fp32", "fp16"])
+def test_tf32_is_cleared_before_the_builder_reads_its_configuration(
+    build: Build, monkeypatch: pytest.MonkeyPatch, work: int
+) -> None:
+    module = trt.load("tensorrt_rtx")
+    flags: list[bool] = []
+    original = module.Builder.build_serialized_network
+
+    def record(builder: Any, network: Any, config: Any) -> Any:
+        assert builder.create_builder_config().get_flag(module.BuilderFlag.TF32), "it is on by default"
+        flags.append(config.get_flag(module.BuilderFlag.TF32))
+        return original(builder, network, config)
+
+    monkeypatch.setattr(module.Builder, "build_serialized_network", record)
+    build(model(work))
+    assert flags == [False]

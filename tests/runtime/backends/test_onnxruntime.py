@@ -217,3 +217,22 @@ print(megabytes("VmHWM") - before, megabytes("VmRSS") - before)
     peak, after = map(float, result.stdout.split())
     assert peak < 120
     assert after < 30
+
+
+def test_the_cuda_provider_is_told_not_to_use_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, data: bytes, options: Any, *, providers: Any, **others: Any) -> None:
+            asked.extend(providers)
+            super().__init__(data, options, providers=["CPUExecutionProvider"], **others)
+
+        def get_providers(self) -> list[str]:
+            return [name for name, _ in asked]
+
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    OnnxRuntimeBackend(convolution().SerializeToString(), provider="cuda").close()
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]

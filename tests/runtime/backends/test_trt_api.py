@@ -19,7 +19,7 @@ from ccnet.runtime.backends import trt_api as trt
 
 SURFACE: dict[str, set[str]] = {
     "Builder": {"create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"},
-    "BuilderFlag": {"VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT"},
+    "BuilderFlag": {"TF32", "VERSION_COMPATIBLE", "STRIP_PLAN", "REFIT"},
     "DataType": {"FLOAT", "HALF", "INT64", "INT32", "INT8", "UINT8", "BOOL", "name"},
     "IBuilderConfig": {
         "set_memory_pool_limit",
@@ -28,6 +28,7 @@ SURFACE: dict[str, set[str]] = {
         "create_timing_cache",
         "set_timing_cache",
         "set_flag",
+        "clear_flag",
         "hardware_compatibility_level",
     },
     "ICudaEngine": {
