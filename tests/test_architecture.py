@@ -152,7 +152,7 @@ def test_libraries_stay_in_their_packages(module: str) -> None:
         assert not within(module, package) or not libraries & foreign
 
 
-def test_the_checks_find_imports() -> None:
+def test_import_checks_detect_violations() -> None:
     """The checks above would pass if no import were found or every import allowed."""
     assert "ccnet.runtime.tiling" in imports("ccnet.runtime.reconstructor")
     assert "ccnet.runtime.backends.trt_api" in imports("ccnet.runtime.backends.select")
@@ -163,7 +163,7 @@ def test_the_checks_find_imports() -> None:
     assert not may_import("ccnet.training.trainer", "ccnet.runtime.cli.options")
 
 
-def test_the_runtime_imports_on_a_bare_machine() -> None:
+def test_runtime_imports_on_a_bare_machine() -> None:
     """Import the runtime with numpy, ONNX Runtime and the command line's own library alone."""
     runtime = [name for name in MODULES if within(name, "ccnet.runtime")]
     absent = ["torch", "onnx", "onnxscript", "onnx_ir", "safetensors", "cv2", "PIL", "h5py", "matplotlib", "rich"]
@@ -191,7 +191,7 @@ def test_nothing_unsafe_is_used(module: str) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "ccnet/model").glob("*.py")), ids=lambda path: path.name)
-def test_the_model_chooses_no_kernel(path: Path) -> None:
+def test_model_chooses_no_kernel(path: Path) -> None:
     """Kernels, compilers and exporters are the business of ``ccnet.ops``."""
     assert not re.findall(r"is_plain|native\(|is_compiling|literal", path.read_text(encoding="utf-8"))
 
@@ -224,12 +224,12 @@ def source_files(*suffixes: str) -> list[str]:
 
 
 @pytest.mark.parametrize("folder", list(source_folders()), ids=lambda path: path.relative_to(REPOSITORY).as_posix())
-def test_a_folder_is_seen_at_a_glance(folder: Path) -> None:
+def test_folder_has_at_most_14_entries(folder: Path) -> None:
     assert len(entries(folder)) <= MAX_ENTRIES
 
 
 @pytest.mark.parametrize("file", source_files(".py", ".c", ".h"))
-def test_a_file_has_one_subject(file: str) -> None:
+def test_file_has_at_most_350_lines(file: str) -> None:
     lines = len((REPOSITORY / file).read_text(encoding="utf-8").splitlines())
     assert lines <= MAX_LINES
 
@@ -256,13 +256,13 @@ def c_functions(path: Path) -> Iterator[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("file", source_files(".py", ".c", ".h"))
-def test_a_function_fits_a_screen(file: str) -> None:
+def test_function_has_at_most_50_lines(file: str) -> None:
     functions = python_functions if file.endswith(".py") else c_functions
     long = {f"{file}:{name}" for name, lines in functions(REPOSITORY / file) if lines > MAX_FUNCTION_LINES}
     assert not long
 
 
-def test_the_sizes_are_measured() -> None:
+def test_size_checks_measure_functions() -> None:
     """The checks above would pass if no function were found."""
     assert dict(python_functions(Path(__file__)))["parse"] == 2
     for file in source_files(".c"):

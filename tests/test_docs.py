@@ -104,7 +104,7 @@ def file_names() -> Iterator[tuple[str, str]]:
                 yield NAMES[path], span
 
 
-def test_the_documents_show_what_the_checks_below_read() -> None:
+def test_documents_contain_the_items_that_are_checked() -> None:
     """The checks below would pass on documents that say nothing."""
     commands = {(name, arguments.split()[0]) for name, arguments in calls_in_blocks("ccnet") if arguments}
     assert ("README.md", "reconstruct") in commands
@@ -118,7 +118,7 @@ def test_the_documents_show_what_the_checks_below_read() -> None:
 
 
 @pytest.mark.parametrize(("document", "arguments"), sorted(set(calls_in_blocks("ccnet"))))
-def test_the_command_line_takes_a_command_of_a_block(document: str, arguments: str) -> None:
+def test_command_in_a_code_block_parses(document: str, arguments: str) -> None:
     """The real parser knows every option, choice and required argument; nothing is run."""
     try:
         context = ROOT.make_context("ccnet", shlex.split(arguments))
@@ -129,7 +129,7 @@ def test_the_command_line_takes_a_command_of_a_block(document: str, arguments: s
 
 
 @pytest.mark.parametrize(("document", "command"), sorted(set(commands_in_sentences("ccnet"))))
-def test_the_command_of_a_sentence_exists(document: str, command: str) -> None:
+def test_command_named_in_a_sentence_exists(document: str, command: str) -> None:
     assert command in ROOT.commands
 
 
@@ -143,7 +143,7 @@ def test_make_has_the_target(document: str, arguments: str) -> None:
 
 
 @pytest.mark.parametrize(("document", "target"), sorted(set(links())))
-def test_a_link_leads_somewhere(document: str, target: str) -> None:
+def test_link_leads_somewhere(document: str, target: str) -> None:
     file, _, anchor = target.partition("#")
     path = (REPOSITORY / document).parent / file if file else REPOSITORY / document
     assert path.exists()
@@ -152,16 +152,16 @@ def test_a_link_leads_somewhere(document: str, target: str) -> None:
 
 
 @pytest.mark.parametrize(("document", "path"), sorted(set(file_names())))
-def test_the_file_of_a_sentence_exists(document: str, path: str) -> None:
+def test_file_named_in_a_sentence_exists(document: str, path: str) -> None:
     assert (REPOSITORY / path).exists()
 
 
 @pytest.mark.parametrize("path", sorted(set(TREE)))
-def test_what_the_tree_names_is_in_the_repository(path: str) -> None:
+def test_every_path_of_the_tree_exists(path: str) -> None:
     assert (REPOSITORY / path).exists()
 
 
-def test_the_tree_names_every_source_file() -> None:
+def test_tree_names_every_source_file() -> None:
     files = (path for folder in SOURCE_FOLDERS for path in (REPOSITORY / folder).rglob("*"))  # does not enter links
     sources = {path.relative_to(REPOSITORY).as_posix() for path in files if path.suffix in (".py", ".c", ".h")}
     missing = {name for name in sources - set(TREE) if not name.endswith("__init__.py")}
@@ -169,13 +169,13 @@ def test_the_tree_names_every_source_file() -> None:
 
 
 @pytest.mark.parametrize("page", sorted(REPOSITORY.glob("docs/api/*.md")), ids=lambda page: page.stem)
-def test_a_module_of_the_reference_exists(page: Path) -> None:
+def test_module_of_the_reference_exists(page: Path) -> None:
     modules = re.findall(r"^\.\. automodule:: (\S+)", page.read_text(encoding="utf-8"), re.MULTILINE)
     assert modules or page.stem == "index"
     assert all(find_spec(module) for module in modules)
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").split()) <= 900
 
 

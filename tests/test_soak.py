@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 
-def test_a_minute_of_faults(artifacts: Any) -> None:
+def test_one_minute_of_faults_passes(artifacts: Any) -> None:
     command = [sys.executable, Path(__file__).with_name("soak.py"), "--seconds", "60", "--artifacts", artifacts[1]]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1000)
     assert result.returncode == 0, result.stdout + result.stderr

@@ -76,7 +76,7 @@ def test_ranges_refuses_wrong_input_in_one_line(
     assert words in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_a_folder_without_artifacts_is_refused(photos: Path, tmp_path: Path) -> None:
+def test_folder_without_artifacts_is_refused(photos: Path, tmp_path: Path) -> None:
     result = calibrate_ranges(tmp_path, "--frames", photos)
     assert result.returncode == 2 and "no manifest.json" in result.stderr
 
@@ -96,7 +96,7 @@ def test_bisect_reports_the_cause_and_writes_all_groups(
 
 
 @pytest.mark.parametrize("command", ["bisect", "int8", "ranges"])
-def test_a_damaged_graph_is_refused_in_one_line(
+def test_damaged_graph_is_refused_in_one_line(
     artifacts: tuple[CCNet, Path], photos: Path, tmp_path: Path, ccnet: Callable[..., Any], command: str
 ) -> None:
     folder = tmp_path / "copy"
@@ -109,7 +109,7 @@ def test_a_damaged_graph_is_refused_in_one_line(
     assert result.code == 2 and result.err.strip().count("\n") == 0 and file in result.err
 
 
-def test_an_accepted_graph_is_written_and_runs(
+def test_accepted_graph_is_written_and_runs(
     folder: Path, photos: Path, tmp_path: Path, ccnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(int8, "SHARES", (0.1,))
@@ -136,7 +136,7 @@ def reconstruct(folder: Path, precision: Any, frame: Array) -> Array:
         return reconstructor(frame)
 
 
-def test_a_rejected_graph_is_written_only_with_keep(
+def test_rejected_graph_is_written_only_with_keep(
     folder: Path, photos: Path, ccnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All convolutions in INT8 break the real budget."""
@@ -179,7 +179,7 @@ def test_int8_refuses_wrong_input_in_one_line_and_writes_nothing(
     assert sorted(folder.iterdir()) == before
 
 
-def test_the_artifact_folder_stays_as_it_is(artifacts: tuple[CCNet, Path]) -> None:
+def test_calibration_leaves_the_artifact_folder_unchanged(artifacts: tuple[CCNet, Path]) -> None:
     assert {path.name for path in artifacts[1].iterdir()} == {
         MANIFEST_NAME,
         *(artifact.file for artifact in Manifest.read(artifacts[1]).artifacts),

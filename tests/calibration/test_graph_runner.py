@@ -39,7 +39,7 @@ def test_each_tensor_comes_once_and_is_dropped_after_its_last_use() -> None:
     assert sum(reference() is not None for reference in alive) <= 1
 
 
-def test_a_damaged_model_is_refused() -> None:
+def test_damaged_model_is_refused() -> None:
     with pytest.raises(CCNetError, match="not a whole ONNX model"):
         GraphRunner(chain(make_node("Add", ["x", "x"], ["y"]))[:-7])
 
@@ -52,7 +52,7 @@ def test_a_damaged_model_is_refused() -> None:
         (make_node("Reshape", ["rgb", "rgb"], ["cube"], name="m/Reshape_0"), "'m/Reshape_0' .Reshape. cannot be run"),
     ],
 )
-def test_a_graph_that_cannot_run_names_the_node(
+def test_graph_that_cannot_run_names_the_node(
     graph: GraphFixture, feed: FeedFixture, node: onnx.NodeProto, words: str
 ) -> None:
     with pytest.raises(CCNetError, match=words) as caught:

@@ -37,7 +37,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, artifacts: t
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "index"], ids=lambda page: page.stem)
-def test_a_page_of_the_reference_begins_with_an_example_that_runs(page: Path, working_folder: Path) -> None:
+def test_reference_page_begins_with_an_example_that_runs(page: Path, working_folder: Path) -> None:
     before, found, _ = page.read_text(encoding="utf-8").partition("```{eval-rst}")
     assert found and len(python_blocks(page)) == 1
     (code,) = python_blocks(page)
@@ -45,7 +45,7 @@ def test_a_page_of_the_reference_begins_with_an_example_that_runs(page: Path, wo
     run(code, page)
 
 
-def test_the_example_of_the_readme_runs(working_folder: Path) -> None:
+def test_example_of_the_readme_runs(working_folder: Path) -> None:
     (code,) = python_blocks(REPOSITORY / "README.md")
     run(code, REPOSITORY / "README.md")
 

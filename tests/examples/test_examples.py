@@ -35,17 +35,17 @@ def video(tmp_path: Path) -> Path:
     return path
 
 
-def test_camera(artifacts: Any, video: Path) -> None:
+def test_camera_example_prints_a_spectrum_per_frame(artifacts: Any, video: Path) -> None:
     out, _ = run("camera.py", video, artifacts[1])
     assert out.count("mean spectrum: [") == 3
 
 
-def test_two_slots(artifacts: Any, video: Path) -> None:
+def test_two_slots_example_prints_frames_in_order(artifacts: Any, video: Path) -> None:
     out, _ = run("two_slots.py", video, artifacts[1])
     assert [line.split(",")[0] for line in out.splitlines()] == [f"frame {n}: (31" for n in range(3)]
 
 
-def test_survey(artifacts: Any, tmp_path: Path) -> None:
+def test_survey_example_writes_indices_and_reports_a_damaged_picture(artifacts: Any, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(2):
@@ -62,12 +62,12 @@ def test_survey(artifacts: Any, tmp_path: Path) -> None:
         assert index.shape == (32, 48) and float(row["mean"]) == pytest.approx(np.nanmean(index), abs=1e-4)
 
 
-def test_alarm(artifacts: Any, video: Path) -> None:
+def test_alarm_example_reports_red_frames(artifacts: Any, video: Path) -> None:
     out, _ = run("alarm.py", video, artifacts[1], -1)  # every frame has more than that
     assert re.findall(r"frame (\d): [\d.]+% of it is red", out) == ["0", "1", "2"]
 
 
-def test_flicker(artifacts: Any, tmp_path: Path) -> None:
+def test_flicker_example_counts_encoded_contexts(artifacts: Any, tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 65536, (128, 140, 3)).astype(np.uint16)
     cv2.imwrite(str(tmp_path / "frame.png"), pixels)
     out, _ = run("flicker.py", tmp_path / "frame.png", artifacts[1], 3)
@@ -75,7 +75,7 @@ def test_flicker(artifacts: Any, tmp_path: Path) -> None:
     assert encoded["every:1"] == encoded["smooth"] == 3 and encoded["every:1000"] == 1
 
 
-def test_a_frame_of_100_megapixels_takes_less_than_2_gb(artifacts: Any) -> None:
+def test_frame_of_100_megapixels_takes_less_than_2_gb(artifacts: Any) -> None:
     """Its first strip has all buffers of the others; a square one is docs/stream.md's."""
     out, _ = run("large.py", "--megapixels", 100, "--width", 1024, "--strips", 1, "--artifacts", artifacts[1])
     last = re.fullmatch(r"100 Mpx: [\d.]+ s/Mpx, peak ([\d.]+) GB so far", out.splitlines()[-1])

@@ -78,6 +78,6 @@ def test_video_downstream_gets_a_preview(artifacts: Any) -> None:
     assert [values(sample, "u1").size for sample in samples] == [36 * 152] * 3
 
 
-def test_a_folder_that_is_none_is_an_error_of_the_pipeline(tmp_path: Path) -> None:
+def test_folder_without_artifacts_is_a_pipeline_error(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=r"no manifest\.json"):
         play(*SOURCE, f"ccnethsi artifacts={tmp_path}")

@@ -53,7 +53,7 @@ def in_torch(model: CCNet, frame: Frame) -> tuple[Array, Array]:
 
 @pytest.mark.skipif(kernels.kernel() is None, reason="installed without a C compiler: there are no kernels")
 @each_size
-def test_the_kernel_changes_no_cube(network: CCNet, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
+def test_kernels_do_not_change_the_cube(network: CCNet, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     frame = a_frame(*size)
     fast, _ = in_torch(network, frame)
     monkeypatch.setattr(kernels, "kernel", lambda: None)
@@ -62,7 +62,7 @@ def test_the_kernel_changes_no_cube(network: CCNet, monkeypatch: pytest.MonkeyPa
 
 @each_size
 @pytest.mark.parametrize("dtype", FRAME_SCALE)
-def test_a_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[int, int], dtype: str) -> None:
+def test_exported_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[int, int], dtype: str) -> None:
     """Context and all: the frame's own, from ``encode``."""
     model, folder = artifacts
     frame = a_frame(*size, dtype=dtype)
@@ -70,7 +70,7 @@ def test_a_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[int, int
         assert TOLERANCES["fp32"].broken_by(compare(in_torch(model, frame)[0], whole(frame))) == []
 
 
-def test_polygraphy_finds_the_same(artifacts: Artifacts) -> None:
+def test_polygraphy_agrees(artifacts: Artifacts) -> None:
     """A second opinion: its runner and its comparison, on the files as they are, as docs/engine.md has them run."""
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
     from polygraphy.comparator import Comparator, CompareFunc
@@ -119,7 +119,7 @@ def seam(cube: Array, tiled: Array) -> float:
 
 
 @pytest.mark.parametrize("size", ODD, ids=[f"{height}x{width}" for height, width in ODD])
-def test_tile_by_tile_it_is_the_same(artifacts: Artifacts, size: tuple[int, int]) -> None:
+def test_tiled_cube_equals_the_whole_cube(artifacts: Artifacts, size: tuple[int, int]) -> None:
     cube, tiled = both_ways(artifacts[1], a_frame(*size))
     assert TOLERANCES["tiled"].broken_by(compare(cube, tiled)) == []
     if max(size) > WINDOW:
@@ -127,13 +127,13 @@ def test_tile_by_tile_it_is_the_same(artifacts: Artifacts, size: tuple[int, int]
 
 
 @pytest.mark.parametrize("size", [(113, 301), (271, 97)])
-def test_the_papers_network_tiles_without_seams(shipped: Artifacts, size: tuple[int, int]) -> None:
+def test_papers_network_tiles_without_seams(shipped: Artifacts, size: tuple[int, int]) -> None:
     cube, tiled = both_ways(shipped[1], a_frame(*size))
     assert TOLERANCES["tiled"].broken_by(compare(cube, tiled)) == []
     assert seam(cube, tiled) == pytest.approx(1, abs=NO_SEAM)
 
 
-def test_a_seam_is_seen() -> None:
+def test_seam_of_0_2_percent_is_detected() -> None:
     """Else the statistic would prove little: a tile that is 0.2 % brighter than its neighbours."""
     cube = np.float32(a_frame(40, 301, "float32")).transpose(2, 0, 1)
     first, second = [span.first for span in plan(301, WINDOW, HALO, multiple=SIZE_MULTIPLE)[1:]][-1], 301
@@ -160,7 +160,7 @@ def test_large_frames_do_not_depend_on_the_tile(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_shipped_weights_agree_on_real_frames(shipped: Artifacts, shared: Path, precision: Precision) -> None:
+def test_shipped_weights_agree_on_real_frames(shipped: Artifacts, shared: Path, precision: Precision) -> None:
     model, folder = shipped
     broken = {}
     with opened(folder, precision=precision) as reconstructor:

@@ -52,7 +52,7 @@ def rezip(path: Path, files: Files) -> Path:
     return path
 
 
-def test_what_goes_in_comes_out(artifacts: Artifacts, bundle: Path, tmp_path: Path) -> None:
+def test_unpacked_bundle_equals_its_folder(artifacts: Artifacts, bundle: Path, tmp_path: Path) -> None:
     manifest = unpack(bundle, tmp_path / "some" / "where")
     assert manifest == Manifest.read(tmp_path / "some" / "where")
     there = {path.name: path.read_bytes() for path in (tmp_path / "some" / "where").iterdir()}
@@ -61,7 +61,7 @@ def test_what_goes_in_comes_out(artifacts: Artifacts, bundle: Path, tmp_path: Pa
         assert there[artifact.file] == (artifacts[1] / artifact.file).read_bytes()
 
 
-def test_engines_of_the_same_graphs_stay(bundle: Path, tmp_path: Path) -> None:
+def test_unpacking_keeps_engines_of_the_same_graphs(bundle: Path, tmp_path: Path) -> None:
     engine = tmp_path / "decode.fp16.tensorrt.engine"
     manifest = unpack(bundle, tmp_path)
     engine.write_bytes(b"an engine")
@@ -73,7 +73,7 @@ def test_engines_of_the_same_graphs_stay(bundle: Path, tmp_path: Path) -> None:
     assert unpack(bundle, tmp_path) == manifest  # of other weights
 
 
-def test_a_folder_that_is_not_whole_is_not_bundled(artifacts: Artifacts, reference: Reference, tmp_path: Path) -> None:
+def test_incomplete_folder_is_not_bundled(artifacts: Artifacts, reference: Reference, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
     (folder / "decode.fp16.onnx").write_bytes(b"damaged")
     with pytest.raises(CCNetError, match="SHA-256"):
@@ -103,7 +103,7 @@ def with_manifest(**changed: object) -> Callable[[Files], Files]:
     ],
     ids=["no manifest", "a file less", "outside", "absolute", "another hash", "names none", "version", "context"],
 )
-def test_an_altered_bundle_is_refused_and_writes_nothing(
+def test_altered_bundle_is_refused_and_writes_nothing(
     bundle: Path, tmp_path: Path, change: Callable[[Files], Files], words: str
 ) -> None:
     altered = rezip(tmp_path / "altered.zip", change(files_of(bundle)))
@@ -113,7 +113,7 @@ def test_an_altered_bundle_is_refused_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_hundred_damaged_bundles_are_one_line_each(
+def test_hundred_damaged_bundles_are_one_line_each(
     bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Either the damage lies where nothing is read from (zip's own spare fields), or nothing is written."""
@@ -140,7 +140,7 @@ def _same(path: Path, expected: Files) -> bool:
         return False
 
 
-def test_a_device_builds_and_checks(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_device_unpacks_and_checks_once(bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert device.main([str(bundle), str(tmp_path / "folder")]) == 0
     told = capfd.readouterr().out
     assert "noise, 48×32 px, against torch" in told
@@ -150,7 +150,7 @@ def test_a_device_builds_and_checks(bundle: Path, tmp_path: Path, capfd: pytest.
     assert "up to date: this check has passed before" in told and "passes" not in told
 
 
-def test_a_device_whose_graphs_compute_something_else_says_so(
+def test_device_with_wrong_results_fails_the_check(
     artifacts: Artifacts, reference: Reference, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     wrong = replace(reference, cube=reference.cube + np.float32(0.01))
@@ -160,7 +160,7 @@ def test_a_device_whose_graphs_compute_something_else_says_so(
 
 
 @pytest.mark.slow
-def test_the_base_install_runs_a_bundle_without_torch(bundle: Path, tmp_path: Path) -> None:
+def test_base_install_runs_a_bundle_without_torch(bundle: Path, tmp_path: Path) -> None:
     """A wheel of the tree in a new environment, with its two dependencies, as a device has it."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
     wheels, home = tmp_path / "wheels", tmp_path / "device"

@@ -65,7 +65,7 @@ def refused(result: Result, *words: str) -> None:
     assert all(word in result.err for word in words), result.err
 
 
-def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
+def test_check_reports_that_all_passes(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
     result = ccnet("check", artifacts[1], "--frames", photo, "--weights", weights, "--tile", TILE)
     assert result.code == 0, result.err
     assert "240×80 px" in result.out
@@ -76,7 +76,7 @@ def test_check_shows_that_all_is_well(ccnet: Ccnet, artifacts: Artifacts, weight
     assert "FAILS" not in result.out
 
 
-def test_check_speaks_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
+def test_check_prints_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, photo: Path) -> None:
     result = ccnet("check", artifacts[1], "-f", photo.parent, "-w", weights, "--tile", TILE, "--json")
     assert result.code == 0, result.err
     ((path, rows),) = json.loads(result.out).items()
@@ -114,7 +114,7 @@ def test_check_writes_cubes_and_picture_and_reads_each_file_once(
 
 
 @pytest.mark.parametrize("name", ["full.fp32.onnx", "decode.fp32.onnx", "decode.fp32.native.onnx", "decode.fp16.onnx"])
-def test_check_fails_where_a_graph_computes_something_else(
+def test_check_fails_where_a_graph_computes_another_result(
     ccnet: Ccnet, copy: Path, weights: Path, photo: Path, name: str
 ) -> None:
     """Consistent to every SHA-256, but not the network."""
@@ -158,7 +158,7 @@ def test_other_weights_are_refused(ccnet: Ccnet, artifacts: Artifacts, network: 
     ],
     ids=["no frame", "an empty folder", "a missing frame", "a folder before the weights"],
 )
-def test_check_without_frames(
+def test_check_without_readable_frames_is_refused(
     ccnet: Ccnet,
     artifacts: Artifacts,
     weights: Path,
@@ -172,12 +172,12 @@ def test_check_without_frames(
 
 
 @pytest.mark.parametrize("command", ["check", "build"])
-def test_a_folder_that_is_not_there(ccnet: Ccnet, photo: Path, command: str, tmp_path: Path) -> None:
+def test_missing_folder_is_refused(ccnet: Ccnet, photo: Path, command: str, tmp_path: Path) -> None:
     frames = ["-f", photo] if command == "check" else []
     refused(ccnet(command, tmp_path / "none", *frames), str(tmp_path / "none"))
 
 
-def test_export_writes_what_it_is_asked_for(
+def test_export_passes_its_options_on(
     ccnet: Ccnet, artifacts: Artifacts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The export itself is the ``artifacts`` fixture's."""
@@ -198,13 +198,13 @@ def test_export_writes_what_it_is_asked_for(
     assert all(artifact.file in result.out for artifact in Manifest.read(tmp_path / "new").artifacts)
 
 
-def test_export_refuses_before_it_works(ccnet: Ccnet, weights: Path) -> None:
+def test_export_refuses_invalid_arguments_first(ccnet: Ccnet, weights: Path) -> None:
     refused(ccnet("export", weights / "below", "-w", weights), "below", "cannot be made")
     refused(ccnet("export", "new", "-w", "none.safetensors"), "none.safetensors", "cannot be read")
     refused(ccnet("export", "new", "-w", weights, "--input", "float16"), "float16")
 
 
-def test_build_for_onnxruntime_says_that_there_is_nothing_to_build(ccnet: Ccnet, copy: Path) -> None:
+def test_build_for_onnxruntime_builds_nothing(ccnet: Ccnet, copy: Path) -> None:
     before = sorted(copy.iterdir())
     result = ccnet("build", copy, "--backend", "onnxruntime")
     assert result.code == 0
@@ -219,13 +219,13 @@ def test_build_refuses_a_tile_off_the_grid_or_within_the_halos(ccnet: Ccnet, cop
 
 
 @pytest.mark.skipif("tensorrt" in trt.available(), reason="TensorRT is installed")
-def test_build_never_replaces_what_was_asked_for(ccnet: Ccnet, copy: Path) -> None:
+def test_build_never_replaces_the_requested_backend(ccnet: Ccnet, copy: Path) -> None:
     refused(ccnet("build", copy, "--backend", "tensorrt"), "tensorrt is not installed", "pip install")
 
 
 @pytest.mark.skipif("tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed")
 @pytest.mark.parametrize("kind", ["encode.fp32.onnx", "decode.fp16.onnx"])
-def test_build_takes_no_graph_that_the_manifest_does_not_vouch_for(ccnet: Ccnet, copy: Path, kind: str) -> None:
+def test_build_refuses_a_graph_with_another_hash(ccnet: Ccnet, copy: Path, kind: str) -> None:
     (copy / kind).write_bytes((copy / "full.fp32.onnx").read_bytes())
     refused(ccnet("build", copy, "--backend", "tensorrt-rtx"), kind, "SHA-256")
     assert not list(copy.glob(kind.replace(".onnx", ".*.engine")))

@@ -48,7 +48,7 @@ def edit(path: Path) -> None:
         ("export", "artifacts.py"),
     ],
 )
-def test_a_module_that_shapes_graphs_makes_a_new_export(
+def test_module_that_shapes_graphs_makes_a_new_export(
     copies: Mapping[str, Path], weights: Path, package: str, module: str
 ) -> None:
     before = export_fingerprint(weights, "float32")
@@ -72,7 +72,7 @@ def test_any_other_module_makes_no_new_export(copies: Mapping[str, Path], weight
     assert export_fingerprint(weights, "float32") == before
 
 
-def test_a_new_module_in_a_sub_folder_makes_a_new_export(copies: Mapping[str, Path], weights: Path) -> None:
+def test_new_module_in_a_sub_folder_makes_a_new_export(copies: Mapping[str, Path], weights: Path) -> None:
     before = export_fingerprint(weights, "float32")
     new = copies["export"] / "graph" / "deeper" / "still_deeper"
     new.mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_weights_and_options_make_a_new_export(weights: Path) -> None:
         ("export", "graph/fuse.py", False),  # the graphs themselves are in the fingerprint
     ],
 )
-def test_what_judges_makes_a_new_check(
+def test_module_that_computes_the_check_makes_a_new_check(
     copies: Mapping[str, Path], weights: Path, tmp_path: Path, package: str, module: str, again: bool
 ) -> None:
     manifest = Manifest(config={}, weights_sha256="", context_size=3, input="float32", tools={})
@@ -115,7 +115,7 @@ def test_every_source_exists(sources: Sources) -> None:
     assert all(entry.exists() and fingerprint.modules(entry) for entry in entries)
 
 
-def test_every_module_that_a_graph_is_made_by_is_a_source() -> None:
+def test_every_module_that_shapes_graphs_is_in_the_fingerprint() -> None:
     """What the exporter's passes and the network import, but for errors, files and the machine."""
     script = """
 import sys

@@ -51,12 +51,12 @@ def test_every_graph_is_compared_and_passes(rows: dict[str, Comparison]) -> None
     assert {rows[what].verdict for what in ("default context", "context of 1/4 of the pixels")} == {"reported"}
 
 
-def test_a_frame_of_a_single_tile_has_no_tiled_row(artifacts: Artifacts, reference: Reference) -> None:
+def test_frame_of_a_single_tile_has_no_tiled_row(artifacts: Artifacts, reference: Reference) -> None:
     small = by_torch(artifacts[0], reference.frame[:, :32], "corner")
     assert not any(row.tolerance == "tiled" for row in check(artifacts[1], small))
 
 
-def test_a_wrong_reference_fails_where_it_is_wrong(artifacts: Artifacts, reference: Reference) -> None:
+def test_wrong_reference_fails_where_it_is_wrong(artifacts: Artifacts, reference: Reference) -> None:
     cube = reference.cube.copy()
     cube[7, 21, 33] += 0.01
     found = {row.what: row for row in check(artifacts[1], replace(reference, cube=cube))}
@@ -84,7 +84,7 @@ def test_tolerance_used_is_the_largest_share_of_a_limit() -> None:
     assert replace(row, parity=None).verdict == "not run"
 
 
-def test_golden_outputs_survive_the_disk(artifacts: Artifacts, reference: Reference) -> None:
+def test_golden_outputs_round_trip_through_bytes(artifacts: Artifacts, reference: Reference) -> None:
     manifest = Manifest.read(artifacts[1])
     (found,) = golden(pack([reference]), manifest)
     assert (found.source, found.made_by) == (reference.source, reference.made_by)
@@ -112,7 +112,7 @@ def archive(**arrays: Any) -> bytes:
     ],
     ids=["empty", "cut", "no frame", "no arrays", "pickle", "frame", "cube", "context"],
 )
-def test_what_is_not_golden_is_refused(
+def test_invalid_golden_outputs_are_refused(
     artifacts: Artifacts, reference: Reference, data: Callable[[Reference], bytes], words: str
 ) -> None:
     with pytest.raises(CCNetError, match=words):
@@ -127,7 +127,7 @@ def test_another_networks_golden_outputs_are_refused(
         golden(pack([reference]), manifest)
 
 
-def test_a_folder_that_is_not_whole_is_refused(artifacts: Artifacts, reference: Reference, tmp_path: Path) -> None:
+def test_incomplete_folder_is_refused(artifacts: Artifacts, reference: Reference, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
     (folder / "full.fp32.onnx").unlink()
     with pytest.raises(CCNetError, match=r"full\.fp32\.onnx"):

@@ -33,7 +33,7 @@ def test_slots_give_cubes_in_order_and_errors_to_their_frames(folder: Path) -> N
     refusal(lambda: slots.submit(frames[0]), "the slots are closed")
 
 
-def test_a_third_frame_waits_for_a_slot(folder: Path) -> None:
+def test_third_frame_waits_for_a_free_slot(folder: Path) -> None:
     decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
     with (
         fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder) as reconstruct,

@@ -19,7 +19,7 @@ from tests.runtime.conftest import (
 )
 
 
-def test_a_context_that_is_given_takes_the_place_of_the_frames_own(folder: Path) -> None:
+def test_passed_context_replaces_the_frames_own(folder: Path) -> None:
     first, second = pixels(40, 40, seed=1) // 4, pixels(40, 40, seed=2)
     with open_camera(folder) as reconstruct:
         context = reconstruct.encode(first)
@@ -35,7 +35,7 @@ def test_a_context_that_is_given_takes_the_place_of_the_frames_own(folder: Path)
 @pytest.mark.parametrize("factor", [1, 2, 3, 7])
 @pytest.mark.parametrize("size", [(1, 1), (12, 18), (13, 17), (6, 40)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_block_means(dtype: str, size: tuple[int, int], factor: int) -> None:
+def test_block_mean_averages_each_block(dtype: str, size: tuple[int, int], factor: int) -> None:
     frame = pixels(*size, dtype)
     expected = [
         [frame[y : y + factor, x : x + factor].mean((0, 1), np.float64) for x in range(0, size[1], factor)]
@@ -55,7 +55,7 @@ def test_block_means(dtype: str, size: tuple[int, int], factor: int) -> None:
         ((50, 50), 1, (1, 1)),
     ],
 )
-def test_encode_sees_the_smallest_blocks_that_fit_its_limit(
+def test_encode_reduces_by_the_smallest_factor_within_its_limit(
     folder: Path, size: tuple[int, int], limit: int, reduced: tuple[int, int]
 ) -> None:
     seen = Spy(OnnxRuntimeBackend(folder / "encode.onnx"))
@@ -65,7 +65,7 @@ def test_encode_sees_the_smallest_blocks_that_fit_its_limit(
     assert seen.shapes == [(1, 3, height, width)]
 
 
-def test_a_reduced_frame_has_the_context_of_its_means(folder: Path) -> None:
+def test_reduced_frame_has_the_context_of_its_means(folder: Path) -> None:
     frame = pixels(64, 128)
     with open_camera(folder, encode_pixels=16 * 32) as reconstruct:
         np.testing.assert_allclose(reconstruct.encode(frame)[0], frame.mean((0, 1)) / 255, rtol=1e-6)
@@ -87,7 +87,7 @@ def test_uint8_graphs_encode_rounded_means(folder_uint8: Path) -> None:
         (np.array([[1, np.nan, 1]], np.float32), "context holds NaN"),
     ],
 )
-def test_a_context_that_does_not_fit_is_refused(folder: Path, context: Array, words: str) -> None:
+def test_invalid_context_is_refused(folder: Path, context: Array, words: str) -> None:
     with open_camera(folder) as reconstruct:
         refusal(lambda: reconstruct(pixels(16, 16), context), words)
         refusal(lambda: reconstruct.strips(pixels(16, 16), context), words)

@@ -15,18 +15,18 @@ from ccnet.contract import CCNetError, Manifest, sha256
 from ccnet.runtime.probe import check_exit, probe_in_subprocess
 
 
-def test_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
+def test_folder_that_cannot_be_opened_gives_its_reason(tmp_path: Path) -> None:
     with pytest.raises(CCNetError, match=r"no manifest\.json"):
         probe_in_subprocess(tmp_path, "onnxruntime", "fp32")
 
 
-def test_the_reason_is_told_without_what_libraries_print(tmp_path: Path) -> None:
+def test_reason_is_reported_without_library_output(tmp_path: Path) -> None:
     code = "import sys; print('[E] noise', 'ccnet: the reason', '[W] more', sep='\\n', file=sys.stderr); sys.exit(2)"
     with pytest.raises(CCNetError, match=r"^the reason$"):
         check_exit(tmp_path, [sys.executable, "-c", code])
 
 
-def test_a_first_frame_is_tried(artifacts: tuple[object, Path], tmp_path: Path) -> None:
+def test_probe_reconstructs_a_first_frame(artifacts: tuple[object, Path], tmp_path: Path) -> None:
     """Damage may show only as a graph runs: here every weight is infinite."""
     folder = Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
     for path in folder.glob("decode.fp32.*"):  # whichever of them this machine runs
@@ -42,7 +42,7 @@ def test_a_first_frame_is_tried(artifacts: tuple[object, Path], tmp_path: Path) 
         probe_in_subprocess(folder, "onnxruntime", "fp32")
 
 
-def test_a_whole_folder_survives(artifacts: tuple[object, Path]) -> None:
+def test_intact_folder_passes_the_probe(artifacts: tuple[object, Path]) -> None:
     probe_in_subprocess(artifacts[1], "onnxruntime", "fp16")
 
 
@@ -54,7 +54,7 @@ def test_a_whole_folder_survives(artifacts: tuple[object, Path]) -> None:
         ("raise SystemExit(2)", "exit code 2"),  # a refusal gives its reason
     ],
 )
-def test_a_crash_is_a_line(tmp_path: Path, code: str, how: str) -> None:
+def test_crash_is_one_line(tmp_path: Path, code: str, how: str) -> None:
     with pytest.raises(CCNetError, match=how) as caught:
         check_exit(tmp_path, [sys.executable, "-c", code])
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)

@@ -21,7 +21,7 @@ def projected(projection: Projection, values: Any = VALUES) -> Any:
     return out
 
 
-def test_bands_and_ratios() -> None:
+def test_bands_and_ratios_are_computed() -> None:
     bands = Projection.bands(450, 400)
     assert bands.names == ("450 nm", "400 nm")
     np.testing.assert_array_equal(projected(bands), VALUES[[5, 0]])
@@ -29,14 +29,14 @@ def test_bands_and_ratios() -> None:
     np.testing.assert_allclose(ratios, [VALUES[10] / VALUES[0], VALUES[30] / VALUES[29]], rtol=1e-6)
 
 
-def test_a_ratio_over_nothing_is_nan() -> None:
+def test_ratio_over_zero_is_nan() -> None:
     values = VALUES.copy()
     values[0, 2, 3] = 0
     found = projected(Projection.ratios({"a": (500, 400)}), values)
     assert np.argwhere(np.isnan(found)).tolist() == [[0, 2, 3]]
 
 
-def test_an_out_of_any_layout_is_filled() -> None:
+def test_out_of_any_memory_layout_is_filled() -> None:
     projection = Projection.linear(np.ones(31))
     out = np.zeros((5, 7, 3), np.float32).transpose(2, 0, 1)[1:2]
     projection(VALUES, out)
@@ -58,13 +58,13 @@ def test_an_out_of_any_layout_is_filled() -> None:
         (lambda: Projection.linear(np.full(31, 1j)), "not a matrix"),
     ],
 )
-def test_what_is_no_projection_is_refused(make: Any, words: str) -> None:
+def test_invalid_projection_is_refused(make: Any, words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         make()
 
 
 @pytest.mark.parametrize("size", [(20, 30), (113, 97)])
-def test_a_projection_is_that_of_the_cube(folder: Path, size: tuple[int, int]) -> None:
+def test_projecting_a_frame_equals_projecting_its_cube(folder: Path, size: tuple[int, int]) -> None:
     frame, matrix = pixels(*size), np.random.default_rng(0).normal(size=(4, 31)).astype(np.float32)
     with open_camera(folder, tile=64) as reconstruct:
         cube = reconstruct(frame)

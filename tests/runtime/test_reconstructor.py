@@ -48,7 +48,7 @@ def test_tiled_equals_whole(folder: Path, size: tuple[int, int], tile: int) -> N
 
 @settings(max_examples=40)
 @given(st.integers(1, 180), st.integers(1, 180), st.integers(1, 4), st.integers(1, 6))
-def test_any_frame_in_any_tile_under_any_halo_is_the_whole(
+def test_tiled_equals_whole_for_any_size_tile_and_halo(
     folder: Path, height: int, width: int, halo: int, kept: int
 ) -> None:
     encoder, decoder = (OnnxRuntimeBackend(folder / f"{kind}.onnx") for kind in ("encode", "decode"))
@@ -57,7 +57,7 @@ def test_any_frame_in_any_tile_under_any_halo_is_the_whole(
         np.testing.assert_allclose(reconstruct(frame), whole(folder, frame), atol=1e-5)
 
 
-def test_the_small_network_needs_all_of_its_halo(folder: Path) -> None:
+def test_small_network_needs_all_of_its_halo(folder: Path) -> None:
     """Otherwise the comparison above would prove little."""
     frame = pixels(97, 97)
     encoder, decoder = (OnnxRuntimeBackend(folder / f"{kind}.onnx") for kind in ("encode", "decode"))
@@ -73,7 +73,7 @@ def test_frames_are_brought_to_one_scale_by_their_dtype(folder: Path, dtype: str
         np.testing.assert_allclose(reconstruct(given), whole(folder, frame), atol=1e-5)
 
 
-def test_a_dark_frame_is_not_stretched(folder: Path) -> None:
+def test_dark_frame_is_not_stretched(folder: Path) -> None:
     frame = pixels(20, 36) // 8
     with open_camera(folder) as reconstruct:
         np.testing.assert_allclose(reconstruct(frame), whole(folder, frame), atol=1e-6)
@@ -105,7 +105,7 @@ def test_strips_are_the_cube_from_top_to_bottom(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".hdr", ".npy"])
-def test_saves_the_cube(folder: Path, tmp_path: Path, suffix: str) -> None:
+def test_save_writes_the_cube(folder: Path, tmp_path: Path, suffix: str) -> None:
     frame = pixels(113, 97)
     with open_camera(folder, tile=64) as reconstruct:
         reconstruct.save(frame, tmp_path / f"cube{suffix}", {"source": "test"})
@@ -130,7 +130,7 @@ def test_out_is_filled_and_returned(folder: Path) -> None:
     ],
     ids=["shape", "dtype", "list", "read-only"],
 )
-def test_an_out_that_does_not_fit_is_refused(folder: Path, out: Any) -> None:
+def test_invalid_out_is_refused(folder: Path, out: Any) -> None:
     with open_camera(folder) as reconstruct:
         refusal(lambda: reconstruct(pixels(40, 40), out=out), "out is", "expected a writeable float32 (31, 40, 40)")
 
@@ -170,7 +170,7 @@ def test_frames_come_from_cuda(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("frame", [[[1, 2, 3]], None, "photo.png", torch.zeros(4, 4, 3, requires_grad=True)])
-def test_what_is_no_array_is_refused(folder: Path, frame: Any) -> None:
+def test_frame_that_is_not_an_array_is_refused(folder: Path, frame: Any) -> None:
     with open_camera(folder) as reconstruct:
         for call in (reconstruct, reconstruct.encode, reconstruct.strips):
             refusal(lambda call=call: call(frame), "frame")  # type: ignore[misc]
@@ -187,11 +187,11 @@ def test_what_is_no_array_is_refused(folder: Path, frame: Any) -> None:
         ({"encode_pixels": 0}, "encode_pixels is 0"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(folder: Path, options: dict[str, Any], words: str) -> None:
+def test_invalid_options_are_refused(folder: Path, options: dict[str, Any], words: str) -> None:
     refusal(lambda: open_camera(folder, **options), words)
 
 
-def test_closes_twice_and_then_refuses_to_run(folder: Path) -> None:
+def test_reconstructor_closes_twice_and_then_refuses_to_run(folder: Path) -> None:
     with open_camera(folder, tile=48) as reconstruct:
         strips = reconstruct.strips(pixels(100, 16))
         next(strips)
@@ -210,7 +210,7 @@ def test_threads_take_turns(folder: Path) -> None:
             np.testing.assert_array_equal(cube, reconstruct(frame))
 
 
-def test_describes_what_runs(folder: Path) -> None:
+def test_describe_names_backend_precision_and_tile(folder: Path) -> None:
     with open_camera(folder, tile=64) as reconstruct:
         described = reconstruct.describe()
     assert described["backend"] == f"onnxruntime {onnxruntime.__version__} (cpu)"
@@ -225,14 +225,14 @@ def test_importing_the_runtime_loads_no_optional_package() -> None:
     assert not heavy & set(output.split())
 
 
-def test_the_old_name_of_tile_is_accepted_with_a_warning(folder: Path) -> None:
+def test_old_name_of_tile_is_accepted_with_a_warning(folder: Path) -> None:
     with pytest.warns(DeprecationWarning, match="pass tile") as caught, open_camera(folder, window=64) as reconstruct:
         assert reconstruct.tile == reconstruct.window == 64
     assert len(caught) == 1
     refusal(lambda: open_camera(folder, tile=64, window=64), "tile is 64 and window is 64, expected one of them")
 
 
-def test_an_open_folder_is_read_and_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_folder_is_read_and_hashed_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reads: list[Path] = []
     hashes: list[object] = []
     read, digest = Manifest.read, hashlib.sha256
@@ -247,7 +247,7 @@ def test_an_open_folder_is_read_and_hashed_once(folder: Path, monkeypatch: pytes
     assert len(hashes) == 2, "encode and decode"
 
 
-def test_a_path_is_read_and_selected_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_is_read_and_selected_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: Counter[str] = Counter()
     read, chosen = Manifest.read, probe.select
     monkeypatch.setattr(Manifest, "read", lambda path: (calls.update(["read"]), read(path))[1])

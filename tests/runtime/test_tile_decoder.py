@@ -23,7 +23,7 @@ from tests.runtime.conftest import (
 
 
 @pytest.mark.parametrize("size", [(90, 100), (300, 70), (250, 260)])
-def test_tiles_shrink_where_memory_is_lacking(
+def test_tiles_shrink_when_memory_runs_out(
     folder: Path, size: tuple[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     frame = pixels(*size)
@@ -40,7 +40,7 @@ def test_tiles_shrink_where_memory_is_lacking(
     np.testing.assert_array_equal(cube, strips)
 
 
-def test_strips_go_on_where_memory_ends_between_them(folder: Path) -> None:
+def test_strips_continue_when_memory_runs_out_between_them(folder: Path) -> None:
     frame = pixels(300, 90)
     decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
     with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, tile=112) as reconstruct:
@@ -51,7 +51,7 @@ def test_strips_go_on_where_memory_ends_between_them(folder: Path) -> None:
     np.testing.assert_allclose(np.concatenate(found, axis=1), whole(folder, frame), atol=1e-5)
 
 
-def test_the_smallest_tile_that_is_too_large_is_an_error(folder: Path) -> None:
+def test_smallest_tile_beyond_memory_is_an_error(folder: Path) -> None:
     decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
     decoder.most = 10
     with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, tile=240) as reconstruct:
@@ -61,7 +61,7 @@ def test_the_smallest_tile_that_is_too_large_is_an_error(folder: Path) -> None:
 
 @pytest.mark.parametrize("tile", [48, 80, 512])
 @pytest.mark.parametrize("size", [(20, 30), (90, 90), (300, 70)])
-def test_engines_see_tiles_within_their_bounds(folder: Path, size: tuple[int, int], tile: int) -> None:
+def test_engines_get_tiles_within_their_limits(folder: Path, size: tuple[int, int], tile: int) -> None:
     encoder, decoder = (Spy(OnnxRuntimeBackend(folder / f"{kind}.onnx")) for kind in ("encode", "decode"))
     bounds = {"encode": [32, 128], "decode": [64, 96]}
     with fake(encoder, decoder, bounds, tile=tile) as reconstruct:
@@ -74,7 +74,7 @@ def test_engines_see_tiles_within_their_bounds(folder: Path, size: tuple[int, in
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_cube_that_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
+def test_cube_that_is_not_finite_is_never_written(tmp_path: Path, value: float) -> None:
     broken = model("decode", manifest())
     weight = next(weight for weight in broken.graph.initializer if weight.name == "w7")
     values = numpy_helper.to_array(weight).copy()

@@ -23,7 +23,7 @@ def cases(draw: st.DrawFn) -> tuple[int, int, int, int]:
 
 
 @given(cases())
-def test_the_kept_parts_are_disjoint_and_cover_the_frame(case: tuple[int, int, int, int]) -> None:
+def test_kept_parts_are_disjoint_and_cover_the_frame(case: tuple[int, int, int, int]) -> None:
     size, tile, halo, least = case
     owner = np.zeros(size, int)
     for span in plan(size, tile, halo, multiple=GRID, least=least):
@@ -33,7 +33,7 @@ def test_the_kept_parts_are_disjoint_and_cover_the_frame(case: tuple[int, int, i
 
 
 @given(cases())
-def test_what_is_kept_lies_a_halo_inside_or_at_the_frames_edge(case: tuple[int, int, int, int]) -> None:
+def test_kept_parts_are_a_halo_from_tile_edges_inside_the_frame(case: tuple[int, int, int, int]) -> None:
     size, tile, halo, least = case
     for span in plan(size, tile, halo, multiple=GRID, least=least):
         assert span.start == 0 or span.first - span.start >= halo
@@ -41,7 +41,7 @@ def test_what_is_kept_lies_a_halo_inside_or_at_the_frames_edge(case: tuple[int, 
 
 
 @given(cases())
-def test_spans_are_of_one_length_on_the_grid_within_the_padded_frame(case: tuple[int, int, int, int]) -> None:
+def test_spans_have_one_length_and_lie_on_the_grid(case: tuple[int, int, int, int]) -> None:
     size, tile, halo, least = case
     spans = plan(size, tile, halo, multiple=GRID, least=least)
     (length,) = {span.stop - span.start for span in spans}
@@ -54,7 +54,7 @@ def test_spans_are_of_one_length_on_the_grid_within_the_padded_frame(case: tuple
 
 
 @given(cases())
-def test_no_length_covers_the_frame_in_fewer_spans_nor_a_smaller_one_in_as_many(
+def test_number_and_length_of_spans_are_minimal(
     case: tuple[int, int, int, int],
 ) -> None:
     size, tile, halo, least = case
@@ -78,12 +78,12 @@ def test_no_length_covers_the_frame_in_fewer_spans_nor_a_smaller_one_in_as_many(
         (640, 512, 64, [Span(0, 384, 0, 320), Span(256, 640, 320, 640)]),
     ],
 )
-def test_plans_by_hand(size: int, tile: int, halo: int, spans: list[Span]) -> None:
+def test_plans_equal_hand_computed_spans(size: int, tile: int, halo: int, spans: list[Span]) -> None:
     assert plan(size, tile, halo, multiple=GRID) == spans
 
 
 @pytest.mark.parametrize("tile", [0, -16, 32, 40, 100])
-def test_a_tile_off_the_grid_or_without_room_is_refused(tile: int) -> None:
+def test_tile_off_the_grid_or_without_room_is_refused(tile: int) -> None:
     with pytest.raises(CCNetError, match=f"tile is {tile} px, expected a multiple of 16 of at least 48 px"):
         plan(100, tile, 16, multiple=GRID)
 
@@ -95,9 +95,7 @@ def test_misuse_is_a_value_error(size: int, least: int) -> None:
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.sampled_from([0, 16, 48]))
-def test_tiles_see_the_frame_padded_by_reflection_at_the_right_and_the_bottom(
-    height: int, width: int, least: int
-) -> None:
+def test_crop_pads_by_reflection_at_the_right_and_the_bottom(height: int, width: int, least: int) -> None:
     frame = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
     rows, columns = (plan(size, 48, 16, multiple=GRID, least=least) for size in (height, width))
     whole = np.pad(frame, ((0, rows[-1].stop - height), (0, columns[-1].stop - width), (0, 0)), "reflect")
@@ -106,7 +104,7 @@ def test_tiles_see_the_frame_padded_by_reflection_at_the_right_and_the_bottom(
             np.testing.assert_array_equal(crop(frame, y, x), whole[y.start : y.stop, x.start : x.stop])
 
 
-def test_a_tile_inside_the_frame_copies_nothing() -> None:
+def test_tile_inside_the_frame_copies_nothing() -> None:
     frame = np.zeros((64, 64, 3), np.uint8)
     assert np.shares_memory(crop(frame, Span(16, 64, 32, 64), Span(0, 48, 0, 32)), frame)
 

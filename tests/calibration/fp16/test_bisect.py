@@ -34,7 +34,7 @@ def test_fp32_nodes_are_read_from_the_mixed_graph(artifacts: tuple[CCNet, Path])
     }
 
 
-def test_a_node_that_overflows_is_named(graph: GraphFixture, feed: FeedFixture) -> None:
+def test_node_that_overflows_is_named(graph: GraphFixture, feed: FeedFixture) -> None:
     found = bisect(
         graph(
             make_node("Mul", ["rgb", "half"], ["a"], name="first.part/Mul_0"),
@@ -63,7 +63,7 @@ def planted(model: bytes, tensor: str, offset: float) -> GraphRunner:
     return GraphRunner(proto.SerializeToString())
 
 
-def test_a_node_that_loses_digits_is_named(artifacts: tuple[CCNet, Path], noise: Feed) -> None:
+def test_node_that_loses_digits_is_named(artifacts: tuple[CCNet, Path], noise: Feed) -> None:
     model = Manifest.read(artifacts[1]).find("decode").read(artifacts[1])
     found = bisect(planted(model, "units.0.enc1.intra.net.0/Conv_0", 1000), [noise], max_groups=12)
     assert found.groups[0].name == "culprit" and found.groups[0].nodes == 2 and found.groups[0].split
@@ -72,7 +72,7 @@ def test_a_node_that_loses_digits_is_named(artifacts: tuple[CCNet, Path], noise:
     assert found.rest.mrae < found.all.mrae / 2
 
 
-def test_the_shares_of_a_sound_network_add_up(artifacts: tuple[CCNet, Path], noise: Feed) -> None:
+def test_shares_of_a_sound_network_add_up(artifacts: tuple[CCNet, Path], noise: Feed) -> None:
     runner = GraphRunner(Manifest.read(artifacts[1]).find("decode").read(artifacts[1]))
     found = bisect(runner, [noise], max_groups=6)
     assert sum(group.share for group in found.groups if not group.split) == pytest.approx(1, abs=0.5)
@@ -87,7 +87,7 @@ def test_fp32_kept_nodes_add_no_error_but_their_casts(graph: GraphFixture, feed:
     assert bisect(runner, [large], fp32_kept=["kept/ReduceL2_0"]).all.mrae < 1e-2
 
 
-def test_a_graph_without_error_names_no_cause(graph: GraphFixture) -> None:
+def test_graph_without_error_names_no_cause(graph: GraphFixture) -> None:
     runner = graph(make_node("Add", ["rgb", "rgb"], ["cube"], name="m/Add_0"))
     found = bisect(runner, [{"rgb": np.ones((1, 31, 4, 4), np.float32)}])
     assert found.named == () and found.all.max_abs == 0

@@ -49,31 +49,31 @@ def test_saturating_functions_are_bounded_by_their_inputs(operator: str, expecte
 
 
 @pytest.mark.parametrize("operator", ["Exp", "Reciprocal", "Pow"])
-def test_an_operator_without_a_rule_has_no_bound(operator: str) -> None:
+def test_operator_without_a_rule_has_no_bound(operator: str) -> None:
     inputs = ["x", "x"] if operator == "Pow" else ["x"]
     assert bound(make_node(operator, inputs, ["y"])) == np.inf
 
 
-def test_no_bound_leads_to_none_except_after_saturation() -> None:
+def test_unbounded_input_has_no_bound_except_after_saturation() -> None:
     unbounded = make_node("Exp", ["x"], ["e"])
     assert bound(unbounded, make_node("Mul", ["e", "w"], ["y"]), w=floats(0)) == np.inf
     assert bound(unbounded, make_node("Tanh", ["e"], ["y"])) == 1
 
 
-def test_a_convolution_reaches_its_bound() -> None:
+def test_convolution_reaches_its_bound() -> None:
     """An input with the signs of the weights reaches the bound: nothing smaller would be a bound."""
     weight = np.random.default_rng(0).normal(size=(3, 2, 3, 3)).astype(np.float32)
     found = bound(make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1]), w=weight)
     assert found == pytest.approx(np.abs(weight).sum((1, 2, 3)).max(), rel=1e-6)
 
 
-def test_a_layer_norm_is_bounded_for_any_input() -> None:
+def test_layer_norm_is_bounded_for_any_input() -> None:
     nodes = make_node("Exp", ["x"], ["e"]), make_node("LayerNormalization", ["e", "scale", "shift"], ["y"])
     found = bound(*nodes, shape=(1, 1, 9), scale=floats(*[-2.0] * 9), shift=floats(*[0.5] * 9))
     assert found == pytest.approx(2 * np.sqrt(8) + 0.5)
 
 
-def test_a_softmax_and_its_mean_are_bounded() -> None:
+def test_softmax_and_its_mean_are_bounded() -> None:
     softmax = make_node("Softmax", ["x"], ["s"], axis=-1)
     assert bound(make_node("Softmax", ["x"], ["y"], axis=-1)) == 1
     assert bound(softmax, make_node("MatMul", ["s", "v"], ["y"]), v=3 * np.ones((4, 5), np.float32)) == 3
@@ -93,20 +93,20 @@ def cosine(*, keep: int = 1, ceiling: bool = False, axis: int = -1, other: str =
     ]
 
 
-def test_a_cosine_is_at_most_one() -> None:
+def test_cosine_is_at_most_one() -> None:
     assert bound(*cosine(), axes=np.array([-1]), floor=floats(1e-6)[0]) == 1
     assert bound(*cosine(), axes=np.array([3]), floor=floats(1e-6)[0]) == 1
     assert bound(*cosine(), axes=np.array([-1, -2]), floor=floats(1e-6)[0]) == 1
 
 
-def test_a_graph_that_only_looks_like_a_cosine_gets_no_bound_of_one() -> None:
+def test_graph_similar_to_a_cosine_gets_no_bound_of_one() -> None:
     floor = floats(1e-6)[0]
     assert bound(*cosine(), axes=np.array([-2]), floor=floor) == 4  # columns of length 1, but rows are multiplied
     assert bound(*cosine(ceiling=True), axes=np.array([-1]), floor=floor, ceiling=floats(1e-3)[0]) == np.inf
     assert bound(*cosine(other="w"), axes=np.array([-1]), floor=floor, w=np.ones(SHAPE, np.float32)) == np.inf
 
 
-def test_a_difference_can_be_as_large_as_a_sum() -> None:
+def test_bound_of_a_difference_is_that_of_a_sum() -> None:
     assert bound(make_node("Neg", ["x"], ["n"]), make_node("Sub", ["n", "five"], ["y"]), five=floats(5)) == 6
 
 
@@ -163,7 +163,7 @@ def test_no_frame_exceeds_a_bound(
     assert not exceeded(decode, feed, proved)
 
 
-def test_a_bound_that_is_too_small_is_exceeded(decode: GraphRunner, proved: Bounds, size: int) -> None:
+def test_bound_that_is_too_small_is_exceeded(decode: GraphRunner, proved: Bounds, size: int) -> None:
     feed = {
         "rgb": np.ones((1, 3, 16, 16), np.float32),
         "context": np.full((1, size), 0.125, np.float32),

@@ -29,20 +29,22 @@ def run_in_fp16(runner: GraphRunner, inputs: Feed) -> Any:
     return runner.evaluate(inputs, Fp16Emulator(runner, [node.name for node in runner.nodes]))["cube"]
 
 
-def test_a_sum_of_squares_overflows_though_its_norm_would_fit(graph: GraphFixture) -> None:
+def test_sum_of_squares_overflows_though_its_norm_would_fit(graph: GraphFixture) -> None:
     runner = graph(make_node("ReduceL2", ["rgb"], ["cube"], name="m/ReduceL2_0", keepdims=1))
     large = {"rgb": np.full((1, 31, 4, 4), 12.0, np.float32)}
     assert runner.evaluate(large)["cube"].max() == pytest.approx(12 * np.sqrt(31 * 16))
     assert np.isinf(run_in_fp16(runner, large)).all()
 
 
-def test_the_squares_of_a_small_norm_underflow(graph: GraphFixture) -> None:
+def test_squares_of_a_small_norm_underflow(graph: GraphFixture) -> None:
     runner = graph(make_node("ReduceL2", ["rgb"], ["cube"], name="m/ReduceL2_0", keepdims=1))
     assert run_in_fp16(runner, {"rgb": np.full((1, 31, 4, 4), 1e-4, np.float32)}).max() == 0
 
 
 @pytest.mark.parametrize(("deviation", "finite"), [(1.0, True), (200.0, False)])
-def test_a_layer_norm_in_fp16(graph: GraphFixture, deviation: float, finite: bool) -> None:
+def test_layer_norm_in_fp16_is_finite_unless_its_squares_overflow(
+    graph: GraphFixture, deviation: float, finite: bool
+) -> None:
     node = make_node("LayerNormalization", ["rgb", "scale", "shift"], ["cube"], name="m/LayerNormalization_0")
     runner = graph(node, scale=[1, 2, 3, 4], shift=[0.1, 0, 0, 0])
     x = deviation * np.tile(np.float32([-1, 1, -1, 1]), (1, 31, 4, 1))
@@ -55,7 +57,7 @@ def test_a_layer_norm_in_fp16(graph: GraphFixture, deviation: float, finite: boo
 
 
 @pytest.mark.parametrize("operator", ["Add", "Mul", "Div", "Sub"])
-def test_a_single_operation_is_ieee_arithmetic(graph: GraphFixture, feed: FeedFixture, operator: str) -> None:
+def test_single_operation_is_ieee_arithmetic(graph: GraphFixture, feed: FeedFixture, operator: str) -> None:
     runner = graph(make_node(operator, ["rgb", "w"], ["cube"], name="m/Op_0"), w=np.linspace(0.1, 3, 4))
     exact = {"rgb": feed(100)["rgb"].astype(np.float16).astype(np.float32)}
     w = np.linspace(0.1, 3, 4).astype(np.float32).astype(np.float16)
@@ -63,7 +65,7 @@ def test_a_single_operation_is_ieee_arithmetic(graph: GraphFixture, feed: FeedFi
     np.testing.assert_array_equal(run_in_fp16(runner, exact), numpy(exact["rgb"].astype(np.float16), w))
 
 
-def test_the_emulation_errs_as_the_reference_evaluator_does(artifacts: tuple[CCNet, Path], noise: Feed) -> None:
+def test_emulation_has_the_error_of_the_reference_evaluator(artifacts: tuple[CCNet, Path], noise: Feed) -> None:
     """ONNX's own evaluator has true FP16 semantics, and takes ten times as long. ONNX Runtime errs less."""
     folder = artifacts[1]
     manifest = Manifest.read(folder)

@@ -55,7 +55,7 @@ def doubled() -> bytes:
     return graph(make_node("Add", ["x", "x"], ["y"], name="a.b.c/Add_0"))
 
 
-def test_a_clean_graph_fits() -> None:
+def test_graph_within_range_fits() -> None:
     found = ranges(doubled(), 0.5, -3.0)
     y = found["y", "activation"]
     assert (y.largest, y.smallest, y.bound) == (6.0, 1.0, HEADROOM * 6.0)
@@ -68,7 +68,7 @@ def test_a_clean_graph_fits() -> None:
     ("value", "verdict"),
     [(FP16_MAX / HEADROOM / 2, "fits"), (FP16_MAX / HEADROOM / 1.9, "overflow"), (math.inf, "overflow")],
 )
-def test_an_activation_overflows_with_headroom(value: float, verdict: str) -> None:
+def test_activation_overflows_with_headroom(value: float, verdict: str) -> None:
     tensor = ranges(doubled(), value)["y", "activation"]
     assert tensor.verdict == verdict
     assert tensor.reason.startswith("overflow: may reach ") == (verdict == "overflow")
@@ -79,7 +79,7 @@ def test_nan_never_fits(values: tuple[float, ...]) -> None:
     assert ranges(doubled(), *values)["y", "activation"].verdict == "overflow"
 
 
-def test_a_small_activation_is_counted_and_harmless() -> None:
+def test_small_activation_is_counted_and_harmless() -> None:
     tensor = ranges(doubled(), 0.0, 1.0, 1e-5, 1e-8)["y", "activation"]
     assert (tensor.subnormal, tensor.flushed) == (0.5, 0.25)
     assert tensor.smallest == np.float32(2e-8)
@@ -91,7 +91,7 @@ def test_zeros_have_no_smallest() -> None:
 
 
 @pytest.mark.parametrize(("weight", "verdict"), [(65504.0, "fits"), (65600.0, "overflow"), (1e-7, "fits")])
-def test_a_weight_needs_no_headroom(weight: float, verdict: str) -> None:
+def test_weight_needs_no_headroom(weight: float, verdict: str) -> None:
     found = ranges(graph(make_node("Mul", ["x", "w"], ["y"], name="m/Mul_0"), w=[weight]), 0.0)
     assert found["w", "weight"].verdict == verdict
     assert found["w", "weight"].module == "m"
@@ -101,7 +101,7 @@ def test_a_weight_needs_no_headroom(weight: float, verdict: str) -> None:
     ("size", "value", "verdict"),
     [(4, 1.0, "fits"), (4, 9.0, "overflow"), (400, 1.0, "overflow"), (4, 3e-3, "underflow")],
 )
-def test_a_norm_holds_a_sum_of_squares(size: int, value: float, verdict: str) -> None:
+def test_norm_holds_a_sum_of_squares(size: int, value: float, verdict: str) -> None:
     node = make_node("ReduceL2", ["x", "axes"], ["y"], name="m/ReduceL2_0")
     model = onnx.load_model_from_string(graph(node, size=size))
     model.graph.initializer.append(from_array(np.array([-1], np.int64), "axes"))
@@ -114,7 +114,7 @@ def test_a_norm_holds_a_sum_of_squares(size: int, value: float, verdict: str) ->
 
 
 @pytest.mark.parametrize(("attributes", "floor"), [({}, 1e-5), ({"epsilon": 1e-3}, 1e-3), ({"axis": 0}, 1e-5)])
-def test_a_layer_norm_holds_squares_and_a_floor(attributes: dict[str, Any], floor: float) -> None:
+def test_layer_norm_holds_squares_and_a_floor(attributes: dict[str, Any], floor: float) -> None:
     shape = (2, 4) if "axis" in attributes else (4,)
     node = make_node("LayerNormalization", ["x", "scale"], ["y"], name="m/LayerNormalization_0", **attributes)
     model = graph(node, scale=np.ones(shape).tolist())
@@ -130,14 +130,14 @@ def test_a_layer_norm_holds_squares_and_a_floor(attributes: dict[str, Any], floo
 
 
 @pytest.mark.parametrize(("floor", "verdict"), [([1e-6], "underflow"), ([1e-4], "fits")])
-def test_the_floor_of_a_clip_must_be_normal(floor: list[float], verdict: str) -> None:
+def test_floor_of_a_clip_must_be_normal(floor: list[float], verdict: str) -> None:
     model = onnx.load_model_from_string(graph(make_node("Clip", ["x", "least"], ["y"], name="m/Clip_0")))
     model.graph.initializer.append(from_array(np.array(floor[0], np.float32), "least"))
     assert ranges(model.SerializeToString(), 1.0)["y", "floor"].verdict == verdict
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(1.0, "fits"), (1e-5, "underflow")])
-def test_a_divisor_must_be_normal(value: float, verdict: str) -> None:
+def test_divisor_must_be_normal(value: float, verdict: str) -> None:
     model = graph(make_node("Div", ["one", "x"], ["y"], name="m/Div_0"), one=[1.0])
     assert ranges(model, value)["y", "divisor"].verdict == verdict
 
@@ -203,7 +203,7 @@ def test_graphs_of_uint8_frames_have_the_same_ranges(artifacts: tuple[CCNet, Pat
 
 
 @pytest.mark.parametrize("frames", ["photograph_ranges", "adversary_ranges"])
-def test_the_fp32_kept_modules_are_those_that_do_not_fit(
+def test_fp32_kept_modules_are_those_that_do_not_fit(
     artifacts: tuple[CCNet, Path], frames: str, request: pytest.FixtureRequest
 ) -> None:
     found: list[Range] = request.getfixturevalue(frames)
@@ -217,13 +217,15 @@ def test_every_fp32_kept_module_loses_a_floor_on_any_frames(photograph_ranges: l
     assert lost == set(KEPT_FP32)
 
 
-def test_headroom_covers_what_adversaries_add(photograph_ranges: list[Range], adversary_ranges: list[Range]) -> None:
+def test_headroom_covers_adversarial_frames(photograph_ranges: list[Range], adversary_ranges: list[Range]) -> None:
     photo = {tensor.tensor: tensor.largest for tensor in photograph_ranges if tensor.what == "activation"}
     beyond = max(tensor.largest / photo[tensor.tensor] for tensor in adversary_ranges if tensor.what == "activation")
     assert 1 < beyond < HEADROOM
 
 
-def test_every_float_tensor_of_decode_is_there(artifacts: tuple[CCNet, Path], photograph_ranges: list[Range]) -> None:
+def test_every_float_tensor_of_decode_is_measured(
+    artifacts: tuple[CCNet, Path], photograph_ranges: list[Range]
+) -> None:
     folder = artifacts[1]
     model = onnx.load(folder / Manifest.read(folder).find("decode").file)
     values = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}

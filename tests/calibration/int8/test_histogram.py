@@ -29,13 +29,13 @@ def test_min_max_is_the_largest_magnitude() -> None:
     assert histogram(normal(), np.float32([-7.5, 3])).min_max() == 7.5
 
 
-def test_a_percentile_of_even_values_is_known() -> None:
+def test_percentile_of_even_values_is_known() -> None:
     found = histogram(np.linspace(-1, 1, 200_001, dtype=np.float32))
     assert found.percentile(90) == pytest.approx(0.9, abs=2 / BINS)
     assert found.percentile(100) == 1
 
 
-def test_a_percentile_and_entropy_clip_a_rare_outlier() -> None:
+def test_percentile_and_entropy_clip_a_rare_outlier() -> None:
     found = histogram(normal(), np.float32([40]))
     assert found.min_max() == 40
     assert 3.5 < found.percentile() < 4.5
@@ -56,7 +56,7 @@ def test_entropy_is_near_the_threshold_of_onnxruntime() -> None:
 
 
 @given(st.lists(st.floats(1e-3, 1e4), min_size=1, max_size=6), st.randoms())
-def test_a_histogram_loses_nothing_in_any_order(scales: list[float], random: Any) -> None:
+def test_histogram_loses_nothing_in_any_order(scales: list[float], random: Any) -> None:
     """Bins widen, counts stay, and thresholds differ by no more than the wider bins."""
     arrays = [np.float32(factor) * normal(500, seed) for seed, factor in enumerate(scales)]
     found = histogram(*arrays)

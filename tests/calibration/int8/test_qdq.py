@@ -26,11 +26,11 @@ def test_values_within_a_threshold_are_off_by_half_a_step_at_most(threshold: flo
     assert quantise_dequantise(np.float32([1e9, -1e9]), step) == pytest.approx([127 * step, -128 * step])
 
 
-def test_a_tensor_of_zeros_has_a_scale() -> None:
+def test_tensor_of_zeros_has_a_scale() -> None:
     assert activation_scale(0) > 0
 
 
-def test_the_channels_of_a_weight_have_their_own_scales() -> None:
+def test_channels_of_a_weight_have_their_own_scales() -> None:
     normal = np.random.default_rng(0).normal(size=(3, 1, 3, 3)).astype(np.float32)
     weight = np.float32([1, 1e-3, 0])[:, None, None, None] * normal
     scales = channel_scales(weight)
@@ -38,7 +38,7 @@ def test_the_channels_of_a_weight_have_their_own_scales() -> None:
     assert scales[2] > 0
 
 
-def test_the_graph_computes_what_the_emulation_computed(trials: Int8Search, mixed: bytes) -> None:
+def test_graph_computes_what_the_emulation_computed(trials: Int8Search, mixed: bytes) -> None:
     """Quantised node by node in float32, and as QuantizeLinear and DequantizeLinear in the mixed FP16 graph."""
     scales = trials.scales(Histogram.min_max)
     for layers in (trials.layers, trials.layers[1:-1]):
@@ -48,7 +48,7 @@ def test_the_graph_computes_what_the_emulation_computed(trials: Int8Search, mixe
         assert file.parity.psnr == pytest.approx(trial.parity.psnr, abs=1)
 
 
-def test_the_graph_is_symmetric_and_per_channel(trials: Int8Search, mixed: bytes) -> None:
+def test_graph_is_symmetric_and_per_channel(trials: Int8Search, mixed: bytes) -> None:
     scales = trials.scales(Histogram.min_max)
     whole = trials.judge("min-max", scales, trials.layers)
     proto = onnx.load_model_from_string(trials.graph(whole, scales, mixed))
@@ -66,7 +66,7 @@ def test_the_graph_is_symmetric_and_per_channel(trials: Int8Search, mixed: bytes
     assert not any(node.op_type == "QuantizeLinear" for node in proto.graph.node if node.input[0] in weights)
 
 
-def test_a_graph_of_another_network_is_refused(mixed: bytes) -> None:
+def test_graph_of_another_network_is_refused(mixed: bytes) -> None:
     with pytest.raises(CCNetError, match="no node 'elsewhere/Conv_0'"):
         insert_qdq(mixed, {"elsewhere/Conv_0": 1.0})
 

@@ -15,7 +15,7 @@ from ccnet.model import CCNet
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity
 
 
-def test_the_layers_are_all_convolutions(artifacts: tuple[CCNet, Path], trials: Int8Search) -> None:
+def test_layers_are_all_convolutions(artifacts: tuple[CCNet, Path], trials: Int8Search) -> None:
     runner = GraphRunner(Manifest.read(artifacts[1]).find("decode").read(artifacts[1]))
     convolutions = {node.name for node in runner.nodes if node.op_type == "Conv"}
     assert {node for layer in trials.layers for node in layer.nodes} == convolutions
@@ -23,7 +23,7 @@ def test_the_layers_are_all_convolutions(artifacts: tuple[CCNet, Path], trials: 
     assert ends["conv_in"] == 16 * 16 * 9 * 3 * 32
 
 
-def test_the_layer_with_the_largest_error_is_ranked_last(trials: Int8Search, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_layer_with_the_largest_error_is_ranked_last(trials: Int8Search, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "layers", trials.layers[:6])
     scales = trials.scales(Histogram.min_max)
     coarse = {name: 1e3 if name == "rgb" else step for name, step in scales.items()}
@@ -35,7 +35,7 @@ def variant(share: float, mrae: float, observer: str = "min-max") -> Variant:
     return Variant(observer=observer, layers=("a",), share=share, parity=parity)
 
 
-def test_the_best_variant_has_most_in_int8_within_the_budget() -> None:
+def test_best_variant_has_most_in_int8_within_the_budget() -> None:
     limit = TOLERANCES["int8"].mrae
     assert limit is not None
     good, better, worse = variant(0.2, limit / 9), variant(0.5, limit), variant(0.9, 1.1 * limit)
@@ -44,7 +44,7 @@ def test_the_best_variant_has_most_in_int8_within_the_budget() -> None:
     assert best_variant([better, closer := variant(0.5, limit / 2, "entropy")]) is closer
 
 
-def test_the_prefixes_end_with_all_layers() -> None:
+def test_prefixes_end_with_all_layers() -> None:
     layers = [Layer(name=str(i), nodes=(), macs=1 + i) for i in range(20)]
     lengths = int8._prefix_lengths(layers)
     assert lengths == sorted(set(lengths)) and lengths[-1] == 20 and lengths[0] >= 1

@@ -36,14 +36,14 @@ def hashed(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return contents
 
 
-def test_a_path_is_opened_and_an_open_folder_stays_itself(path: Path) -> None:
+def test_open_accepts_a_path_or_an_open_folder(path: Path) -> None:
     folder = ArtifactFolder.open(path)
     assert ArtifactFolder.open(folder) is folder
     assert (folder.path, folder.manifest) == (path, Manifest.read(path))
     assert ArtifactFolder.open(str(path)).path == path
 
 
-def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CCNetError, match=r"no manifest\.json"):
         ArtifactFolder.open(tmp_path)
 
@@ -55,7 +55,7 @@ def test_find_names_the_folder(path: Path) -> None:
         folder.find("full")
 
 
-def test_a_file_is_hashed_once(path: Path, hashed: list[object]) -> None:
+def test_file_is_hashed_once(path: Path, hashed: list[object]) -> None:
     folder = ArtifactFolder.open(path)
     encode, decode = folder.find("encode"), folder.find("decode")
     for _ in range(3):
@@ -68,7 +68,7 @@ def test_a_file_is_hashed_once(path: Path, hashed: list[object]) -> None:
 
 
 @pytest.mark.parametrize("size_stays", [True, False])
-def test_a_changed_file_is_hashed_again_and_refused(path: Path, size_stays: bool) -> None:
+def test_changed_file_is_hashed_again_and_refused(path: Path, size_stays: bool) -> None:
     folder = ArtifactFolder.open(path)
     encode = folder.find("encode")
     assert folder.is_intact()
@@ -89,7 +89,7 @@ def test_another_entry_of_the_same_file_is_verified_by_its_own_hash(path: Path) 
         folder.read(entry("encode", b"another encoder"))
 
 
-def test_a_missing_file_is_refused(path: Path) -> None:
+def test_missing_file_is_refused(path: Path) -> None:
     folder = ArtifactFolder.open(path)
     (path / "encode.onnx").unlink()
     for call in (folder.read, folder.verify):
@@ -97,7 +97,7 @@ def test_a_missing_file_is_refused(path: Path) -> None:
             call(folder.find("encode"))
 
 
-def test_a_file_is_added_to_the_manifest_on_disk(path: Path) -> None:
+def test_file_is_added_to_the_manifest_on_disk(path: Path) -> None:
     folder = ArtifactFolder.open(path)
     (path / "full.onnx").write_bytes(b"both")
     folder.add(entry("full", b"both"))

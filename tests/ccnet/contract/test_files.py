@@ -11,7 +11,7 @@ import pytest
 from ccnet.contract import CCNetError, sha256, write_atomic
 
 
-def test_a_file_is_written_and_replaced_whole(tmp_path: Path) -> None:
+def test_file_is_written_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data in (b"old", b"new and longer"):
         write_atomic(path, data)
@@ -19,7 +19,7 @@ def test_a_file_is_written_and_replaced_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
@@ -35,7 +35,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_where_nothing_can_be_written_one_line_says_so(tmp_path: Path) -> None:
+def test_unwritable_path_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     for path in (tmp_path / "nowhere" / "file", tmp_path / "taken"):
         with pytest.raises(CCNetError, match="cannot be written"):

@@ -34,13 +34,13 @@ RESPONSE = [[1 / 31] * 3 for _ in range(31)]
 CAMERA = {"name": "flat", "response": RESPONSE}
 
 
-def test_a_manifest_survives_json_and_disk(tmp_path: Path) -> None:
+def test_manifest_round_trips_through_json_and_disk(tmp_path: Path) -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
     (tmp_path / contract.MANIFEST_NAME).write_text(MANIFEST.to_json())
     assert Manifest.read(tmp_path) == MANIFEST
 
 
-def test_the_json_keys_are_those_of_version_0_1_0() -> None:
+def test_json_keys_are_those_of_version_0_1_0() -> None:
     raw = json.loads(replace(MANIFEST, fingerprint="f" * 64).to_json())
     assert raw.keys() == {
         *("config", "weights_sha256", "context_size", "input", "tools", "artifacts"),
@@ -56,7 +56,7 @@ def test_the_json_keys_are_those_of_version_0_1_0() -> None:
         Manifest.from_json(json.dumps(raw | {"inputs": 7}))
 
 
-def test_a_manifest_may_name_its_camera() -> None:
+def test_camera_is_an_optional_manifest_field() -> None:
     manifest = replace(MANIFEST, camera=CAMERA)
     assert Manifest.from_json(manifest.to_json()) == manifest
     np.testing.assert_array_equal(camera_response(CAMERA), np.array(RESPONSE, np.float32))
@@ -86,13 +86,13 @@ def test_a_manifest_may_name_its_camera() -> None:
         (CAMERA | {"response": [[float("inf")] * 3] * 31}, "not finite"),
     ],
 )
-def test_a_hostile_camera_is_refused(camera: Any, words: str) -> None:
+def test_invalid_camera_in_a_manifest_is_refused(camera: Any, words: str) -> None:
     with pytest.raises(CCNetError, match=words) as caught:
         Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()) | {"camera": camera}))
     assert str(caught.value).endswith("export again") and "\n" not in str(caught.value)
 
 
-def test_find_names_what_there_is() -> None:
+def test_find_error_lists_the_artifacts_present() -> None:
     assert MANIFEST.find("encode") is ENCODE
     assert MANIFEST.find("decode", format="tensorrt", precision="fp16") is DECODE
     with pytest.raises(CCNetError, match=r"no decode .* there are: decode tensorrt fp16, encode onnx fp32"):
@@ -113,7 +113,7 @@ def test_find_names_what_there_is() -> None:
         ('{"version": 1}', "not a ccnet manifest"),
     ],
 )
-def test_what_is_no_manifest_is_refused(text: str | bytes, words: str) -> None:
+def test_text_that_is_not_a_manifest_is_refused(text: str | bytes, words: str) -> None:
     with pytest.raises(CCNetError, match=words) as caught:
         Manifest.from_json(text)
     assert "export again" in str(caught.value)
@@ -138,14 +138,14 @@ def test_what_is_no_manifest_is_refused(text: str | bytes, words: str) -> None:
         ({"input": "int8"}, "input is 'int8', expected float32 or uint8"),
     ],
 )
-def test_a_changed_manifest_is_refused(change: dict[str, Any], words: str) -> None:
+def test_invalid_manifest_field_is_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(CCNetError, match=words) as caught:
         Manifest.from_json(json.dumps(json.loads(MANIFEST.to_json()) | change))
     assert "export again" in str(caught.value)
 
 
 @pytest.mark.parametrize("field", ["config", "weights_sha256", "context_size", "input", "tools", "artifacts"])
-def test_a_missing_field_is_named(field: str) -> None:
+def test_missing_field_is_named(field: str) -> None:
     raw = json.loads(MANIFEST.to_json())
     del raw[field]
     with pytest.raises(CCNetError, match=field):
@@ -161,14 +161,14 @@ def test_a_missing_field_is_named(field: str) -> None:
         ({"file": "sub/encode.onnx"}, "expected a plain name"),
     ],
 )
-def test_an_artifact_stays_in_its_folder_and_is_of_a_known_kind(change: dict[str, str], words: str) -> None:
+def test_artifact_outside_its_folder_or_of_unknown_kind_is_refused(change: dict[str, str], words: str) -> None:
     raw = json.loads(MANIFEST.to_json())
     raw["artifacts"][0] |= change
     with pytest.raises(CCNetError, match=words):
         Manifest.from_json(json.dumps(raw))
 
 
-def test_a_folder_without_or_with_a_bad_manifest_is_named(tmp_path: Path) -> None:
+def test_missing_or_invalid_manifest_error_names_its_folder(tmp_path: Path) -> None:
     with pytest.raises(CCNetError, match=r"no manifest\.json; expected a folder made by 'ccnet export'"):
         Manifest.read(tmp_path)
     (tmp_path / contract.MANIFEST_NAME).write_text("{}")

@@ -10,7 +10,7 @@ from ccnet import contract
 from ccnet.contract import padded_size, reflect_index
 
 
-def test_the_bands_are_the_papers() -> None:
+def test_bands_are_400_to_700_nm_in_steps_of_10() -> None:
     assert len(contract.BANDS_NM) == 31
     assert (contract.BANDS_NM[0], contract.BANDS_NM[-1]) == (400, 700)
     assert set(np.diff(contract.BANDS_NM)) == {10}
@@ -18,13 +18,13 @@ def test_the_bands_are_the_papers() -> None:
 
 
 @given(size=st.integers(1, 10**6), multiple=st.integers(1, 512))
-def test_padded_is_the_next_multiple(size: int, multiple: int) -> None:
+def test_padded_size_is_the_next_multiple(size: int, multiple: int) -> None:
     result = padded_size(size, multiple)
     assert result % multiple == 0
     assert size <= result < size + multiple
 
 
 @given(size=st.integers(1, 40), before=st.integers(0, 130), after=st.integers(0, 130))
-def test_reflect_index_is_numpys_reflect(size: int, before: int, after: int) -> None:
+def test_reflect_index_equals_numpys_reflect_padding(size: int, before: int, after: int) -> None:
     expected = np.pad(np.arange(size), (before, after), mode="reflect")
     np.testing.assert_array_equal(reflect_index(size, -before, size + after), expected)

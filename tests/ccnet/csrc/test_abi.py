@@ -75,13 +75,13 @@ def test_every_function_that_operators_use_is_compared() -> None:
 @pytest.mark.skipif(COMPILER is None, reason="there is no C compiler")
 @pytest.mark.skipif(real_header() is None, reason="libonnxruntime-dev is not installed")
 class TestRealHeader:
-    def test_the_declarations_are_those_of_the_header(self, tmp_path: Path) -> None:
+    def test_declarations_are_those_of_the_header(self, tmp_path: Path) -> None:
         header = real_header()
         assert header is not None
         compiled = compile_against(header, ABI, tmp_path)
         assert compiled.returncode == 0, compiled.stderr
 
-    def test_a_wrong_place_in_the_table_is_found(self, tmp_path: Path) -> None:
+    def test_wrong_offset_in_the_function_table_is_detected(self, tmp_path: Path) -> None:
         header = real_header()
         assert header is not None
         compiled = compile_against(header, ABI.replace("unused_52[9]", "unused_52[8]"), tmp_path)

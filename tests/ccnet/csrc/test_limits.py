@@ -15,19 +15,19 @@ from ccnet.ops.scan import STREAMS, scan
 pytestmark = pytest.mark.skipif(kernel() is None, reason="installed without a C compiler: there is no kernel")
 
 
-def test_a_limit_may_hold_several_numbers() -> None:
+def test_limit_may_hold_several_numbers() -> None:
     assert limits("heads") == (1, 2, 4)
     assert limits("operator_patches") == (4, 8, 16)
     with pytest.raises(ValueError, match="too many values"):
         limit("heads")
 
 
-def test_an_unknown_limit_is_refused() -> None:
+def test_unknown_limit_is_refused() -> None:
     with pytest.raises(ValueError, match="ccnet_nonsense"):
         limit("nonsense")
 
 
-def test_the_work_of_a_kernel_has_the_size_that_c_gives_it() -> None:
+def test_work_struct_has_the_same_size_in_c_and_python() -> None:
     assert limit("work_size") == ctypes.sizeof(_Work)
 
 
@@ -36,7 +36,7 @@ def test_cosines_have_the_same_lower_limit_of_a_norm_in_c_and_python() -> None:
 
 
 @pytest.mark.parametrize("beyond", [0, 1])
-def test_at_a_limit_the_kernel_runs_and_beyond_it_the_reference(beyond: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_runs_up_to_its_limit_and_the_reference_ops_beyond(beyond: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from ccnet.ops import scan as module
 
     launched = []

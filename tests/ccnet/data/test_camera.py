@@ -16,7 +16,7 @@ from ccnet.data.camera import TRACKS, Array, Camera, Illuminant, Imaging, read_c
 MakeCube = Callable[..., Array]
 
 
-def test_a_camera_is_read_and_normalised(camera: Camera, camera_file: Path) -> None:
+def test_camera_is_read_and_normalised(camera: Camera, camera_file: Path) -> None:
     assert Camera.read(camera_file).name == "camera"
     np.testing.assert_allclose(Camera.read(camera_file).response, camera.response, rtol=1e-6)
     np.savez(camera_file, filters=camera.response * 7)  # a gain, and no bands
@@ -42,13 +42,13 @@ GOOD = np.ones((31, 3))
         ({"filters": np.array([{}], object)}, "not a camera response"),
     ],
 )
-def test_a_bad_camera_is_refused(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
+def test_invalid_camera_response_is_refused(tmp_path: Path, arrays: dict[str, Any], words: str) -> None:
     path = tmp_path / "camera.npz"
     np.savez(path, **arrays)
     refusal(path, words)
 
 
-def test_what_is_no_camera_file_is_refused(tmp_path: Path, camera_file: Path) -> None:
+def test_file_that_is_not_a_camera_response_is_refused(tmp_path: Path, camera_file: Path) -> None:
     refusal(tmp_path / "nowhere.npz", "no such file, expected a camera response")
     whole = camera_file.read_bytes()
     np.save(tmp_path / "array.npy", GOOD)
@@ -79,18 +79,18 @@ def write_csv(path: Path, header: str, columns: Any) -> Path:
         ("x,temperature,b,g,r", [0, 2, 1, 0]),
     ],
 )
-def test_channels_go_by_their_names(tmp_path: Path, camera: Camera, header: str, order: list[int]) -> None:
+def test_channels_are_identified_by_name(tmp_path: Path, camera: Camera, header: str, order: list[int]) -> None:
     path = write_csv(tmp_path / "a.csv", header, camera.response[:, order])
     np.testing.assert_allclose(Camera.read(path).response, camera.response, rtol=1e-5)
 
 
 @pytest.mark.parametrize("header", ["nm,X,Y,Z", "nm,R,G,IR", "nm,R,G,green,B", "400,0.1,0.2,0.3"])
-def test_a_channel_that_is_missing_or_twice_there_is_refused(tmp_path: Path, header: str) -> None:
+def test_missing_or_duplicate_channel_is_refused(tmp_path: Path, header: str) -> None:
     path = write_csv(tmp_path / "a.csv", header, np.ones((31, header.count(","))))
     refusal(path, r"channels are \['.*'\], expected one each of R, G and B")
 
 
-def test_a_folder_stands_for_its_cameras(tmp_path: Path, camera: Camera, camera_file: Path) -> None:
+def test_folder_means_all_its_cameras(tmp_path: Path, camera: Camera, camera_file: Path) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     refusal(folder, "holds no camera response, expected one of .json")
@@ -102,7 +102,9 @@ def test_a_folder_stands_for_its_cameras(tmp_path: Path, camera: Camera, camera_
     refusal(folder, "c.csv: channels are")
 
 
-def test_a_light_weighs_the_bands_and_white_stays_white(tmp_path: Path, camera: Camera, make_cube: MakeCube) -> None:
+def test_illuminant_weights_the_bands_and_white_stays_white(
+    tmp_path: Path, camera: Camera, make_cube: MakeCube
+) -> None:
     response = write_csv(tmp_path / "camera.csv", "nm,R,G,B", camera.response)
     power = np.linspace(0.1, 3, 31)
     light = write_csv(tmp_path / "lamp.csv", "nm,power", power[:, None])
@@ -117,7 +119,7 @@ def test_a_light_weighs_the_bands_and_white_stays_white(tmp_path: Path, camera: 
     np.testing.assert_allclose(camera.under(Illuminant(name="E", power=np.ones(31))).response, camera.response, 1e-6)
 
 
-def test_an_illuminant_in_each_layout(tmp_path: Path) -> None:
+def test_illuminant_is_read_from_each_layout(tmp_path: Path) -> None:
     power = np.linspace(1, 2, 31)
     main = {str(nm): [value] for nm, value in zip(BANDS_NM, power.tolist(), strict=True)}
     text = json.dumps({"spectral_data": {"index": {"main": ["power"]}, "data": {"main": main}}})
@@ -131,7 +133,7 @@ def test_an_illuminant_in_each_layout(tmp_path: Path) -> None:
         np.testing.assert_allclose(light.power * 2, power, rtol=1e-12)
 
 
-def test_a_light_that_is_none_is_refused(tmp_path: Path, camera: Camera) -> None:
+def test_invalid_illuminant_is_refused(tmp_path: Path, camera: Camera) -> None:
     for header in ("nm,a,b", "nm,R,G,B"):
         path = write_csv(tmp_path / "a.csv", header, np.ones((31, header.count(","))))
         with pytest.raises(CCNetError, match=r"curves are \['.*'\], expected a single one, or one called power"):
@@ -142,7 +144,7 @@ def test_a_light_that_is_none_is_refused(tmp_path: Path, camera: Camera) -> None
         sharp.under(blue)
 
 
-def test_the_measured_cameras(shared: Path) -> None:
+def test_measured_cameras_are_normalised_and_plausible(shared: Path) -> None:
     folder = shared / "cameras"
     (light,) = sorted((folder / "illuminant").glob("*.json"))
     plain, lit = read_cameras([folder / "camera"]), read_cameras([folder / "camera"], light)
@@ -162,7 +164,7 @@ def test_the_measured_cameras(shared: Path) -> None:
         read_cameras([folder / "cmf"])
 
 
-def test_a_frame_is_eq_2(camera: Camera, make_cube: MakeCube) -> None:
+def test_frame_computes_eq_2(camera: Camera, make_cube: MakeCube) -> None:
     cube = make_cube(3, 5)
     frame = camera.frame(cube)
     assert frame.dtype == np.float32
@@ -171,7 +173,7 @@ def test_a_frame_is_eq_2(camera: Camera, make_cube: MakeCube) -> None:
         np.testing.assert_allclose(frame[channel], expected, rtol=1e-5)
 
 
-def test_a_flat_spectrum_is_grey_and_nothing_leaves_the_range(camera: Camera) -> None:
+def test_flat_spectrum_is_grey_and_frames_are_clipped(camera: Camera) -> None:
     np.testing.assert_allclose(camera.frame(np.full((31, 1, 1), 0.3, np.float32)), 0.3, rtol=1e-5)
     assert camera.frame(np.full((31, 1, 1), 2, np.float32)).max() == 1
     assert camera.frame(np.full((31, 1, 1), -1, np.float32)).min() == 0
@@ -191,7 +193,7 @@ def texture(side: int = 64) -> Array:
     return np.random.default_rng(1).uniform(0, 1, (3, side, side)).astype(np.float32)
 
 
-def test_the_clean_track_adds_nothing(rng: np.random.Generator) -> None:
+def test_clean_track_adds_nothing(rng: np.random.Generator) -> None:
     frame = texture()
     before = rng.bit_generator.state
     np.testing.assert_array_equal(TRACKS["clean"](frame, rng), texture())
@@ -199,7 +201,7 @@ def test_the_clean_track_adds_nothing(rng: np.random.Generator) -> None:
 
 
 @pytest.mark.parametrize("value", [0.1, 0.5, 0.9])
-def test_noise_is_that_of_electrons(rng: np.random.Generator, value: float) -> None:
+def test_noise_has_shot_and_read_variance(rng: np.random.Generator, value: float) -> None:
     """Shot noise is the root of the electrons, read noise is added in squares; the mean stays."""
     noisy = Imaging(full_well=1000, read_noise=5)(flat(value), rng)
     electrons = 1000 * noisy.astype(np.float64)
@@ -211,7 +213,7 @@ def test_noise_is_that_of_electrons(rng: np.random.Generator, value: float) -> N
     assert np.abs(shifted).max() < 0.02  # of each pixel and channel on its own
 
 
-def test_read_noise_is_there_in_the_dark_and_shot_noise_is_not(rng: np.random.Generator) -> None:
+def test_black_pixels_have_read_noise_but_no_shot_noise(rng: np.random.Generator) -> None:
     assert not Imaging(full_well=1000)(flat(0), rng).any()
     dark = Imaging(full_well=1000, read_noise=5)(flat(0), rng)
     assert (dark == 0).mean() == pytest.approx(0.5, abs=0.01)  # clipped
@@ -228,7 +230,7 @@ def test_exposure_is_log_uniform_and_clips(rng: np.random.Generator) -> None:
     assert Imaging(exposure=(2, 2))(flat(0.7, 1), rng).max() == 1
 
 
-def test_eight_bits_are_the_nearest_of_256(rng: np.random.Generator) -> None:
+def test_eight_bit_rounds_to_the_nearest_of_256_levels(rng: np.random.Generator) -> None:
     frame = texture()
     rounded = Imaging(eight_bit=True)(frame, rng)
     np.testing.assert_array_equal(rounded * 255, np.rint(rounded * 255))
@@ -236,13 +238,13 @@ def test_eight_bits_are_the_nearest_of_256(rng: np.random.Generator) -> None:
     assert len(np.unique(rounded)) > 200
 
 
-def test_jpeg_loses_detail_and_more_at_lower_quality(rng: np.random.Generator) -> None:
+def test_jpeg_error_grows_as_quality_falls(rng: np.random.Generator) -> None:
     frame = texture()
     errors = [np.abs(Imaging(eight_bit=True, jpeg=q)(frame, rng) - frame).mean() for q in (100, 65, 10)]
     assert 0.5 / 255 < errors[0] < errors[1] < errors[2]
 
 
-def test_jpeg_keeps_channels_and_places(rng: np.random.Generator) -> None:
+def test_jpeg_keeps_channels_and_positions(rng: np.random.Generator) -> None:
     """A patch of red in one corner comes back red, and there."""
     frame = flat(0.2, 32)
     frame[0, :16, :16] = 0.8
@@ -251,7 +253,7 @@ def test_jpeg_keeps_channels_and_places(rng: np.random.Generator) -> None:
     assert np.abs(coded - frame)[:, 20:, 20:].max() < 0.05
 
 
-def test_the_real_track_is_in_range_and_its_generator_decides_it() -> None:
+def test_real_track_is_in_range_and_repeatable_by_seed() -> None:
     frame = texture()
     first, same, other = (TRACKS["real"](frame, np.random.default_rng(seed)) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, same)
@@ -279,6 +281,6 @@ def test_the_real_track_is_in_range_and_its_generator_decides_it() -> None:
         ({"jpeg": 101, "eight_bit": True}, "jpeg is 101"),
     ],
 )
-def test_imaging_that_no_camera_has_is_refused(fields: dict[str, Any], words: str) -> None:
+def test_invalid_imaging_is_refused(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         Imaging(**fields)

@@ -37,13 +37,13 @@ def names(source: str, split: Split) -> list[str]:
 
 
 @pytest.mark.parametrize("source", ["", "cave", "cave:", "/data/cave", "icvl:/data", "CAVE:/data"])
-def test_an_unknown_source_is_told_the_known_ones(source: str) -> None:
+def test_unknown_source_lists_the_known_kinds(source: str) -> None:
     refusal(source, "expected KIND:PATH with one of the kinds cave, envi, ntire2020-clean, ntire2020-real, ntire2022")
 
 
 @pytest.mark.parametrize("kind", ["cave", "envi", "ntire2020-clean", "ntire2020-real", "ntire2022"])
 @pytest.mark.parametrize("path", ["nowhere", "nowhere.hdr", "x" * 300, "a\0b"])
-def test_a_missing_folder_is_named(tmp_path: Path, kind: str, path: str) -> None:
+def test_missing_folder_is_named(tmp_path: Path, kind: str, path: str) -> None:
     with pytest.raises(CCNetError) as caught:
         open_source(f"{kind}:{tmp_path / path}", "train")
     assert str(caught.value).startswith(str(tmp_path / path))
@@ -65,7 +65,7 @@ def arad_1k(tmp_path: Path, make_cube: MakeCube, write_mat73: Write) -> Path:
     return tmp_path
 
 
-def test_the_lists_choose_the_scenes(arad_1k: Path, make_cube: MakeCube) -> None:
+def test_split_lists_choose_the_scenes(arad_1k: Path, make_cube: MakeCube) -> None:
     """ARAD_1K_0314 is on neither list, and in neither split."""
     train = open_source(f"ntire2022:{arad_1k}", "train")
     assert [scene.name for scene in train] == list(STEMS[:2])
@@ -80,7 +80,7 @@ def test_the_lists_choose_the_scenes(arad_1k: Path, make_cube: MakeCube) -> None
     ("spectral", "rgb"),
     [("Valid_Spec", "Valid_RGB"), ("Valid_spectral", "Valid_RGB"), ("valid_spec/Valid_spec", "Valid_RGB/Valid_RGB")],
 )
-def test_the_validation_files_may_have_folders_of_their_own(arad_1k: Path, spectral: str, rgb: str) -> None:
+def test_validation_files_in_separate_folders_are_found(arad_1k: Path, spectral: str, rgb: str) -> None:
     for old, new, ending in (("Train_Spec", spectral, ".mat"), ("Train_RGB", rgb, ".jpg")):
         (arad_1k / new).mkdir(parents=True)
         (arad_1k / old / f"ARAD_1K_0901{ending}").rename(arad_1k / new / f"ARAD_1K_0901{ending}")
@@ -99,12 +99,12 @@ def test_the_validation_files_may_have_folders_of_their_own(arad_1k: Path, spect
     ],
     ids=["CRLF", "blank lines and .mat", "BOM and .jpg"],
 )
-def test_a_list_may_have_been_through_other_editors(arad_1k: Path, text: str) -> None:
+def test_split_list_from_other_editors_is_read(arad_1k: Path, text: str) -> None:
     (arad_1k / "split_txt" / "train_list.txt").write_bytes(text.encode())
     assert names(f"ntire2022:{arad_1k}", "train") == ["ARAD_1K_0002", "ARAD_1K_0001"]
 
 
-def test_a_missing_file_is_named_before_training(arad_1k: Path) -> None:
+def test_missing_file_is_named_before_training(arad_1k: Path) -> None:
     source, split = f"ntire2022:{arad_1k}", arad_1k / "split_txt"
     (arad_1k / "Train_RGB" / "ARAD_1K_0002.jpg").unlink()
     refusal(source, f"{arad_1k}/Train_RGB/ARAD_1K_0002.jpg: no such file")
@@ -120,7 +120,7 @@ def test_a_missing_file_is_named_before_training(arad_1k: Path) -> None:
     refusal(source, f"{split}/train_list.txt: damaged, missing, .*, expected a list of scenes, one a line, as MST")
 
 
-def test_nothing_is_read_before_it_is_needed(arad_1k: Path) -> None:
+def test_files_are_read_only_when_needed(arad_1k: Path) -> None:
     (arad_1k / "Train_Spec" / "ARAD_1K_0001.mat").write_bytes(b"not a cube")
     (arad_1k / "Train_RGB" / "ARAD_1K_0001.jpg").write_bytes(b"not a frame")
     scene = open_source(f"ntire2022:{arad_1k}", "train")[0]
@@ -133,7 +133,7 @@ def test_nothing_is_read_before_it_is_needed(arad_1k: Path) -> None:
             read()
 
 
-def test_cubes_without_frames_are_for_cameras(arad_1k: Path) -> None:
+def test_cubes_without_frames_need_a_camera(arad_1k: Path) -> None:
     (arad_1k / "Train_RGB").rename(arad_1k / "elsewhere")
     scenes = open_source(f"ntire2022:{arad_1k}", "train")
     assert [scene.read_frame for scene in scenes] == [None, None]
@@ -141,7 +141,7 @@ def test_cubes_without_frames_are_for_cameras(arad_1k: Path) -> None:
         SceneDataset(scenes=scenes)
 
 
-def test_a_frame_of_another_size_is_not_trained_on(arad_1k: Path) -> None:
+def test_frame_of_another_size_than_its_cube_is_refused(arad_1k: Path) -> None:
     write_frame(arad_1k / "Train_RGB" / "ARAD_1K_0002.jpg", size=(16, 12))
     views = SceneDataset(scenes=open_source(f"ntire2022:{arad_1k}", "train"))
     views.pair(0)
@@ -172,7 +172,9 @@ def arad_hs(tmp_path: Path, make_cube: MakeCube, write_mat5: Write) -> Path:
 
 
 @TRACKS
-def test_each_track_has_its_frames(arad_hs: Path, make_cube: MakeCube, track: str, folder: str, ending: str) -> None:
+def test_each_track_reads_its_own_frames(
+    arad_hs: Path, make_cube: MakeCube, track: str, folder: str, ending: str
+) -> None:
     train = open_source(f"ntire2020-{track}:{arad_hs}", "train")
     assert [scene.name for scene in train] == ["ARAD_HS_0001", "ARAD_HS_0002"]
     assert names(f"ntire2020-{track}:{arad_hs}", "val") == ["ARAD_HS_0451"]
@@ -185,7 +187,9 @@ def test_each_track_has_its_frames(arad_hs: Path, make_cube: MakeCube, track: st
 
 
 @TRACKS
-def test_cubes_and_frames_must_agree(arad_hs: Path, track: str, folder: str, ending: str) -> None:
+def test_cube_without_frame_or_frame_without_cube_is_refused(
+    arad_hs: Path, track: str, folder: str, ending: str
+) -> None:
     source = f"ntire2020-{track}:{arad_hs}"
     cube = arad_hs / "NTIRE2020_Train_Spectral" / "ARAD_HS_0002.mat"
     frame = arad_hs / f"NTIRE2020_Train_{folder}" / f"ARAD_HS_0001{ending}"
@@ -199,7 +203,7 @@ def test_cubes_and_frames_must_agree(arad_hs: Path, track: str, folder: str, end
     refusal(source, f"{cube.parent}: holds no cube, expected ARAD_HS_0001.mat")
 
 
-def test_cubes_of_matlab_73_will_do(arad_hs: Path, make_cube: MakeCube, write_mat73: Write) -> None:
+def test_cube_of_matlab_73_is_read_in_ntire_2020(arad_hs: Path, make_cube: MakeCube, write_mat73: Write) -> None:
     write_mat73(arad_hs / "NTIRE2020_Validation_Spectral" / "ARAD_HS_0451.mat", make_cube(12, 16, 9))
     (scene,) = open_source(f"ntire2020-clean:{arad_hs}", "val")
     np.testing.assert_array_equal(scene.read_cube(), make_cube(12, 16, 9))
@@ -209,7 +213,7 @@ def test_cubes_of_matlab_73_will_do(arad_hs: Path, make_cube: MakeCube, write_ma
 # CAVE
 
 
-def test_scenes_are_found_in_order_at_any_depth(tmp_path: Path, make_cube: MakeCube, write_cave: Write) -> None:
+def test_cave_scenes_are_found_in_order_at_any_depth(tmp_path: Path, make_cube: MakeCube, write_cave: Write) -> None:
     """The original release has NAME_ms/NAME_ms/NAME_ms_01.png."""
     cube = make_cube(4, 4)
     for name in ("b_ms", "a_ms", "c_ms/c_ms"):
@@ -221,12 +225,12 @@ def test_scenes_are_found_in_order_at_any_depth(tmp_path: Path, make_cube: MakeC
     np.testing.assert_allclose(scenes[2].read_cube(), cube, rtol=0, atol=1e-5)
 
 
-def test_no_folder_and_no_scene(tmp_path: Path) -> None:
+def test_cave_folder_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None:
     refusal(f"cave:{tmp_path / 'nowhere'}", "no such folder, expected one with CAVE scenes")
     refusal(f"cave:{tmp_path}", "holds no CAVE scene")
 
 
-def test_watercolors_and_a_missing_band_are_told_before_training(
+def test_watercolors_and_missing_band_are_refused_before_training(
     tmp_path: Path, make_cube: MakeCube, write_cave: Write
 ) -> None:
     write_cave(tmp_path / "beads_ms", make_cube(4, 4))
@@ -242,7 +246,7 @@ def test_watercolors_and_a_missing_band_are_told_before_training(
 # ENVI
 
 
-def test_a_folder_of_headers_or_one(tmp_path: Path, make_cube: MakeCube, write_envi: Write) -> None:
+def test_envi_source_is_a_header_or_a_folder_of_headers(tmp_path: Path, make_cube: MakeCube, write_envi: Write) -> None:
     for seed, name in enumerate(("b.hdr", "a.hdr", "more/c.HDR")):
         write_envi(tmp_path / name, make_cube(4, 4, seed))
     scenes = open_source(f"envi:{tmp_path}", "train")
@@ -252,9 +256,7 @@ def test_a_folder_of_headers_or_one(tmp_path: Path, make_cube: MakeCube, write_e
     np.testing.assert_array_equal(scene.read_cube(), make_cube(4, 4, 0))
 
 
-def test_a_header_that_does_not_fit_is_told_before_training(
-    tmp_path: Path, make_cube: MakeCube, write_envi: Write
-) -> None:
+def test_invalid_envi_header_is_refused_before_training(tmp_path: Path, make_cube: MakeCube, write_envi: Write) -> None:
     refusal(f"envi:{tmp_path}", "holds no ENVI cube")
     write_envi(tmp_path / "a.hdr", make_cube(4, 4))
     write_envi(tmp_path / "b.hdr", (make_cube(4, 4) * 4095).astype(np.uint16))

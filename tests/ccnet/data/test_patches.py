@@ -15,7 +15,7 @@ MakeCube = Callable[..., Array]
 MakeScenes = Callable[..., SceneDataset]
 
 
-def test_a_batch_depends_on_seed_and_step_alone(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> None:
+def test_batch_depends_on_seed_and_step_only(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> None:
     def patches(seed: int = 3) -> TrainingPatches:
         return TrainingPatches(
             dataset=make_scenes(camera, *(make_cube(20, 24), make_cube(17, 30, 1))), patch=16, batch=4, seed=seed
@@ -33,9 +33,7 @@ def test_a_batch_depends_on_seed_and_step_alone(make_cube: MakeCube, camera: Cam
         assert not np.array_equal(other, cubes)
 
 
-def test_patches_are_all_eight_views_and_nothing_else(
-    make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes
-) -> None:
+def test_patches_have_all_eight_orientations(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> None:
     cube = make_cube(8, 8)
     views = {np.rot90(c, turn, axes=(1, 2)).tobytes() for c in (cube, cube[:, :, ::-1]) for turn in range(4)}
     patches = TrainingPatches(dataset=make_scenes(camera, *(cube,)), patch=8, batch=64, seed=0)
@@ -43,14 +41,14 @@ def test_patches_are_all_eight_views_and_nothing_else(
     assert len(views) == 8
 
 
-def test_patches_come_from_everywhere(camera: Camera, make_scenes: MakeScenes) -> None:
+def test_patches_come_from_every_position(camera: Camera, make_scenes: MakeScenes) -> None:
     place = np.arange(10 * 12, dtype=np.float32).reshape(10, 12)
     cube = np.broadcast_to(place, (len(BANDS_NM), 10, 12)).copy()
     patches = TrainingPatches(dataset=make_scenes(camera, *(cube,)), patch=8, batch=200, seed=0)
     assert {crop[0].min() for crop in patches.batch_at(0)[1]} == {12 * y + x for y in range(3) for x in range(5)}
 
 
-def test_a_patch_larger_than_a_cube_is_refused(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> None:
+def test_patch_larger_than_a_cube_is_refused(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> None:
     with pytest.raises(CCNetError, match="patch is 32 px, 1 is 64×20 px"):
         TrainingPatches(
             dataset=make_scenes(camera, make_cube(64, 64), make_cube(20, 64)), patch=32, batch=9, seed=0

@@ -25,14 +25,14 @@ def scene(tmp_path: Path, cube: Array, write_cave: Write) -> Path:
     return write_cave(tmp_path / "beads_ms", cube)
 
 
-def test_a_scene_is_read_to_16_bits(scene: Path, cube: Array) -> None:
+def test_cave_scene_is_read_with_16_bit_precision(scene: Path, cube: Array) -> None:
     read = read_cave(scene)
     assert read.dtype == np.float32
     assert read.shape == (31, 20, 24)
     np.testing.assert_allclose(read, cube, rtol=0, atol=0.5001 / 65535)
 
 
-def test_a_missing_or_doubled_band_is_named(scene: Path) -> None:
+def test_missing_or_duplicate_band_is_refused(scene: Path) -> None:
     band = scene / "beads_ms_17.png"
     (scene / "._beads_ms_17.png").write_bytes(b"what macOS leaves beside a file")
     read_cave(scene)
@@ -53,12 +53,12 @@ def test_a_missing_or_doubled_band_is_named(scene: Path) -> None:
     ],
     ids=["8-bit RGBA", "8-bit grey", "16-bit RGB", "another size"],
 )
-def test_a_band_of_another_kind_is_refused(scene: Path, pixels: Any, words: str) -> None:
+def test_band_with_another_pixel_format_is_refused(scene: Path, pixels: Any, words: str) -> None:
     cv2.imwrite(str(scene / "beads_ms_05.png"), pixels)
     refusal(read_cave, scene, words)
 
 
 @SHARES
-def test_part_of_a_band_is_refused(scene: Path, share: float) -> None:
+def test_truncated_band_is_refused(scene: Path, share: float) -> None:
     cut(scene / "beads_ms_31.png", share)
     refusal(read_cave, scene, "not a readable PNG")

@@ -22,7 +22,7 @@ def cube(make_cube: MakeCube) -> Array:
 
 @pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
 @pytest.mark.parametrize("byteorder", ["little", "big"])
-def test_every_order_of_numbers_is_read(
+def test_every_interleave_and_byte_order_is_read(
     tmp_path: Path, cube: Array, write_envi: Write, interleave: str, byteorder: str
 ) -> None:
     read = read_envi_cube(write_envi(tmp_path / "c.hdr", cube, interleave=interleave, byteorder=byteorder))
@@ -36,7 +36,7 @@ def test_every_order_of_numbers_is_read(
     [({}, 1), ({"wavelength units": "Micrometers"}, 1e-3), ({"wavelength units": None}, 1)],
     ids=["nm", "micrometres", "no unit"],
 )
-def test_the_31_bands_are_found_among_others(
+def test_the_31_bands_are_selected_from_more_bands(
     tmp_path: Path, cube: Array, write_envi: Write, fields: dict[str, Any], per_nm: float
 ) -> None:
     """A camera from 1000 down to 385 nm in 5 nm steps, which gives its bands in descending order."""
@@ -73,7 +73,7 @@ def test_integers_are_divided_by_their_scale(tmp_path: Path, cube: Array, write_
         ({"reflectance scale factor": 0.01}, "values from .*, expected reflectance"),
     ],
 )
-def test_a_header_that_does_not_fit_is_refused(
+def test_invalid_header_field_is_refused(
     tmp_path: Path, cube: Array, write_envi: Write, fields: dict[str, Any], words: str
 ) -> None:
     refusal(read_envi_cube, write_envi(tmp_path / "c.hdr", cube, fields), words)
@@ -95,7 +95,7 @@ def test_a_header_that_does_not_fit_is_refused(
         ("ENVI\n", f"ENVI\n{' ' * (1 << 20)}\n", "longer than 1 MB"),
     ],
 )
-def test_a_damaged_header_is_refused(
+def test_damaged_header_is_refused(
     tmp_path: Path, cube: Array, write_envi: Write, old: str, new: str, words: str
 ) -> None:
     path = write_envi(tmp_path / "c.hdr", cube)
@@ -105,7 +105,7 @@ def test_a_damaged_header_is_refused(
     refusal(read_envi_cube, path, words)
 
 
-def test_another_length_of_the_numbers_is_refused(tmp_path: Path, cube: Array, write_envi: Write) -> None:
+def test_image_file_of_wrong_length_is_refused(tmp_path: Path, cube: Array, write_envi: Write) -> None:
     path = write_envi(tmp_path / "c.hdr", cube)
     image, size = path.with_suffix(".img"), cube.nbytes
     cut(image, 0.5)

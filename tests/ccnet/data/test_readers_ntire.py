@@ -31,7 +31,7 @@ def mat73(tmp_path: Path, cube: Array, write_mat73: Write) -> Path:
 
 
 @pytest.mark.parametrize("version", ["write_mat73", "write_mat5"])
-def test_a_cube_of_either_matlab_is_read_upright(
+def test_cube_of_either_matlab_version_is_read_upright(
     version: str, request: pytest.FixtureRequest, tmp_path: Path, cube: Array
 ) -> None:
     read = read_ntire_cube(request.getfixturevalue(version)(tmp_path / "c.mat", cube))
@@ -40,7 +40,7 @@ def test_a_cube_of_either_matlab_is_read_upright(
     np.testing.assert_array_equal(read, cube)
 
 
-def test_single_precision_uncompressed_and_without_bands(tmp_path: Path, cube: Array) -> None:
+def test_uncompressed_float32_cube_without_bands_is_read(tmp_path: Path, cube: Array) -> None:
     path = tmp_path / "c.mat"
     with h5py.File(path, "w") as file:
         file["cube"] = cube.transpose(0, 2, 1)
@@ -49,14 +49,14 @@ def test_single_precision_uncompressed_and_without_bands(tmp_path: Path, cube: A
     np.testing.assert_array_equal(read_ntire_cube(path), cube)
 
 
-def test_bands_too_many_to_read_are_not_read(mat73: Path) -> None:
+def test_huge_bands_array_is_refused_unread(mat73: Path) -> None:
     with h5py.File(mat73, "r+") as file:
         del file["bands"]
         file.create_dataset("bands", (10**12,), np.float64)  # of which the disk holds nothing
     refusal(read_ntire_cube, mat73, "other wavelengths")
 
 
-def test_bands_may_lie_either_way(mat73: Path, cube: Array) -> None:
+def test_bands_array_may_be_a_row_or_a_column(mat73: Path, cube: Array) -> None:
     with h5py.File(mat73, "r+") as file:
         del file["bands"]
         file["bands"] = np.array([BANDS_NM], np.int32)
@@ -94,7 +94,7 @@ def test_other_wavelengths_are_refused(
         (4095, "values from .* to 4095, .* scale or clip them"),
     ],
 )
-def test_values_that_are_no_reflectance_are_refused(
+def test_values_outside_reflectance_range_are_refused(
     version: str, value: float, words: str, request: pytest.FixtureRequest, tmp_path: Path, cube: Array
 ) -> None:
     spoilt = cube.copy()
@@ -102,13 +102,13 @@ def test_values_that_are_no_reflectance_are_refused(
     refusal(read_ntire_cube, request.getfixturevalue(version)(tmp_path / "c.mat", spoilt), words)
 
 
-def test_rounding_is_let_through_and_not_clipped(tmp_path: Path, cube: Array, write_mat73: Write) -> None:
+def test_values_slightly_outside_the_range_are_kept(tmp_path: Path, cube: Array, write_mat73: Write) -> None:
     rounded = cube.copy()
     rounded[0, 0, :2] = 1.0005, -0.0005
     np.testing.assert_array_equal(read_ntire_cube(write_mat73(tmp_path / "c.mat", rounded)), rounded)
 
 
-def test_float64_beyond_float32_is_refused_quietly(mat73: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_float64_beyond_float32_is_refused_without_a_warning(mat73: Path, recwarn: pytest.WarningsRecorder) -> None:
     with h5py.File(mat73, "r+") as file:
         file["cube"][0, 0, 0] = 1e300
     refusal(read_ntire_cube, mat73, "NaN or infinite")
@@ -127,14 +127,14 @@ def test_float64_beyond_float32_is_refused_quietly(mat73: Path, recwarn: pytest.
         ((31, 24, 20), "truncated, some of its cube was never written"),
     ],
 )
-def test_another_shape_is_refused_before_it_is_read(tmp_path: Path, shape: tuple[int, ...], words: str) -> None:
+def test_cube_of_another_shape_is_refused_unread(tmp_path: Path, shape: tuple[int, ...], words: str) -> None:
     path = tmp_path / "c.mat"
     with h5py.File(path, "w") as file:
         file.create_dataset("cube", shape, np.float64)
     refusal(read_ntire_cube, path, words)
 
 
-def test_a_chunk_that_was_not_written_is_missed(tmp_path: Path, cube: Array) -> None:
+def test_unwritten_chunk_is_refused(tmp_path: Path, cube: Array) -> None:
     path = tmp_path / "c.mat"
     with h5py.File(path, "w") as file:
         data = file.create_dataset("cube", (31, 24, 20), np.float32, chunks=(1, 24, 20), compression="gzip")
@@ -155,7 +155,7 @@ def test_a_chunk_that_was_not_written_is_missed(tmp_path: Path, cube: Array) -> 
     ],
     ids=["integers", "complex", "soft link", "external link", "bands elsewhere", "text", "no cube"],
 )
-def test_what_is_no_plain_cube_is_refused(mat73: Path, name: str, value: Any, words: str) -> None:
+def test_dataset_that_is_not_an_array_of_floats_is_refused(mat73: Path, name: str, value: Any, words: str) -> None:
     shutil.copy(mat73, mat73.with_name("other.mat"))  # a link that was followed would find a good cube
     with h5py.File(mat73, "r+") as file:
         del file[name]
@@ -164,7 +164,7 @@ def test_what_is_no_plain_cube_is_refused(mat73: Path, name: str, value: Any, wo
     refusal(read_ntire_cube, mat73, words)
 
 
-def test_numbers_in_other_files_are_refused(mat73: Path, cube: Array) -> None:
+def test_values_in_external_files_are_refused(mat73: Path, cube: Array) -> None:
     values = cube.transpose(0, 2, 1)
     values.tofile(mat73.with_name("raw"))
     with h5py.File(mat73, "r+") as file:
@@ -195,14 +195,14 @@ def test_numbers_in_other_files_are_refused(mat73: Path, cube: Array) -> None:
         ({"cube": np.ones((5, 5, 31), complex)}, r"holds \[\], expected 'cube'"),
     ],
 )
-def test_other_contents_of_matlab_5_are_refused(tmp_path: Path, values: dict[str, Any], words: str) -> None:
+def test_invalid_contents_of_matlab_5_are_refused(tmp_path: Path, values: dict[str, Any], words: str) -> None:
     scipy.io.savemat(tmp_path / "c.mat", values)
     refusal(read_ntire_cube, tmp_path / "c.mat", words)
 
 
 @SHARES
 @pytest.mark.parametrize("version", ["write_mat73", "write_mat5"])
-def test_part_of_a_matlab_file_is_refused(
+def test_truncated_matlab_file_is_refused(
     version: str, share: float, request: pytest.FixtureRequest, tmp_path: Path, cube: Array
 ) -> None:
     path = request.getfixturevalue(version)(tmp_path / "c.mat", cube)
@@ -210,7 +210,7 @@ def test_part_of_a_matlab_file_is_refused(
     refusal(read_ntire_cube, path, r"truncated or unsupported|truncated, some|holds \[\]")
 
 
-def test_what_is_no_matlab_file_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_matlab_is_refused(tmp_path: Path) -> None:
     refusal(
         read_ntire_cube, tmp_path / "nowhere.mat", r"missing, .* \(No such file or directory\), expected an NTIRE cube"
     )
@@ -220,7 +220,7 @@ def test_what_is_no_matlab_file_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["ARAD_HS_0001_clean.png", "ARAD_1K_0001.jpg"])
-def test_a_frame_is_rgb_in_0_to_1_as_opencv_sees_it(tmp_path: Path, name: str) -> None:
+def test_frame_equals_opencvs_rgb_in_0_to_1(tmp_path: Path, name: str) -> None:
     """NTIRE's own code, and MST++'s, read with OpenCV."""
     pixels = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8), (48, 34))
     cv2.imwrite(str(tmp_path / name), pixels)
@@ -234,7 +234,7 @@ def test_a_frame_is_rgb_in_0_to_1_as_opencv_sees_it(tmp_path: Path, name: str) -
 
 @SHARES
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
-def test_part_of_a_picture_is_refused(tmp_path: Path, name: str, share: float) -> None:
+def test_truncated_picture_is_refused(tmp_path: Path, name: str, share: float) -> None:
     cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 256, (34, 48, 3), np.uint8))
     cut(tmp_path / name, share)
     refusal(read_ntire_frame, tmp_path / name, "truncated or unsupported .*, expected a whole PNG or JPEG")
@@ -250,11 +250,11 @@ def test_part_of_a_picture_is_refused(tmp_path: Path, name: str, share: float) -
     ],
     ids=["grey", "alpha", "BMP", "large"],
 )
-def test_another_picture_is_refused(tmp_path: Path, image: Image.Image, format: str, words: str) -> None:
+def test_picture_of_another_format_is_refused(tmp_path: Path, image: Image.Image, format: str, words: str) -> None:
     image.save(tmp_path / "a.jpg", format)
     refusal(read_ntire_frame, tmp_path / "a.jpg", words)
 
 
-def test_a_picture_of_16_bits_is_refused(tmp_path: Path) -> None:
+def test_sixteen_bit_picture_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.full((9, 9, 3), 40000, np.uint16))
     refusal(read_ntire_frame, tmp_path / "a.png", "mode RGB;16B, expected an RGB picture of 8 bits a channel")

@@ -35,7 +35,7 @@ def pixels(path: Path) -> Any:
     return read_frame(path).transpose(2, 0, 1)
 
 
-def test_clean_frames_come_back_as_the_camera_saw_them(
+def test_clean_frames_equal_the_cameras_frames(
     tmp_path: Path, ccnet: Ccnet, scenes: list[Path], camera: Camera, camera_file: Path
 ) -> None:
     out = tmp_path / "new" / "frames"
@@ -49,7 +49,7 @@ def test_clean_frames_come_back_as_the_camera_saw_them(
         assert np.abs(frame / 65535 - camera.frame(read_cave(scene))).max() <= 0.5 / 65535 + 1e-7
 
 
-def test_real_frames_hold_what_training_sees(
+def test_real_frames_equal_those_of_training(
     tmp_path: Path, ccnet: Ccnet, scenes: list[Path], camera: Camera, camera_file: Path
 ) -> None:
     def run(out: Path, seed: int) -> list[Any]:
@@ -82,7 +82,7 @@ def test_several_cameras_get_a_folder_each(
         np.testing.assert_array_equal(reverse, straight[::-1])
 
 
-def test_a_name_from_a_file_stays_inside_the_folder(tmp_path: Path, camera: Camera) -> None:
+def test_camera_name_cannot_leave_the_output_folder(tmp_path: Path, camera: Camera) -> None:
     names = ["../../etc", "..", "/", "Nikon Z f", "X-T3"]
     folders = frame_folders([replace(camera, name=name) for name in [*names[:2], *names[3:]]], tmp_path)
     assert [folder.name for folder in folders] == ["etc", "camera", "Nikon_Z_f", "X-T3"]
@@ -91,7 +91,7 @@ def test_a_name_from_a_file_stays_inside_the_folder(tmp_path: Path, camera: Came
         frame_folders([replace(camera, name=name) for name in names], tmp_path)
 
 
-def test_two_scenes_of_one_name_are_refused(tmp_path: Path, camera: Camera, make_cube: MakeCube) -> None:
+def test_two_scenes_with_the_same_name_are_refused(tmp_path: Path, camera: Camera, make_cube: MakeCube) -> None:
     scenes = [Scene(name="a", read_cube=partial(make_cube, 16, 16)) for _ in range(2)]
     with pytest.raises(CCNetError, match=r"a\.png: two scenes have this name"):
         list(simulate(scenes, [camera], Imaging(), tmp_path / "out", 0))
@@ -107,7 +107,7 @@ def test_two_scenes_of_one_name_are_refused(tmp_path: Path, camera: Camera, make
         ({"--track": "raw"}, "--track"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_invalid_argument_is_one_line(
     tmp_path: Path, ccnet: Ccnet, scenes: list[Path], camera_file: Path, changes: dict[str, str], words: str
 ) -> None:
     given = {"source": f"cave:{tmp_path}/cubes", "--camera": camera_file, "--track": "clean"} | changes
@@ -119,7 +119,7 @@ def test_what_is_wrong_is_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_one_line(
+def test_folder_that_cannot_be_created_is_one_line(
     tmp_path: Path, ccnet: Ccnet, scenes: list[Path], camera_file: Path
 ) -> None:
     (tmp_path / "file").write_text("")

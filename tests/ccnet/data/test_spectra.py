@@ -52,7 +52,7 @@ def refusal(path: Path, words: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_every_layout_gives_the_same(tmp_path: Path) -> None:
+def test_every_file_layout_gives_the_same_curves(tmp_path: Path) -> None:
     expected = on_bands(FINE, curve(FINE))
     files = {
         "a.json": rawtoaces(samples(), manufacturer="Maker", model="M 1"),
@@ -71,18 +71,18 @@ def test_every_layout_gives_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("header", [{}, {"manufacturer": "Maker"}, {"manufacturer": "a\nb", "model": "c"}])
-def test_a_name_that_is_not_plain_is_the_files(tmp_path: Path, header: dict[str, str]) -> None:
+def test_unusable_name_is_replaced_by_the_file_name(tmp_path: Path, header: dict[str, str]) -> None:
     path = tmp_path / "stem.json"
     path.write_text(rawtoaces(samples(), **header))
     assert read(path).name == "stem"
 
 
-def test_the_bands_own_samples_are_left_as_they_are() -> None:
+def test_samples_at_the_bands_are_only_normalised() -> None:
     values = np.random.default_rng(0).uniform(0, 1, (31, 2))
     np.testing.assert_allclose(on_bands(np.array(BANDS_NM, float), values), values / values.max(0), rtol=1e-12)
 
 
-def test_fine_samples_become_means_of_their_bands() -> None:
+def test_fine_samples_are_averaged_over_each_band() -> None:
     """At 5 nm a band is a quarter, a half and a quarter of three samples; at 1 nm the integral, whatever its shape."""
     values = np.random.default_rng(0).uniform(0, 1, (81, 1))
     centre = np.searchsorted(FINE, 550)
@@ -95,7 +95,7 @@ def test_fine_samples_become_means_of_their_bands() -> None:
     np.testing.assert_allclose(on_bands(nm, parabola)[:, 0] * parabola.max(), integral, rtol=2e-3)
 
 
-def test_the_means_stop_where_the_file_does() -> None:
+def test_band_average_ends_at_the_last_sample() -> None:
     nm = np.arange(400, 701, 5.0)
     np.testing.assert_allclose(on_bands(nm, nm[:, None])[:, 0] * 700, [402.5, *BANDS_NM[1:-1], 697.5], rtol=1e-12)
 
@@ -106,18 +106,18 @@ def test_coarse_samples_are_interpolated() -> None:
     np.testing.assert_allclose(values * 420, np.array(BANDS_NM) - 300, rtol=1e-12)
 
 
-def test_only_the_gaps_that_matter_decide() -> None:
+def test_only_gaps_within_400_to_700_nm_count() -> None:
     """A file that is coarse outside 400-700 nm is fine inside."""
     nm = np.array([300, *np.arange(395, 706, 5), 1000.0])
     assert on_bands(nm, curve(nm)).shape == (31, 2)
 
 
-def test_any_magnitude_will_do() -> None:
+def test_curves_of_any_magnitude_are_read() -> None:
     for scale in (1e-300, 1e300):
         np.testing.assert_allclose(on_bands(FINE, curve(FINE) * scale), on_bands(FINE, curve(FINE)), rtol=1e-9)
 
 
-def test_the_noise_of_a_measurement_becomes_zero_and_more_is_refused(tmp_path: Path) -> None:
+def test_small_negative_values_become_zero_and_larger_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     for lowest in (-0.009, -0.011):
         values = curve(BANDS_NM)
@@ -158,7 +158,7 @@ def changed(at: int, nm: float | None = None, value: Any = None) -> Rows:
         ([(nm, [0.5 - (nm == 500), 1]) for nm in FINE], "values go to -0.5, expected none under -1 %"),
     ],
 )
-def test_curves_that_no_instrument_gave_are_refused(tmp_path: Path, rows: Rows, words: str) -> None:
+def test_invalid_curves_are_refused(tmp_path: Path, rows: Rows, words: str) -> None:
     path = tmp_path / "a.csv"
     path.write_text(table(rows))
     refusal(path, words)
@@ -184,20 +184,20 @@ def test_curves_that_no_instrument_gave_are_refused(tmp_path: Path, rows: Rows, 
         "\0\xff\n",
     ],
 )
-def test_what_is_not_rawtoaces_json_is_refused(tmp_path: Path, text: str) -> None:
+def test_invalid_rawtoaces_json_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "a.json"
     path.write_text(text, encoding="utf-8")
     refusal(path, "not a camera response")
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xff\xfe\x00", b"nm,R\n\x80", b'nm,R\n"400,1'])
-def test_what_is_not_a_table_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_invalid_table_is_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(data)
     refusal(path, "not a camera response|expected")
 
 
-def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
+def test_file_beyond_the_size_limit_is_refused(tmp_path: Path) -> None:
     for name in ("a.json", "a.csv", "a.npz"):
         path = tmp_path / name
         with path.open("wb") as file:
@@ -205,7 +205,7 @@ def test_what_is_too_large_is_not_read(tmp_path: Path) -> None:
         refusal(path, "is larger than 4 MiB")
 
 
-def test_what_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:
+def test_archive_that_unpacks_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("filters.npy", bytes(MAX_BYTES + 1))
@@ -213,7 +213,7 @@ def test_what_unpacks_to_too_much_is_not_unpacked(tmp_path: Path) -> None:
     refusal(path, "unpacks to more than 4 MiB")
 
 
-def test_what_is_no_file_of_a_known_kind_is_refused(tmp_path: Path) -> None:
+def test_unknown_or_missing_file_is_refused(tmp_path: Path) -> None:
     refusal(tmp_path / "nowhere.csv", "no such file, expected a camera response")
     refusal(tmp_path, "no such file, expected a camera response")
     (tmp_path / "a.xlsx").write_bytes(b"PK")

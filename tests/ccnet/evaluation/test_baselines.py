@@ -71,7 +71,7 @@ def test_regression_is_proportional_to_exposure(degree: int, make_cube: MakeCube
     np.testing.assert_allclose(regression(2 * frame), 2 * regression(frame), rtol=1e-5, atol=1e-7)
 
 
-def test_terms_of_one_pixel() -> None:
+def test_root_polynomial_terms_of_one_pixel() -> None:
     pixel = np.array([8, 1, 27], np.float32).reshape(3, 1, 1)
     expected = [8, 1, 27, 8**0.5, 27**0.5, 216**0.5, 8 ** (1 / 3), 9, 5832 ** (1 / 3), 4, 3, 12, 6]
     for degree, count in TERMS.items():  # those of a lower degree come first, in the same order

@@ -65,7 +65,7 @@ def test_saturated_pixels_are_left_out(make_cube: MakeCube, camera: Camera) -> N
         assert found[key] == pytest.approx(expected[key], rel=1e-5), key
 
 
-def test_rank_correlation() -> None:
+def test_rank_correlation_of_known_sequences() -> None:
     x = np.arange(50.0)
     assert rank_correlation(x, np.exp(x)) == pytest.approx(1)
     assert rank_correlation(x, -(x**3)) == pytest.approx(-1)
@@ -75,7 +75,7 @@ def test_rank_correlation() -> None:
     assert math.isnan(rank_correlation(x, np.ones(50)))
 
 
-def test_area_under_the_curve() -> None:
+def test_roc_area_of_known_orders() -> None:
     error = np.arange(100.0)
     assert roc_area(error, error) == 1 and roc_area(-error, error) == 0
     assert roc_area(np.ones(100), error) == 0.5

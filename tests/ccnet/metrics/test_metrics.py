@@ -26,7 +26,7 @@ def pair() -> tuple[Cube, Cube]:
     return rng.random((31, 3, 4)), rng.random((31, 3, 4))
 
 
-def test_every_metric_is_its_definition(pair: tuple[Cube, Cube]) -> None:
+def test_every_metric_equals_its_definition(pair: tuple[Cube, Cube]) -> None:
     truth, estimate = pair
     values = list(zip(truth.ravel(), estimate.ravel(), strict=True))
     relative = [abs(t - e) / (t + 0.02) for t, e in values]
@@ -42,7 +42,7 @@ def test_every_metric_is_its_definition(pair: tuple[Cube, Cube]) -> None:
     assert metrics.sam(truth, estimate) == pytest.approx(sum(angles) / len(angles))
 
 
-def test_other_libraries_agree(pair: tuple[Cube, Cube]) -> None:
+def test_psnr_and_sam_equal_other_libraries(pair: tuple[Cube, Cube]) -> None:
     truth, estimate = pair
     assert metrics.psnr(truth, estimate) == pytest.approx(peak_signal_noise_ratio(truth, estimate, data_range=1))
     spectra = truth.reshape(31, -1).T
@@ -112,7 +112,7 @@ def test_mrae_without_offset_is_inf_where_the_truth_holds_zeros(pair: tuple[Cube
         ((1, 1), (0, 1), (0, 1)),
     ],
 )
-def test_ntire_crop(size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> None:
+def test_ntire_crop_equals_the_toolboxs(size: tuple[int, int], rows: tuple[int, int], columns: tuple[int, int]) -> None:
     place = np.arange(size[0] * size[1], dtype=np.float32).reshape(1, *size)
     np.testing.assert_array_equal(metrics.ntire_crop(place), place[:, slice(*rows), slice(*columns)])
 

@@ -53,7 +53,7 @@ def make(
     return trainer
 
 
-def test_the_loss_falls(make: MakeTrainer) -> None:
+def test_loss_falls(make: MakeTrainer) -> None:
     events = list(make(recipe=replace(RECIPE, steps=24, evaluate_every=24)).run())
     losses = [event.loss for event in events]
     assert [event.step for event in events] == list(range(1, 25))

@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_a_frame_is_read_and_reconstructed(exported_networks: dict[str, Network]) -> None:
+def test_frame_is_read_and_reconstructed(exported_networks: dict[str, Network]) -> None:
     row = inference.measure(exported_networks, FRAME, (40, 56), 1, 1, Rates(copy=1e10, product=1e11))
     assert row.timings.keys() == {FUSED, LOOP, MHA}
     assert row.difference is not None

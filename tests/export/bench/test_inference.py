@@ -44,7 +44,9 @@ def test_all_variants_of_a_part_do_the_same_work(exported_networks: Mapping[str,
 
 @compiled
 @pytest.mark.slow
-def test_the_results_of_each_variant(exported_networks: Mapping[str, Network], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variants_of_each_network_compute_the_same_result(
+    exported_networks: Mapping[str, Network], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All variants of CCNet compute one result, all variants of MHA another."""
     kept: dict[str, np.ndarray] = {}
     take_turns = inference.take_turns
@@ -65,7 +67,7 @@ def test_the_results_of_each_variant(exported_networks: Mapping[str, Network], m
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals have no stack of their own there")
-def test_an_interrupt_after_openvino_is_a_keyboard_interrupt() -> None:
+def test_interrupt_after_openvino_is_a_keyboard_interrupt() -> None:
     """In a process of its own, which it ended by a segmentation fault."""
     code = """
 import os, signal
@@ -94,7 +96,7 @@ except KeyboardInterrupt:
     assert child.returncode == 0
 
 
-def test_a_roofline_counts_its_own_part_alone() -> None:
+def test_roofline_counts_only_its_own_part() -> None:
     model = CCNet(CCNetConfig(units=1)).eval()
     decode, full = (
         roofline.roofline(
@@ -105,7 +107,9 @@ def test_a_roofline_counts_its_own_part_alone() -> None:
     assert 0 < decode < full
 
 
-def test_without_kernels_it_says_so(tmp_path: Path, network: CCNet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_of_networks_without_kernels_is_refused(
+    tmp_path: Path, network: CCNet, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(networks, "operators", lambda: None)
     with pytest.raises(CCNetError, match="C compiler"):
         next(export_networks(network, tmp_path))

@@ -27,7 +27,7 @@ def document() -> report.Document:
     return report.inference_document(rows, growth, rates, seconds, {"repeats": 3, "threads": 2})
 
 
-def test_the_tables_hold_ratios_and_ccnets_times(document: report.Document) -> None:
+def test_tables_hold_ratios_and_ccnets_times(document: report.Document) -> None:
     text = report.markdown(document)
     assert "| decode | 64×80 | 10 (9 to 12) | 4 | 2e-07 | 1.50× |" in text
     assert "| frame | 64×80 | 10 (9 to 12) | – | – | – |" in text
@@ -38,7 +38,7 @@ def test_the_tables_hold_ratios_and_ccnets_times(document: report.Document) -> N
     assert (row["ways"][MHA]["median"], row["floor"]) == (15, 4)
 
 
-def test_the_picture_is_drawn(document: report.Document, tmp_path: Path) -> None:
+def test_picture_is_drawn(document: report.Document, tmp_path: Path) -> None:
     from PIL import Image
 
     report.picture(document, tmp_path / "bench.png")

@@ -11,7 +11,7 @@ from ccnet.export.bench import timing
 from ccnet.export.bench.timing import Measurement, Timing, take_turns
 
 
-def test_the_ratio_is_of_the_medians() -> None:
+def test_ratio_is_of_the_medians() -> None:
     slow, fast = Timing.of([0.006, 0.9, 0.003]), Timing.of([0.002, 0.001, 0.07])
     assert (slow.median, slow.least, slow.most) == pytest.approx((6, 3, 900))
     measured = Measurement(name="", timings={"slow": slow, "fast": fast})

@@ -35,7 +35,7 @@ def test_both_variants_compute_the_same() -> None:
             assert (a - b).abs().max() <= 1e-4 * max(1, a.abs().max())
 
 
-def test_the_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_prints_and_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = training.cases
     monkeypatch.setattr(training, "cases", lambda config, patch, batches: cases(CCNetConfig(units=1), patch, batches))
     file = tmp_path / "bench.json"

@@ -18,7 +18,7 @@ from .gated_model import CONTEXT, FLOAT, HALF, PACKED, PLANAR, Build, model, nee
 @needs_rtx
 @pytest.mark.parametrize("work", [FLOAT, HALF], ids=["fp32", "fp16"])
 @pytest.mark.parametrize("size", [("H", "W"), (64, 48)], ids=["dynamic", "static"])
-def test_the_report_tells_what_was_built(build: Build, tmp_path: Path, work: int, size: tuple[Any, Any]) -> None:
+def test_report_describes_the_built_engine(build: Build, tmp_path: Path, work: int, size: tuple[Any, Any]) -> None:
     dynamic = size == ("H", "W")
     report = build(model(work, size=size), PLANAR if dynamic else {})
     rgb, context, cube = report.io
@@ -38,18 +38,18 @@ def test_the_report_tells_what_was_built(build: Build, tmp_path: Path, work: int
 
 @needs_rtx
 @pytest.mark.parametrize("work", [FLOAT, HALF], ids=["fp32", "fp16"])
-def test_a_uint8_frame_is_cast_before_it_is_transposed(build: Build, work: int) -> None:
+def test_uint8_frame_is_cast_before_it_is_transposed(build: Build, work: int) -> None:
     rgb = build(model(work, packed=True), PACKED).io[0]
     assert (rgb.dtype, rgb.shape) == ("uint8", (1, -1, -1, 3))
 
 
 @needs_rtx
-def test_a_fixed_input_may_be_given_its_own_shape(build: Build) -> None:
+def test_fixed_input_accepts_its_own_shape(build: Build) -> None:
     assert build(model(), {**PLANAR, "context": ((1, 8), (1, 8), (1, 8))}).io[1].range is None
 
 
 @needs_rtx
-def test_progress_is_told(build: Build) -> None:
+def test_progress_is_reported_to_the_end(build: Build) -> None:
     told: list[tuple[str, int, int]] = []
     build(model(), progress=lambda *step: told.append(step))
     assert len(told) > 10
@@ -60,7 +60,7 @@ def test_progress_is_told(build: Build) -> None:
 
 @needs_rtx
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_what_progress_raises_ends_the_build(build: Build, tmp_path: Path, error: type[BaseException]) -> None:
+def test_exception_in_progress_ends_the_build(build: Build, tmp_path: Path, error: type[BaseException]) -> None:
     def progress(*_: object) -> None:
         raise error("enough")
 
@@ -70,7 +70,7 @@ def test_what_progress_raises_ends_the_build(build: Build, tmp_path: Path, error
 
 
 @needs_rtx
-def test_an_interrupt_is_not_lost_in_a_callback(build: Build, tmp_path: Path) -> None:
+def test_interrupt_is_not_lost_in_a_callback(build: Build, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -82,7 +82,7 @@ def test_an_interrupt_is_not_lost_in_a_callback(build: Build, tmp_path: Path) ->
 
 
 @needs_rtx
-def test_a_failed_build_leaves_the_engine_before_it(build: Build, tmp_path: Path) -> None:
+def test_failed_build_keeps_the_previous_engine(build: Build, tmp_path: Path) -> None:
     build(model())
     before = (tmp_path / "engine").read_bytes()
     with pytest.raises(CCNetError):
@@ -99,7 +99,7 @@ def test_one_shape_makes_a_static_engine(build: Build) -> None:
 
 @needs_rtx
 @pytest.mark.parametrize(("work", "name"), [(FLOAT, "FLOAT"), (HALF, "HALF")])
-def test_the_report_counts_the_types_of_layers(build: Build, work: int, name: str) -> None:
+def test_report_counts_the_types_of_layers(build: Build, work: int, name: str) -> None:
     report = build(model(work))
     assert sum(report.types.values()) == report.layers
     assert max(report.types, key=lambda one: report.types[one] * (one in ("FLOAT", "HALF"))) == name

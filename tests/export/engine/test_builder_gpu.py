@@ -24,7 +24,7 @@ FP32_TOLERANCE = TOLERANCES["fp32"].max_abs
 @pytest.mark.gpu
 @pytest.mark.skipif(not trt.has_gpu(), reason="there is no NVIDIA GPU")
 @pytest.mark.skipif("tensorrt" not in trt.available(), reason="tensorrt is not installed")
-def test_a_timing_cache_is_written_used_and_never_overwritten_by_mistake(build: Build, tmp_path: Path) -> None:
+def test_timing_cache_is_written_and_used_and_other_files_are_kept(build: Build, tmp_path: Path) -> None:
     cache = tmp_path / "timings"
     first = build(model(HALF), backend="tensorrt", timing_cache=cache)
     assert "another GPU" in first.purpose
@@ -41,7 +41,7 @@ def test_a_timing_cache_is_written_used_and_never_overwritten_by_mistake(build: 
 @pytest.mark.parametrize("packed", [False, True], ids=["planar", "packed"])
 @pytest.mark.parametrize(("work", "tolerance"), [(FLOAT, FP32_TOLERANCE), (HALF, 5e-2)], ids=["fp32", "fp16"])
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
-def test_an_engine_computes_what_onnxruntime_does(
+def test_engine_computes_what_onnxruntime_does(
     build: Build, tmp_path: Path, backend: trt.Name, work: int, tolerance: float, packed: bool
 ) -> None:
     if backend not in trt.available():
@@ -67,7 +67,7 @@ def test_an_engine_computes_what_onnxruntime_does(
 @pytest.mark.gpu
 @pytest.mark.skipif(not trt.has_gpu(), reason="there is no NVIDIA GPU")
 @pytest.mark.parametrize("backend", ["tensorrt", "tensorrt_rtx"])
-def test_what_is_no_engine_is_refused(backend: trt.Name) -> None:
+def test_bytes_that_are_not_an_engine_are_refused(backend: trt.Name) -> None:
     if backend not in trt.available():
         pytest.skip(f"{backend} is not installed")
     with pytest.raises(CCNetError, match="cannot load the engine") as caught:

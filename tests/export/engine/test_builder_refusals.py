@@ -19,7 +19,7 @@ from .gated_model import FLOAT, HALF, PACKED, PLANAR, Build, model, needs_rtx, r
 
 
 @needs_rtx
-def test_a_uint8_frame_transposed_first_is_refused_with_the_reason(build: Build, tmp_path: Path) -> None:
+def test_uint8_frame_transposed_first_is_refused_with_the_reason(build: Build, tmp_path: Path) -> None:
     line = refusal(build, model(packed=True, cast_first=False), PACKED, folder=tmp_path)
     assert "node 'planar' (Transpose)" in line
     assert "first input has type UInt8" in line
@@ -36,7 +36,7 @@ def test_types_are_never_converted_silently(build: Build, tmp_path: Path) -> Non
 
 @needs_rtx
 @pytest.mark.parametrize("domain", ["", "my.operators"])
-def test_an_unknown_operator_is_named(build: Build, tmp_path: Path, domain: str) -> None:
+def test_unknown_operator_is_named(build: Build, tmp_path: Path, domain: str) -> None:
     made = model()
     node = next(node for node in made.graph.node if node.name == "open")
     node.op_type, node.domain = "Det" if not domain else "Missing", domain
@@ -47,19 +47,19 @@ def test_an_unknown_operator_is_named(build: Build, tmp_path: Path, domain: str)
 
 @needs_rtx
 @pytest.mark.parametrize("data", [b"", b"hello", bytes(range(256)) * 40], ids=["empty", "text", "binary"])
-def test_what_is_no_onnx_is_refused(build: Build, tmp_path: Path, data: bytes) -> None:
+def test_bytes_that_are_not_onnx_are_refused(build: Build, tmp_path: Path, data: bytes) -> None:
     assert "no ONNX model" in refusal(build, data, folder=tmp_path)
 
 
 @needs_rtx
 @pytest.mark.parametrize("part", [0.3, 0.9])
-def test_half_a_file_is_refused(build: Build, tmp_path: Path, part: float) -> None:
+def test_truncated_file_is_refused(build: Build, tmp_path: Path, part: float) -> None:
     data = model().SerializeToString()
     assert "Failed to parse" in refusal(build, data[: int(len(data) * part)], folder=tmp_path)
 
 
 @needs_rtx
-def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+def test_missing_file_is_refused(tmp_path: Path) -> None:
     paths = (tmp_path / "absent.onnx", tmp_path / "engine")
     line = refusal(build_engine, *paths, BuildOptions(backend="tensorrt_rtx", shapes={}), folder=tmp_path)
     assert "absent.onnx: cannot be read (No such file" in line
@@ -78,21 +78,19 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     ],
     ids=["none", "unknown", "order", "channels", "rank", "fixed"],
 )
-def test_shapes_that_do_not_fit_are_refused(
-    build: Build, tmp_path: Path, shapes: Mapping[str, Range], expected: str
-) -> None:
+def test_invalid_shapes_are_refused(build: Build, tmp_path: Path, shapes: Mapping[str, Range], expected: str) -> None:
     assert expected in refusal(build, model(), shapes, folder=tmp_path)
 
 
 @needs_rtx
 @pytest.mark.parametrize(("limit", "expected"), [(1, "workspace limit"), (0, "0 bytes"), (-1, "-1 bytes")])
-def test_a_workspace_that_is_too_small_is_refused(build: Build, tmp_path: Path, limit: int, expected: str) -> None:
+def test_workspace_that_is_too_small_is_refused(build: Build, tmp_path: Path, limit: int, expected: str) -> None:
     assert expected in refusal(build, model(), workspace_bytes=limit, folder=tmp_path)
 
 
 @needs_rtx
 @pytest.mark.parametrize("place", ["absent/engine", "model.onnx/engine", "."])
-def test_an_output_that_cannot_be_written_is_refused_before_building(tmp_path: Path, place: str) -> None:
+def test_output_that_cannot_be_written_is_refused_before_building(tmp_path: Path, place: str) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(model().SerializeToString())
 
@@ -105,7 +103,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_building(tmp_path: P
 
 
 @needs_rtx
-def test_rtx_refuses_what_it_cannot_build(build: Build, tmp_path: Path) -> None:
+def test_rtx_refuses_unsupported_options(build: Build, tmp_path: Path) -> None:
     assert "lean runtime" in refusal(build, model(), compatible=True, folder=tmp_path)
     if not trt.has_gpu():
         assert "only beside a GPU" in refusal(build, model(), strip=True, folder=tmp_path)
@@ -116,18 +114,18 @@ def test_rtx_refuses_a_timing_cache(build: Build, tmp_path: Path) -> None:
     assert "runtime_cache" in refusal(build, model(), timing_cache=tmp_path / "cache", folder=tmp_path)
 
 
-def test_an_unknown_backend_is_refused(build: Build, tmp_path: Path) -> None:
+def test_unknown_backend_is_refused(build: Build, tmp_path: Path) -> None:
     assert "'tensort', expected one of" in refusal(build, model(), backend="tensort", folder=tmp_path)
 
 
 @pytest.mark.skipif("tensorrt" in trt.available(), reason="tensorrt is installed")
-def test_a_missing_module_names_what_to_install(build: Build, tmp_path: Path) -> None:
+def test_missing_module_names_what_to_install(build: Build, tmp_path: Path) -> None:
     line = refusal(build, model(), backend="tensorrt", folder=tmp_path)
     assert "ccnet-hsi[tensorrt]" in line
     assert "JetPack" in line
 
 
-def test_tensorrt_without_a_gpu_says_so(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensorrt_without_a_gpu_is_refused(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def gpus() -> tuple[str, ...]:
         raise CCNetError("no CUDA driver")
 

@@ -35,7 +35,7 @@ def built(artifacts: tuple[CCNet, Path], tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize(("kind", "precision"), ENGINES)
-def test_the_manifest_names_the_engine(built: tuple[Path, list[str]], kind: str, precision: str) -> None:
+def test_manifest_names_the_engine(built: tuple[Path, list[str]], kind: str, precision: str) -> None:
     folder, purposes = built
     engine = Manifest.read(folder).find(kind, format="tensorrt_rtx", precision=precision)
     assert engine.sha256 == sha256(folder / engine.file)
@@ -47,7 +47,7 @@ def test_the_manifest_names_the_engine(built: tuple[Path, list[str]], kind: str,
     assert len(purposes) == len(ENGINES)
 
 
-def test_the_graphs_are_still_there(built: tuple[Path, list[str]], artifacts: tuple[CCNet, Path]) -> None:
+def test_build_keeps_the_graphs(built: tuple[Path, list[str]], artifacts: tuple[CCNet, Path]) -> None:
     before, after = (Manifest.read(folder).artifacts for folder in (artifacts[1], built[0]))
     assert {one.file for one in before} < {one.file for one in after}
     assert len(after) == len(before) + len(ENGINES)

@@ -75,7 +75,7 @@ def reasons(folder: Path, options: Options) -> list[str]:
 @needs_rtx
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "static"), [("fp32", False), ("fp16", True)])
-def test_real_engines_of_every_kind(copy: Path, precision: Any, static: bool) -> None:
+def test_real_engines_are_built_for_encode_and_decode(copy: Path, precision: Any, static: bool) -> None:
     manifest, reports = build(copy, replace(RTX, precision=precision, static=static))
     encode, decode = engines(manifest)
     assert (encode.precision, decode.precision) == ("fp32", precision)
@@ -88,7 +88,7 @@ def test_real_engines_of_every_kind(copy: Path, precision: Any, static: bool) ->
     assert all(artifact.read(copy) for artifact in engines(Manifest.read(copy)))
 
 
-def test_what_has_not_changed_is_not_built_again(copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_unchanged_engines_are_not_built_again(copy: Path, builder: list[dict[str, Any]]) -> None:
     assert reasons(copy, RTX) == ["there is none"] * 2
     manifest, reports = build(copy, RTX)
     assert (len(reports), len(builder)) == (2, 2)
@@ -109,7 +109,7 @@ def test_what_has_not_changed_is_not_built_again(copy: Path, builder: list[dict[
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_other_options_are_another_decoder(copy: Path, builder: list[dict[str, Any]], change: dict[str, Any]) -> None:
+def test_changed_options_rebuild_the_decoder(copy: Path, builder: list[dict[str, Any]], change: dict[str, Any]) -> None:
     build(copy, RTX)
     assert reasons(copy, replace(RTX, **change))[1].startswith("graph, options")
     build(copy, replace(RTX, **change))
@@ -117,14 +117,14 @@ def test_other_options_are_another_decoder(copy: Path, builder: list[dict[str, A
     assert len(engines(Manifest.read(copy))) == 2, "they replace those before them"
 
 
-def test_another_precision_is_another_file(copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_another_precision_builds_another_file(copy: Path, builder: list[dict[str, Any]]) -> None:
     build(copy, RTX)
     build(copy, replace(RTX, precision="fp32"))
     assert [one["source"] for one in builder] == ["encode.fp32.onnx", "decode.fp16.onnx", "decode.fp32.onnx"]
     assert len(engines(Manifest.read(copy))) == 3
 
 
-def test_a_damaged_or_missing_engine_is_built_again(copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_damaged_or_missing_engine_is_built_again(copy: Path, builder: list[dict[str, Any]]) -> None:
     build(copy, RTX)
     (copy / "encode.fp32.tensorrt_rtx.engine").unlink()
     (copy / "decode.fp16.tensorrt_rtx.engine").write_bytes(b"damaged")
@@ -133,12 +133,12 @@ def test_a_damaged_or_missing_engine_is_built_again(copy: Path, builder: list[di
     assert len(build(copy, RTX, force=True)[1]) == 2
 
 
-def test_int8_needs_its_calibrated_graph(copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_int8_without_a_calibrated_graph_is_refused(copy: Path, builder: list[dict[str, Any]]) -> None:
     with pytest.raises(CCNetError, match="no decode artifact of format onnx and precision int8"):
         plan(copy, replace(RTX, precision="int8"))
 
 
-def test_a_damaged_graph_becomes_no_engine(copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_damaged_graph_is_not_built(copy: Path, builder: list[dict[str, Any]]) -> None:
     (copy / "decode.fp16.onnx").write_bytes(b"damaged")
     with pytest.raises(CCNetError, match=r"decode\.fp16\.onnx: SHA-256"):
         build(copy, RTX)
@@ -146,7 +146,9 @@ def test_a_damaged_graph_becomes_no_engine(copy: Path, builder: list[dict[str, A
 
 
 @pytest.mark.slow
-def test_stripped_engines_outlive_their_weights(network: CCNet, copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_stripped_engines_survive_an_export_of_other_weights(
+    network: CCNet, copy: Path, builder: list[dict[str, Any]]
+) -> None:
     """A new export of other weights for the same network keeps them, and drops those that hold the old weights."""
     build(copy, replace(RTX, strip=True))
     build(copy, replace(RTX, precision="fp32"))
@@ -162,7 +164,7 @@ def test_stripped_engines_outlive_their_weights(network: CCNet, copy: Path, buil
     assert structure((copy / "decode.fp32.onnx").read_bytes()) != before
 
 
-def test_the_choice_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_choice_of_backend_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     def machine(loads: list[str], gpu: bool) -> tuple[trt.Name | None, str]:
         monkeypatch.setattr(trt, "available", lambda: loads)
         monkeypatch.setattr(trt, "has_gpu", lambda: gpu)
@@ -177,7 +179,7 @@ def test_the_choice_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose("tensorrt")[0] == "tensorrt", "what was asked for is never replaced"
 
 
-def test_the_tile_follows_from_a_memory_budget() -> None:
+def test_tile_follows_from_a_memory_budget() -> None:
     side = tile_within(1_000_000_000)
     assert side % 16 == 0
     assert side**2 * BYTES_PER_PIXEL <= 1e9 < (side + 16) ** 2 * BYTES_PER_PIXEL
@@ -186,7 +188,7 @@ def test_the_tile_follows_from_a_memory_budget() -> None:
             tile_within(memory)
 
 
-def test_a_dry_run_says_what_and_builds_nothing(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_dry_run_reports_the_plan_and_builds_nothing(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
     before = sorted(copy.iterdir())
     result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--memory", 400, "--static", "--dry-run")
     assert result.code == 0, result.err
@@ -197,9 +199,7 @@ def test_a_dry_run_says_what_and_builds_nothing(ccnet: Ccnet, copy: Path, builde
     assert sorted(copy.iterdir()) == before and not builder
 
 
-def test_a_second_build_says_that_there_is_nothing_to_do(
-    ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]
-) -> None:
+def test_second_build_reports_nothing_to_build(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
     arguments = ("build", copy, "--backend", "tensorrt-rtx", "--tile", 192)
     first = ccnet(*arguments)
     assert first.code == 0, first.err
@@ -209,6 +209,6 @@ def test_a_second_build_says_that_there_is_nothing_to_do(
     assert len(builder) == 2
 
 
-def test_two_deciders_of_the_tile_are_refused(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+def test_tile_and_memory_together_are_refused(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
     result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--tile", 192, "--memory", 400)
     assert result.code == 2 and "--tile and --memory both" in result.err

@@ -13,7 +13,7 @@ from ccnet.runtime.quality.tolerances import TOLERANCES
 from .graphs import Artifacts, each_kind, expected, feeds, load, modules, run
 
 
-def test_the_context_is_what_parts_encode_from_decode(artifacts: Artifacts) -> None:
+def test_graphs_are_cut_at_the_context(artifacts: Artifacts) -> None:
     folder = artifacts[1]
     ends = {
         kind: ([value.name for value in proto.input], [value.name for value in proto.output])
@@ -31,7 +31,7 @@ def test_the_context_is_what_parts_encode_from_decode(artifacts: Artifacts) -> N
     assert not after & modules(load(folder, "encode.fp32")), "encode computes what no attention needs"
 
 
-def test_decode_is_local(artifacts: Artifacts) -> None:
+def test_decode_reads_no_further_than_the_halo(artifacts: Artifacts) -> None:
     """Under one context, what lies beyond the halo changes next to nothing, and beyond two of them not a bit."""
     rgb = np.random.default_rng(0).random((1, 3, 16, 3 * HALO), np.float32)
     context = expected(artifacts[0], rgb)[CONTEXT]
@@ -46,7 +46,7 @@ def test_decode_is_local(artifacts: Artifacts) -> None:
 
 
 @each_kind
-def test_uint8_frames_give_what_floats_give(artifacts: Artifacts, kind: str) -> None:
+def test_uint8_frames_give_the_result_of_float_frames(artifacts: Artifacts, kind: str) -> None:
     model, folder = artifacts
     frame = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), np.uint8)
     rgb = np.ascontiguousarray(frame.transpose(0, 3, 1, 2) / np.float32(255))

@@ -58,7 +58,7 @@ def made(function: Callable[[Tensor], Tensor]) -> ir.Model:
 
 
 @pytest.mark.parametrize("function", [groups, flat, patches, transposed, filled, one_of])
-def test_any_size_computes_what_pytorch_does(function: Callable[[Tensor], Tensor]) -> None:
+def test_every_size_computes_the_result_of_pytorch(function: Callable[[Tensor], Tensor]) -> None:
     session = onnxruntime.InferenceSession(ir.to_proto(made(function)).SerializeToString())
     for height, width in ((1, 1), (2, 3), (5, 2)):
         x = torch.rand(1, 6, height * MULTIPLE, width * MULTIPLE)
@@ -73,16 +73,16 @@ def test_sizes_are_named_by_their_factors() -> None:
     ]
 
 
-def test_a_reshape_needs_no_arithmetic_where_it_can_say_so() -> None:
+def test_reshape_with_one_free_size_needs_no_arithmetic() -> None:
     assert not any(node.op_type in ("Shape", "Div") for node in made(transposed).graph)
 
 
-def test_a_size_that_is_no_fraction_of_the_images_is_refused() -> None:
+def test_size_that_is_not_a_fraction_of_the_images_is_refused() -> None:
     with pytest.raises(ValueError, match="is no fraction of either"):
         made(lambda x: x.new_ones(x.shape[2] * x.shape[3], 2))
 
 
-def test_no_size_of_the_network_is_taken_for_the_images() -> None:
+def test_traced_sizes_differ_from_all_network_sizes() -> None:
     sizes = TracedSize.unlike(16, [131 * 3, 64])
     assert sizes.pixels == (16 * 137, 16 * 139)
     assert not any(map(sizes.is_free, (131, 64, 0, -1, 16)))

@@ -45,7 +45,7 @@ def feeds(artifacts: tuple[CCNet, Path], height: int, width: int) -> dict[str, n
 @pytest.mark.parametrize(
     ("height", "width"), [(16, 16), (16, 400), (48, 32), (64, 144), (80, 272), (112, 128), (208, 304)]
 )
-def test_they_compute_what_the_unrolled_graph_does(
+def test_operators_compute_the_result_of_the_unrolled_graph(
     artifacts: tuple[CCNet, Path], decoders: Pair, height: int, width: int
 ) -> None:
     inputs = feeds(artifacts, height, width)
@@ -54,14 +54,16 @@ def test_they_compute_what_the_unrolled_graph_does(
 
 
 @pytest.mark.parametrize("scale", [0, 1e-20, 1, 1e4])
-def test_frames_of_any_brightness(artifacts: tuple[CCNet, Path], decoders: Pair, scale: float) -> None:
+def test_operators_agree_with_the_graph_at_any_brightness(
+    artifacts: tuple[CCNet, Path], decoders: Pair, scale: float
+) -> None:
     inputs = feeds(artifacts, 48, 64)
     inputs[RGB] *= np.float32(scale)
     expected, found = (next(iter(one.run(inputs).values())) for one in decoders)
     assert np.abs(found - expected).max() <= 1e-5 * max(1, np.abs(expected).max())
 
 
-def test_a_nan_is_not_hidden(artifacts: tuple[CCNet, Path], decoders: Pair) -> None:
+def test_operators_propagate_nan(artifacts: tuple[CCNet, Path], decoders: Pair) -> None:
     inputs = feeds(artifacts, 48, 64)
     inputs[RGB][0, 1, 20, 30] = np.nan
     expected, found = (np.isnan(next(iter(one.run(inputs).values()))) for one in decoders)
@@ -70,7 +72,7 @@ def test_a_nan_is_not_hidden(artifacts: tuple[CCNet, Path], decoders: Pair) -> N
 
 
 @pytest.mark.parametrize("channel", [0, 3, 31])
-def test_pooling_keeps_a_nan(channel: int) -> None:
+def test_pooling_propagates_nan(channel: int) -> None:
     """The mean and the maximum of a group, whichever of its channels has it."""
     x = np.random.default_rng(0).random((2, 32, 8, 12), np.float32)
     x[1, channel, 3, 4] = np.nan
@@ -98,7 +100,7 @@ def test_pooling_keeps_a_nan(channel: int) -> None:
     assert not found[0].any()
 
 
-def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
+def test_each_part_becomes_one_node(artifacts: tuple[CCNet, Path]) -> None:
     folder = artifacts[1]
     model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE_FORMAT).read(folder))
     counts = Counter(node.op_type for node in model.graph.node if node.domain)
@@ -120,7 +122,7 @@ def test_each_part_is_one_node(artifacts: tuple[CCNet, Path]) -> None:
         ({"width": 68}, {"GrSCM": 1, "PAF": 5, "FFN": 5, "Join": 2}),
     ],
 )
-def test_parts_that_do_not_fit_stay_as_they_are(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
+def test_unsupported_parts_stay_unfused(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
     model = CCNet(CCNetConfig(units=1, **changes)).eval()
     manifest = export(model, tmp_path / "ablation")  # which compares it with PyTorch
     data = manifest.find("decode", format=NATIVE_FORMAT).read(tmp_path / "ablation")
@@ -203,7 +205,7 @@ def damaged(data: bytes, operator: str, index: int, shape: tuple[int, ...]) -> b
         ("FFN", 5, (1, 1, 1, 1, 1, 1, 1)),
     ],
 )
-def test_shapes_that_do_not_fit_are_refused(
+def test_invalid_shapes_are_refused(
     artifacts: tuple[CCNet, Path], operator: str, index: int, shape: tuple[int, ...]
 ) -> None:
     folder = artifacts[1]
@@ -223,9 +225,7 @@ def test_shapes_that_do_not_fit_are_refused(
         ("FFN", "epsilon", -1.0),
     ],
 )
-def test_attributes_that_do_not_fit_are_refused(
-    artifacts: tuple[CCNet, Path], operator: str, key: str, value: float
-) -> None:
+def test_invalid_attributes_are_refused(artifacts: tuple[CCNet, Path], operator: str, key: str, value: float) -> None:
     folder = artifacts[1]
     model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE_FORMAT).read(folder))
     node = next(node for node in model.graph.node if node.op_type == operator)
@@ -235,7 +235,9 @@ def test_attributes_that_do_not_fit_are_refused(
         opened.run(feeds(artifacts, 48, 64))
 
 
-def test_they_run_where_they_are_compiled(artifacts: tuple[CCNet, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_operators_are_selected_where_they_are_compiled(
+    artifacts: tuple[CCNet, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = ArtifactFolder.open(artifacts[1])
     assert backend.select(folder, "onnxruntime").decode.format == NATIVE_FORMAT
     assert backend.select(folder, "onnxruntime", "fp16").decode.format == "onnx"
@@ -243,7 +245,7 @@ def test_they_run_where_they_are_compiled(artifacts: tuple[CCNet, Path], monkeyp
     assert backend.select(folder, "onnxruntime").decode.format == "onnx"
 
 
-def test_the_runtime_gives_what_pytorch_does(artifacts: tuple[CCNet, Path]) -> None:
+def test_runtime_gives_the_cube_of_pytorch(artifacts: tuple[CCNet, Path]) -> None:
     import torch
 
     from ccnet.runtime.quality.tolerances import compare
@@ -258,7 +260,7 @@ def test_the_runtime_gives_what_pytorch_does(artifacts: tuple[CCNet, Path]) -> N
     assert not TOLERANCES["fp32"].broken_by(compare(expected, found))
 
 
-def test_without_a_compiler_the_portable_graphs_are_all(
+def test_without_a_compiler_only_portable_graphs_are_exported(
     tmp_path: Path, network: CCNet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ccnet.export.artifacts.operators", lambda: None)

@@ -31,7 +31,7 @@ def photograph(rows: slice, columns: slice) -> Tensor:
 
 
 @pytest.mark.slow
-def test_the_halo_will_do_and_much_less_would_not() -> None:
+def test_halo_is_large_enough_and_32_px_less_is_not() -> None:
     """Weights so far needed 64 or 80 px on this crop: one step is kept for weights to come."""
     rgb, network = photograph(slice(0, 272), slice(16, 224)), load_checkpoint()
     assert LIMIT is not None
@@ -39,6 +39,6 @@ def test_the_halo_will_do_and_much_less_would_not() -> None:
 
 
 @pytest.mark.slow
-def test_the_halo_will_do_for_random_weights(paper_network: CCNet) -> None:
+def test_halo_is_large_enough_for_random_weights(paper_network: CCNet) -> None:
     assert LIMIT is not None
     assert error(paper_network, photograph(slice(60, 300), slice(120, 248)), HALO) <= LIMIT

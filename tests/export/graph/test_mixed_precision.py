@@ -80,20 +80,20 @@ def decoded(artifacts: Artifacts, frame: Array, run: Run) -> tuple[Array, Array]
 
 @each_evaluator
 @pytest.mark.parametrize("name", ["chelsea", "coffee"])
-def test_a_photographs_cube_is_near_enough(artifacts: Artifacts, name: str, run: Run) -> None:
+def test_photographs_cube_is_within_the_fp16_tolerance(artifacts: Artifacts, name: str, run: Run) -> None:
     assert TOLERANCES["fp16"].broken_by(compare(*decoded(artifacts, photograph(name), run))) == []
 
 
 @pytest.mark.slow
 @each_evaluator
 @pytest.mark.parametrize("light", [1, 0.05], ids=["as it is", "dark"])
-def test_the_shipped_weights_cube_is_near_enough(shipped: Artifacts, run: Run, light: float) -> None:
+def test_shipped_weights_cube_is_within_the_fp16_tolerance(shipped: Artifacts, run: Run, light: float) -> None:
     frame = np.float32(light) * photograph("chelsea")
     assert TOLERANCES["fp16"].broken_by(compare(*decoded(shipped, frame, run))) == []
 
 
 @pytest.mark.slow
-def test_residual_sums_in_float32_are_worth_it(shipped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_residual_sums_in_float32_reduce_the_error(shipped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a dark frame, where an absolute error weighs most."""
     frame = np.float32(0.05) * photograph("chelsea")
     cube, found = decoded(shipped, frame, in_reference)
@@ -104,7 +104,9 @@ def test_residual_sums_in_float32_are_worth_it(shipped: Artifacts, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_naive_export_breaks(shipped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_without_fp32_kept_nodes_loses_its_attention(
+    shipped: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first attention in FP16: over a red frame of 160×160 px its sum of squares passes 65504. In true FP16 the
     cosines become 0 and the attention forgets them; ONNX Runtime sums in float32 and hides that until a GPU shows it.
     """
@@ -134,7 +136,7 @@ def output_of_onnxruntime(model: bytes, feeds: dict[str, npt.NDArray[Any]], name
 
 
 @each_evaluator
-def test_a_window_of_a_4k_frame_is_near_enough(artifacts: Artifacts, run: Run) -> None:
+def test_tile_of_a_4k_frame_is_within_the_fp16_tolerance(artifacts: Artifacts, run: Run) -> None:
     frame = np.random.default_rng(0).random((2160, 3840, 3), np.float32)
     with Reconstructor.open(artifacts[1], input_space="camera") as reconstruct:
         context = reconstruct.encode(frame)
@@ -165,7 +167,7 @@ def types(model: onnx.ModelProto) -> dict[str, int]:
     }
 
 
-def test_only_islands_and_residual_sums_are_float32(artifacts: Artifacts) -> None:
+def test_only_fp32_kept_nodes_and_residual_sums_are_float32(artifacts: Artifacts) -> None:
     model = onnx.load(artifacts[1] / "decode.fp16.onnx")
     of = types(model)
     # A block has three sums in GrSCM and PAF and two around its halves; units and the network one each
@@ -180,7 +182,7 @@ def test_only_islands_and_residual_sums_are_float32(artifacts: Artifacts) -> Non
     assert all(any(is_kept_fp32(node.name) and end in node.name for node in model.graph.node) for end in KEPT_FP32)
 
 
-def test_casts_stand_only_where_the_type_changes(artifacts: Artifacts) -> None:
+def test_casts_exist_only_where_the_type_changes(artifacts: Artifacts) -> None:
     model = onnx.load(artifacts[1] / "decode.fp16.onnx")
     of = types(model)
     casts = [node for node in model.graph.node if node.op_type == "Cast"]
@@ -206,7 +208,7 @@ def test_uint8_frames_become_fp16_at_once(artifacts: Artifacts) -> None:
     assert [use.node.outputs[0].dtype for use in frame.uses()] == [ir.DataType.FLOAT16]
 
 
-def test_a_weight_beyond_the_range_is_refused(artifacts: Artifacts) -> None:
+def test_weight_beyond_the_fp16_range_is_refused(artifacts: Artifacts) -> None:
     model = ir.load(artifacts[1] / "decode.fp32.onnx")
     weight = next(value for name, value in model.graph.initializers.items() if name.endswith("conv_in.weight"))
     weight.const_value = ir.tensor(np.full(weight.const_value.shape.numpy(), 65520, np.float32), name=weight.name)

@@ -16,7 +16,7 @@ from ccnet.runtime.quality.tolerances import TOLERANCES
 
 @pytest.mark.parametrize("width", [32, 40])
 @pytest.mark.parametrize("heads", [1, 2, 4])
-def test_the_translation_is_the_papers_loop(heads: int, width: int) -> None:
+def test_translation_computes_the_papers_loop(heads: int, width: int) -> None:
     """Operator by operator, as the reference evaluator defines them; float64 in the loop."""
     module = NeSCM(heads * width, CCNetConfig(width=width))
     x = torch.randn(1, heads * width, 3, 5)

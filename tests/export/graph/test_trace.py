@@ -19,7 +19,7 @@ from .graphs import Artifacts, each_graph, each_kind, expected, feeds, load, mod
 
 
 @each_graph
-def test_nodes_and_tensors_are_called_after_modules(artifacts: Artifacts, name: str) -> None:
+def test_nodes_and_tensors_are_named_after_modules(artifacts: Artifacts, name: str) -> None:
     model, proto = artifacts[0], load(artifacts[1], name)
     nodes = [node.name for node in proto.graph.node]
     assert len(set(nodes)) == len(nodes)
@@ -31,7 +31,7 @@ def test_nodes_and_tensors_are_called_after_modules(artifacts: Artifacts, name: 
 
 
 @each_graph
-def test_a_graph_is_what_the_oldest_tensorrt_parses(artifacts: Artifacts, name: str) -> None:
+def test_graph_suits_the_oldest_supported_tensorrt(artifacts: Artifacts, name: str) -> None:
     proto = load(artifacts[1], name)
     assert {(one.domain, one.version) for one in proto.opset_import} == {("", OPSET)}
     assert proto.ir_version == 8  # opset 18's own
@@ -41,7 +41,7 @@ def test_a_graph_is_what_the_oldest_tensorrt_parses(artifacts: Artifacts, name: 
 
 
 @each_graph
-def test_a_graph_is_one_file_that_carries_its_manifest(artifacts: Artifacts, name: str) -> None:
+def test_graph_is_one_file_that_carries_its_manifest(artifacts: Artifacts, name: str) -> None:
     folder, proto = artifacts[1], load(artifacts[1], name)
     assert all(one.data_location == onnx.TensorProto.DEFAULT for one in proto.graph.initializer)
     inside = Manifest.from_json({entry.key: entry.value for entry in proto.metadata_props}[MANIFEST_KEY])
@@ -50,18 +50,18 @@ def test_a_graph_is_one_file_that_carries_its_manifest(artifacts: Artifacts, nam
     assert {path.name for path in folder.iterdir()} == {MANIFEST_NAME, *(one.file for one in outside.artifacts)}
 
 
-def test_a_unit_has_few_nodes(artifacts: Artifacts) -> None:
+def test_one_unit_has_at_most_1666_nodes(artifacts: Artifacts) -> None:
     assert len(load(artifacts[1], "decode.fp16").graph.node) <= 5000 / 3  # the paper's network has three units
 
 
 @pytest.mark.slow
-def test_the_papers_network_has_few_nodes(shipped: Artifacts) -> None:
+def test_papers_network_has_at_most_5000_nodes(shipped: Artifacts) -> None:
     assert len(load(shipped[1], "decode.fp16").graph.node) <= 5000
 
 
 @each_kind
 @pytest.mark.parametrize("size", [(16, 16), pytest.param((48, 80), marks=pytest.mark.slow)], ids=["16x16", "48x80"])
-def test_the_reference_evaluator_computes_what_pytorch_does(
+def test_reference_evaluator_computes_the_result_of_pytorch(
     artifacts: Artifacts, kind: str, size: tuple[int, int]
 ) -> None:
     model, folder = artifacts
@@ -72,7 +72,7 @@ def test_the_reference_evaluator_computes_what_pytorch_does(
     np.testing.assert_allclose(found, context if kind == "encode" else cube, rtol=0, atol=limit)
 
 
-def test_an_export_is_the_same_each_time() -> None:
+def test_export_is_repeatable() -> None:
     model = CCNet(CCNetConfig(units=2)).eval()
     first, second = (stamp(cut.full(trace(model)), {}) for _ in range(2))
     assert first == second

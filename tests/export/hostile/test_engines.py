@@ -38,7 +38,7 @@ def hundred(work: Path, built: Path, *, lies: bool) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_hundred_damaged_engines_are_noticed(work: Path, built: Path, ccnet: Ccnet) -> None:
+def test_hundred_damaged_engines_are_detected(work: Path, built: Path, ccnet: Ccnet) -> None:
     """By what is behind the commands; the commands themselves, a tenth of a second each, take turns."""
     commands = [
         ("inspect", work),
@@ -72,7 +72,9 @@ def assert_planned(result: Any, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(trt.has_gpu(), reason="there is a GPU: the test below gives its library the engines")
-def test_a_hundred_engines_that_the_manifest_vouches_for_are_not_run(work: Path, built: Path, ccnet: Ccnet) -> None:
+def test_hundred_damaged_engines_with_valid_hashes_are_not_run_without_a_gpu(
+    work: Path, built: Path, ccnet: Ccnet
+) -> None:
     """Without a GPU every command says so, and none reads them; ONNX Runtime goes on beside them."""
     for seed, name in enumerate(hundred(work, built, lies=True)):
         assert (name, "intact") in [(row[0], row[-1]) for row in describe_file(work)[0]]
@@ -90,7 +92,9 @@ def test_a_hundred_engines_that_the_manifest_vouches_for_are_not_run(work: Path,
 
 
 @pytest.mark.parametrize("lies", [False, True], ids=["noticed", "the manifest lies"])
-def test_a_bundle_beside_a_damaged_engine(work: Path, capfd: pytest.CaptureFixture[str], lies: bool) -> None:
+def test_bundle_unpacked_beside_a_damaged_engine_rebuilds_it(
+    work: Path, capfd: pytest.CaptureFixture[str], lies: bool
+) -> None:
     """It holds no engine; on the device a damaged one is built again, unless the device's own manifest lies."""
     (work / ENGINES[1]).write_bytes(b"damaged")
     if lies:
@@ -115,7 +119,7 @@ COMMANDS = [
 
 @pytest.mark.usefixtures("pretended")
 @pytest.mark.parametrize("command", COMMANDS, ids=["reconstruct", "by name", "stream"])
-def test_an_engine_that_kills_its_process_is_a_line(
+def test_engine_that_kills_its_process_is_one_line(
     work: Path, ccnet: Ccnet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
     (tmp_path / "dies").mkdir()
@@ -128,14 +132,14 @@ def test_an_engine_that_kills_its_process_is_a_line(
 
 @pytest.mark.usefixtures("work", "pretended")
 @pytest.mark.skipif(trt.has_gpu(), reason="there is a GPU")
-def test_what_the_other_process_refuses_is_told_here(ccnet: Ccnet) -> None:
+def test_refusal_in_the_subprocess_is_reported(ccnet: Ccnet) -> None:
     assert_refused(ccnet("reconstruct", "photo.png", "-o", "cube.npy"), "build/ccnet: no CUDA driver")
 
 
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.skipif(not trt.has_gpu(), reason="there is no NVIDIA GPU")
-def test_a_hundred_damaged_engines_in_the_library(work: Path, built: Path) -> None:
+def test_hundred_damaged_engines_loaded_by_tensorrt_are_refused_or_run(work: Path, built: Path) -> None:
     refused = 0
     for _ in hundred(work, built, lies=True):
         try:

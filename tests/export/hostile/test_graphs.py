@@ -47,7 +47,7 @@ def outcomes(paths: list[Path], engine: Path) -> dict[str, str]:
 @pytest.mark.slow
 @needs_rtx
 @pytest.mark.parametrize("name", ["encode.fp32.onnx", "decode.fp16.onnx"])
-def test_a_hundred_damaged_graphs_become_engines_or_a_line(
+def test_hundred_damaged_graphs_become_engines_or_one_line(
     exported: Path, tmp_path: Path, ccnet: Ccnet, name: str
 ) -> None:
     """The command builds isolated, so here it sees a few of each kind and all those that kill the process."""
@@ -78,7 +78,7 @@ def test_a_hundred_damaged_graphs_become_engines_or_a_line(
 @needs_rtx
 @pytest.mark.parametrize("location", ["/etc/passwd", "../outside.bin", "weights.bin"])
 @pytest.mark.parametrize("command", ["build", "inspect"])
-def test_weights_in_other_files_are_read_by_nobody(
+def test_weights_in_other_files_are_never_read(
     exported: Path, tmp_path: Path, ccnet: Ccnet, monkeypatch: pytest.MonkeyPatch, location: str, command: str
 ) -> None:
     """TensorRT and ONNX Runtime would take those beside the graph, which no hash vouches for."""

@@ -41,7 +41,7 @@ DETAILS = ("version", "gpu", "compatible", "stripped", "window", "types", "layer
 
 
 @pytest.mark.usefixtures("pretended")
-def test_a_hundred_lies_about_engines_are_a_line_each(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hundred_false_engine_entries_are_one_line_each(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another version, another GPU, or words that make no sense: what does not fit this machine is never loaded."""
     loaded: list[str] = []
     times = 0

@@ -15,7 +15,7 @@ from ccnet.runtime.probe import probe_in_subprocess
 from .artifacts import OPTIONS, SHAPES, Ccnet, needs_rtx
 
 
-def test_a_parser_that_crashes_is_a_line(
+def test_parser_that_crashes_is_one_line(
     work: Path, tmp_path: Path, ccnet: Ccnet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever this version of TensorRT survives."""
@@ -38,7 +38,7 @@ def test_a_parser_that_crashes_is_a_line(
     ],
     ids=["half a line", "killed"],
 )
-def test_a_process_that_says_no_more_is_a_line(
+def test_process_that_ends_without_a_result_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
 ) -> None:
     monkeypatch.setattr(isolated, "python_command", lambda *_: [sys.executable, "-c", code])
@@ -49,9 +49,7 @@ def test_a_process_that_says_no_more_is_a_line(
 
 @needs_rtx
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_what_progress_raises_ends_the_other_process(
-    exported: Path, tmp_path: Path, error: type[BaseException]
-) -> None:
+def test_exception_in_progress_ends_the_subprocess(exported: Path, tmp_path: Path, error: type[BaseException]) -> None:
     def progress(*_: object) -> None:
         (tmp_path / ".engine.partial").write_bytes(b"half")  # as if it had been writing
         raise error("enough")
@@ -67,7 +65,7 @@ def test_what_progress_raises_ends_the_other_process(
 
 
 @needs_rtx
-def test_a_build_apart_tells_what_a_build_here_does(exported: Path, tmp_path: Path) -> None:
+def test_isolated_build_reports_like_a_build_in_this_process(exported: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     report = build_isolated(
         exported / "decode.fp16.onnx",

@@ -26,7 +26,7 @@ from tests.runtime.conftest import (
 Files = dict[str, bytes]
 
 
-def test_a_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
+def test_folder_without_a_manifest_is_refused(tmp_path: Path) -> None:
     refusal(lambda: open_camera(tmp_path), tmp_path, "no manifest.json")
     refusal(lambda: open_camera(tmp_path / "none"), tmp_path / "none", "no manifest.json")
 
@@ -51,13 +51,13 @@ def test_missing_and_changed_files_are_refused(tmp_path: Path, kind: str) -> Non
         ("halo", 32),
     ],
 )
-def test_a_file_of_another_export_is_refused(tmp_path: Path, field: str, value: Any) -> None:
+def test_file_of_another_export_is_refused(tmp_path: Path, field: str, value: Any) -> None:
     other = model("decode", manifest()).SerializeToString()
     folder = write(tmp_path, manifest(**{field: value}), {"decode": other})
     refusal(lambda: open_camera(folder), folder / "decode.onnx", "manifest mismatch")
 
 
-def test_other_tools_are_no_mismatch(tmp_path: Path) -> None:
+def test_other_tool_versions_are_no_mismatch(tmp_path: Path) -> None:
     other = model("decode", manifest(tools={"torch": "2.6"})).SerializeToString()
     open_camera(write(tmp_path, manifest(tools={"torch": "2.7"}), {"decode": other})).close()
 
@@ -90,7 +90,7 @@ def test_graphs_of_other_tensors_are_refused(tmp_path: Path) -> None:
             refusal(lambda r=reconstruct: r(pixels(16, 16)), "inputs are")  # type: ignore[misc]
 
 
-def test_a_manifest_that_is_refused_late_closes_the_backends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_that_is_refused_late_closes_the_backends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     closed: list[OnnxRuntimeBackend] = []
     monkeypatch.setattr(OnnxRuntimeBackend, "close", lambda self: closed.append(self))
     refusal(lambda: open_camera(folder, encode_pixels=0), "encode_pixels")
@@ -98,7 +98,7 @@ def test_a_manifest_that_is_refused_late_closes_the_backends(folder: Path, monke
 
 
 @pytest.mark.parametrize("tile", [[64], "64", [64, "x"], [96, 64], [0, 64], [60, 96], None, 64])
-def test_bounds_that_make_no_sense_are_refused(folder: Path, tile: object) -> None:
+def test_invalid_tile_limits_are_refused(folder: Path, tile: object) -> None:
     encoder, decoder = (OnnxRuntimeBackend(folder / f"{kind}.onnx") for kind in ("encode", "decode"))
     odd = dataclasses.replace(artifact("decode"), details={"window": tile})
     opened = ArtifactFolder(Path("folder"), manifest())

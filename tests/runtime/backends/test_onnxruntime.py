@@ -61,7 +61,7 @@ def refusal(*words: str, **arguments: Any) -> None:
 
 @pytest.mark.parametrize(("onnx_type", "dtype"), [(TensorProto.FLOAT, np.float32), (TensorProto.UINT8, np.uint8)])
 @pytest.mark.parametrize("size", [(1, 1), (16, 48)])
-def test_runs_a_graph(onnx_type: int, dtype: type, size: tuple[int, int]) -> None:
+def test_graph_runs_and_gives_its_outputs(onnx_type: int, dtype: type, size: tuple[int, int]) -> None:
     rgb: Array = np.random.default_rng(0).integers(0, 9, (1, 3, *size)).astype(dtype)
     with OnnxRuntimeBackend(convolution(onnx_type).SerializeToString(), threads=1) as backend:
         outputs = backend.run({"rgb": rgb})
@@ -72,14 +72,14 @@ def test_runs_a_graph(onnx_type: int, dtype: type, size: tuple[int, int]) -> Non
     np.testing.assert_array_equal(outputs["cube"], np.stack([total, 2 * total], 1))
 
 
-def test_reads_a_file(tmp_path: Path) -> None:
+def test_graph_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(convolution().SerializeToString())
     with OnnxRuntimeBackend(path) as backend:
         assert backend.run({"rgb": np.ones((1, 3, 2, 2), np.float32)})["cube"].max() == 6
 
 
-def test_closes_twice_and_then_refuses_to_run() -> None:
+def test_backend_closes_twice_and_then_refuses_to_run() -> None:
     backend = OnnxRuntimeBackend(convolution().SerializeToString())
     backend.close()
     backend.close()
@@ -101,7 +101,7 @@ def test_closes_twice_and_then_refuses_to_run() -> None:
         ({"rgb": np.ones((1, 3, 5, 4), np.float32)}, r"input 'rgb' has shape \(1, 3, 5, 4\)"),
     ],
 )
-def test_names_the_input_that_does_not_fit(feeds: dict[str, Array], message: str) -> None:
+def test_invalid_input_is_named(feeds: dict[str, Array], message: str) -> None:
     with (
         OnnxRuntimeBackend(convolution(height=4).SerializeToString()) as backend,
         pytest.raises(CCNetError, match=message),
@@ -109,7 +109,7 @@ def test_names_the_input_that_does_not_fit(feeds: dict[str, Array], message: str
         backend.run(feeds)
 
 
-def test_a_failure_while_running_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+def test_failure_while_running_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
     model = convolution()
     model.graph.node.append(helper.make_node("Reshape", ["cube", "shape"], ["eight"]))
     model.graph.initializer.append(numpy_helper.from_array(np.array([8]), "shape"))
@@ -134,7 +134,7 @@ def test_a_failure_while_running_is_one_line(capfd: pytest.CaptureFixture[str]) 
         *(pytest.param(convolution().SerializeToString()[:cut], id=f"cut {cut}") for cut in (1, 40, 150, -1)),
     ],
 )
-def test_a_damaged_or_foreign_file_is_one_line_that_names_it(
+def test_damaged_or_foreign_file_is_one_line_that_names_it(
     data: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "model.onnx"
@@ -143,7 +143,7 @@ def test_a_damaged_or_foreign_file_is_one_line_that_names_it(
     assert capfd.readouterr().err == ""
 
 
-def test_a_missing_file_or_a_folder_is_one_line_that_names_it(tmp_path: Path) -> None:
+def test_missing_file_or_a_folder_is_one_line_that_names_it(tmp_path: Path) -> None:
     refusal(str(tmp_path / "none.onnx"), "No such file", model=tmp_path / "none.onnx")
     refusal(str(tmp_path), "cannot be read", model=tmp_path)
 
@@ -170,14 +170,14 @@ def test_threads_must_be_positive(threads: int) -> None:
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_missing_provider_is_refused(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_provider_is_refused(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     refusal("has no", "install onnxruntime-gpu", model=convolution().SerializeToString(), provider=provider)
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA would start")
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_provider_that_does_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_provider_that_does_not_start_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     refusal("CUDAExecutionProvider does not start", model=convolution().SerializeToString(), provider="cuda")
 
@@ -186,7 +186,7 @@ def test_a_provider_that_does_not_start_is_refused(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_holds_only_what_is_alive_and_gives_it_back(tmp_path: Path) -> None:
+def test_run_holds_only_live_tensors_and_returns_memory(tmp_path: Path) -> None:
     """Tensors of 16 sizes one after the other, twice: the largest takes 33 MB, one of each size 285 MB."""
     nodes = []
     for index, channels in enumerate([*range(8, 129, 8)] * 2):
@@ -219,7 +219,7 @@ print(megabytes("VmHWM") - before, megabytes("VmRSS") - before)
     assert after < 30
 
 
-def test_the_cuda_provider_is_told_not_to_use_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_provider_is_told_not_to_use_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     class Session(onnxruntime.InferenceSession):

@@ -19,5 +19,5 @@ from ccnet.runtime.backends.out_of_memory import is_out_of_memory
         (RuntimeError("Got invalid dimensions for input"), False),
     ],
 )
-def test_lack_of_memory_is_known_by_its_words(told: Any, lacks: bool) -> None:
+def test_out_of_memory_is_recognised_by_its_message(told: Any, lacks: bool) -> None:
     assert is_out_of_memory(told) == lacks

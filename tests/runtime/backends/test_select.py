@@ -71,7 +71,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         (("tensorrt",), True, GRAPHS + ENGINES[:2], None, ("tensorrt", "fp32")),
     ],
 )
-def test_auto_is_an_engine_that_can_run_here_or_onnx_runtime(
+def test_auto_selects_a_runnable_engine_or_onnx_runtime(
     machine: Callable[..., None],
     variants: tuple[str, ...],
     gpu: bool,
@@ -86,7 +86,7 @@ def test_auto_is_an_engine_that_can_run_here_or_onnx_runtime(
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt-rtx"])
-def test_an_engine_that_was_asked_for_is_never_replaced(machine: Callable[..., None], name: Any) -> None:
+def test_requested_engine_is_never_replaced(machine: Callable[..., None], name: Any) -> None:
     variant = name.replace("-", "_")
     everything, graphs = opened(GRAPHS + ENGINES), opened(GRAPHS)
     machine(gpu=True)
@@ -110,7 +110,7 @@ def test_an_engine_that_was_asked_for_is_never_replaced(machine: Callable[..., N
     ],
     ids=["version", "GPU", "nothing", "not a bool", "compatible", "fitting"],
 )
-def test_an_engine_of_another_machine_is_never_loaded(
+def test_engine_of_another_machine_is_never_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, details: dict[str, Any], words: str
 ) -> None:
     def load(data: bytes, **options: Any) -> Any:
@@ -125,7 +125,7 @@ def test_an_engine_of_another_machine_is_never_loaded(
         chosen.open(engine, b"")
 
 
-def test_an_engines_weights_come_from_its_graph_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_weights_of_a_stripped_engine_come_only_from_its_graph(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     graph = b"\x0a\x08location\x12\x0b/etc/passwd"  # protobuf's words for a tensor in another file
     (tmp_path / "encode.fp32.onnx").write_bytes(graph)
     source = dataclasses.replace(GRAPHS[0], sha256=hashlib.sha256(graph).hexdigest())
@@ -138,9 +138,7 @@ def test_an_engines_weights_come_from_its_graph_alone(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
-def test_a_provider_that_was_asked_for_is_never_replaced(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, provider: str
-) -> None:
+def test_requested_provider_is_never_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     name: Any = f"onnxruntime-{provider}"
     refusal(lambda: open_camera(folder, backend=name), folder, "install onnxruntime-gpu")

@@ -128,7 +128,7 @@ def answer(fed: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
 
 
 @pytest.mark.usefixtures("engine")
-def test_outputs_are_right_and_the_callers_to_keep() -> None:
+def test_outputs_are_correct_and_belong_to_the_caller() -> None:
     with TensorRTBackend(b"plan", backend="tensorrt_rtx") as backend:
         assert backend.name == "tensorrt_rtx 1.7.1 (cuda:0)"
         fed = [feeds(size, size + 16, size) for size in (32, 16, 48, 16)]
@@ -137,7 +137,7 @@ def test_outputs_are_right_and_the_callers_to_keep() -> None:
         np.testing.assert_array_equal(cube, answer(one))
 
 
-def test_memory_is_made_once_and_only_grows(engine: Engine, driver: Driver) -> None:
+def test_device_memory_is_allocated_once_and_only_grows(engine: Engine, driver: Driver) -> None:
     with TensorRTBackend(b"plan", backend="tensorrt_rtx") as backend:
         backend.run(feeds())
         made, shapings = driver.calls["cuMemAlloc_v2"], engine.shapings
@@ -171,21 +171,21 @@ def test_inputs_need_not_be_contiguous(engine: Engine) -> None:
     ],
     ids=["dtype", "range", "rank", "fixed", "name"],
 )
-def test_a_bad_input_is_named(change: dict[str, npt.NDArray[Any]], expected: str) -> None:
+def test_invalid_input_is_named(change: dict[str, npt.NDArray[Any]], expected: str) -> None:
     with TensorRTBackend(b"plan") as backend:
         with pytest.raises(CCNetError, match=expected):
             backend.run({**feeds(), **change})
         backend.run(feeds())
 
 
-def test_a_failed_run_tells_tensorrts_reason(engine: Engine) -> None:
+def test_failed_run_reports_tensorrts_reason(engine: Engine) -> None:
     with TensorRTBackend(b"plan") as backend:
         engine.works = False
         with pytest.raises(CCNetError, match="failed to run: its reason"):
             backend.run(feeds())
 
 
-def test_no_memory_suggests_smaller_tiles_and_is_survived(engine: Engine, driver: Driver) -> None:
+def test_out_of_memory_suggests_smaller_tiles_and_the_backend_still_runs(engine: Engine, driver: Driver) -> None:
     with TensorRTBackend(b"plan") as backend:
         backend.run(feeds(16, 16))
         for function in ("cuMemHostAlloc", "cuMemAlloc_v2"):
@@ -210,13 +210,13 @@ def test_close_frees_everything_once(engine: Engine, driver: Driver) -> None:
         backend.run(feeds())
 
 
-def test_a_bad_engine_is_refused_and_leaves_nothing(engine: Engine, driver: Driver) -> None:
+def test_invalid_engine_is_refused_and_frees_everything(engine: Engine, driver: Driver) -> None:
     with pytest.raises(CCNetError, match=r"cannot load the engine on Orin \(sm_87\): its reason; build it for this"):
         TensorRTBackend(b"rubbish")
     assert (driver.alive, driver.contexts) == ({}, 0)
 
 
-def test_damaged_names_are_refused_and_leave_nothing(
+def test_damaged_tensor_names_are_refused_and_free_everything(
     engine: Engine, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "get_tensor_name", lambda index: b"rgb\xe1".decode())
@@ -225,7 +225,7 @@ def test_damaged_names_are_refused_and_leave_nothing(
     assert (driver.alive, driver.contexts) == ({}, 0)
 
 
-def test_a_stripped_engine_gets_its_graphs_weights(engine: Engine, driver: Driver) -> None:
+def test_stripped_engine_gets_its_graphs_weights(engine: Engine, driver: Driver) -> None:
     with TensorRTBackend(b"plan", weights=b"graph") as backend:
         assert engine.weights == b"graph"
         backend.run(feeds())
@@ -234,7 +234,7 @@ def test_a_stripped_engine_gets_its_graphs_weights(engine: Engine, driver: Drive
     assert (driver.alive, driver.contexts) == ({}, 0)
 
 
-def test_an_engines_own_code_runs_only_where_it_was_asked_for(engine: Engine) -> None:
+def test_host_code_of_an_engine_runs_only_on_request(engine: Engine) -> None:
     TensorRTBackend(b"plan").close()
     assert engine.runtime.engine_host_code_allowed is False
     TensorRTBackend(b"plan", compatible=True).close()
@@ -242,12 +242,12 @@ def test_an_engines_own_code_runs_only_where_it_was_asked_for(engine: Engine) ->
 
 
 @pytest.mark.skipif(trt.has_gpu(), reason="there is a GPU")
-def test_without_a_gpu_it_says_so() -> None:
+def test_engine_without_a_gpu_is_refused() -> None:
     with pytest.raises(CCNetError, match=r"no CUDA driver|finds no GPU|cuInit failed"):
         TensorRTBackend(b"plan", backend="tensorrt_rtx")
 
 
-def test_the_runtime_cache_is_read_and_written(engine: Engine, tmp_path: Path) -> None:
+def test_runtime_cache_is_read_and_written(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "kernels"
     path.write_bytes(b"kernels")
     with TensorRTBackend(b"plan", backend="tensorrt_rtx", runtime_cache=path) as backend:
@@ -257,7 +257,7 @@ def test_the_runtime_cache_is_read_and_written(engine: Engine, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_foreign_runtime_cache_is_replaced_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_foreign_runtime_cache_is_replaced_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "kernels"
     path.write_bytes(b"of another version")
     with caplog.at_level(logging.WARNING, tensorrt_backend.__name__):
@@ -267,7 +267,7 @@ def test_a_foreign_runtime_cache_is_replaced_with_a_warning(tmp_path: Path, capl
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_runtime_cache_that_cannot_be_written_still_frees_all(tmp_path: Path, driver: Driver) -> None:
+def test_unwritable_runtime_cache_still_frees_everything(tmp_path: Path, driver: Driver) -> None:
     backend = TensorRTBackend(b"plan", backend="tensorrt_rtx", runtime_cache=tmp_path / "absent" / "kernels")
     with pytest.raises(CCNetError, match="cannot be written"):
         backend.close()

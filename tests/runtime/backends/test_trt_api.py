@@ -83,7 +83,7 @@ needs_rtx = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
-def test_all_that_is_used_exists(name: trt.Name) -> None:
+def test_every_used_tensorrt_name_exists(name: trt.Name) -> None:
     if name not in trt.available():
         pytest.skip(f"{name} is not installed")
     module = trt.load(name)
@@ -93,11 +93,11 @@ def test_all_that_is_used_exists(name: trt.Name) -> None:
     assert {"INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE"} <= set(module.ILogger.Severity.__members__)
 
 
-def test_nothing_used_is_gone_in_11() -> None:
+def test_no_used_name_is_removed_in_tensorrt_11() -> None:
     assert not REMOVED & {*SURFACE, *(name for names in SURFACE.values() for name in names)}
 
 
-def test_the_surface_is_complete() -> None:
+def test_every_tensorrt_name_in_the_sources_is_listed() -> None:
     """Every ``module.X`` of the sources is listed, and no removed name is touched in any way."""
     folder = Path(cuda.__file__).resolve().parent
     engine = folder.parents[1] / "export/engine"
@@ -121,7 +121,7 @@ def absent(name: str) -> ModuleType:
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(("name", "remedy"), [("tensorrt", "JetPack"), ("tensorrt_rtx", "ccnet-hsi[rtx]")])
-def test_a_missing_module_names_the_extra(monkeypatch: pytest.MonkeyPatch, name: trt.Name, remedy: str) -> None:
+def test_missing_module_names_the_extra(monkeypatch: pytest.MonkeyPatch, name: trt.Name, remedy: str) -> None:
     importing(monkeypatch, absent)
     with pytest.raises(CCNetError, match="is not installed") as caught:
         trt.load(name)
@@ -130,7 +130,7 @@ def test_a_missing_module_names_the_extra(monkeypatch: pytest.MonkeyPatch, name:
 
 
 @pytest.mark.usefixtures("fresh")
-def test_a_module_that_cannot_load_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_module_that_cannot_load_gives_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(name: str) -> ModuleType:
         raise ImportError("libnvinfer.so.10: cannot open shared object file")
 
@@ -151,7 +151,7 @@ def test_versions_are_compared_as_numbers(monkeypatch: pytest.MonkeyPatch, versi
 
 
 @pytest.mark.usefixtures("fresh")
-def test_the_bare_bindings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bindings_without_the_main_package_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     bindings: Any = SimpleNamespace(__version__="1.7.1.116")
     importing(monkeypatch, lambda name: bindings if name == "tensorrt_rtx_bindings" else absent(name))
     assert trt.load("tensorrt_rtx") is bindings
@@ -161,13 +161,13 @@ def test_the_bare_bindings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "numbers"),
     [("11.4.0.106", (11, 4, 0, 106)), ("10.3.0.post1", (10, 3, 0)), ("10.0.0b6", (10, 0, 0)), ("1.7+cu13", (1, 7))],
 )
-def test_version(text: str, numbers: tuple[int, ...]) -> None:
+def test_version_is_parsed_to_numbers(text: str, numbers: tuple[int, ...]) -> None:
     module = ModuleType("tensorrt")
     module.__dict__["__version__"] = text
     assert trt.version(module) == numbers
 
 
-def test_one_line_keeps_the_reason_only() -> None:
+def test_one_line_keeps_only_the_reason() -> None:
     noisy = """Invalid Node - t
 ITensor::getDimensions: Error Code 4: API Usage Error (t: has type UInt8. In checkType at /_src/a/b.cpp:456)
 [x.cpp::catch::250] Error Code 1: Cuda Runtime (In catch at /_src/x.cpp:250 (cudaError 35: driver is insufficient))
@@ -176,7 +176,7 @@ Node name: t"""
     assert trt.one_line(noisy) == "ITensor::getDimensions: Error Code 4: API Usage Error (t: has type UInt8)"
 
 
-def test_one_line_keeps_a_driver_error_that_is_all_there_is() -> None:
+def test_one_line_keeps_a_lone_driver_error() -> None:
     assert "cudaError 35" in trt.one_line("Cuda Runtime (cudaError 35: insufficient)\n")
     assert "cudaError 2:" in trt.one_line("Cuda Runtime (cudaError 2: out of memory)\nother")
     assert len(trt.one_line("x" * 5000)) < 500
@@ -184,18 +184,18 @@ def test_one_line_keeps_a_driver_error_that_is_all_there_is() -> None:
 
 @needs_rtx
 @pytest.mark.parametrize(("name", "dtype"), [("HALF", np.float16), ("UINT8", np.uint8), ("FLOAT", np.float32)])
-def test_dtype(name: str, dtype: type[np.generic]) -> None:
+def test_tensorrt_dtype_becomes_numpys(name: str, dtype: type[np.generic]) -> None:
     assert trt.dtype(getattr(trt.load("tensorrt_rtx").DataType, name)) == dtype
 
 
 @needs_rtx
-def test_a_type_that_numpy_lacks_is_refused() -> None:
+def test_dtype_that_numpy_lacks_is_refused() -> None:
     with pytest.raises(CCNetError, match="BF16, expected one of FLOAT"):
         trt.dtype(trt.load("tensorrt_rtx").DataType.BF16)
 
 
 @needs_rtx
-def test_tensorrts_log_becomes_pythons(caplog: pytest.LogCaptureFixture) -> None:
+def test_tensorrts_log_goes_to_pythons_logging(caplog: pytest.LogCaptureFixture) -> None:
     logger = trt.log("tensorrt_rtx")
     severity = trt.load("tensorrt_rtx").ILogger.Severity
     assert logger is trt.log("tensorrt_rtx")

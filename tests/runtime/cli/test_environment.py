@@ -23,7 +23,7 @@ from ccnet.runtime.cli import environment, machine
 Ccnet = Callable[..., Any]
 
 
-def test_the_report_names_what_is_here(ccnet: Ccnet) -> None:
+def test_report_names_installed_packages_and_hardware(ccnet: Ccnet) -> None:
     result = ccnet("inspect", "--environment", "--json")
     assert result.code == 0 and result.err == ""
     found = json.loads(result.out)
@@ -43,14 +43,14 @@ def test_the_report_names_what_is_here(ccnet: Ccnet) -> None:
 
 
 @pytest.mark.skipif(kernel_library_path() is None, reason="needs the compiled kernels")
-def test_the_report_describes_the_compiled_kernels() -> None:
+def test_report_describes_the_compiled_kernels() -> None:
     facts = environment.describe_environment()["compiled kernels"]
     assert facts["file"].startswith("_kernels.") and "/" not in facts["file"]
     assert facts["SIMD"] in ("128 bits", "256 bits", "512 bits")
     assert facts["ONNX Runtime operators"] == "load"
 
 
-def test_the_report_is_one_aligned_block(ccnet: Ccnet) -> None:
+def test_report_is_one_aligned_block(ccnet: Ccnet) -> None:
     lines = ccnet("inspect", "--environment").out.splitlines()
     assert all(lines) and "system" in lines and "packages" in lines
     assert f"  ccnet  {__version__}".split() in [line.split() for line in lines]
@@ -71,7 +71,7 @@ main()
 """
 
 
-def test_a_machine_without_packages_gets_a_report() -> None:
+def test_machine_without_packages_gets_a_report() -> None:
     result = subprocess.run([sys.executable, "-c", BARE], capture_output=True, text=True, check=False)
     assert result.returncode == 0 and result.stderr == ""
     found = json.loads(result.stdout)
@@ -82,13 +82,13 @@ def test_a_machine_without_packages_gets_a_report() -> None:
     assert found["system"]["ccnet"] == __version__
 
 
-def test_torch_is_not_imported() -> None:
+def test_report_does_not_import_torch() -> None:
     code = "import sys; from ccnet.runtime.cli.environment import describe_environment as f; f(); print(*sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "onnx", "cv2", "h5py", "matplotlib"} & set(result.stdout.split())
 
 
-def test_every_fact_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_every_failed_fact_gives_its_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(*_: object) -> Any:
         raise RuntimeError("first line\nsecond line")
 
@@ -110,13 +110,13 @@ def test_every_fact_that_fails_says_why(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert found["compiled kernels"]["SIMD"].startswith("unknown: OSError: ")
 
 
-def test_a_machine_without_kernels_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_kernels_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment, "kernel_library_path", lambda: None)
     facts = environment.describe_environment()["compiled kernels"]
     assert all(fact.startswith("no: ccnet was installed without a C compiler") for fact in facts.values())
 
 
-def test_a_system_without_proc_has_a_cpu_and_a_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cpu_and_memory_are_found_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "none")
     monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "none")
     assert machine.cpu_name() in (platform.processor(), platform.machine())
@@ -124,7 +124,7 @@ def test_a_system_without_proc_has_a_cpu_and_a_memory(monkeypatch: pytest.Monkey
     assert float(gigabytes) > 0.1 and unit == "GB"
 
 
-def test_the_cpu_and_memory_of_linux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cpu_and_memory_are_read_from_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n")

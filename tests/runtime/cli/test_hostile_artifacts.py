@@ -34,7 +34,7 @@ DAMAGE: dict[str, tuple[Callable[[Any, Path], Any], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_artifacts_are_one_line_and_leave_nothing(
+def test_damaged_artifacts_are_one_line_and_write_nothing(
     work: Path, ccnet: Ccnet, damage: str, stub: Any, assert_refused: Any
 ) -> None:
     spoil, words = DAMAGE[damage]
@@ -59,7 +59,7 @@ def corrupted(data: bytes, seed: int) -> bytes:
         *((name, lies) for name in ("encode.onnx", "decode.onnx") for lies in (False, True)),
     ],
 )
-def test_a_hundred_corruptions_are_a_line_each(
+def test_hundred_corrupted_files_are_one_line_each(
     work: Path, exported: Path, ccnet: Ccnet, name: str, lies: bool, assert_refused: Any, stub: Any
 ) -> None:
     """Where the manifest lies and vouches for a damaged graph, ONNX Runtime must refuse it, or run it."""

@@ -107,5 +107,7 @@ def test_inspect_refuses_a_manifest_of_wrong_types(work: Path, ccnet: Ccnet, fie
         ("inspect build", "no manifest.json"),
     ],
 )
-def test_bad_arguments_are_one_line(work: Path, ccnet: Ccnet, arguments: str, words: str, assert_refused: Any) -> None:
+def test_invalid_arguments_are_one_line(
+    work: Path, ccnet: Ccnet, arguments: str, words: str, assert_refused: Any
+) -> None:
     assert_refused(ccnet(*arguments.split()), words)

@@ -28,7 +28,7 @@ def test_unknown_commands_and_options_are_one_line(
 
 
 @pytest.mark.parametrize("command", ["", "reconstruct", "inspect"])
-def test_help_is_complete(ccnet: Ccnet, command: str) -> None:
+def test_help_shows_usage_and_commands(ccnet: Ccnet, command: str) -> None:
     result = ccnet(*command.split(), "--help")
     assert result.code == 0 and result.err == ""
     assert f"Usage: ccnet {command}".rstrip() in result.out
@@ -40,7 +40,7 @@ def test_no_command_shows_the_help(ccnet: Ccnet) -> None:
     assert ccnet() == ccnet("--help")
 
 
-def test_the_version(ccnet: Ccnet) -> None:
+def test_version_is_parsed_to_numbers(ccnet: Ccnet) -> None:
     assert ccnet("--version") == (0, f"ccnet {__version__}\n", "")
 
 
@@ -75,14 +75,14 @@ def raising(error: BaseException) -> Callable[[], None]:
     return body
 
 
-def test_other_packages_commands_stand_beside_the_runtimes(plug: Any, ccnet: Ccnet) -> None:
+def test_commands_of_other_packages_are_added(plug: Any, ccnet: Ccnet) -> None:
     plug(command(lambda: print("gone")))
     assert ccnet("go") == (0, "gone\n", "")
     assert ccnet("go") == (0, "gone\n", "")
     assert {"go", "reconstruct", "inspect"} <= set(ccnet("--help").out.split())
 
 
-def test_packages_that_cannot_be_loaded_say_what_to_install(plug: Any, ccnet: Ccnet, assert_refused: Any) -> None:
+def test_missing_package_error_says_what_to_install(plug: Any, ccnet: Ccnet, assert_refused: Any) -> None:
     def load() -> typer.Typer:
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
@@ -113,7 +113,7 @@ OUT_OF_MEMORY = "ccnet: out of memory: use a smaller frame or tile, or in traini
         (typer.Abort(), 130, ""),
     ],
 )
-def test_an_error_becomes_a_line_and_an_exit_code(
+def test_error_becomes_one_line_and_an_exit_code(
     plug: Any, ccnet: Ccnet, error: BaseException, code: int, said: str
 ) -> None:
     plug(command(raising(error)))
@@ -142,7 +142,7 @@ finally: print([m for m in ("torch", "onnx", "onnxruntime", "matplotlib", "cv2",
     assert python(code).stdout.splitlines()[-1] == "[]"
 
 
-def test_a_reader_that_goes_away_is_no_error() -> None:
+def test_closed_output_pipe_prints_no_traceback() -> None:
     code = """
 import os, sys
 from ccnet.runtime.cli.main import main
@@ -156,7 +156,7 @@ main()
     assert result.stderr == "" and result.returncode == 1
 
 
-def test_paths_beyond_the_terminals_encoding_are_no_error(work: Path) -> None:
+def test_paths_outside_the_terminals_encoding_are_printed_escaped(work: Path) -> None:
     code = """
 import sys
 from ccnet.runtime.cli.main import main

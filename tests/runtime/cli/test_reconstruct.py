@@ -21,7 +21,7 @@ Ccnet = Callable[..., Any]
 
 @pytest.mark.parametrize("space", ["srgb", "camera"])
 @pytest.mark.parametrize("suffix", ["hdr", "mat", "npy"])
-def test_a_photograph_becomes_a_cube(work: Path, ccnet: Ccnet, suffix: str, space: str) -> None:
+def test_photograph_is_reconstructed_to_a_cube(work: Path, ccnet: Ccnet, suffix: str, space: str) -> None:
     result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--tile", "64", "--input-space", space)
     assert result.code == 0 and result.err == ""
     assert f"photo.{suffix}: 70×40 px" in result.out and "onnxruntime" in result.out and "fp32" in result.out
@@ -32,7 +32,7 @@ def test_a_photograph_becomes_a_cube(work: Path, ccnet: Ccnet, suffix: str, spac
         np.testing.assert_allclose(cube[band], pixels[..., channel], atol=1e-6)
 
 
-def test_the_cube_says_where_it_comes_from(work: Path, ccnet: Ccnet) -> None:
+def test_cube_metadata_names_its_origin(work: Path, ccnet: Ccnet) -> None:
     ccnet("reconstruct", "photo.png", "-o", "photo.hdr")
     header = Path("photo.hdr").read_text()
     for part in ("source = photo.png", f"weights sha256 = {'5a' * 8}", "onnxruntime", "fp32", f"= {__version__}"):
@@ -46,13 +46,13 @@ def test_several_frames_go_into_a_folder(work: Path, ccnet: Ccnet) -> None:
     assert {path.name for path in Path("cubes").iterdir()} == {"photo.mat", "second.mat"}
 
 
-def test_one_frame_goes_into_a_folder_that_is_there(work: Path, ccnet: Ccnet) -> None:
+def test_one_frame_goes_into_an_existing_folder(work: Path, ccnet: Ccnet) -> None:
     Path("cubes").mkdir()
     assert ccnet("reconstruct", "photo.png", "-o", "cubes").code == 0
     assert {path.name for path in Path("cubes").iterdir()} == {"photo.hdr", "photo.img"}
 
 
-def test_a_frame_named_as_a_cubes_values_is_kept(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
+def test_frame_with_the_name_of_the_cubes_image_file_is_kept(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
     """Frames are known by their content, and ENVI's values lie beside their header as .img."""
     Path("photo.png").rename("photo.img")
     before = Path("photo.img").read_bytes()
@@ -60,7 +60,7 @@ def test_a_frame_named_as_a_cubes_values_is_kept(work: Path, ccnet: Ccnet, asser
     assert Path("photo.img").read_bytes() == before
 
 
-def test_a_picture_is_drawn_on_demand(work: Path, ccnet: Ccnet) -> None:
+def test_picture_is_drawn_on_demand(work: Path, ccnet: Ccnet) -> None:
     result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--picture", "look.png")
     assert result.code == 0 and result.out.splitlines()[-1] == "look.png"
     with Image.open("look.png") as image:
@@ -80,7 +80,7 @@ def work_with_camera(work: Path, stub: Any) -> Path:
     return work
 
 
-def test_how_well_the_cube_explains_the_frame_is_said_and_drawn(work_with_camera: Path, ccnet: Ccnet) -> None:
+def test_reprojection_residual_is_printed_and_drawn(work_with_camera: Path, ccnet: Ccnet) -> None:
     result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--reprojection", "where.png")
     assert result.code == 0 and result.err == ""
     _, verdict, drawn = result.out.splitlines()
@@ -121,7 +121,7 @@ DAMAGE: dict[str, tuple[Callable[..., Any], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_frame_is_one_line_and_leaves_nothing(
+def test_damaged_frame_is_one_line_and_writes_nothing(
     work: Path, ccnet: Ccnet, assert_refused: Any, damage: str
 ) -> None:
     spoil, words = DAMAGE[damage]
@@ -161,7 +161,7 @@ def test_a_damaged_frame_is_one_line_and_leaves_nothing(
         ("reconstruct ./photo.npy -o build/../photo.npy", "is a frame"),
     ],
 )
-def test_bad_arguments_are_one_line_and_leave_nothing(
+def test_invalid_arguments_are_one_line_and_write_nothing(
     work: Path, ccnet: Ccnet, arguments: str, said: str, assert_refused: Any
 ) -> None:
     before = sorted(work.rglob("*"))

@@ -59,7 +59,7 @@ print(stream.ledger.counts())
     ],
     ids=["twice", "two kinds", "once"],
 )
-def test_each_signal_within_a_native_call_counts(numbers: list[signal.Signals], words: str) -> None:
+def test_every_signal_during_a_native_call_counts(numbers: list[signal.Signals], words: str) -> None:
     with subprocess.Popen([sys.executable, "-c", STREAM], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "call begins\n"

@@ -31,7 +31,9 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_folder_becomes_cubes(artifacts: Any, pictures: Path, tmp_path: Path, ccnet: Callable[..., Any]) -> None:
+def test_folder_of_pictures_is_streamed_to_cubes(
+    artifacts: Any, pictures: Path, tmp_path: Path, ccnet: Callable[..., Any]
+) -> None:
     (pictures / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     arguments = (
         "stream",
@@ -93,7 +95,7 @@ def test_radiometry_and_srgb_exclude_each_other(tmp_path: Path, ccnet: Callable[
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_drains_the_stream(artifacts: Any, tmp_path: Path, number: int) -> None:
+def test_signal_drains_the_stream(artifacts: Any, tmp_path: Path, number: int) -> None:
     cubes = tmp_path / "cubes"
     arguments = ("stream", "-", "--size", "32x32", "--sink", cubes, "--artifacts", artifacts[1], "--queue", "64")
     process = run(*arguments, stdin=subprocess.PIPE)
@@ -116,7 +118,7 @@ def _outputs(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         return process.stdout.read(), process.stderr.read()
 
 
-def test_what_a_killed_stream_left_is_whole(artifacts: Any, tmp_path: Path) -> None:
+def test_cubes_of_a_killed_stream_are_complete(artifacts: Any, tmp_path: Path) -> None:
     zarr = pytest.importorskip("zarr")
     cubes, group = tmp_path / "cubes", tmp_path / "cubes.zarr"
     arguments = ("stream", "-", "--size", "96x96", "--sink", cubes, "--sink", group, "--artifacts", artifacts[1])

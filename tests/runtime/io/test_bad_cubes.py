@@ -100,7 +100,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_files_that_are_no_cubes(tmp_path: Path, name: str) -> None:
+def test_file_that_is_not_a_cube_is_refused(tmp_path: Path, name: str) -> None:
     suffix, make, words = BAD[name]
     path = tmp_path / f"bad{suffix}"
     make(path)
@@ -110,7 +110,7 @@ def test_files_that_are_no_cubes(tmp_path: Path, name: str) -> None:
 
 @every_format
 @pytest.mark.parametrize("kept", [0.1, 0.5, 0.99])
-def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
+def test_truncated_cube_is_refused(tmp_path: Path, suffix: str, kept: float) -> None:
     path = save(tmp_path / f"c{suffix}", cube_of())
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * kept)])
@@ -119,7 +119,7 @@ def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
 
 
 @every_format
-def test_missing_and_directory(tmp_path: Path, suffix: str) -> None:
+def test_missing_file_and_directory_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"c{suffix}"
     with refusal(path, "no such file"):
         read_cube(path)
@@ -129,7 +129,7 @@ def test_missing_and_directory(tmp_path: Path, suffix: str) -> None:
 
 
 @every_format
-def test_mutated_bytes_raise_nothing_else(tmp_path: Path, suffix: str) -> None:
+def test_mutated_bytes_raise_only_ccnet_errors(tmp_path: Path, suffix: str) -> None:
     rng = np.random.default_rng(11)
     path = save(tmp_path / f"fuzz{suffix}", np.ones((31, 4, 4), np.float32))
     good = path.read_bytes()

@@ -84,7 +84,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-def test_bad_pictures(tmp_path: Path, name: str) -> None:
+def test_invalid_picture_is_refused(tmp_path: Path, name: str) -> None:
     make, words = PICTURES[name]
     path = tmp_path / "bad.bin"
     path.write_bytes(make())
@@ -93,7 +93,7 @@ def test_bad_pictures(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(("format", "dtype"), EVERY, ids=" ".join)
 @pytest.mark.parametrize("kept", [0.2, 0.5, 0.9])
-def test_truncated(tmp_path: Path, format: str, dtype: str, kept: float) -> None:
+def test_truncated_frame_is_refused(tmp_path: Path, format: str, dtype: str, kept: float) -> None:
     data = encoded(pixels(dtype, 64, 64), format)
     path = tmp_path / f"half.{format}"
     path.write_bytes(data[: int(len(data) * kept)])
@@ -142,7 +142,7 @@ ARRAYS: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", ARRAYS)
-def test_bad_arrays(tmp_path: Path, name: str) -> None:
+def test_invalid_array_is_refused(tmp_path: Path, name: str) -> None:
     make, words = ARRAYS[name]
     path = tmp_path / "bad.npy"
     path.write_bytes(make())
@@ -150,7 +150,7 @@ def test_bad_arrays(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize(("format", "dtype"), EVERY, ids=" ".join)
-def test_mutated_bytes_raise_nothing_else(tmp_path: Path, format: str, dtype: str) -> None:
+def test_mutated_bytes_raise_only_ccnet_errors(tmp_path: Path, format: str, dtype: str) -> None:
     rng = np.random.default_rng(7)
     good = encoded(pixels(dtype), format)
     path = tmp_path / "fuzz"

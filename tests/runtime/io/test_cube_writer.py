@@ -16,7 +16,7 @@ from .cube_files import cube_of, every_format, names, refusal, save
 
 
 @every_format
-def test_writing_streams(tmp_path: Path, suffix: str) -> None:
+def test_writing_holds_only_a_strip_in_memory(tmp_path: Path, suffix: str) -> None:
     height, strip = 1024, cube_of(16, 256)
     tracemalloc.start()
     try:
@@ -35,7 +35,7 @@ class Interrupted(BaseException):
 
 @every_format
 @pytest.mark.parametrize("error", [RuntimeError, OSError, Interrupted])
-def test_a_failure_leaves_nothing_behind(tmp_path: Path, suffix: str, error: type[BaseException]) -> None:
+def test_failure_leaves_nothing_behind(tmp_path: Path, suffix: str, error: type[BaseException]) -> None:
     with pytest.raises(error), open_cube(tmp_path / f"c{suffix}", 20, 24) as writer:
         writer.write(0, cube_of())
         raise error
@@ -43,7 +43,7 @@ def test_a_failure_leaves_nothing_behind(tmp_path: Path, suffix: str, error: typ
 
 
 @every_format
-def test_a_failure_leaves_an_older_cube_alone(tmp_path: Path, suffix: str) -> None:
+def test_failure_leaves_an_older_cube_alone(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"c{suffix}", cube_of())
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     with pytest.raises(ZeroDivisionError), open_cube(path, 9, 9) as writer:
@@ -54,7 +54,7 @@ def test_a_failure_leaves_an_older_cube_alone(tmp_path: Path, suffix: str) -> No
 
 @every_format
 @pytest.mark.parametrize("rows", [[], [(0, 10)], [(0, 9), (10, 20)], [(0, 19), (0, 19)]])
-def test_a_missing_row_is_an_error(tmp_path: Path, suffix: str, rows: list[tuple[int, int]]) -> None:
+def test_missing_rows_are_refused(tmp_path: Path, suffix: str, rows: list[tuple[int, int]]) -> None:
     path = tmp_path / f"c{suffix}"
     with refusal(path.with_suffix(".img") if suffix == ".hdr" else path, "never written"), open_cube(path, 20, 24) as w:
         for top, bottom in rows:
@@ -96,7 +96,7 @@ STRIPS: dict[str, tuple[int, Any]] = {
 
 @every_format
 @pytest.mark.parametrize("name", STRIPS)
-def test_a_wrong_strip_is_a_value_error(tmp_path: Path, suffix: str, name: str) -> None:
+def test_invalid_strip_is_a_value_error(tmp_path: Path, suffix: str, name: str) -> None:
     with pytest.raises(ValueError, match=r"strip is .* expected"), open_cube(tmp_path / f"c{suffix}", 20, 24) as writer:
         writer.write(*STRIPS[name])
     assert not names(tmp_path)
@@ -104,7 +104,7 @@ def test_a_wrong_strip_is_a_value_error(tmp_path: Path, suffix: str, name: str) 
 
 @every_format
 @pytest.mark.parametrize("room", [0, 100, 700, 3000, 20_000, 4 * 31 * 20 * 24 - 1])
-def test_a_disk_that_fills_up(tmp_path: Path, suffix: str, room: int) -> None:
+def test_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, suffix: str, room: int) -> None:
     """The limit on a file's size stands in for the disk; HDF5 by itself crashes the process here."""
     resource = pytest.importorskip("resource", reason="needs POSIX limits")
     path, before = tmp_path / f"c{suffix}", resource.getrlimit(resource.RLIMIT_FSIZE)

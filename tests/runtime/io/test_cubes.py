@@ -26,7 +26,7 @@ from .cube_files import FORMATS, cube_of, every_format, names, refusal, save
 
 @given(st.data(), st.sampled_from(FORMATS), st.integers(1, 90), st.integers(1, 40))
 @settings(max_examples=60, deadline=None)
-def test_any_strips_in_any_order_read_back(data: st.DataObject, suffix: str, height: int, width: int) -> None:
+def test_cube_written_in_any_strips_reads_back(data: st.DataObject, suffix: str, height: int, width: int) -> None:
     cuts = data.draw(st.sets(st.integers(1, height - 1), max_size=8)) if height > 1 else set[int]()
     edges = [0, *sorted(cuts), height]
     strips = data.draw(st.permutations(list(pairwise(edges))))
@@ -47,7 +47,7 @@ def test_any_strips_in_any_order_read_back(data: st.DataObject, suffix: str, hei
 
 @given(st.dictionaries(st.text(), st.text()))
 @settings(max_examples=30, deadline=None)
-def test_no_metadata_breaks_a_file(metadata: dict[str, str]) -> None:
+def test_arbitrary_metadata_keeps_the_file_readable(metadata: dict[str, str]) -> None:
     cube = cube_of(2, 3)
     with tempfile.TemporaryDirectory() as folder:
         for suffix in FORMATS:
@@ -59,12 +59,12 @@ def test_no_metadata_breaks_a_file(metadata: dict[str, str]) -> None:
 
 
 @every_format
-def test_suffix_in_capitals(tmp_path: Path, suffix: str) -> None:
+def test_suffix_in_capitals_is_accepted(tmp_path: Path, suffix: str) -> None:
     cube = cube_of(3, 3)
     np.testing.assert_array_equal(read_cube(save(tmp_path / f"C{suffix.upper()}", cube)), cube)
 
 
-def test_a_path_may_be_a_string(tmp_path: Path) -> None:
+def test_path_may_be_a_string(tmp_path: Path) -> None:
     path = f"{tmp_path}/cube.npy"
     with open_cube(path, 20, 24) as writer:
         writer.write(0, cube_of())
@@ -74,26 +74,26 @@ def test_a_path_may_be_a_string(tmp_path: Path) -> None:
 
 
 @every_format
-def test_same_cube_same_bytes(tmp_path: Path, suffix: str) -> None:
+def test_same_cube_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     first, second = (save(tmp_path / f"{name}{suffix}", cube_of(), note="x") for name in "ab")
     assert first.read_bytes() == second.read_bytes()
 
 
 @every_format
-def test_an_older_cube_is_replaced(tmp_path: Path, suffix: str) -> None:
+def test_older_cube_is_replaced(tmp_path: Path, suffix: str) -> None:
     path = save(tmp_path / f"c{suffix}", cube_of(30, 30))
     np.testing.assert_array_equal(read_cube(save(path, cube_of(5, 7, 1))), cube_of(5, 7, 1))
 
 
 @pytest.mark.parametrize("name", ["c.tif", "c", "c.img", "c.hdr.gz", ".npy"])
-def test_unknown_suffix_lists_the_known(tmp_path: Path, name: str) -> None:
+def test_unknown_suffix_lists_the_known_suffixes(tmp_path: Path, name: str) -> None:
     for use in (lambda path: open_cube(path, 20, 24), read_cube):
         with refusal(tmp_path / name, "unknown", ".hdr, .mat, .npy"):
             use(tmp_path / name)
 
 
 @every_format
-def test_targets_that_cannot_be(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_paths_are_refused(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / f"folder{suffix}"
     folder.mkdir()
     path, lost, long = tmp_path / f"c{suffix}", tmp_path / "gone" / f"c{suffix}", tmp_path / f"{'x' * 300}{suffix}"
@@ -116,7 +116,7 @@ def test_targets_that_cannot_be(tmp_path: Path, suffix: str, monkeypatch: pytest
     assert names(tmp_path) == [folder.name]
 
 
-def test_a_folder_named_like_the_image(tmp_path: Path) -> None:
+def test_folder_named_like_the_image_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "c.img").mkdir()
     with refusal(tmp_path / "c.img", "is a directory"):
         open_cube(tmp_path / "c.hdr", 20, 24)
@@ -124,7 +124,7 @@ def test_a_folder_named_like_the_image(tmp_path: Path) -> None:
 
 @every_format
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_a_folder_that_cannot_be_written(tmp_path: Path, suffix: str) -> None:
+def test_read_only_folder_is_refused(tmp_path: Path, suffix: str) -> None:
     tmp_path.chmod(0o500)
     with refusal(tmp_path / f"c{suffix}", "cannot be written", "Permission denied"):
         save(tmp_path / f"c{suffix}", cube_of())
@@ -139,7 +139,7 @@ def test_missing_package_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
     assert not names(tmp_path)
 
 
-def test_a_writer_keeps_no_file_open(tmp_path: Path) -> None:
+def test_writer_keeps_no_file_open(tmp_path: Path) -> None:
     folder = Path("/proc/self/fd")
     if not folder.is_dir():
         pytest.skip("needs /proc")

@@ -31,14 +31,14 @@ def test_spectral_reads_the_envi_file(tmp_path: Path) -> None:
     assert image.metadata["ccnet weights"] == "ab12"
 
 
-def test_an_envi_header_of_spectral_is_read(tmp_path: Path) -> None:
+def test_envi_header_of_spectral_is_read(tmp_path: Path) -> None:
     cube, path = cube_of(), tmp_path / "c.hdr"
     envi.save_image(str(path), cube.transpose(1, 2, 0), interleave="bsq", metadata={"wavelength": list(BANDS_NM)})
     np.testing.assert_array_equal(read_cube(path), cube)
 
 
 @pytest.mark.parametrize("change", [lambda data: data[:-1], lambda data: data[:100], lambda data: data + b"x"])
-def test_an_image_of_another_size_than_its_header(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+def test_image_of_another_size_than_its_header_is_refused(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
     path = save(tmp_path / "c.hdr", cube_of())
     image = tmp_path / "c.img"
     image.write_bytes(change(image.read_bytes()))
@@ -46,7 +46,7 @@ def test_an_image_of_another_size_than_its_header(tmp_path: Path, change: Callab
         read_cube(path)
 
 
-def test_an_image_with_nan_or_gone(tmp_path: Path) -> None:
+def test_image_with_nan_or_missing_is_refused(tmp_path: Path) -> None:
     path, image = save(tmp_path / "c.hdr", cube_of()), tmp_path / "c.img"
     image.write_bytes(with_value(np.nan).tobytes())
     with refusal(path, "NaN"):
@@ -62,7 +62,7 @@ def test_an_image_with_nan_or_gone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new"), [("data type = 4", "data type = 5"), ("header offset = 0", "header offset = 512")]
 )
-def test_a_header_that_claims_another_size_than_its_image(tmp_path: Path, old: str, new: str) -> None:
+def test_header_that_claims_a_larger_image_is_refused(tmp_path: Path, old: str, new: str) -> None:
     path = save(tmp_path / "c.hdr", cube_of())
     path.write_text(path.read_text().replace(old, new))
     with refusal(tmp_path / "c.img", "truncated"):
@@ -72,7 +72,7 @@ def test_a_header_that_claims_another_size_than_its_image(tmp_path: Path, old: s
 @pytest.mark.parametrize("interleave", ["bsq", "bil", "bip"])
 @pytest.mark.parametrize("byteorder", ["little", "big"])
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_a_cube_of_any_layout_is_read(tmp_path: Path, interleave: str, byteorder: str, dtype: str) -> None:
+def test_cube_of_any_layout_is_read(tmp_path: Path, interleave: str, byteorder: str, dtype: str) -> None:
     cube, path = cube_of(), tmp_path / "c.hdr"
     fields = {"wavelength": [nm / 1000 for nm in BANDS_NM], "wavelength units": "Micrometers"}
     layout = {"interleave": interleave, "byteorder": byteorder, "dtype": dtype}
@@ -89,7 +89,7 @@ def test_integers_are_divided_by_the_headers_scale(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_cube(path), stored / 1000, rtol=1e-6)
 
 
-def test_a_header_of_many_open_braces_is_refused_at_once(tmp_path: Path) -> None:
+def test_header_of_many_open_braces_is_refused_quickly(tmp_path: Path) -> None:
     path = tmp_path / "c.hdr"
     path.write_text("ENVI\n" + "a = {\n" * 170_000)
     with refusal(path, "no closing brace"):

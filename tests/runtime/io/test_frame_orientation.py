@@ -85,7 +85,7 @@ def test_jpeg_is_upright(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_frame(path), upright(plain, 6))
 
 
-def test_a_deep_tiff_with_separate_channels_is_refused(tmp_path: Path) -> None:
+def test_deep_tiff_with_separate_channels_is_refused(tmp_path: Path) -> None:
     """Decoders disagree about this layout."""
     path = tmp_path / "planar.tif"
     path.write_bytes(deep_tiff(pixels("uint16"), {}, planar=True))

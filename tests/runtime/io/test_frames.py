@@ -46,13 +46,13 @@ def test_photograph_as_jpeg_equals_its_decoder(tmp_path: Path) -> None:
     assert np.abs(frame.astype(int) - photograph).mean() < 3
 
 
-def test_the_suffix_decides_nothing(tmp_path: Path) -> None:
+def test_format_is_decided_by_content_not_suffix(tmp_path: Path) -> None:
     path = tmp_path / "really_a_png.npy"
     path.write_bytes(encoded(pixels("uint8"), "png"))
     assert read_frame(path).shape == (20, 36, 3)
 
 
-def test_a_phones_jpeg_with_a_second_picture_gives_the_first(tmp_path: Path) -> None:
+def test_phones_jpeg_with_a_second_picture_gives_the_first(tmp_path: Path) -> None:
     path, first = tmp_path / "phone.jpg", Image.fromarray(pixels("uint8"))
     path.write_bytes(pillow(first, "MPO", save_all=True, append_images=[Image.new("RGB", (16, 16))]))
     assert Image.open(path).format == "MPO"
@@ -70,14 +70,14 @@ def test_npy_of_any_order_comes_out_native(tmp_path: Path, layout: str) -> None:
     np.testing.assert_array_equal(frame, rgb)
 
 
-def test_missing_directory_and_odd_names(tmp_path: Path) -> None:
+def test_missing_file_directory_and_long_name_are_refused(tmp_path: Path) -> None:
     refusal(tmp_path / "nobody.png", "no such file")
     refusal(tmp_path, "directory")
     refusal(tmp_path / ("x" * 300 + ".png"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions and pipes")
-def test_unreadable_and_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_and_pipe_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
     refusal(pipe, "no such file")  # and does not wait for a writer
@@ -99,7 +99,9 @@ def test_max_pixels_is_a_limit_that_the_caller_sets(tmp_path: Path) -> None:
         refusal(path, "36×20", "too large", max_pixels=20 * 36 - 1)
 
 
-def test_larger_than_pillows_own_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frame_beyond_pillows_own_limit_is_read_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     path, rgb = tmp_path / "f.png", pixels("uint8")
     path.write_bytes(encoded(rgb, "png"))
@@ -108,7 +110,7 @@ def test_larger_than_pillows_own_limit(tmp_path: Path, monkeypatch: pytest.Monke
         np.testing.assert_array_equal(read_frame(path), rgb)
 
 
-def test_a_photograph_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_photograph_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "f.png"
     path.write_bytes(encoded(pixels("uint8"), "png"))
     monkeypatch.setattr(cv2, "imdecode", None)

@@ -105,7 +105,9 @@ def mutated(data: bytes, edits: list[tuple[float, int, bytes]], cut: float) -> b
 
 @many
 @given(st.sampled_from(sorted(CORPUS)), EDITS, st.sampled_from([1.0, 1.0, 1.0, 0.9, 0.5, 0.01]), st.booleans())
-def test_damaged_files(name: str, edits: list[tuple[float, int, bytes]], cut: float, beside: bool) -> None:
+def test_damaged_files_are_read_or_one_line(
+    name: str, edits: list[tuple[float, int, bytes]], cut: float, beside: bool
+) -> None:
     with tempfile.TemporaryDirectory() as work:
         for number, (file, data) in enumerate(CORPUS[name].items()):
             hit = number == (len(CORPUS[name]) - 1 if beside else 0)
@@ -135,7 +137,7 @@ RADIOMETRY = st.fixed_dictionaries(
 
 @many
 @given(RADIOMETRY | VALUES, arrays.arrays(st.sampled_from(["u1", "u2"]), arrays.array_shapes(min_dims=2, max_dims=3)))
-def test_radiometry(fields: Any, raw: Any) -> None:
+def test_arbitrary_radiometry_is_applied_or_one_line(fields: Any, raw: Any) -> None:
     with tempfile.TemporaryDirectory() as work, one_line():
         (Path(work) / "camera.json").write_text(json.dumps(fields))
         frame = Radiometry.read(Path(work) / "camera.json")(raw)
@@ -149,7 +151,7 @@ MANIFEST = json.loads(
 
 @many
 @given(st.dictionaries(st.sampled_from(sorted(MANIFEST)) | st.text(max_size=8), VALUES, max_size=4) | st.binary())
-def test_manifests(changes: Any) -> None:
+def test_arbitrary_manifests_are_read_or_one_line(changes: Any) -> None:
     data = changes if isinstance(changes, bytes) else json.dumps({**MANIFEST, **changes})
     with one_line():
         Manifest.from_json(data)
@@ -166,7 +168,7 @@ WORDS = st.text(st.characters(exclude_characters="\0\n\r"), max_size=12) | st.sa
 
 @many
 @given(WORDS, st.none() | WORDS)
-def test_names_of_sources_sinks_contexts_and_metrics(text: str, size: str | None) -> None:
+def test_arbitrary_names_of_sources_and_sinks_are_accepted_or_one_line(text: str, size: str | None) -> None:
     with inside():
         for name in (text, text.replace("/", "")):  # nothing outside the folder is made
             with one_line():
@@ -206,7 +208,7 @@ OPTIONS |= st.sampled_from(
     st.sampled_from(["stream", "reconstruct", "inspect", ""]),
     st.lists(OPTIONS | st.text(st.characters(exclude_characters="/\0"), max_size=6), max_size=8),
 )
-def test_command_lines(command: str, arguments: list[str]) -> None:
+def test_arbitrary_command_lines_succeed_or_print_one_line(command: str, arguments: list[str]) -> None:
     with inside() as work:
         cv2.imwrite("photo.png", np.zeros((20, 20, 3), np.uint8))
         code, said = call([*([command] if command else []), *arguments])
@@ -222,14 +224,14 @@ def test_command_lines(command: str, arguments: list[str]) -> None:
 
 @many
 @given(VALUES | arrays.arrays(arrays.scalar_dtypes(), arrays.array_shapes(min_side=0)))
-def test_what_is_no_frame_or_projection(value: Any) -> None:
+def test_arbitrary_values_as_frame_or_projection_are_one_line(value: Any) -> None:
     with one_line():
         as_frame(value)
     with one_line():
         Projection.linear(value)
 
 
-def test_the_corpus_is_good() -> None:
+def test_files_of_the_corpus_are_readable() -> None:
     """Else the tests above would see headers only."""
     with tempfile.TemporaryDirectory() as work:
         for name, files in CORPUS.items():

@@ -15,7 +15,7 @@ from ccnet.runtime.io.cubes import read_cube
 from .cube_files import cube_of, refusal, save, write_mat
 
 
-def test_the_mat_file_is_as_ntire_has_it(tmp_path: Path) -> None:
+def test_mat_file_has_the_layout_of_ntire(tmp_path: Path) -> None:
     cube = cube_of(20, 24)
     path = save(tmp_path / "c.mat", cube, model="v1")
     head = path.read_bytes()[:512]
@@ -43,7 +43,7 @@ def test_other_programs_mat_files_are_read(tmp_path: Path, dtype: str, options: 
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_a_cube_of_matlab_5_is_read(tmp_path: Path, compress: bool) -> None:
+def test_cube_of_matlab_5_is_read(tmp_path: Path, compress: bool) -> None:
     cube, path = cube_of(), tmp_path / "c.mat"
     scipy.io.savemat(path, {"cube": cube.transpose(1, 2, 0), "bands": np.array(BANDS_NM)}, do_compression=compress)
     found = read_cube(path)
@@ -51,7 +51,7 @@ def test_a_cube_of_matlab_5_is_read(tmp_path: Path, compress: bool) -> None:
     assert found.flags.c_contiguous and found.flags.writeable
 
 
-def test_a_cube_in_another_file_is_refused(tmp_path: Path) -> None:
+def test_cube_in_another_file_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "other.mat", cube_of())
     path = save(tmp_path / "c.mat", cube_of())
     with h5py.File(path, "r+") as file:
@@ -61,7 +61,7 @@ def test_a_cube_in_another_file_is_refused(tmp_path: Path) -> None:
         read_cube(path)
 
 
-def test_a_chunk_that_was_never_written_is_missed(tmp_path: Path) -> None:
+def test_unwritten_chunk_is_refused(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "c.mat", "w") as file:
         data = file.create_dataset("cube", (31, 24, 20), np.float32, chunks=(1, 24, 20))
         data[:30] = cube_of()[:30].transpose(0, 2, 1)

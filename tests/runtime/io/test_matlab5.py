@@ -36,7 +36,7 @@ def saved(path: Path, values: dict[str, Any], *, compress: bool) -> Path:
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_numbers_are_as_scipy_reads_them_and_the_rest_is_left_out(tmp_path: Path, compress: bool) -> None:
+def test_numeric_arrays_equal_scipys_and_other_types_are_skipped(tmp_path: Path, compress: bool) -> None:
     path = saved(tmp_path / "a.mat", VALUES | OTHERS, compress=compress)
     arrays, known = read_arrays(path, 1 << 20), scipy.io.loadmat(path)
     assert path.read_bytes().startswith(MAGIC)
@@ -59,7 +59,7 @@ def big_endian(stored: int, values: bytes, sides: tuple[int, ...] = (2, 1, 3)) -
 
 
 @pytest.mark.parametrize(("stored", "code"), [(9, ">f8"), (2, "u1"), (3, ">i2")])
-def test_big_endian_doubles_stored_as_smaller_numbers(tmp_path: Path, stored: int, code: str) -> None:
+def test_big_endian_doubles_stored_as_smaller_types_are_read(tmp_path: Path, stored: int, code: str) -> None:
     path, numbers = tmp_path / "a.mat", np.arange(6)
     path.write_bytes(big_endian(stored, numbers.astype(code).tobytes()))
     (array,) = read_arrays(path, 1 << 20).values()
@@ -81,14 +81,14 @@ def test_big_endian_doubles_stored_as_smaller_numbers(tmp_path: Path, stored: in
     ],
     ids=["type", "too few numbers", "negative sides", "last byte", "flags", "byte order", "header"],
 )
-def test_a_damaged_file_is_an_exception(tmp_path: Path, data: bytes) -> None:
+def test_damaged_file_raises_an_exception(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "a.mat").write_bytes(data)
     with pytest.raises((ValueError, KeyError, struct.error)):
         read_arrays(tmp_path / "a.mat", 1 << 20)
 
 
 @pytest.mark.parametrize("compress", [False, True])
-def test_any_bytes_are_an_array_or_an_exception(tmp_path: Path, compress: bool) -> None:
+def test_mutated_bytes_give_arrays_or_an_exception(tmp_path: Path, compress: bool) -> None:
     """It must come back, with the right kind of thing."""
     buffer, rng = io.BytesIO(), np.random.default_rng(0)
     scipy.io.savemat(buffer, {"x": VALUES["cube"], "bands": VALUES["bands"]}, do_compression=compress)
@@ -104,7 +104,7 @@ def test_any_bytes_are_an_array_or_an_exception(tmp_path: Path, compress: bool) 
     assert refused > 0
 
 
-def test_what_inflates_beyond_the_limit_is_refused(tmp_path: Path) -> None:
+def test_arrays_that_inflate_beyond_the_limit_are_refused(tmp_path: Path) -> None:
     """Each array fits, both do not."""
     path = saved(tmp_path / "a.mat", {"a": np.zeros(10000), "b": np.zeros(10000)}, compress=True)
     assert path.stat().st_size < 2000

@@ -20,7 +20,7 @@ def raw(bits: int, shape: tuple[int, ...] = (300, 20, 3)) -> Any:
 
 
 @pytest.mark.parametrize("bits", BITS)
-def test_full_scale_is_one(bits: int) -> None:
+def test_full_scale_becomes_one(bits: int) -> None:
     samples = raw(bits)
     samples[0, 0] = (1 << bits) - 1
     frame = Radiometry(bits=bits)(samples)
@@ -28,7 +28,7 @@ def test_full_scale_is_one(bits: int) -> None:
     np.testing.assert_allclose(frame, samples / ((1 << bits) - 1), atol=1e-7)
 
 
-def test_black_gains_and_curve_in_their_order() -> None:
+def test_black_curve_and_gains_are_applied_in_order() -> None:
     samples = raw(12)
     black, gains = (64.0, 60.0, 70.0), (1.5, 1.0, 0.5)
     found = Radiometry(bits=12, black=black, gains=gains, transfer=2.2)(samples)
@@ -36,14 +36,14 @@ def test_black_gains_and_curve_in_their_order() -> None:
     np.testing.assert_allclose(found, np.clip(light * gains, 0, 1), atol=1e-5)
 
 
-def test_srgb_is_made_linear() -> None:
+def test_srgb_transfer_is_undone() -> None:
     frame = Radiometry(transfer="srgb")(np.full((2, 2, 3), 188, np.uint8))
     np.testing.assert_allclose(frame, 0.5029, atol=1e-4)
 
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 @pytest.mark.parametrize("bayer", BAYER)
-def test_a_flat_colour_survives_the_mosaic(bayer: str, bits: int) -> None:
+def test_flat_colour_is_recovered_from_every_bayer_pattern(bayer: str, bits: int) -> None:
     colour = dict(zip("RGB", (0.8, 0.4, 0.1), strict=True))
     levels = [round(colour[letter] * ((1 << bits) - 1)) for letter in bayer]
     mosaic = np.tile(np.array(levels).reshape(2, 2), (10, 12)).astype(np.uint8 if bits == 8 else np.uint16)
@@ -59,7 +59,7 @@ def test_shading_is_stretched_from_corner_to_corner(tmp_path: Path) -> None:
     np.testing.assert_allclose(frame, np.repeat((0.2 * (1 + x + y))[..., None], 3, axis=2), rtol=1e-4)
 
 
-def test_a_buffer_is_filled_and_returned() -> None:
+def test_buffer_is_filled_and_returned() -> None:
     out = np.empty((300, 20, 3), np.float32)
     samples = raw(8)
     assert Radiometry()(samples, out=out) is out
@@ -68,7 +68,7 @@ def test_a_buffer_is_filled_and_returned() -> None:
         Radiometry()(samples, out=out[1:])
 
 
-def test_it_is_read_from_json_and_told_in_metadata(tmp_path: Path) -> None:
+def test_radiometry_is_read_from_json_and_recorded_in_metadata(tmp_path: Path) -> None:
     np.save(tmp_path / "shading.npy", np.ones((4, 4), np.float32))
     path = tmp_path / "camera.json"
     path.write_text(json.dumps({"bits": 12, "bayer": "GBRG", "black": [64, 64, 64], "shading": "shading.npy"}))
@@ -98,7 +98,7 @@ def test_it_is_read_from_json_and_told_in_metadata(tmp_path: Path) -> None:
         ([], "expected a JSON object"),
     ],
 )
-def test_fields_that_do_not_fit_are_refused(tmp_path: Path, fields: Any, words: str) -> None:
+def test_invalid_fields_are_refused(tmp_path: Path, fields: Any, words: str) -> None:
     path = tmp_path / "camera.json"
     path.write_text(json.dumps(fields))
     with pytest.raises(CCNetError) as caught:
@@ -108,7 +108,7 @@ def test_fields_that_do_not_fit_are_refused(tmp_path: Path, fields: Any, words: 
 
 
 @pytest.mark.parametrize("shading", [np.zeros((2, 2)), np.full((2, 2), np.inf), np.ones(4), np.ones((2, 2, 4))])
-def test_shading_that_does_not_fit_is_refused(tmp_path: Path, shading: Any) -> None:
+def test_invalid_shading_is_refused(tmp_path: Path, shading: Any) -> None:
     np.save(tmp_path / "shading.npy", shading)
     with pytest.raises(CCNetError, match=r"shading\.npy"):
         Radiometry(shading=tmp_path / "shading.npy")
@@ -125,7 +125,7 @@ def test_shading_that_does_not_fit_is_refused(tmp_path: Path, shading: Any) -> N
         (Radiometry(bayer="RGGB"), raw(8, (1, 4)), "at least 2×2 px"),
     ],
 )
-def test_frames_that_do_not_fit_are_refused(camera: Radiometry, frame: Any, words: str) -> None:
+def test_invalid_raw_frames_are_refused(camera: Radiometry, frame: Any, words: str) -> None:
     with pytest.raises(CCNetError) as caught:
         camera(frame)
     assert words in str(caught.value)

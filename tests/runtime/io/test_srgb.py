@@ -26,14 +26,14 @@ def test_black_grey_and_white_stay_neutral(dtype: str) -> None:
     np.testing.assert_allclose(linear, np.array([0, 0.214, 1])[:, None, None] * np.ones((3, 5, 3)), atol=3e-3)
 
 
-def test_the_dtypes_agree() -> None:
+def test_all_dtypes_give_the_same_light() -> None:
     frame = np.random.default_rng(0).integers(0, 256, (300, 7, 3), np.uint8)
     expected = from_srgb(frame)
     np.testing.assert_allclose(from_srgb(frame.astype(np.uint16) * 257), expected, atol=1e-6)
     np.testing.assert_allclose(from_srgb(frame.astype(np.float32) / np.float32(255)), expected, atol=1e-6)
 
 
-def test_it_undoes_the_rendering_of_a_cube() -> None:
+def test_from_srgb_undoes_the_rendering_of_a_cube() -> None:
     """A smooth spectrum, rendered as a photograph, gives about what CIE's functions see of the spectrum itself."""
     nm = np.array(BANDS_NM, np.float32)
     cube = (0.3 + 0.25 * np.tanh((nm - 570) / 60))[:, None, None] * np.ones((1, 4, 4), np.float32)
@@ -57,7 +57,7 @@ def test_it_undoes_the_rendering_of_a_cube() -> None:
         (np.full((16, 16, 3), 255, np.float32), "frame holds 255 to 255"),
     ],
 )
-def test_a_frame_that_does_not_fit_is_refused(folder: Path, tmp_path: Path, frame: Array, words: str) -> None:
+def test_invalid_frame_is_refused(folder: Path, tmp_path: Path, frame: Array, words: str) -> None:
     with open_camera(folder) as reconstruct:
         refusal(lambda: reconstruct(frame), words)
         refusal(lambda: reconstruct.encode(frame), words)
@@ -113,7 +113,7 @@ def test_every_method_converts_photographs_once(folder: Path, tmp_path: Path, dt
     assert np.abs(found[0] - unconverted).max() > 0.01, "or the test would prove nothing"
 
 
-def test_a_camera_frame_is_not_converted_again(folder: Path) -> None:
+def test_camera_frame_is_not_converted_again(folder: Path) -> None:
     frame = pixels(20, 20)
     with Reconstructor.open(folder, input_space="srgb") as reconstruct:
         converted = reconstruct.camera_frame(frame)
@@ -124,7 +124,7 @@ def test_a_camera_frame_is_not_converted_again(folder: Path) -> None:
         refusal(lambda: reconstruct(converted[..., 0]), "frame is float32 with shape (20, 20)")
 
 
-def test_without_an_input_space_integer_frames_are_warned_of_once(folder: Path, assumed: None) -> None:
+def test_integer_frames_without_an_input_space_warn_once(folder: Path, assumed: None) -> None:
     with Reconstructor.open(folder) as reconstruct:
         assert reconstruct.describe()["input space"] == "camera (assumed: no input_space was passed)"
         with warnings.catch_warnings():
@@ -140,7 +140,7 @@ def test_without_an_input_space_integer_frames_are_warned_of_once(folder: Path, 
         np.testing.assert_array_equal(cube, reconstruct(pixels(20, 20, "uint16")))
 
 
-def test_with_an_input_space_nothing_is_warned_of(folder: Path, assumed: None) -> None:
+def test_no_warning_with_an_input_space(folder: Path, assumed: None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for space in get_args(InputSpace):
@@ -148,7 +148,7 @@ def test_with_an_input_space_nothing_is_warned_of(folder: Path, assumed: None) -
                 reconstruct(pixels(20, 20))
 
 
-def test_an_input_space_that_cannot_be_is_refused(folder: Path, folder_uint8: Path) -> None:
+def test_invalid_input_space_is_refused(folder: Path, folder_uint8: Path) -> None:
     unknown: Any = "rgb"
     refusal(lambda: Reconstructor.open(folder, input_space=unknown), "input_space is 'rgb', expected srgb or camera")
     refusal(lambda: Reconstructor.open(folder_uint8, input_space="srgb"), "uint8 frames", "--input-space camera")

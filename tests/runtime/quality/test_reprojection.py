@@ -47,7 +47,7 @@ def judged(frame: Array, cube: Array, step: int = 1000) -> ReprojectionCheck:
     return check
 
 
-def test_a_cube_that_explains_its_frame_scores_zero() -> None:
+def test_cube_that_explains_its_frame_scores_zero() -> None:
     cube = scene()
     check = judged(frame_of(cube), cube)
     assert check.score < 1e-5 and check.negative == 0
@@ -59,19 +59,19 @@ def warned(check: ReprojectionCheck) -> bool:
     return "WARNING" in check.verdict() and "three bumps" in check.verdict() and "--input-space" in check.verdict()
 
 
-def test_a_frame_in_another_encoding_than_the_cubes_is_flagged() -> None:
+def test_frame_in_another_encoding_than_the_cubes_is_flagged() -> None:
     cube = scene()
     check = judged(frame_of(cube) ** np.float32(1 / 2.2), cube)
     assert check.score > 2 * MOST_RESIDUAL and warned(check)
 
 
-def test_a_frame_of_another_camera_than_the_cubes_is_flagged() -> None:
+def test_frame_of_another_camera_than_the_cubes_is_flagged() -> None:
     cube = scene()
     check = judged(frame_of(cube, response(620, 530, 460)), cube)
     assert check.score > MOST_RESIDUAL and warned(check)
 
 
-def test_negative_light_is_flagged_where_it_explains_the_frame() -> None:
+def test_cube_with_much_negative_light_is_flagged() -> None:
     ripple = np.cos(np.pi * np.arange(31))
     basis, _ = np.linalg.qr(RESPONSE)
     ripple -= basis @ (basis.T @ ripple)  # what the camera does not see
@@ -91,14 +91,14 @@ def test_saturated_pixels_do_not_count() -> None:
     assert np.isnan(check.residuals.cube[0, 10:20]).all() and np.isfinite(check.residuals.cube[0, 20:]).all()
 
 
-def test_a_white_frame_is_not_judged() -> None:
+def test_white_frame_is_not_judged() -> None:
     check = judged(np.ones((4, 4, 3), np.float32), np.ones((31, 4, 4), np.float32))
     assert math.isnan(check.score) and "not judged" in check.verdict()
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 @pytest.mark.parametrize("size", [(150, 7), (1100, 3)])
-def test_strips_give_what_the_whole_gives(dtype: str, size: tuple[int, int]) -> None:
+def test_check_by_strips_equals_check_of_the_whole_cube(dtype: str, size: tuple[int, int]) -> None:
     cube = scene(*size)
     frame = frame_of(cube)
     if dtype != "float32":
@@ -115,6 +115,6 @@ def test_strips_give_what_the_whole_gives(dtype: str, size: tuple[int, int]) -> 
     np.testing.assert_allclose(whole.residuals.cube[0], expected[::step, ::step], rtol=1e-4)
 
 
-def test_artifacts_that_do_not_know_their_camera_are_refused() -> None:
+def test_artifacts_without_a_camera_are_refused() -> None:
     with pytest.raises(CCNetError, match="do not say which camera"):
         ReprojectionCheck(np.zeros((4, 4, 3), np.float32), BASE)

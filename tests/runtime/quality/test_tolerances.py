@@ -19,7 +19,7 @@ def cube() -> Cube:
     return np.random.default_rng(0).uniform(0.1, 1, (31, 6, 9)).astype(np.float32)
 
 
-def test_equal_cubes_are_at_no_distance_and_within_every_tolerance(cube: Cube) -> None:
+def test_equal_cubes_have_no_error_and_pass_every_tolerance(cube: Cube) -> None:
     assert compare(cube, cube.copy()) == PERFECT
     assert all(tolerance.passes(PERFECT) for tolerance in TOLERANCES.values())
 
@@ -34,14 +34,14 @@ def test_figures_of_a_constant_offset() -> None:
     assert parity.sam == pytest.approx(0, abs=1e-6)
 
 
-def test_figures_are_taken_in_float64(cube: Cube) -> None:
+def test_figures_are_computed_in_float64(cube: Cube) -> None:
     half = cube.astype(np.float16)
     assert compare(cube, half).max_abs == np.abs(cube.astype(float) - half.astype(float)).max()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("which", ["reference", "cube", "both"])
-def test_what_is_not_finite_is_admitted_by_no_tolerance(cube: Cube, bad: float, which: str) -> None:
+def test_non_finite_values_pass_no_tolerance(cube: Cube, bad: float, which: str) -> None:
     broken = cube.copy()
     broken[7, 2, 3] = bad
     pair = {"reference": (broken, cube), "cube": (cube, broken), "both": (broken, broken)}[which]
@@ -75,20 +75,22 @@ def test_worst_is_where_the_difference_is_largest(cube: Cube) -> None:
         ({}, {"max_abs": float("inf")}, []),
     ],
 )
-def test_a_tolerance_names_what_breaks_it(limits: dict[str, Any], figures: dict[str, float], said: list[str]) -> None:
+def test_tolerance_names_the_exceeded_limits(
+    limits: dict[str, Any], figures: dict[str, float], said: list[str]
+) -> None:
     parity = Parity(**{**vars(PERFECT), **figures})
     tolerance = Tolerance(reason="a test", **limits)
     assert tolerance.broken_by(parity) == said
     assert tolerance.passes(parity) == (not said)
 
 
-def test_the_table_cannot_be_changed_and_gives_reasons() -> None:
+def test_tolerance_table_is_read_only_and_gives_reasons() -> None:
     with pytest.raises(TypeError):
         TOLERANCES["fp32"] = Tolerance(reason="looser", max_abs=1.0)  # type: ignore[index]
     assert set(TOLERANCES) == {"fp32", "tiled", "fp16", "int8", "scan"}
     assert all(tolerance.reason for tolerance in TOLERANCES.values())
 
 
-def test_a_parity_reads_as_one_line(cube: Cube) -> None:
+def test_parity_reads_as_one_line(cube: Cube) -> None:
     assert str(compare(cube, cube + np.float32(0.1))).startswith("MRAE ")
     assert "\n" not in str(PERFECT)

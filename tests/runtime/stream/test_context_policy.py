@@ -39,7 +39,7 @@ def frame(level: int, size: tuple[int, int] = (90, 130)) -> Any:
     return np.full((*size, 3), level, np.uint8)
 
 
-def test_every_n() -> None:
+def test_every_n_encodes_each_nth_frame() -> None:
     assert contexts("every:1", [frame(9)] * 4) == [0, 1, 2, 3]
     assert contexts("every:3", [frame(9)] * 7) == [0, 0, 0, 1, 1, 1, 2]
 
@@ -57,12 +57,12 @@ def test_smooth_is_a_running_mean_that_a_cut_ends() -> None:
 
 
 @pytest.mark.parametrize("text", ["every:5", "scene", "smooth"])
-def test_another_size_starts_again(text: str) -> None:
+def test_frame_of_another_size_is_encoded_again(text: str) -> None:
     assert contexts(text, [frame(9), frame(9, (91, 130)), frame(9, (90, 130))]) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("text", ["every:1", "scene", "smooth"])
-def test_a_frame_after_one_whose_encode_failed_is_encoded_in_its_place(text: str) -> None:
+def test_frame_after_a_failed_encode_is_encoded(text: str) -> None:
     policy, encoder = ContextPolicy(text), Counter()
     policy(encoder, frame(100))
     with pytest.raises(CCNetError, match="NaN"):
@@ -73,12 +73,12 @@ def test_a_frame_after_one_whose_encode_failed_is_encoded_in_its_place(text: str
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (64, 64), (70, 33), (3000, 2000)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_a_signature_is_in_the_frames_scale(size: tuple[int, int], dtype: str) -> None:
+def test_signature_is_in_the_frames_scale(size: tuple[int, int], dtype: str) -> None:
     high = 1 if dtype == "float32" else np.iinfo(dtype).max
     np.testing.assert_allclose(signature(np.full((*size, 3), high, dtype)), np.ones((9, 3)))
 
 
-def test_noise_and_a_pan_are_no_change_and_a_cut_is() -> None:
+def test_noise_and_a_pan_are_no_scene_change_but_darkening_is() -> None:
     rng = np.random.default_rng(0)
     scene = np.kron(rng.integers(30, 200, (30, 44, 3)), np.ones((16, 16, 1)))
     noisy = np.clip(scene + rng.normal(0, 3, scene.shape), 0, 255)
@@ -90,6 +90,6 @@ def test_noise_and_a_pan_are_no_change_and_a_cut_is() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "every", "every:0", "every:-1", "every:1.5", "every:9999999999", "Scene"])
-def test_other_names_are_refused(text: str) -> None:
+def test_unknown_policies_are_refused(text: str) -> None:
     with pytest.raises(CCNetError, match="expected every:N"):
         ContextPolicy(text)

@@ -7,7 +7,7 @@ import pytest
 from ccnet.runtime.stream.ledger import FrameLedger
 
 
-def test_a_ledger_that_does_not_balance_is_refused() -> None:
+def test_ledger_that_does_not_balance_is_refused() -> None:
     ledger = FrameLedger()
     ledger.arrive(3)
     ledger.deliver(3)

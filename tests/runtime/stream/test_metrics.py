@@ -12,7 +12,7 @@ from ccnet.runtime.stream.ledger import FrameLedger
 from ccnet.runtime.stream.metrics import StatusLine, StreamMetrics
 
 
-def test_percentiles_and_rate(metrics: StreamMetrics) -> None:
+def test_latency_percentiles_and_rate_are_correct(metrics: StreamMetrics) -> None:
     assert metrics.latency() == pytest.approx({50: 0.0505, 95: 0.09505, 99: 0.09901})
     assert metrics.rate() == pytest.approx(100)
     assert str(metrics).startswith("100 frames/s, p50 50 ms, p95 95 ms, p99 99 ms; 103 frames arrived: 100 delivered")
@@ -25,7 +25,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_status_line_is_for_terminals_and_fits_them(
+def test_status_line_is_drawn_only_on_terminals_and_fits(
     metrics: StreamMetrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "60")
@@ -38,7 +38,7 @@ def test_the_status_line_is_for_terminals_and_fits_them(
         assert all(len(part) < 60 for part in out.getvalue().split("\r\x1b[K"))
 
 
-def test_a_terminal_that_was_closed_ends_nothing(metrics: StreamMetrics) -> None:
+def test_closed_terminal_raises_nothing(metrics: StreamMetrics) -> None:
     ours, theirs = os.openpty()
     out = os.fdopen(theirs, "w")
     line = StatusLine(metrics, out)

@@ -143,7 +143,7 @@ def test_every_frame_is_accounted_for_once(
         assert counts.dropped == 0
 
 
-def test_reasons_and_causes_are_told() -> None:
+def test_rejections_have_a_cause_and_a_reason() -> None:
     sink = Memory(refused={1})
     running, _ = make(["damage", "give", "give", "give", "give"], sink, reconstructor=Grey({2}))
     counts = running.run()
@@ -152,7 +152,7 @@ def test_reasons_and_causes_are_told() -> None:
     assert sink.cubes == ["00000001", "00000003"]
 
 
-def test_an_error_of_the_system_rejects_its_frame_only() -> None:
+def test_os_error_rejects_only_its_frame() -> None:
     def prepare(pixels: Any) -> Any:
         raise OSError(28, "No space left on device")
 
@@ -161,7 +161,7 @@ def test_an_error_of_the_system_rejects_its_frame_only() -> None:
     assert "No space left" in running.ledger.reasons[0]
 
 
-def test_a_camera_that_comes_back_goes_on_with_its_ids() -> None:
+def test_frame_ids_continue_after_a_reconnect() -> None:
     sink = Memory()
     running, source = make(["give", "go", "give", "go", "go", "give"], sink)
     assert running.run().delivered == 3
@@ -169,7 +169,7 @@ def test_a_camera_that_comes_back_goes_on_with_its_ids() -> None:
     assert running.metrics.reconnects == 3 and source.closed == 4
 
 
-def test_a_camera_that_gives_no_frame_is_waited_for_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reconnect_waits_grow_until_a_frame_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "FIRST_RECONNECT_WAIT_S", 1)
     monkeypatch.setattr(pipeline, "LONGEST_RECONNECT_WAIT_S", 5)
     waits: list[float] = []
@@ -179,7 +179,7 @@ def test_a_camera_that_gives_no_frame_is_waited_for_longer_each_time(monkeypatch
     assert waits == [1, 2, 4, 5, 5, 1, 2]
 
 
-def test_a_camera_that_stays_away_can_be_stopped() -> None:
+def test_stream_of_a_lost_camera_can_be_stopped() -> None:
     opened = [Script(["give", "go"])]
 
     def open_() -> Script:
@@ -194,7 +194,7 @@ def test_a_camera_that_stays_away_can_be_stopped() -> None:
     assert running.run().delivered == 1
 
 
-def test_a_source_that_is_not_there_at_first_is_an_error() -> None:
+def test_source_missing_at_the_start_is_an_error() -> None:
     running, _ = make([], Memory())
     running.source = SourceSpec("camera", True, _not_there)
     with pytest.raises(CCNetError, match="not there"):
@@ -205,7 +205,7 @@ def _not_there() -> Any:
     raise SourceDisconnectedError("not there")
 
 
-def test_an_error_of_the_program_ends_the_stream_after_the_frames_before_it() -> None:
+def test_unexpected_error_ends_the_stream_after_earlier_frames() -> None:
     class Broken(Script):
         def read(self) -> Any:
             if self.given == 2:
@@ -220,7 +220,7 @@ def test_an_error_of_the_program_ends_the_stream_after_the_frames_before_it() ->
     assert len(sink.cubes) == 2 and running.ledger.counts().in_flight == 0
 
 
-def test_one_stop_finishes_what_waits_and_two_drop_it() -> None:
+def test_one_stop_finishes_queued_frames_and_two_drop_them() -> None:
     for stops in (1, 2):
         sink = Memory(pause=0.01)
         running, _ = make(["give"] * 5, sink, queue_size=5)

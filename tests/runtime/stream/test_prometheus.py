@@ -23,13 +23,13 @@ EXPECTED = {
 }
 
 
-def test_a_file_for_prometheus(metrics: StreamMetrics, tmp_path: Path) -> None:
+def test_metrics_are_written_to_a_file(metrics: StreamMetrics, tmp_path: Path) -> None:
     exporter = PrometheusExporter(metrics, str(tmp_path / "ccnet.prom"))
     exporter.close()
     assert set((tmp_path / "ccnet.prom").read_text().splitlines()) >= EXPECTED
 
 
-def test_a_port_for_prometheus(metrics: StreamMetrics) -> None:
+def test_metrics_are_served_on_a_port(metrics: StreamMetrics) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -43,7 +43,7 @@ def test_a_port_for_prometheus(metrics: StreamMetrics) -> None:
         exporter.close()
 
 
-def test_a_full_disk_is_reported_once_and_ends_nothing(
+def test_unwritable_metrics_file_is_logged_once_and_raises_nothing(
     metrics: StreamMetrics, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "folder"

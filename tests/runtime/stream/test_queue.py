@@ -42,7 +42,7 @@ def test_latest_keeps_one_frame() -> None:
         queue.get(0)
 
 
-def test_block_waits_and_a_closed_queue_gives_what_waits_for_room() -> None:
+def test_block_waits_and_a_closed_queue_still_gives_waiting_frames() -> None:
     ledger = FrameLedger()
     queue = FrameQueue(ledger, "block", 1)
     queue.put(CapturedFrame(0, "", 0, FRAME))

@@ -31,7 +31,7 @@ def put(sink: Sink, name: str = "one", rows: tuple[int, ...] = (0, 70, 210, 300)
 
 
 @pytest.mark.parametrize("format", ["hdr", "npy"])
-def test_files(tmp_path: Path, format: Any) -> None:
+def test_cubes_are_written_as_files_and_never_overwritten(tmp_path: Path, format: Any) -> None:
     sink = open_sink(str(tmp_path / "new" / "cubes"), format)
     put(sink)
     np.testing.assert_array_equal(read_cube(tmp_path / f"new/cubes/one.{format}"), CUBE)
@@ -39,7 +39,7 @@ def test_files(tmp_path: Path, format: Any) -> None:
         put(sink)
 
 
-def test_zarr_appends(tmp_path: Path) -> None:
+def test_zarr_group_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "cubes.zarr"
     for names in (["a", "b"], ["c"]):  # two runs
         sink = open_sink(str(path))
@@ -55,7 +55,7 @@ def test_zarr_appends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cubes", "cubes.zarr"])
-def test_a_cube_that_fails_leaves_nothing(tmp_path: Path, name: str) -> None:
+def test_failed_cube_leaves_nothing(tmp_path: Path, name: str) -> None:
     sink = open_sink(str(tmp_path / name))
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(RuntimeError), sink.cube("one", 300, 150, {}) as writer:
@@ -65,7 +65,7 @@ def test_a_cube_that_fails_leaves_nothing(tmp_path: Path, name: str) -> None:
     put(sink)
 
 
-def test_a_zarr_store_that_is_something_else_is_refused(tmp_path: Path) -> None:
+def test_path_that_is_not_a_zarr_group_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.zarr").write_text("a file")
     with pytest.raises(CCNetError, match=r"a\.zarr: cannot be written"):
         open_sink(str(tmp_path / "a.zarr"))
@@ -74,7 +74,7 @@ def test_a_zarr_store_that_is_something_else_is_refused(tmp_path: Path) -> None:
         open_sink(str(tmp_path / "b.zarr"))
 
 
-def test_a_consumer_pulls_cubes(tmp_path: Path) -> None:
+def test_consumer_pulls_cubes(tmp_path: Path) -> None:
     sink = open_sink(f"zmq:ipc://{tmp_path}/socket")
     feeder = threading.Thread(target=lambda: [put(sink, name) for name in ("a", "b", "c", "d")])
     feeder.start()
@@ -101,7 +101,7 @@ sink.close()
 """
 
 
-def test_cubes_that_wait_for_a_slow_consumer_outlive_the_stream(tmp_path: Path) -> None:
+def test_queued_cubes_reach_a_slow_consumer_after_the_stream_ends(tmp_path: Path) -> None:
     address = f"ipc://{tmp_path}/socket"
     with zmq.Context() as context, context.socket(zmq.PULL) as socket:
         socket.setsockopt(zmq.RCVHWM, 1)
@@ -116,7 +116,7 @@ def test_cubes_that_wait_for_a_slow_consumer_outlive_the_stream(tmp_path: Path) 
     assert names == ["a", "b", "c"]
 
 
-def test_a_cube_that_no_consumer_takes_is_an_error(tmp_path: Path) -> None:
+def test_cube_that_no_consumer_takes_is_an_error(tmp_path: Path) -> None:
     sink = ZeroMQSocket(f"ipc://{tmp_path}/socket", send_timeout_ms=10)
     with pytest.raises(CCNetError, match="no consumer took the cube"):
         put(sink)
@@ -141,7 +141,7 @@ def test_impossible_sinks_are_refused(text: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["zmq:tcp://*:5555", "cubes.zarr"])
-def test_a_missing_library_is_named_with_its_extra(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_missing_library_is_named_with_its_extra(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from ccnet.runtime.io import files
 
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.stream.sources import RawVideo, parse_source
 
 
-def test_a_video_gives_its_frames_as_rgb(tmp_path: Path) -> None:
+def test_video_gives_its_frames_as_rgb(tmp_path: Path) -> None:
     path = tmp_path / "video.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 32))
     for level in (40, 80, 120):
@@ -67,7 +67,7 @@ def _feed(descriptor: int, data: bytes) -> None:
         ("none.avi", None, "none.avi: no such file or folder"),
     ],
 )
-def test_sources_that_cannot_be_are_refused(text: str, size: str | None, words: str) -> None:
+def test_invalid_sources_are_refused(text: str, size: str | None, words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         parse_source(text, size)
 
@@ -77,7 +77,7 @@ def test_cameras_are_live(text: str) -> None:
     assert parse_source(text).live
 
 
-def test_a_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_no_video_is_refused(tmp_path: Path) -> None:
     (tmp_path / "video.avi").write_bytes(b"none")
     with pytest.raises(CCNetError, match="OpenCV cannot open it"):
         parse_source(str(tmp_path / "video.avi")).open()

@@ -26,5 +26,5 @@ def test_marks_avoid_the_dark_and_the_edges() -> None:
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
-def test_a_frame_of_one_colour_still_gets_four_different_marks(value: int) -> None:
+def test_frame_of_one_colour_still_gets_four_different_marks(value: int) -> None:
     assert len(set(choose_marks(np.full((60, 30, 3), value, np.uint8)))) == 4

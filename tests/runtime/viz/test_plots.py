@@ -40,7 +40,7 @@ def scene(height: int, width: int, dtype: str = "uint8") -> tuple[Pixels, Pixels
         (70, 16, "uint8"),
     ],
 )
-def test_a_picture_is_a_whole_png_and_the_same_each_time(tmp_path: Path, height: int, width: int, dtype: str) -> None:
+def test_picture_is_a_complete_and_repeatable_png(tmp_path: Path, height: int, width: int, dtype: str) -> None:
     frame, cube = scene(height, width, dtype)
     paths = [tmp_path / "a.png", tmp_path / "b.png"]
     for path in paths:
@@ -51,7 +51,7 @@ def test_a_picture_is_a_whole_png_and_the_same_each_time(tmp_path: Path, height:
         assert image.format == "PNG" and min(image.size) > 400
 
 
-def test_marks_given_are_the_marks_drawn(tmp_path: Path) -> None:
+def test_passed_marks_are_drawn(tmp_path: Path) -> None:
     frame, cube = scene(40, 64)
     for name, marks in (("chosen", choose_marks(frame)), ("others", [(1, 1), (2, 2)])):
         picture(frame, cube, tmp_path / f"{name}.png", marks=marks)
@@ -60,7 +60,7 @@ def test_marks_given_are_the_marks_drawn(tmp_path: Path) -> None:
     assert default == chosen != others
 
 
-def test_a_heat_map_is_on_a_fixed_scale_and_marks_what_is_not_judged(tmp_path: Path) -> None:
+def test_heat_map_has_a_fixed_scale_and_marks_nan(tmp_path: Path) -> None:
     frame, _ = scene(40, 64)
 
     def drawn(value: float) -> Pixels:
@@ -78,7 +78,7 @@ def test_a_heat_map_is_on_a_fixed_scale_and_marks_what_is_not_judged(tmp_path: P
         heat_map(frame, np.zeros((40, 63), np.float32), "Residual", tmp_path / "map.png")
 
 
-def test_bad_paths_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+def test_invalid_paths_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     frame, cube = scene(16, 16)
     (tmp_path / "taken.png").mkdir()
     for path, said in {
@@ -97,7 +97,7 @@ def test_cube_and_frame_must_have_one_size(tmp_path: Path) -> None:
         picture(frame, cube[..., :-1], tmp_path / "picture.png")
 
 
-def test_a_difference_between_the_shown_pixels_is_drawn(tmp_path: Path) -> None:
+def test_difference_between_the_shown_pixels_is_drawn(tmp_path: Path) -> None:
     """A map of 2000 px is thinned by 2; differences in odd columns alone show all the same."""
     frame, spectrum = np.zeros((40, 2000, 3), np.uint8), np.zeros(31)
 

@@ -25,14 +25,14 @@ def test_grey_reflectance_is_neutral_and_on_a_fixed_scale(reflectance: float, gr
     ("low", "high", "order"),
     [(600, 700, "rgb"), (500, 570, "grb"), (400, 480, "brg"), (500, 700, "rgb"), (400, 560, "bgr")],
 )
-def test_a_band_of_wavelengths_has_its_colour(low: int, high: int, order: str) -> None:
+def test_band_of_wavelengths_has_its_colour(low: int, high: int, order: str) -> None:
     spectrum = ((low <= NM) & (high >= NM)).astype(np.float32) * 0.8
     colour = dict(zip("rgb", render(spectrum[:, None, None])[0, 0].astype(int), strict=True))
     assert colour[order[0]] >= colour[order[1]] >= colour[order[2]]
     assert colour[order[0]] - colour[order[2]] > 60
 
 
-def test_rendering_in_blocks_of_rows_is_the_same_everywhere() -> None:
+def test_rendering_by_rows_equals_rendering_the_whole_cube() -> None:
     cube = np.random.default_rng(0).random((31, 200, 2), np.float32)
     whole = render(cube)
     for y in (0, 63, 64, 150, 199):
@@ -40,7 +40,7 @@ def test_rendering_in_blocks_of_rows_is_the_same_everywhere() -> None:
 
 
 @pytest.mark.parametrize("size", [(30, 50), (1024, 9), (1025, 9), (2500, 33), (9, 3000)])
-def test_a_thumbnail_from_strips_equals_the_thinned_cube(size: tuple[int, int]) -> None:
+def test_thumbnail_from_strips_equals_the_thinned_cube(size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     frame, cube = rng.integers(0, 256, (*size, 3), np.uint8), rng.random((31, *size), np.float32)
     thumbnail = Thumbnail(*size)
