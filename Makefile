@@ -79,7 +79,7 @@ sanitize: $(INSTALLED)  ## the C code's tests under the address and the undefine
 	  tests/ccnet/ops tests/ccnet/csrc tests/ccnet/model/test_layers.py tests/export/graph/test_fuse.py
 
 soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
-	$(BIN)/python tests/soak.py --artifacts $(ARTIFACTS)
+	$(BIN)/python tests/soak/soak.py --artifacts $(ARTIFACTS)
 
 train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders in DATA, in MINUTES
 	$(CCNET) train --preset short --minutes $(MINUTES) --data cave:$(DATA)/cave/train --val cave:$(DATA)/cave/val \

@@ -68,6 +68,7 @@ NUMPY_ONLY = {"ccnet", "ccnet.contract", "ccnet.metrics"}
 FOREIGN: dict[str, set[str]] = {
     "ccnet.runtime": {"torch", "onnx", "onnxscript", "onnx_ir"},
     "ccnet.calibration": {"torch"},
+    "ccnet.data": {"torch"},
 }
 """Package → libraries that it must not import, nor may its sub-packages."""
 
@@ -193,7 +194,10 @@ def test_nothing_unsafe_is_used(module: str) -> None:
 @pytest.mark.parametrize("path", sorted((REPOSITORY / "ccnet/model").glob("*.py")), ids=lambda path: path.name)
 def test_model_chooses_no_kernel(path: Path) -> None:
     """Kernels, compilers and exporters are the business of ``ccnet.ops``."""
-    assert not re.findall(r"is_plain|native\(|is_compiling|literal", path.read_text(encoding="utf-8"))
+    assert not re.findall(
+        r"is_plain|native\(|is_compiling|is_exporting|literal|reference_ops|launch|_supported",
+        path.read_text(encoding="utf-8"),
+    )
 
 
 def test_every_package_is_installed() -> None:

@@ -1,8 +1,8 @@
 """The parts of CCNet under their names in the paper, with the equations that each one computes.
 
-Shape legend: B images, C channels, H×W pixels, k groups, n heads, b bands in a group, T = k·b = C_in bands, r patch.
-Channels are ordered (k, n, b) everywhere: a group is a run of adjacent bands for GrSCM and PAF alike, and NeSCM's
-band axis is (k, b) with the head brought to the front.
+Shape legend: B images, H×W pixels, r patch. C = k·n·b channels: k groups of n heads of b bands; T = k·b bands, the
+paper's C_in. Channels are ordered (k, n, b) everywhere: a group is a run of adjacent bands for GrSCM and PAF alike, and
+NeSCM's band axis is (k, b) with the head brought to the front.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class GrSCM(SpectralAttention):
         self.position = nn.Sequential(OrderedDict(branch))
 
     def correlate(self, x_BCHW: Tensor) -> Tensor:
-        """Return A over all pixels (Eq. 3, 4): (B, k·n, b, b), float32, rows sum to 1."""
+        """Return A over all pixels (Eq. 3, 4): (B, k·n, keys b, queries b), float32, each row sums to 1."""
         with float32_region(x_BCHW):
             cosine = band_cosine(x_BCHW.float(), self.to_k, self.to_q, self.split[1], self.unit)
             return torch.softmax(self.rse + self.sigma * cosine, dim=-1)
@@ -177,7 +177,7 @@ class PAF(nn.Module):
 
 
 class FFN(nn.Module):
-    """Intra-Spectral Spatiality Modeling: the Transformer's feed-forward network, convolutional as in MST++."""
+    """Feed-forward network of Intra-Spectral Spatiality Modeling, convolutional as in MST++."""
 
     def __init__(self, channels: int, config: CCNetConfig) -> None:
         super().__init__()

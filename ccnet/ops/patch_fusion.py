@@ -32,7 +32,7 @@ def patch_fusion(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int, norma
         normalize: divides by the norm over the last axis; its nodes in an exported graph stay in FP32.
 
     Returns:
-        Σ_k softmax_k(cos(mapped, compressed)) · compressed, (B, C, H, W).
+        Σ_k (softmax_k(cos(mapped, compressed)) · compressed), (B, C, H, W).
     """
     if patch_fusion_supported(mapped_BCHW, compressed_BkHW, patch):
         return patch_fusion_kernel(mapped_BCHW, compressed_BkHW, patch)
@@ -58,7 +58,7 @@ def _patches(x_BCHW: Tensor, patch: int) -> Tensor:
 
 def patch_fusion_supported(mapped_BCHW: Tensor, compressed_BkHW: Tensor, patch: int) -> bool:
     """Return whether the kernel computes these tensors."""
-    # Patches of 1 px are torch's: their only gradient is rounding error, which Adam would follow
+    # A cosine over 1 px is ±1: its gradient is only rounding noise, which Adam would follow, so torch computes it
     if patch == 1 or not cpu_kernel_supported(mapped_BCHW, compressed_BkHW):
         return False
     return compressed_BkHW.shape[1] <= limit("max_groups") and _fit(mapped_BCHW, compressed_BkHW, patch)

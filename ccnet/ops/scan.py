@@ -4,11 +4,14 @@ The forget gate is 1×1×1, so every pixel and window slot runs a recurrence of 
 
     s_t = sigmoid(W_m m_{t-1} + W_x x_t + b),    m_t = s_t m_{t-1} + (1 - s_t) x_t,    m_0 = 0
 
-The output gate (Eq. 7) reads tanh(m_t) + x_t. Of the window's three slots, the trailing one at step t is the
-centre at step t-1, because a zero band leaves the memory at zero; the leading one is the same recurrence started
-one band later. Two recurrences a direction are therefore the whole of NeSCM: four *streams*,
+The output gate (Eq. 7) reads tanh(m_t) + x_t of the window's three slots. Two recurrences a direction give all three:
 
-    0 forward centre,   1 forward lead,   2 backward centre,   3 backward lead.
+    slot       recurrence                               stream forward / backward
+    trailing   the centre's, one step earlier           0 / 2
+    centre     over the bands                           0 / 2
+    leading    over the bands, started one band later   1 / 3
+
+The trailing slot needs none of its own because a zero band leaves the memory at zero.
 
 Shape legend: B images, n heads, T bands, H×W pixels.
 """
@@ -36,7 +39,7 @@ def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         bias: (2, n).
 
     Returns:
-        (B, 4, n, T, H, W); step t of a stream stands at the band t that its window is centred on.
+        (B, 4, n, T, H, W); step t of a stream is stored at the centre band of its window.
     """
     if not torch.compiler.is_compiling() and reference_ops_active():
         return scan_reference(x, weight, bias)
@@ -49,10 +52,10 @@ def scan_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     streams = _window_streams(x)  # (B, 4, n, T, H, W), in step order
     # Gates of both streams of a direction are the same: (4, n, n)
     w_m, w_x = weight.repeat_interleave(2, 0).split(heads, dim=2)
-    hoisted = torch.einsum("soi,bsithw->bsothw", w_x, streams) + bias.repeat_interleave(2, 0)[..., None, None, None]
+    input_gates = torch.einsum("soi,bsithw->bsothw", w_x, streams) + bias.repeat_interleave(2, 0)[..., None, None, None]
     memory = torch.zeros_like(streams[:, :, :, 0])
     memories = []
-    for x_t, gate_t in zip(streams.unbind(3), hoisted.unbind(3), strict=True):
+    for x_t, gate_t in zip(streams.unbind(3), input_gates.unbind(3), strict=True):
         s_t = torch.sigmoid(torch.einsum("soi,bsihw->bsohw", w_m, memory) + gate_t)  # Eq. 5
         memory = x_t + s_t * (memory - x_t)  # Eq. 6
         memories.append(memory)
@@ -122,10 +125,10 @@ def _reference_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -
     heads = x.shape[1]
     streams = _window_streams(x)
     w_m, w_x = weight.repeat_interleave(2, 0).split(heads, dim=2)
-    hoisted = torch.einsum("soi,bsithw->bsothw", w_x, streams) + bias.repeat_interleave(2, 0)[..., None, None, None]
+    input_gates = torch.einsum("soi,bsithw->bsothw", w_x, streams) + bias.repeat_interleave(2, 0)[..., None, None, None]
     memories = [torch.zeros_like(streams[:, :, :, 0])]
     gates = []
-    for x_t, gate_t in zip(streams.unbind(3), hoisted.unbind(3), strict=True):
+    for x_t, gate_t in zip(streams.unbind(3), input_gates.unbind(3), strict=True):
         gates.append(torch.sigmoid(torch.einsum("soi,bsihw->bsohw", w_m, memories[-1]) + gate_t))
         memories.append(x_t + gates[-1] * (memories[-1] - x_t))
     grad = torch.cat([grad[:, :2], grad[:, 2:].flip(3)], 1)  # from bands to steps
@@ -142,8 +145,8 @@ def _reference_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -
         g_w += both.unflatten(0, (2, 2)).sum(1)
         g_b += g_gate.sum((0, 3, 4)).unflatten(0, (2, 2)).sum(1)
     centre, lead = g_x.unflatten(1, (2, 2)).unbind(2)  # (B, 2, n, T, H, W) each
-    both_x = centre + F.pad(lead[:, :, :, :-1], (0, 0, 0, 0, 1, 0))
-    return both_x[:, 0] + both_x[:, 1].flip(2), g_w, g_b
+    grad_streams = centre + F.pad(lead[:, :, :, :-1], (0, 0, 0, 0, 1, 0))
+    return grad_streams[:, 0] + grad_streams[:, 1].flip(2), g_w, g_b
 
 
 # The kernel ---------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A long run of two cameras with all kinds of faults: python tests/soak.py [--seconds 1800]
+"""A long run of two cameras with all kinds of faults: python tests/soak/soak.py [--seconds 1800]
 
 Cameras stall, tear frames, change size and disappear; a sink is slow, a disk is full, and a ZeroMQ consumer is killed
 and started again. It exits with 1 unless every fault has occurred, both streams run to the end, every frame is

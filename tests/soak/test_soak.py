@@ -1,4 +1,7 @@
-"""One minute of the soak test; ``make soak`` runs half an hour."""
+"""One minute of the soak test; ``make soak`` runs half an hour.
+
+The script has a folder of its own: its folder leads Python's path, and ``tests/ccnet`` must not hide the package.
+"""
 
 from __future__ import annotations
 
