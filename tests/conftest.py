@@ -1,4 +1,4 @@
-"""What all tests share: seeds, markers, small networks, and the data folder where there is one."""
+"""Fixtures for all tests: seeds, markers, the command line, small networks and the folder of real data."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"artifacts", "shipped"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.slow)  # they wait for an export
+            item.add_marker(pytest.mark.slow)  # these fixtures run an export, which takes time
     if has_gpu():
         return
     for item in items:
@@ -51,7 +51,7 @@ def _seeds() -> None:
 
 
 class Result(NamedTuple):
-    """What a call of the command line left behind."""
+    """Exit code and output of a call of the command line."""
 
     code: int
     out: str
@@ -60,7 +60,7 @@ class Result(NamedTuple):
 
 @pytest.fixture
 def ccnet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    """ccnet("check", folder, …): the command line, in this process."""
+    """ccnet("check", folder, …): run the command line in this process."""
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["ccnet", *map(str, arguments)])
@@ -111,7 +111,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
 
 
 def randomised(model: CCNet) -> CCNet:
-    """Eval mode, and random values also where weights start as zeros or ones: RSE, σ, LayerNorm."""
+    """Return the model in eval mode, with random values in weights that start as zeros or ones (RSE, σ, LayerNorm)."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith((".rse", ".sigma")) or ".norm." in name:

@@ -30,7 +30,7 @@ SOURCE_FOLDERS = ("ccnet", "export", "runtime", "calibration")
 
 
 def blocks(path: Path) -> list[str]:
-    """Return the fenced blocks of a document that are not in another language than the shell's, without fences."""
+    """Return the fenced shell blocks of a document, without their fences."""
     return [
         code for language, code in FENCE.findall(path.read_text(encoding="utf-8")) if language in ("", "sh", "bash")
     ]
@@ -105,7 +105,7 @@ def file_names() -> Iterator[tuple[str, str]]:
 
 
 def test_documents_contain_the_items_that_are_checked() -> None:
-    """The checks below would pass on documents that say nothing."""
+    """The checks below would pass on empty documents."""
     commands = {(name, arguments.split()[0]) for name, arguments in calls_in_blocks("ccnet") if arguments}
     assert ("README.md", "reconstruct") in commands
     assert {("README.md", "engine"), ("README.md", "test")} <= {

@@ -1,4 +1,4 @@
-"""Graphs that run node by node: every tensor comes once, and every damage is one line."""
+"""Graphs that run node by node: every tensor is computed once, and every damaged graph gives a one-line error."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FeedFixture = Callable[..., Feed]
 
 
 def chain(*nodes: onnx.NodeProto) -> bytes:
-    """A graph x (2, 4) → y."""
+    """Return a graph x (2, 4) → y."""
     values = [make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in (("x", [2, 4]), ("y", None))]
     body = make_graph(nodes, "hand-made", values[:1], values[1:])
     return bytes(make_model(body, opset_imports=[make_opsetid("", 18)], ir_version=8).SerializeToString())

@@ -1,4 +1,4 @@
-"""The Python examples of the documents run as they stand, in a folder that has what they name."""
+"""The Python examples of the documents run unchanged, in a folder with the files that they name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples run, and say what they promise."""
+"""The examples run and print what their docstrings promise."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def run(name: str, *arguments: object) -> tuple[str, str]:
-    """What an example prints, and what it complains of."""
+    """Run an example and return its standard output and standard error."""
     command = [sys.executable, REPOSITORY / "examples" / name, *map(str, arguments)]
     result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
     assert result.returncode == 0, result.stderr
@@ -63,7 +63,7 @@ def test_survey_example_writes_indices_and_reports_a_damaged_picture(artifacts: 
 
 
 def test_alarm_example_reports_red_frames(artifacts: Any, video: Path) -> None:
-    out, _ = run("alarm.py", video, artifacts[1], -1)  # every frame has more than that
+    out, _ = run("alarm.py", video, artifacts[1], -1)  # every frame exceeds this threshold
     assert re.findall(r"frame (\d): [\d.]+% of it is red", out) == ["0", "1", "2"]
 
 
@@ -76,7 +76,7 @@ def test_flicker_example_counts_encoded_contexts(artifacts: Any, tmp_path: Path)
 
 
 def test_frame_of_100_megapixels_takes_less_than_2_gb(artifacts: Any) -> None:
-    """Its first strip has all buffers of the others; a square one is docs/stream.md's."""
+    """Reconstruct the first strip alone, which allocates all buffers that later strips use."""
     out, _ = run("large.py", "--megapixels", 100, "--width", 1024, "--strips", 1, "--artifacts", artifacts[1])
     last = re.fullmatch(r"100 Mpx: [\d.]+ s/Mpx, peak ([\d.]+) GB so far", out.splitlines()[-1])
     assert last and 0.3 < float(last[1]) < 2

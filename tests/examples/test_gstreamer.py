@@ -34,7 +34,7 @@ def _element() -> None:
 
 
 def play(source: str, *rest: str) -> list[Any]:
-    """The samples that reach the end; the first error of the bus is raised."""
+    """Return the samples that reach the end of the pipeline, or raise the first error on its bus."""
     pipeline = Gst.parse_launch(" ! ".join([source, *rest, "appsink name=end sync=false"]))
     end, samples = pipeline.get_by_name("end"), []
     try:
@@ -54,7 +54,7 @@ def values(sample: Any, dtype: str) -> Any:
     return np.frombuffer(buffer.extract_dup(0, buffer.get_size()), dtype)
 
 
-# 50 px are 150 bytes, and rows of 152
+# A row of 50 px has 150 bytes, which GStreamer pads to 152
 SOURCE = ("videotestsrc num-buffers=3 pattern=ball", "video/x-raw,format=RGB,width=50,height=36,framerate=25/1")
 
 

@@ -1,4 +1,4 @@
-"""One frame, one cube: PyTorch with and without its kernels, ONNX Runtime, and tile by tile."""
+"""PyTorch with and without kernels, ONNX Runtime, and tiled reconstruction give the same cube."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ each_size = pytest.mark.parametrize("size", SIZES, ids=[f"{height}x{width}" for 
 
 
 def a_frame(height: int, width: int, dtype: str = "uint8") -> Frame:
-    """Smooth colours with sharp edges and some noise."""
+    """Return a frame of smooth colours with sharp edges and some noise."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:height, :width][..., None] / 40
     pixels = (
@@ -44,7 +44,7 @@ def a_frame(height: int, width: int, dtype: str = "uint8") -> Frame:
 
 
 def in_torch(model: CCNet, frame: Frame) -> tuple[Array, Array]:
-    """Cube (31, H, W) and context (1, N)."""
+    """Return the cube (31, H, W) and the context (1, N) of PyTorch."""
     rgb = torch.from_numpy(np.float32(frame.transpose(2, 0, 1)[None] / np.float32(FRAME_SCALE[frame.dtype.name])))
     with torch.inference_mode():
         cube, context = model.run(rgb, None)
@@ -63,7 +63,7 @@ def test_kernels_do_not_change_the_cube(network: CCNet, monkeypatch: pytest.Monk
 @each_size
 @pytest.mark.parametrize("dtype", FRAME_SCALE)
 def test_exported_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[int, int], dtype: str) -> None:
-    """Context and all: the frame's own, from ``encode``."""
+    """The folder computes the context with its own ``encode``."""
     model, folder = artifacts
     frame = a_frame(*size, dtype=dtype)
     with opened(folder) as whole:
@@ -71,7 +71,7 @@ def test_exported_folder_gives_pytorchs_cube(artifacts: Artifacts, size: tuple[i
 
 
 def test_polygraphy_agrees(artifacts: Artifacts) -> None:
-    """A second opinion: its runner and its comparison, on the files as they are, as docs/engine.md has them run."""
+    """Check the exported files with Polygraphy's runner and comparison, as docs/engine.md describes."""
     from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
     from polygraphy.comparator import Comparator, CompareFunc
 
@@ -91,12 +91,12 @@ def test_polygraphy_agrees(artifacts: Artifacts) -> None:
 
 
 def opened(folder: Path, **options: Any) -> Reconstructor:
-    """A reconstructor of linear frames on the CPU."""
+    """Return a reconstructor for linear frames on the CPU."""
     return Reconstructor.open(folder, input_space="camera", backend="onnxruntime", **options)
 
 
 def both_ways(folder: Path, frame: Frame) -> tuple[Array, Array]:
-    """The cube of the whole frame at once, and tile by tile."""
+    """Return the cube of the whole frame and the cube computed tile by tile."""
     with opened(folder) as whole:
         context = whole.encode(frame)
         cube = whole(frame, context)
@@ -105,7 +105,7 @@ def both_ways(folder: Path, frame: Frame) -> tuple[Array, Array]:
 
 
 def seam(cube: Array, tiled: Array) -> float:
-    """The mean step across the tiles' seams, relative to the whole frame's in the same places: 1 without a seam."""
+    """Return the mean step across the seams of tiles, relative to the whole cube there: 1 without a seam."""
     steps = []
     for one in (cube, tiled):
         edges = [
@@ -134,7 +134,7 @@ def test_papers_network_tiles_without_seams(shipped: Artifacts, size: tuple[int,
 
 
 def test_seam_of_0_2_percent_is_detected() -> None:
-    """Else the statistic would prove little: a tile that is 0.2 % brighter than its neighbours."""
+    """The seam statistic detects a tile that is 0.2 % brighter than its neighbours."""
     cube = np.float32(a_frame(40, 301, "float32")).transpose(2, 0, 1)
     first, second = [span.first for span in plan(301, WINDOW, HALO, multiple=SIZE_MULTIPLE)[1:]][-1], 301
     tiled = cube.copy()
@@ -149,7 +149,7 @@ def test_seam_of_0_2_percent_is_detected() -> None:
 def test_large_frames_do_not_depend_on_the_tile(
     artifacts: Artifacts, size: tuple[int, int], tiles: tuple[int, int]
 ) -> None:
-    """482×512 px against the whole frame at once; for 1392×1300 px that takes too long, so two tilings must agree."""
+    """Compare 482×512 px with the whole frame, and two tilings of 1392×1300 px, where the whole frame is too slow."""
     frame = a_frame(*size)
     with opened(artifacts[1], tile=tiles[0]) as reconstructor:
         context = reconstructor.encode(frame)

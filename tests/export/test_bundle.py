@@ -1,4 +1,4 @@
-"""A bundle: what goes in comes out, whole and nothing else; a device without torch runs it."""
+"""A bundle contains exactly the files of its folder, and a device without torch runs it."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_unpacking_keeps_engines_of_the_same_graphs(bundle: Path, tmp_path: Path
     write_atomic(tmp_path / MANIFEST_NAME, built.to_json().encode())
     assert unpack(bundle, tmp_path) == built
     write_atomic(tmp_path / MANIFEST_NAME, replace(built, weights_sha256="0" * 64).to_json().encode())
-    assert unpack(bundle, tmp_path) == manifest  # of other weights
+    assert unpack(bundle, tmp_path) == manifest  # the engine holds other weights
 
 
 def test_incomplete_folder_is_not_bundled(artifacts: Artifacts, reference: Reference, tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_altered_bundle_is_refused_and_writes_nothing(
 def test_hundred_damaged_bundles_are_one_line_each(
     bundle: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Either the damage lies where nothing is read from (zip's own spare fields), or nothing is written."""
+    """Nothing is written unless the damage lies in unused fields of the zip format."""
     rng, whole = np.random.default_rng(0), bundle.read_bytes()
     expected, damaged = files_of(bundle), tmp_path / "damaged.zip"
     refused = 0
@@ -180,7 +180,7 @@ def test_base_install_runs_a_bundle_without_torch(bundle: Path, tmp_path: Path) 
 
 
 def _source(tmp_path: Path) -> Path:
-    """The tracked tree without what a build leaves in it."""
+    """Copy the sources that a wheel needs, without build products."""
     keep = ("ccnet", "export", "runtime", "calibration", "pyproject.toml", "README.md", "LICENSE")
     source = tmp_path / "source"
     source.mkdir()

@@ -45,7 +45,7 @@ def weights(artifacts: Artifacts, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """80×240 px: two tiles."""
+    """Return a picture of 80×240 px, which needs two tiles."""
     path = tmp_path / "photo.png"
     Image.fromarray(skimage.data.coffee()[100:180, 100:340]).save(path)
     return path
@@ -53,12 +53,12 @@ def photo(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def copy(artifacts: Artifacts, tmp_path: Path) -> Path:
-    """A folder to be altered."""
+    """Return a copy of the artifact folder that the test may change."""
     return Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
 
 
 def refused(result: Result, *words: str) -> None:
-    """One line that says all of the words, exit code 2, nothing printed."""
+    """Check for exit code 2, one error line with all the words, and no other output."""
     assert result.code == 2
     assert result.out == ""
     assert result.err.count("\n") == 1
@@ -90,7 +90,7 @@ def test_check_prints_json(ccnet: Ccnet, artifacts: Artifacts, weights: Path, ph
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often a manifest was read, and the SHA-256 of each file compared."""
+    """Count how often a manifest is read and the SHA-256 of each file compared."""
     counts: Counter[str] = Counter()
     read, check_hash = Manifest.read, Artifact.check_hash
     monkeypatch.setattr(Manifest, "read", lambda path: (counts.update(["manifest"]), read(path))[1])
@@ -117,7 +117,7 @@ def test_check_writes_cubes_and_picture_and_reads_each_file_once(
 def test_check_fails_where_a_graph_computes_another_result(
     ccnet: Ccnet, copy: Path, weights: Path, photo: Path, name: str
 ) -> None:
-    """Consistent to every SHA-256, but not the network."""
+    """The folder agrees with its manifest, but one graph has other weights."""
     if not (copy / name).is_file():
         pytest.skip("the kernels are not compiled here: no C compiler")
     model = onnx.load(copy / name)
@@ -135,7 +135,7 @@ def test_check_fails_where_a_graph_computes_another_result(
 
 
 def kernel_error(name: str) -> Any:
-    """A factor of the smallest fault worth finding, in the graph's type."""
+    """Return the smallest factor that the check must detect, in the graph's type."""
     return np.float16(1.01) if "fp16" in name else np.float32(1.001)
 
 
@@ -180,7 +180,7 @@ def test_missing_folder_is_refused(ccnet: Ccnet, photo: Path, command: str, tmp_
 def test_export_passes_its_options_on(
     ccnet: Ccnet, artifacts: Artifacts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The export itself is the ``artifacts`` fixture's."""
+    """The export is replaced by a copy of the ``artifacts`` fixture."""
     asked: dict[str, Any] = {}
 
     def export(model: CCNet, folder: Path, **options: Any) -> Manifest:

@@ -1,4 +1,4 @@
-"""Which changes of the source make a new export, or a new check, and which do not."""
+"""Changes of the source that require a new export or a new check, and changes that do not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def weights(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Path]:
-    """Copies of the packages, which the fingerprints are made of, and which may be changed."""
+    """Copy the packages that the fingerprints cover, so that tests may change them."""
     roots = {package: tmp_path / "copies" / package for package in ROOTS}
     for package, root in ROOTS.items():
         shutil.copytree(

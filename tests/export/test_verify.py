@@ -1,4 +1,4 @@
-"""What a check compares, how it judges, and the references that it takes instead of torch's."""
+"""The comparisons of a check, their verdicts, and golden outputs as references instead of torch."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SMALLEST = 2 * HALO + SIZE_MULTIPLE
 
 @pytest.fixture(scope="module")
 def reference(artifacts: Artifacts) -> Reference:
-    """Two of the smallest tiles wide."""
+    """Return a reference as wide as two of the smallest tiles."""
     frame = np.random.default_rng(0).integers(0, 256, (40, SMALLEST + 30, 3), np.uint8)
     return by_torch(artifacts[0], frame, "noise")
 

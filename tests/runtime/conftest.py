@@ -47,7 +47,7 @@ def manifest(**changes: Any) -> Manifest:
 
 
 def model(kind: str, of: Manifest) -> onnx.ModelProto:
-    """encode or decode with a stamp of that manifest, which also decides the input's form."""
+    """Return encode or decode, stamped with a manifest, which also decides the type of the input."""
     nodes, weights = (_encode if kind == "encode" else _decode)()
     rgb = helper.make_tensor_value_info("rgb", FLOAT, [1, 3, "H", "W"])
     if of.input == "uint8":
@@ -95,7 +95,7 @@ def _decode() -> tuple[list[onnx.NodeProto], dict[str, Array]]:
 
 
 def write(folder: Path, of: Manifest, files: Mapping[str, bytes] | None = None) -> Path:
-    """An artifact folder; ``files`` replaces what the network would be, under a manifest that knows it."""
+    """Write an artifact folder and return it; ``files`` replaces graphs, with a manifest that has their SHA-256."""
     folder.mkdir(exist_ok=True)
     content = {kind: model(kind, of).SerializeToString() for kind in ("encode", "decode")} | dict(files or {})
     artifacts = []
@@ -118,7 +118,7 @@ def folder_uint8(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def whole(folder: Path, frame: Array) -> Array:
-    """The cube of a frame in one piece, without the code under test."""
+    """Return the cube of a whole frame, computed without the code under test."""
     height, width = frame.shape[:2]
     padded = np.pad(frame, ((0, -height % 16), (0, -width % 16), (0, 0)), "reflect")
     rgb = (padded / np.float32(FRAME_SCALE[frame.dtype.name])).astype(np.float32).transpose(2, 0, 1)[None]
@@ -139,7 +139,7 @@ def refusal(call: Callable[[], Any], *words: object) -> None:
 
 
 class Spy:
-    """A backend that remembers the shapes of ``rgb``, and fails where two threads are in it at once."""
+    """A backend that records the shapes of ``rgb`` and fails if two threads run it at once."""
 
     def __init__(self, real: OnnxRuntimeBackend) -> None:
         self.name, self._real, self.shapes = "spy", real, list[tuple[int, ...]]()
@@ -147,7 +147,7 @@ class Spy:
         self.gate = threading.Event()
         self.gate.set()
         self.most = 1 << 40
-        """Pixels that there is memory for."""
+        """Largest number of pixels that ``run`` has memory for."""
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         assert self.turn.acquire(blocking=False), "two threads run at once"
@@ -179,7 +179,7 @@ def artifact(kind: str, format: str = "onnx", precision: str = "fp32", tile: obj
 def fake(
     encoder: Any, decoder: Any, bounds: Mapping[str, object] | None = None, halo: int = HALO, **options: Any
 ) -> Reconstructor:
-    """A reconstructor over given backends, bounded as engines are."""
+    """Return a reconstructor over backends, with tile limits like those of engines."""
     encode, decode = (artifact(kind, tile=(bounds or {}).get(kind)) for kind in ("encode", "decode"))
     opened = ArtifactFolder(Path("folder"), manifest(halo=halo))
     selection = Selection(folder=opened, backend="onnxruntime", encode=encode, decode=decode)
@@ -187,5 +187,5 @@ def fake(
 
 
 def open_camera(folder: Path, **options: Any) -> Reconstructor:
-    """A reconstructor of linear frames of the weights' camera."""
+    """Return a reconstructor for linear frames of the weights' camera."""
     return Reconstructor.open(folder, input_space="camera", **options)

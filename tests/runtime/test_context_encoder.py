@@ -1,4 +1,4 @@
-"""Contexts: of reduced frames, of other frames, and those that are refused."""
+"""Contexts of reduced frames and of other frames, and invalid contexts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of its own for what may crash."""
+"""The subprocess that opens an artifact folder first, because opening may crash."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def test_reason_is_reported_without_library_output(tmp_path: Path) -> None:
 
 
 def test_probe_reconstructs_a_first_frame(artifacts: tuple[object, Path], tmp_path: Path) -> None:
-    """Damage may show only as a graph runs: here every weight is infinite."""
+    """Some damage shows only when a graph runs: here every weight is infinite."""
     folder = Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
-    for path in folder.glob("decode.fp32.*"):  # whichever of them this machine runs
+    for path in folder.glob("decode.fp32.*"):  # either variant, depending on the machine
         model = onnx.load(path)
         for weight in model.graph.initializer:
             if weight.data_type == onnx.TensorProto.FLOAT:

@@ -1,4 +1,4 @@
-"""Projections of spectra, and what is none."""
+"""Projections of spectra, and invalid projections."""
 
 from __future__ import annotations
 

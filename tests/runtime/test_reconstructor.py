@@ -58,7 +58,7 @@ def test_tiled_equals_whole_for_any_size_tile_and_halo(
 
 
 def test_small_network_needs_all_of_its_halo(folder: Path) -> None:
-    """Otherwise the comparison above would prove little."""
+    """If a smaller halo were enough, the comparison above would prove little."""
     frame = pixels(97, 97)
     encoder, decoder = (OnnxRuntimeBackend(folder / f"{kind}.onnx") for kind in ("encode", "decode"))
     with fake(encoder, decoder, tile=48, halo=8) as reconstruct:

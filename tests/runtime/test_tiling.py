@@ -1,4 +1,4 @@
-"""Spans of a plan: all of the frame once, nothing without its halo, everything on the grid."""
+"""The spans of a plan cover the frame once, keep a halo and lie on the grid."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GRID = 16
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[int, int, int, int]:
-    """size, tile, halo, least."""
+    """Draw size, tile, halo and least, all in px."""
     halo = GRID * draw(st.integers(0, 5))
     tile = 2 * halo + GRID * draw(st.integers(1, 20))
     least = draw(st.sampled_from([0, GRID, tile // 2 // GRID * GRID, tile]))
@@ -110,7 +110,7 @@ def test_tile_inside_the_frame_copies_nothing() -> None:
 
 
 def test_100_megapixels_cost_at_most_15_percent_more_a_pixel_than_one() -> None:
-    """What decode sees for a pixel of the cube, in the default tile and halo; its time is proportional to that."""
+    """Compare the pixels that decode reads for a pixel of the cube; the time is proportional to them."""
 
     def seen(side: int) -> float:
         spans = plan(side, 512, HALO, multiple=SIZE_MULTIPLE)

@@ -1,4 +1,4 @@
-"""The search for the nodes that FP16's error comes from: it names those that were planted."""
+"""The search for the nodes that cause the error of FP16 finds the nodes that a test planted."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def decode(artifacts: tuple[CCNet, Path]) -> GraphRunner:
 
 @pytest.fixture(scope="module")
 def size(artifacts: tuple[CCNet, Path]) -> int:
-    """Return how many numbers a context has."""
+    """Return the length of a context."""
     return Manifest.read(artifacts[1]).context_size
 
 
@@ -152,7 +152,7 @@ def exceeded(runner: GraphRunner, feed: Mapping[str, Array], proved: Bounds) -> 
 def test_no_frame_exceeds_a_bound(
     decode: GraphRunner, proved: Bounds, size: int, seed: int, blocks: int, binary: bool, width: int, hard: bool
 ) -> None:
-    """Noise of every grain, with all levels or two, under contexts that a softmax can give."""
+    """Decode noise of several grain sizes, grey or binary, under contexts that a softmax can produce."""
     rng = np.random.default_rng(seed)
     rgb = rng.random((1, 3, 48, width), np.float32)[..., ::blocks, ::blocks].repeat(blocks, 2).repeat(blocks, 3)
     rgb = rgb[..., :48, :width]

@@ -29,7 +29,7 @@ SIDE = 32
 
 
 def graph(*nodes: onnx.NodeProto, size: int = 4, **weights: list[float]) -> bytes:
-    """A graph x (2, size) → y."""
+    """Return a graph x (2, size) → y."""
     model = make_model(
         make_graph(
             nodes,

@@ -1,4 +1,4 @@
-"""Trials of INT8 on a tiny network."""
+"""An INT8 search on a tiny network, with its inputs."""
 
 from __future__ import annotations
 

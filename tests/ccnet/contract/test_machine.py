@@ -1,4 +1,4 @@
-"""Facts about the machine, also where an operating system does not tell them."""
+"""Facts about the machine, also on operating systems that do not report them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_without_affinity_all_cores_count(monkeypatch: pytest.MonkeyPatch, count
 
 
 def test_every_command_loads_without_affinity() -> None:
-    """As on macOS and Windows, where a default that was computed at import broke every command."""
+    """Load a command without ``sched_getaffinity``, as on macOS and Windows."""
     script = (
         "import os, sys; vars(os).pop('sched_getaffinity', None); sys.argv = ['ccnet', 'bench', '--help'];"
         " from ccnet.runtime.cli.main import main; main()"

@@ -1,4 +1,4 @@
-"""The manifest: JSON in both directions, of version 0.1.0 too, and what is refused."""
+"""The manifest: written to JSON and read back, from version 0.1.0 too, and invalid manifests refused."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def flat(value: float, side: int = 256) -> Array:
 
 
 def texture(side: int = 64) -> Array:
-    """Colour edges, which subsampled chroma cannot hold."""
+    """Return colour noise (3, side, side), whose edges subsampled chroma cannot represent."""
     return np.random.default_rng(1).uniform(0, 1, (3, side, side)).astype(np.float32)
 
 
@@ -202,7 +202,7 @@ def test_clean_track_adds_nothing(rng: np.random.Generator) -> None:
 
 @pytest.mark.parametrize("value", [0.1, 0.5, 0.9])
 def test_noise_has_shot_and_read_variance(rng: np.random.Generator, value: float) -> None:
-    """Shot noise is the root of the electrons, read noise is added in squares; the mean stays."""
+    """The variance in electrons is the signal (shot noise) plus the squared read noise; the mean stays."""
     noisy = Imaging(full_well=1000, read_noise=5)(flat(value), rng)
     electrons = 1000 * noisy.astype(np.float64)
     pixels = noisy.size
@@ -210,7 +210,7 @@ def test_noise_has_shot_and_read_variance(rng: np.random.Generator, value: float
     assert abs(electrons.mean() - 1000 * value) < 4 * np.sqrt(expected / pixels)
     assert electrons.var() == pytest.approx(expected, rel=4 * np.sqrt(2 / pixels))
     shifted = [np.corrcoef(noisy[0].ravel(), np.roll(noisy[c], c == 0).ravel())[0, 1] for c in range(3)]
-    assert np.abs(shifted).max() < 0.02  # of each pixel and channel on its own
+    assert np.abs(shifted).max() < 0.02  # the noise of each pixel and channel is independent
 
 
 def test_black_pixels_have_read_noise_but_no_shot_noise(rng: np.random.Generator) -> None:
@@ -245,7 +245,7 @@ def test_jpeg_error_grows_as_quality_falls(rng: np.random.Generator) -> None:
 
 
 def test_jpeg_keeps_channels_and_positions(rng: np.random.Generator) -> None:
-    """A patch of red in one corner comes back red, and there."""
+    """A red patch in one corner stays red and in its corner."""
     frame = flat(0.2, 32)
     frame[0, :16, :16] = 0.8
     coded = Imaging(eight_bit=True, jpeg=90)(frame, rng)
@@ -262,7 +262,7 @@ def test_real_track_is_in_range_and_repeatable_by_seed() -> None:
     assert first.shape == frame.shape
     assert 0 <= first.min() <= first.max() <= 1
     np.testing.assert_array_equal(first * 255, np.rint(first * 255))
-    np.testing.assert_array_equal(frame, texture())  # what it was given is as it was
+    np.testing.assert_array_equal(frame, texture())  # the input frame is unchanged
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ def test_missing_folder_is_named(tmp_path: Path, kind: str, path: str) -> None:
 
 @pytest.fixture
 def arad_1k(tmp_path: Path, make_cube: MakeCube, write_mat73: Write) -> Path:
-    """As MST++ unpacks it: the validation files among the others."""
+    """Write the layout of MST++, where the validation files lie among the training files."""
     for seed, stem in enumerate((*STEMS, "ARAD_1K_0314")):
         write_mat73(tmp_path / "Train_Spec" / f"{stem}.mat", make_cube(12, 16, seed))
         write_frame(tmp_path / "Train_RGB" / f"{stem}.jpg", seed)
@@ -66,7 +66,7 @@ def arad_1k(tmp_path: Path, make_cube: MakeCube, write_mat73: Write) -> Path:
 
 
 def test_split_lists_choose_the_scenes(arad_1k: Path, make_cube: MakeCube) -> None:
-    """ARAD_1K_0314 is on neither list, and in neither split."""
+    """ARAD_1K_0314 is on neither list and therefore in neither split."""
     train = open_source(f"ntire2022:{arad_1k}", "train")
     assert [scene.name for scene in train] == list(STEMS[:2])
     assert names(f"ntire2022:{arad_1k}", "val") == ["ARAD_1K_0901"]
@@ -160,7 +160,7 @@ TRACKS = pytest.mark.parametrize(
 
 @pytest.fixture
 def arad_hs(tmp_path: Path, make_cube: MakeCube, write_mat5: Write) -> Path:
-    """Both tracks, as unpacked."""
+    """Write both tracks in the layout of the unpacked archives."""
     for seed, (part, stem) in enumerate(
         [("Train", "ARAD_HS_0002"), ("Train", "ARAD_HS_0001"), ("Validation", "ARAD_HS_0451")]
     ):

@@ -1,4 +1,4 @@
-"""Scenes as cameras see them, whole and in patches."""
+"""Batches of training patches: their order, orientation and position."""
 
 from __future__ import annotations
 

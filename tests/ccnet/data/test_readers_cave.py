@@ -1,4 +1,4 @@
-"""CAVE's scenes, written by the tests themselves, complete and damaged."""
+"""CAVE scenes that the tests write, complete and damaged."""
 
 from __future__ import annotations
 

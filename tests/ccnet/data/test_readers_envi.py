@@ -39,7 +39,7 @@ def test_every_interleave_and_byte_order_is_read(
 def test_the_31_bands_are_selected_from_more_bands(
     tmp_path: Path, cube: Array, write_envi: Write, fields: dict[str, Any], per_nm: float
 ) -> None:
-    """A camera from 1000 down to 385 nm in 5 nm steps, which gives its bands in descending order."""
+    """Read a cube of a camera with bands from 1000 down to 385 nm in 5 nm steps."""
     nm = np.arange(1000, 380, -5)
     many = np.full((nm.size, 20, 24), 0.5, np.float64)
     many[np.searchsorted(-nm, -np.array(BANDS_NM))] = cube

@@ -52,7 +52,7 @@ def test_uncompressed_float32_cube_without_bands_is_read(tmp_path: Path, cube: A
 def test_huge_bands_array_is_refused_unread(mat73: Path) -> None:
     with h5py.File(mat73, "r+") as file:
         del file["bands"]
-        file.create_dataset("bands", (10**12,), np.float64)  # of which the disk holds nothing
+        file.create_dataset("bands", (10**12,), np.float64)  # the file holds none of these values
     refusal(read_ntire_cube, mat73, "other wavelengths")
 
 
@@ -123,7 +123,7 @@ def test_float64_beyond_float32_is_refused_without_a_warning(mat73: Path, recwar
         ((31, 24), r"shape \(31, 24\)"),
         ((31, 24, 20, 1), r"shape \(31, 24, 20, 1\)"),
         ((31, 0, 20), r"shape \(31, 0, 20\)"),
-        ((31, 10**6, 10**6), "1000000000000 pixels, expected 1 to 16 million"),  # of which the disk holds nothing
+        ((31, 10**6, 10**6), "1000000000000 pixels, expected 1 to 16 million"),  # the file holds none of these values
         ((31, 24, 20), "truncated, some of its cube was never written"),
     ],
 )
@@ -156,7 +156,7 @@ def test_unwritten_chunk_is_refused(tmp_path: Path, cube: Array) -> None:
     ids=["integers", "complex", "soft link", "external link", "bands elsewhere", "text", "no cube"],
 )
 def test_dataset_that_is_not_an_array_of_floats_is_refused(mat73: Path, name: str, value: Any, words: str) -> None:
-    shutil.copy(mat73, mat73.with_name("other.mat"))  # a link that was followed would find a good cube
+    shutil.copy(mat73, mat73.with_name("other.mat"))  # a reader that follows the link would find a good cube
     with h5py.File(mat73, "r+") as file:
         del file[name]
         if value is not None:
@@ -221,7 +221,7 @@ def test_file_that_is_not_matlab_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["ARAD_HS_0001_clean.png", "ARAD_1K_0001.jpg"])
 def test_frame_equals_opencvs_rgb_in_0_to_1(tmp_path: Path, name: str) -> None:
-    """NTIRE's own code, and MST++'s, read with OpenCV."""
+    """OpenCV is the reference, because the code of NTIRE and of MST++ reads with it."""
     pixels = cv2.resize(np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8), (48, 34))
     cv2.imwrite(str(tmp_path / name), pixels)
     frame = read_ntire_frame(tmp_path / name)

@@ -31,7 +31,7 @@ def scenes(tmp_path: Path, make_cube: MakeCube, write_cave: WriteCave) -> list[P
 
 
 def pixels(path: Path) -> Any:
-    """As reconstruct reads a frame: (3, H, W) integers."""
+    """Return the pixels that ``ccnet reconstruct`` reads: (3, H, W) integers."""
     return read_frame(path).transpose(2, 0, 1)
 
 

@@ -1,4 +1,4 @@
-"""Measured curves: every layout, the way to the bands, and files that are not what they should be."""
+"""Measured curves: every file layout, resampling to the bands, and invalid files."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read(path: Path) -> Spectra:
 
 
 def curve(nm: Any) -> Any:
-    """Two smooth curves, (N,) → (N, 2)."""
+    """Return two smooth curves, (N,) → (N, 2)."""
     return np.exp(-(((np.asarray(nm)[:, None] - [450, 600]) / 40) ** 2))
 
 
@@ -91,7 +91,7 @@ def test_fine_samples_are_averaged_over_each_band() -> None:
 
     nm = np.arange(395, 706, 1.0)
     parabola = (nm[:, None] - 390) ** 2
-    integral = [((b - 385) ** 3 - (b - 395) ** 3) / 30 for b in BANDS_NM]  # of the same over ±5 nm, divided by 10
+    integral = [((b - 385) ** 3 - (b - 395) ** 3) / 30 for b in BANDS_NM]  # the mean of the parabola over ±5 nm
     np.testing.assert_allclose(on_bands(nm, parabola)[:, 0] * parabola.max(), integral, rtol=2e-3)
 
 

@@ -1,4 +1,4 @@
-"""What whole frames cost: that the variants compute the same, and that memory is that of a process of its own."""
+"""The cost of whole frames: the variants compute the same cube, and memory is measured in a separate process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_frame_is_read_and_reconstructed(exported_networks: dict[str, Network]) 
 
 
 def test_growth_is_measured_in_a_process_of_its_own(exported_networks: dict[str, Network]) -> None:
-    fat = np.ones(1 << 29, np.float32)  # 2 GB, which are not the frame's
+    fat = np.ones(1 << 29, np.float32)  # 2 GB of this process, which the measurement must not count
     growth = frames.measure_growth(exported_networks[networks.CCNET], (512, 512), 1)
     del fat
     assert growth.megapixels == pytest.approx(0.262, abs=1e-3)

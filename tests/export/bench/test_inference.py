@@ -1,4 +1,4 @@
-"""``ccnet bench``: that its variants do the same work; no times are judged."""
+"""``ccnet bench``: its variants do the same work; no test depends on a time."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_variants_of_each_network_compute_the_same_result(
 @pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs openvino")
 @pytest.mark.skipif(sys.platform == "win32", reason="signals have no stack of their own there")
 def test_interrupt_after_openvino_is_a_keyboard_interrupt() -> None:
-    """In a process of its own, which it ended by a segmentation fault."""
+    """Interrupt a separate process, because the interrupt used to end it with a segmentation fault."""
     code = """
 import os, signal
 from ccnet.export.bench import inference, networks

@@ -1,4 +1,4 @@
-"""The benchmark harness: how variants take turns and how their times are summarised; no times are judged."""
+"""The benchmark harness: how variants take turns and how their times are summarised; no test depends on a time."""
 
 from __future__ import annotations
 

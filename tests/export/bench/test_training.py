@@ -1,4 +1,4 @@
-"""``ccnet bench-train``: that its variants compute the same, and what it prints and writes; no times are judged."""
+"""``ccnet bench-train``: its variants compute the same, and its report is complete; no test depends on a time."""
 
 from __future__ import annotations
 

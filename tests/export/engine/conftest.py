@@ -17,7 +17,7 @@ from .gated_model import PLANAR, Build
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    """Build a model, or the bytes of what is not one, with tensorrt_rtx into ``tmp_path / 'engine'``."""
+    """Build a model, or arbitrary bytes in its place, with tensorrt_rtx into ``tmp_path / 'engine'``."""
 
     def build(
         source: onnx.ModelProto | bytes, shapes: Mapping[str, Range] = PLANAR, *, progress: Any = None, **changes: Any

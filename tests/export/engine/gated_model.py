@@ -1,4 +1,4 @@
-"""A small network of all that matters to a builder: types, free sizes, uint8 frames, a context."""
+"""A small network with everything that a builder handles: types, free sizes, uint8 frames, a context."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Build = Callable[..., EngineReport]
 def model(
     work: int = FLOAT, *, size: tuple[Any, Any] = ("H", "W"), packed: bool = False, cast_first: bool = True
 ) -> onnx.ModelProto:
-    """(rgb, context) → cube, computed in type ``work``: a gated convolution scaled by what the context holds.
+    """Return a graph (rgb, context) → cube that computes in type ``work``: a gated convolution scaled by the context.
 
     packed: rgb is UINT8 (1, H, W, 3), Cast before it is transposed or after.
     """
@@ -84,7 +84,7 @@ def model(
 
 
 def refusal(call: Callable[..., Any], *args: Any, folder: Path, **options: Any) -> str:
-    """The one line of the CCNetError that the call must raise, having written nothing but the model."""
+    """Return the message of the CCNetError that the call must raise; only the model may lie in the folder."""
     with pytest.raises(CCNetError) as caught:
         call(*args, **options)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Engines on a real GPU: what they compute, timing caches, and what is no engine."""
+"""Engines on a real GPU: their results, timing caches, and bytes that are not an engine."""
 
 from __future__ import annotations
 

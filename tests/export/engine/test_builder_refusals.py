@@ -1,4 +1,4 @@
-"""What a builder refuses, each in one line: graphs, shapes, options and places that cannot be written."""
+"""Graphs, shapes, options and paths that a builder refuses, each with a one-line error."""
 
 from __future__ import annotations
 

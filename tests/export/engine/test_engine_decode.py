@@ -1,4 +1,4 @@
-"""The network's own graphs become engines with no GPU at hand, and where they cannot run, that is said."""
+"""The network's graphs are built to engines without a GPU; without a GPU the engines are refused at run time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def built(artifacts: tuple[CCNet, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
-    """A copy of the tiny network's folder with engines, and what they are said to be for."""
+    """Return a copy of the tiny network's folder with engines, and the purpose in each build report."""
     folder = tmp_path_factory.mktemp("built") / "ccnet"
     shutil.copytree(artifacts[1], folder)
     reports = build(folder, Options(backend="tensorrt_rtx", tile=TILE))[1]

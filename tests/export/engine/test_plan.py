@@ -1,4 +1,4 @@
-"""Which engines are built of a folder, and when they need not be."""
+"""The engines that are built for a folder, and when they are up to date."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ needs_rtx = pytest.mark.skipif(
 
 @pytest.fixture
 def copy(artifacts: Artifacts, tmp_path: Path) -> Path:
-    """A folder to be built in."""
+    """Return a copy of the artifact folder that the test may change."""
     return Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
 
 
 @pytest.fixture
 def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """A builder that takes no time: it notes what it was asked for and writes its name. TensorRT is not needed."""
+    """Replace the builder by a stub without TensorRT; return the list of options that it was called with."""
     asked: list[dict[str, Any]] = []
 
     def build_engine(source: Path, target: Path, options: BuildOptions, **_: Any) -> EngineReport:
@@ -149,7 +149,7 @@ def test_damaged_graph_is_not_built(copy: Path, builder: list[dict[str, Any]]) -
 def test_stripped_engines_survive_an_export_of_other_weights(
     network: CCNet, copy: Path, builder: list[dict[str, Any]]
 ) -> None:
-    """A new export of other weights for the same network keeps them, and drops those that hold the old weights."""
+    """An export of other weights for the same network keeps stripped engines and drops engines with the old weights."""
     build(copy, replace(RTX, strip=True))
     build(copy, replace(RTX, precision="fp32"))
     changed = Manifest.read(copy)

@@ -1,4 +1,4 @@
-"""Exported graphs: how tests load and run them, and what PyTorch computes."""
+"""Helpers that load and run exported graphs, and compute the expected result with PyTorch."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def load(folder: Path, name: str) -> onnx.ModelProto:
 
 
 def modules(model: onnx.ModelProto) -> set[str]:
-    """The modules that a graph's nodes are called after."""
+    """Return the modules that a graph's nodes are named after."""
     return {node.name.partition("/")[0] for node in model.graph.node}
 
 
 def expected(model: CCNet, rgb: Array) -> dict[str, Array]:
-    """Cube and context as PyTorch computes them."""
+    """Return the cube and the context that PyTorch computes."""
     with torch.inference_mode():
         cube, context = model.run(torch.from_numpy(rgb), None)
     return {CUBE: cube.numpy(), CONTEXT: context.numpy()}
@@ -48,6 +48,6 @@ def feeds(kind: str, rgb: npt.NDArray[Any], context: Array) -> dict[str, npt.NDA
 
 
 def run(model: onnx.ModelProto, inputs: dict[str, npt.NDArray[Any]]) -> Array:
-    """A graph's only output, by ONNX Runtime."""
+    """Run a graph in ONNX Runtime and return its only output."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, inputs)[0]

@@ -32,7 +32,7 @@ def test_graphs_are_cut_at_the_context(artifacts: Artifacts) -> None:
 
 
 def test_decode_reads_no_further_than_the_halo(artifacts: Artifacts) -> None:
-    """Under one context, what lies beyond the halo changes next to nothing, and beyond two of them not a bit."""
+    """Under one context, pixels beyond one halo change the cube within tolerance, and beyond two halos not at all."""
     rgb = np.random.default_rng(0).random((1, 3, 16, 3 * HALO), np.float32)
     context = expected(artifacts[0], rgb)[CONTEXT]
     changed = rgb.copy()

@@ -1,4 +1,4 @@
-"""What is traced at one size computes the same as PyTorch at any other; what cannot be made free is refused."""
+"""A graph traced at one size equals PyTorch at every other size; a size that cannot be made free is refused."""
 
 from __future__ import annotations
 

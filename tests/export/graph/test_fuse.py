@@ -1,4 +1,4 @@
-"""The compiled operators in ONNX Runtime: what they compute, what they refuse, and when they are chosen."""
+"""The compiled operators in ONNX Runtime: their results, the inputs that they refuse, and when they are selected."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Pair = tuple[OnnxRuntimeBackend, OnnxRuntimeBackend]
 
 @pytest.fixture(scope="module")
 def decoders(artifacts: tuple[CCNet, Path]) -> Pair:
-    """decode, unrolled and with the operators."""
+    """Return backends of decode as unrolled graph and with the compiled operators."""
     folder = artifacts[1]
     manifest = Manifest.read(folder)
     unrolled, fused = (manifest.find("decode", format=format).read(folder) for format in ("onnx", NATIVE_FORMAT))
@@ -73,11 +73,11 @@ def test_operators_propagate_nan(artifacts: tuple[CCNet, Path], decoders: Pair) 
 
 @pytest.mark.parametrize("channel", [0, 3, 31])
 def test_pooling_propagates_nan(channel: int) -> None:
-    """The mean and the maximum of a group, whichever of its channels has it."""
+    """The mean and the maximum of a group are NaN if any of its channels is."""
     x = np.random.default_rng(0).random((2, 32, 8, 12), np.float32)
     x[1, channel, 3, 4] = np.nan
     kernel = np.zeros((2, 1, 1, 3, 3, 3), np.float32)
-    kernel[1, 0, 0, 1, 1, 1] = 1  # what a band sees comes from those after it
+    kernel[1, 0, 0, 1, 1, 1] = 1  # a band reads the bands after it
     weights = {
         "forget": np.zeros((2, 1, 2), np.float32), "forget_bias": np.zeros((2, 1), np.float32), "output": kernel,
         "output_bias": np.zeros(1, np.float32),
@@ -115,16 +115,16 @@ def test_each_part_becomes_one_node(artifacts: tuple[CCNet, Path]) -> None:
     ("changes", "nodes"),
     [
         ({"inter_spectral": "mha"}, {"GrSCM": 5, "FFN": 5, "Join": 2}),
-        ({"fusion": "add"}, {"GrSCM": 5, "NeSCM": 5, "FFN": 5, "Join": 2}),  # which nothing pools
-        # The coarsest scale's patches are of 2 px
+        ({"fusion": "add"}, {"GrSCM": 5, "NeSCM": 5, "FFN": 5, "Join": 2}),  # no fusion, so no pooling
+        # On the coarsest scale a patch has 2 px
         ({"patch": 8}, {"GrSCM": 5, "PooledNeSCM": 5, "FFN": 5, "PAF": 4, "Join": 2}),
-        ({"groups": 32}, {"GrSCM": 1, "PooledNeSCM": 5, "FFN": 5, "Join": 2}),  # of 1, 2 and 4 bands
+        ({"groups": 32}, {"GrSCM": 1, "PooledNeSCM": 5, "FFN": 5, "Join": 2}),  # groups of 1, 2 and 4 bands
         ({"width": 68}, {"GrSCM": 1, "PAF": 5, "FFN": 5, "Join": 2}),
     ],
 )
 def test_unsupported_parts_stay_unfused(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
     model = CCNet(CCNetConfig(units=1, **changes)).eval()
-    manifest = export(model, tmp_path / "ablation")  # which compares it with PyTorch
+    manifest = export(model, tmp_path / "ablation")  # export compares it with PyTorch
     data = manifest.find("decode", format=NATIVE_FORMAT).read(tmp_path / "ablation")
     made = onnx.load_model_from_string(data)
     assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
@@ -139,13 +139,13 @@ def test_unsupported_parts_stay_unfused(tmp_path: Path, changes: dict[str, Any],
 )
 def test_units_are_repeated_with_their_own_weights(tmp_path: Path, attention: Any, nodes: dict[str, int]) -> None:
     model = CCNet(CCNetConfig(units=2, inter_spectral=attention)).eval()
-    manifest = export(model, tmp_path / "two", input="uint8")  # which compares it with PyTorch
+    manifest = export(model, tmp_path / "two", input="uint8")  # export compares it with PyTorch
     made = onnx.load_model_from_string(manifest.find("decode", format=NATIVE_FORMAT).read(tmp_path / "two"))
     assert Counter(node.op_type for node in made.graph.node if node.domain) == nodes
 
 
 def damaged(data: bytes, operator: str, index: int, shape: tuple[int, ...]) -> bytes:
-    """The graph with an input of the first such operator replaced by ones of another shape."""
+    """Return the graph with an input of its first such operator replaced by ones of another shape."""
     model = ir.from_proto(onnx.load_model_from_string(data))
     node = next(node for node in model.graph if node.op_type == operator)
     name = "other"
@@ -210,7 +210,7 @@ def test_invalid_shapes_are_refused(
 ) -> None:
     folder = artifacts[1]
     data = damaged(Manifest.read(folder).find("decode", format=NATIVE_FORMAT).read(folder), operator, index, shape)
-    # Where a shape is known to be wrong before, ONNX Runtime says so itself
+    # ONNX Runtime itself refuses a shape that it can check when it loads the graph
     with pytest.raises(CCNetError), OnnxRuntimeBackend(data) as opened:
         opened.run(feeds(artifacts, 48, 64))
 

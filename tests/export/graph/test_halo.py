@@ -1,4 +1,4 @@
-"""The contract's halo, by measurement on the paper's network."""
+"""The halo of the contract, measured on the paper's network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LIMIT = TOLERANCES["tiled"].max_abs
 
 
 def error(network: CCNet, rgb: Tensor, halo: int) -> float:
-    """Largest difference from the whole frame's cube in a tile that sees ``halo`` rows beyond what it keeps."""
+    """Return the largest difference between the whole cube and a tile with ``halo`` rows beyond its kept part."""
     with torch.inference_mode():
         cube, context = network.run(rgb, None)
         tile = network.decode(rgb[..., : KEPT + halo, :], context)
@@ -32,7 +32,7 @@ def photograph(rows: slice, columns: slice) -> Tensor:
 
 @pytest.mark.slow
 def test_halo_is_large_enough_and_32_px_less_is_not() -> None:
-    """Weights so far needed 64 or 80 px on this crop: one step is kept for weights to come."""
+    """Trained weights needed 64 or 80 px on this crop; one step is a margin for later weights."""
     rgb, network = photograph(slice(0, 272), slice(16, 224)), load_checkpoint()
     assert LIMIT is not None
     assert error(network, rgb, HALO) <= LIMIT < error(network, rgb, HALO - 2 * SIZE_MULTIPLE)

@@ -1,4 +1,4 @@
-"""The mixed FP16 graph: typed throughout, FP32 where FP16 would not do, and near enough to float32."""
+"""The mixed FP16 graph: its types, its FP32-kept nodes, and its error against float32."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
 
 
 def in_reference(model: bytes, feeds: dict[str, npt.NDArray[Any]]) -> Array:
-    """True FP16, rounded after every operator: it overflows where ONNX Runtime computes in float32."""
+    """Run in true FP16, rounded after every operator, which overflows where ONNX Runtime computes in float32."""
     cube: Array = ReferenceEvaluator(onnx.load_from_string(model)).run(None, feeds)[0]
     return cube
 
@@ -49,13 +49,13 @@ each_evaluator = pytest.mark.parametrize("run", [in_reference, in_onnxruntime])
 
 
 def photograph(name: str) -> Array:
-    """A crop (SIDE, SIDE, 3) of one of scikit-image's photographs."""
+    """Return a crop (SIDE, SIDE, 3) of a photograph of scikit-image."""
     crop: Array = np.float32(getattr(skimage.data, name)()[100 : 100 + SIDE, 100 : 100 + SIDE] / 255)
     return crop
 
 
 def hostile(name: str) -> Array:
-    """A frame (SIDE, SIDE, 3) of what no photographer would take."""
+    """Return a synthetic frame (SIDE, SIDE, 3) of extreme values."""
     frame = np.zeros((SIDE, SIDE, 3), np.float32)
     if name == "white":
         frame[...] = 1
@@ -69,7 +69,7 @@ def hostile(name: str) -> Array:
 
 
 def decoded(artifacts: Artifacts, frame: Array, run: Run) -> tuple[Array, Array]:
-    """The cube as PyTorch computes it, and as the FP16 graph does under the same context."""
+    """Return the cube of PyTorch and the cube of the FP16 graph under the same context."""
     model, folder = artifacts
     rgb = np.ascontiguousarray(frame.transpose(2, 0, 1)[None])
     with torch.inference_mode():
@@ -94,7 +94,7 @@ def test_shipped_weights_cube_is_within_the_fp16_tolerance(shipped: Artifacts, r
 
 @pytest.mark.slow
 def test_residual_sums_in_float32_reduce_the_error(shipped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a dark frame, where an absolute error weighs most."""
+    """Measure on a dark frame, where an absolute error is relatively largest."""
     frame = np.float32(0.05) * photograph("chelsea")
     cube, found = decoded(shipped, frame, in_reference)
     monkeypatch.setattr(precision, "is_residual_sum", lambda node: False)
@@ -158,7 +158,7 @@ def test_no_frame_overflows(artifacts: Artifacts, name: str, run: Run) -> None:
 
 
 def types(model: onnx.ModelProto) -> dict[str, int]:
-    """Every tensor's element type, inferred afresh: what the converter itself wrote down does not count."""
+    """Return the element type of every tensor, inferred by ONNX without the types that the converter stored."""
     del model.graph.value_info[:]
     inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True).graph
     values = [*inferred.value_info, *inferred.input, *inferred.output]

@@ -1,4 +1,4 @@
-"""Small graphs and engines for the tests of damaged artifacts, and what they are damaged with."""
+"""Small graphs and engines for the tests of damaged artifacts, and functions that damage them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def entry(folder: Path, name: str, kind: str, format: str, precision: str) -> Ar
 
 
 def damaged(data: bytes, seed: int) -> bytes:
-    """Bits flipped in the header or anywhere, and every third time cut short instead."""
+    """Return the data truncated for every third seed, otherwise with bits flipped in the header or anywhere."""
     rng, changed = np.random.default_rng(seed), bytearray(data)
     if seed % 3 == 0:
         return data[: rng.integers(len(data))]
@@ -95,7 +95,7 @@ def damaged(data: bytes, seed: int) -> bytes:
 
 
 def vouch(folder: Path) -> None:
-    """The manifest says that all files are as they should be."""
+    """Write the SHA-256 of the files as they are into the manifest."""
     manifest = Manifest.read(folder)
     artifacts = tuple(replace(one, sha256=sha256(folder / one.file)) for one in manifest.artifacts)
     replace(manifest, artifacts=artifacts).write(folder)

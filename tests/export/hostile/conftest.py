@@ -34,7 +34,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with engines; never changed."""
+    """Graphs, golden outputs and engines; never changed."""
     if "tensorrt_rtx" not in trt.available():
         pytest.skip("tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'")
     folder = Path(shutil.copytree(exported, tmp_path_factory.mktemp("built") / "ccnet"))
@@ -52,7 +52,7 @@ def work(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU and TensorRT-RTX, of which nothing may be used in this process."""
+    """Pretend that there are a GPU and TensorRT-RTX, and fail if this process opens an engine."""
     monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="1.7.1.116"))
     monkeypatch.setattr(trt, "available", lambda: ["tensorrt_rtx"])
     monkeypatch.setattr(backend, "gpus", lambda: ("RTX 4090 (sm_89)",))

@@ -1,7 +1,7 @@
 """Damaged engines through every command that meets them: one line each and no crash.
 
-Without a GPU no library reads an engine's bytes; what a process that dies of them leaves behind is shown by one that
-dies of itself, and the tests marked ``gpu`` give TensorRT the real bytes.
+Without a GPU no library reads the bytes of an engine; there, a subprocess that kills itself stands in for a crash of
+TensorRT. The tests marked ``gpu`` pass the damaged bytes to TensorRT.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from .artifacts import ENGINES, RTX, Ccnet, assert_refused, damaged, reference, 
 
 
 def hundred(work: Path, built: Path, *, lies: bool) -> Iterator[str]:
-    """The engines by turns, each damaged another way; the name of the damaged one."""
+    """Damage the engines alternately, a hundred times, and yield the name of the damaged engine."""
     before = (built / MANIFEST_NAME).read_bytes()
     for seed in range(100):
         name, other = ENGINES[seed % 2], ENGINES[1 - seed % 2]
@@ -39,7 +39,7 @@ def hundred(work: Path, built: Path, *, lies: bool) -> Iterator[str]:
 
 @pytest.mark.slow
 def test_hundred_damaged_engines_are_detected(work: Path, built: Path, ccnet: Ccnet) -> None:
-    """By what is behind the commands; the commands themselves, a tenth of a second each, take turns."""
+    """Call the functions behind the commands each time, and each slow command in turn."""
     commands = [
         ("inspect", work),
         ("check", work),
@@ -75,7 +75,7 @@ def assert_planned(result: Any, name: str) -> None:
 def test_hundred_damaged_engines_with_valid_hashes_are_not_run_without_a_gpu(
     work: Path, built: Path, ccnet: Ccnet
 ) -> None:
-    """Without a GPU every command says so, and none reads them; ONNX Runtime goes on beside them."""
+    """Without a GPU every command reports that and reads no engine; ONNX Runtime still runs the graphs."""
     for seed, name in enumerate(hundred(work, built, lies=True)):
         assert (name, "intact") in [(row[0], row[-1]) for row in describe_file(work)[0]]
         with pytest.raises(CCNetError, match=r"no CUDA driver|finds no GPU|cuInit failed") as caught:

@@ -31,7 +31,7 @@ for path in map(Path, sys.argv[2:]):
 
 
 def outcomes(paths: list[Path], engine: Path) -> dict[str, str]:
-    """What becomes of each graph; one process for as many as it survives, since a process for each takes a minute."""
+    """Return the outcome of each build; a process builds graphs until one kills it, because each start takes time."""
     found: dict[str, str] = {}
     while len(found) < len(paths):
         left = paths[len(found) :]
@@ -50,7 +50,7 @@ def outcomes(paths: list[Path], engine: Path) -> dict[str, str]:
 def test_hundred_damaged_graphs_become_engines_or_one_line(
     exported: Path, tmp_path: Path, ccnet: Ccnet, name: str
 ) -> None:
-    """The command builds isolated, so here it sees a few of each kind and all those that kill the process."""
+    """The command, which builds in a subprocess, gets a few graphs of each outcome and all that kill the process."""
     paths = [tmp_path / f"{seed}.onnx" for seed in range(100)]
     for seed, path in enumerate(paths):
         path.write_bytes(damaged((exported / name).read_bytes(), seed))
@@ -81,7 +81,7 @@ def test_hundred_damaged_graphs_become_engines_or_one_line(
 def test_weights_in_other_files_are_never_read(
     exported: Path, tmp_path: Path, ccnet: Ccnet, monkeypatch: pytest.MonkeyPatch, location: str, command: str
 ) -> None:
-    """TensorRT and ONNX Runtime would take those beside the graph, which no hash vouches for."""
+    """TensorRT and ONNX Runtime would load weights from files beside the graph, whose hashes nobody checks."""
     folder = Path(shutil.copytree(exported, tmp_path / "folder"))
     monkeypatch.chdir(folder)
     for path in (folder / "weights.bin", tmp_path / "outside.bin"):

@@ -15,7 +15,7 @@ from ccnet.runtime.backends import trt_api as trt
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """Modules and GPUs are looked for again, and after the test once more."""
+    """Clear the caches of modules and GPUs before and after the test."""
     caches = (trt.load, cuda.gpus)
     for cached in caches:
         cached.cache_clear()

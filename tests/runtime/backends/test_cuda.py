@@ -1,4 +1,4 @@
-"""The CUDA driver: GPUs are listed, and what is missing is said."""
+"""The CUDA driver: the list of GPUs, and errors that name what is missing."""
 
 from __future__ import annotations
 

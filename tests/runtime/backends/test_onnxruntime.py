@@ -1,4 +1,4 @@
-"""ONNX Runtime: what fits runs, in little memory; what does not is refused in one line; no provider stands in."""
+"""ONNX Runtime: valid graphs run in little memory, invalid ones give one line, and no provider is replaced."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Array = npt.NDArray[Any]
 
 
 def convolution(dtype: int = TensorProto.FLOAT, height: int | str = "H") -> onnx.ModelProto:
-    """rgb (1, 3, H, W), of any dtype → cube (1, 2, H, W): channel sums times 1 and 2; a metadata entry."""
+    """Return a graph rgb (1, 3, H, W) → cube (1, 2, H, W), the sum of channels times 1 and 2, with a metadata entry."""
     weight = numpy_helper.from_array(np.array([[1, 1, 1], [2, 2, 2]], np.float32).reshape(2, 3, 1, 1), "weight")
     nodes = [
         helper.make_node("Cast", ["rgb"], ["float"], to=TensorProto.FLOAT),
@@ -56,7 +56,7 @@ def refusal(*words: str, **arguments: Any) -> None:
         assert word in message
 
 
-# --- what fits
+# --- valid graphs
 
 
 @pytest.mark.parametrize(("onnx_type", "dtype"), [(TensorProto.FLOAT, np.float32), (TensorProto.UINT8, np.uint8)])
@@ -87,7 +87,7 @@ def test_backend_closes_twice_and_then_refuses_to_run() -> None:
         backend.run({"rgb": np.ones((1, 3, 2, 2), np.float32)})
 
 
-# --- inputs that do not fit
+# --- invalid inputs
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_failure_while_running_is_one_line(capfd: pytest.CaptureFixture[str]) ->
     assert capfd.readouterr().err == ""
 
 
-# --- files that do not fit
+# --- invalid files
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Out-of-memory errors of all libraries are known by their words."""
+"""Out-of-memory errors of all libraries are recognised by their messages."""
 
 from __future__ import annotations
 

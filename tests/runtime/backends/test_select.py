@@ -37,7 +37,7 @@ def opened(artifacts: tuple[Artifact, ...], path: Path = Path("folder")) -> Arti
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Sets which TensorRT libraries load, and whether there is a GPU."""
+    """Return a function that sets which TensorRT libraries load and whether there is a GPU."""
 
     def sets(*variants: str, gpu: bool) -> None:
         def load(name: str) -> None:

@@ -98,7 +98,7 @@ class Engine:
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Engine:
-    """What deserializing b"plan" gives; anything else gives None, as in TensorRT."""
+    """Return the engine that b"plan" deserializes to; other bytes give None, as in TensorRT."""
     engine = Engine()
     engine.runtime = SimpleNamespace(deserialize_cuda_engine=lambda data: engine if data == b"plan" else None)
     module = SimpleNamespace(

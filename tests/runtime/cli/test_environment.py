@@ -1,4 +1,4 @@
-"""``ccnet inspect --environment``: a report from every machine, also from a strange one."""
+"""``ccnet inspect --environment``: a report from every machine, also without packages or system files."""
 
 from __future__ import annotations
 

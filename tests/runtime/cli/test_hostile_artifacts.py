@@ -1,4 +1,4 @@
-"""Artifact folders that are damaged, or that lie: one line with exit code 2, and no crash."""
+"""Artifact folders with damaged files or false manifests: one line with exit code 2, and no crash."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_damaged_artifacts_are_one_line_and_write_nothing(
 
 
 def corrupted(data: bytes, seed: int) -> bytes:
-    """A few bits flipped, and every third time cut short as well."""
+    """Return the data with a few bits flipped, and truncated as well for every third seed."""
     rng, damaged = np.random.default_rng(seed), bytearray(data)
     for at in rng.integers(0, len(data), int(rng.integers(1, 12))):
         damaged[at] ^= 1 << int(rng.integers(8))
@@ -62,7 +62,7 @@ def corrupted(data: bytes, seed: int) -> bytes:
 def test_hundred_corrupted_files_are_one_line_each(
     work: Path, exported: Path, ccnet: Ccnet, name: str, lies: bool, assert_refused: Any, stub: Any
 ) -> None:
-    """Where the manifest lies and vouches for a damaged graph, ONNX Runtime must refuse it, or run it."""
+    """A damaged graph with a matching SHA-256 in the manifest is refused or run by ONNX Runtime."""
     folder, refusals = work / "build" / "ccnet", 0
     for seed in range(100):
         (folder / name).write_bytes(corrupted((exported / name).read_bytes(), seed))

@@ -1,4 +1,4 @@
-"""Two signals within one native call count as two."""
+"""Stop signals: each one counts, also during a native call."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_every_signal_during_a_native_call_counts(numbers: list[signal.Signals],
         sent = time.monotonic()
         out = process.stdout.read()
         assert process.wait(60) == 0
-    assert sent < float(out.splitlines()[0].removeprefix("call ends "))  # the call ran all the while
+    assert sent < float(out.splitlines()[0].removeprefix("call ends "))  # the signals came while the call ran
     assert words in out
 
 

@@ -112,7 +112,7 @@ def test_signal_drains_the_stream(artifacts: Any, tmp_path: Path, number: int) -
 
 
 def _outputs(process: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
-    """What an ended process said; its pipes are closed."""
+    """Return standard output and error of an ended process, and close its pipes."""
     assert process.stdout is not None and process.stderr is not None and process.stdin is not None
     with process.stdout, process.stderr, process.stdin:
         return process.stdout.read(), process.stderr.read()

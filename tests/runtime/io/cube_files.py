@@ -43,7 +43,7 @@ def names(folder: Path) -> list[str]:
 
 @contextmanager
 def refusal(path: Path, *words: str) -> Iterator[None]:
-    """The block fails with one line that names the file and says these words; nothing else comes out."""
+    """Check that the block raises a one-line error with the file and these words, and no warning."""
     with warnings.catch_warnings(), pytest.raises(CCNetError) as caught:
         warnings.simplefilter("error")
         yield

@@ -49,7 +49,7 @@ def chunk(name: bytes, data: bytes) -> bytes:
 
 
 def refusal(path: Path, *words: str, **options: Any) -> None:
-    """Reading fails with one line that names the file and says these words; nothing else comes out."""
+    """Check that reading raises a one-line error with the file and these words, and no warning."""
     with warnings.catch_warnings(), pytest.raises(CCNetError) as caught:
         warnings.simplefilter("error")
         read_frame(path, **options)

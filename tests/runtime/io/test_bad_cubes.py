@@ -1,4 +1,4 @@
-"""Files that are not cubes: one clear line for each."""
+"""Files that are not cubes give a one-line error."""
 
 from __future__ import annotations
 

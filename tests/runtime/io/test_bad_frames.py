@@ -1,4 +1,4 @@
-"""Files that are not frames: one clear line for each."""
+"""Files that are not frames give a one-line error."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .frame_files import EVERY, chunk, encoded, pillow, pixels, refusal
 
 
 def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
-    """A PNG of this size whose pixels are not there."""
+    """Return a PNG of this size without pixels."""
     ihdr = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", ihdr) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
@@ -169,7 +169,7 @@ def test_mutated_bytes_raise_only_ccnet_errors(tmp_path: Path, format: str, dtyp
 
 
 def mutated(good: bytes, rng: np.random.Generator) -> bytes:
-    """Bytes with some flipped, overwritten or cut; half of the time where the header is."""
+    """Return the bytes with some flipped, overwritten or cut off; in half of the calls in the header."""
     data = bytearray(good)
     end = min(len(data), 128) if rng.integers(2) else len(data)
     for at in rng.integers(end, size=rng.integers(1, 6)):

@@ -26,7 +26,7 @@ def test_writing_holds_only_a_strip_in_memory(tmp_path: Path, suffix: str) -> No
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2e6  # of a cube of 32.5 MB
+    assert peak < 2e6  # the cube has 32.5 MB
 
 
 class Interrupted(BaseException):

@@ -1,4 +1,4 @@
-"""Cubes in every format: what was written reads back exactly; paths that cannot be written."""
+"""Cubes in every format read back exactly; paths that cannot be written are refused."""
 
 from __future__ import annotations
 

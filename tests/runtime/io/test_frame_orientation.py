@@ -24,14 +24,14 @@ def exif(orientation: int) -> bytes:
 
 
 def upright(rgb: Pixels, orientation: int) -> Pixels:
-    """EXIF 2.3, orientation: where the picture's row 0 and column 0 are shown."""
+    """Return the pixels turned as EXIF 2.3 defines for an orientation."""
     turns = {1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 3, 7: 1, 8: 1}
     mirrored = rgb[:, ::-1] if orientation in (2, 4) else rgb[::-1] if orientation in (5, 7) else rgb
     return np.rot90(mirrored, turns[orientation])
 
 
 def deep_tiff(rgb: Pixels, tags: dict[int, int], planar: bool = False) -> bytes:
-    """A little-endian TIFF of one uncompressed 16-bit strip; planar stores the channels one after the other."""
+    """Return a little-endian TIFF with an uncompressed 16-bit strip, or a strip for each channel if planar."""
     height, width, samples = rgb.shape
     strips = samples if planar else 1
     body = np.ascontiguousarray(rgb.transpose(2, 0, 1) if planar else rgb, "<u2").tobytes()

@@ -1,4 +1,4 @@
-"""Hostile input of every kind is one clear line: no traceback, no hang, nothing half-written.
+"""Arbitrary input of every kind gives a result or a one-line error: no traceback, no hang, no partial file.
 
 Each test takes CCNET_FUZZ inputs, 100 where that is not set.
 """
@@ -40,7 +40,7 @@ many = settings(
 
 @contextlib.contextmanager
 def one_line() -> Iterator[None]:
-    """Whatever goes wrong is a CCNetError of one line."""
+    """Check that the block raises nothing but a CCNetError of one line."""
     try:
         yield
     except CCNetError as error:
@@ -50,7 +50,7 @@ def one_line() -> Iterator[None]:
 
 @contextlib.contextmanager
 def inside() -> Iterator[Path]:
-    """An empty folder to work in."""
+    """Enter an empty folder for the block."""
     before = Path.cwd()
     with tempfile.TemporaryDirectory() as work:
         os.chdir(work)
@@ -65,7 +65,7 @@ def inside() -> Iterator[Path]:
 
 
 def corpus() -> dict[str, dict[str, bytes]]:
-    """Name → the bytes of a good file and of those beside it."""
+    """Return name → the bytes of a valid file and of the files that belong to it."""
     pixels = np.random.default_rng(0).integers(0, 256, (18, 20, 3), np.uint8)
     found: dict[str, dict[str, bytes]] = {}
     with tempfile.TemporaryDirectory() as work:
@@ -90,7 +90,7 @@ def corpus() -> dict[str, dict[str, bytes]]:
 
 CORPUS = corpus()
 EDITS = st.lists(
-    st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=6)),  # where, how many go, what comes
+    st.tuples(st.floats(0, 1), st.integers(0, 6), st.binary(max_size=6)),  # position, bytes removed, bytes inserted
     min_size=1,
     max_size=5,
 )
@@ -170,7 +170,7 @@ WORDS = st.text(st.characters(exclude_characters="\0\n\r"), max_size=12) | st.sa
 @given(WORDS, st.none() | WORDS)
 def test_arbitrary_names_of_sources_and_sinks_are_accepted_or_one_line(text: str, size: str | None) -> None:
     with inside():
-        for name in (text, text.replace("/", "")):  # nothing outside the folder is made
+        for name in (text, text.replace("/", "")):  # without a slash, so that nothing outside the folder is created
             with one_line():
                 parse_source(name, size)
             with one_line():
@@ -182,7 +182,7 @@ def test_arbitrary_names_of_sources_and_sinks_are_accepted_or_one_line(text: str
 
 
 def call(arguments: list[str]) -> tuple[int, str]:
-    """Exit code and what the command line says of what is wrong."""
+    """Run the command line and return its exit code and standard error."""
     said = io.StringIO()
     argv, sys.argv = sys.argv, ["ccnet", *arguments]
     try:
@@ -232,7 +232,7 @@ def test_arbitrary_values_as_frame_or_projection_are_one_line(value: Any) -> Non
 
 
 def test_files_of_the_corpus_are_readable() -> None:
-    """Else the tests above would see headers only."""
+    """If the files were invalid, the tests above would test only the header checks."""
     with tempfile.TemporaryDirectory() as work:
         for name, files in CORPUS.items():
             for file, data in files.items():

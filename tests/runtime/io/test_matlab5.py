@@ -1,4 +1,4 @@
-"""MATLAB 5 files against scipy, which knows the whole format, and damaged ones, of which it does not come back."""
+"""MATLAB 5 files compared with scipy, and damaged files, on which scipy itself may crash."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def element(kind: int, content: bytes) -> bytes:
 
 
 def big_endian(stored: int, values: bytes, sides: tuple[int, ...] = (2, 1, 3)) -> bytes:
-    """A file of one array of doubles, ``x``, as MATLAB on a SPARC wrote it."""
+    """Return a big-endian file with an array of doubles, ``x``, as MATLAB wrote it on SPARC."""
     flags, shape = element(6, struct.pack(">II", 6, 0)), element(5, struct.pack(f">{len(sides)}i", *sides))
     small_name = struct.pack(">HH4s", 1, 1, b"x")
     matrix = element(14, flags + shape + small_name + element(stored, values))
@@ -71,7 +71,7 @@ def test_big_endian_doubles_stored_as_smaller_types_are_read(tmp_path: Path, sto
 @pytest.mark.parametrize(
     "data",
     [
-        big_endian(44, bytes(48)),  # a type that is none
+        big_endian(44, bytes(48)),  # an unknown type
         big_endian(9, bytes(40)),
         big_endian(9, bytes(48), (-2, -1, 3)),
         big_endian(9, bytes(48))[:-1],
@@ -89,7 +89,7 @@ def test_damaged_file_raises_an_exception(tmp_path: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("compress", [False, True])
 def test_mutated_bytes_give_arrays_or_an_exception(tmp_path: Path, compress: bool) -> None:
-    """It must come back, with the right kind of thing."""
+    """The reader must return arrays or raise an exception, but not crash."""
     buffer, rng = io.BytesIO(), np.random.default_rng(0)
     scipy.io.savemat(buffer, {"x": VALUES["cube"], "bands": VALUES["bands"]}, do_compression=compress)
     whole, path, refused = np.frombuffer(buffer.getvalue(), np.uint8), tmp_path / "a.mat", 0
@@ -105,7 +105,7 @@ def test_mutated_bytes_give_arrays_or_an_exception(tmp_path: Path, compress: boo
 
 
 def test_arrays_that_inflate_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    """Each array fits, both do not."""
+    """Each array is below the limit, but both together exceed it."""
     path = saved(tmp_path / "a.mat", {"a": np.zeros(10000), "b": np.zeros(10000)}, compress=True)
     assert path.stat().st_size < 2000
     assert len(read_arrays(path, 170000)) == 2

@@ -1,4 +1,4 @@
-"""From a sensor's numbers to linear light."""
+"""Radiometry: raw samples of a sensor become linear light."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def test_all_dtypes_give_the_same_light() -> None:
 
 
 def test_from_srgb_undoes_the_rendering_of_a_cube() -> None:
-    """A smooth spectrum, rendered as a photograph, gives about what CIE's functions see of the spectrum itself."""
+    """A smooth spectrum, rendered to sRGB and converted back, has nearly the CIE response of the spectrum."""
     nm = np.array(BANDS_NM, np.float32)
     cube = (0.3 + 0.25 * np.tanh((nm - 570) / 60))[:, None, None] * np.ones((1, 4, 4), np.float32)
     to_srgb = reflectance_to_srgb()
@@ -74,14 +74,14 @@ def test_uint8_graphs_refuse_other_frames(folder_uint8: Path, dtype: str) -> Non
 
 @pytest.fixture
 def assumed() -> Iterator[None]:
-    """No frame has been warned of yet in this process, nor after the test."""
+    """Reset the once-only warning about an assumed input colour space before and after the test."""
     camera_frame._warn_of_assumed_space.cache_clear()
     yield
     camera_frame._warn_of_assumed_space.cache_clear()
 
 
 def results(reconstruct: Reconstructor, frame: Array, path: Path) -> list[Array]:
-    """What each method makes of a frame."""
+    """Return the result of each method of a reconstructor for a frame."""
     reconstruct.save(frame, path)
     with AsyncReconstructor(reconstruct) as slots:
         future = slots.submit(frame)

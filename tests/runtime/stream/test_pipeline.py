@@ -31,7 +31,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Script:
-    """A source that does what a list says: give, damage (a bad frame), go (the camera disappears), slow."""
+    """A source that follows a list of steps: give, damage (a bad frame), go (the camera disconnects), slow."""
 
     def __init__(self, steps: list[str]) -> None:
         self._steps = iter(steps)
@@ -56,7 +56,7 @@ class Script:
 
 
 class Memory:
-    """A sink that remembers which cubes it has, and refuses those whose turn is in ``refused``."""
+    """A sink that records the names of its cubes, and refuses those whose number is in ``refused``."""
 
     name = "memory"
 
@@ -80,7 +80,7 @@ class Memory:
 
 
 class Grey:
-    """A reconstructor that fails at the turns in ``broken``."""
+    """A reconstructor that fails at the calls whose numbers are in ``broken``."""
 
     def __init__(self, broken: set[int] | None = None) -> None:
         self._broken, self._turn = broken or set(), -1

@@ -24,7 +24,7 @@ CUBE = np.random.default_rng(0).random((31, 300, 150), np.float32)
 
 
 def put(sink: Sink, name: str = "one", rows: tuple[int, ...] = (0, 70, 210, 300)) -> None:
-    """The cube in strips, whose seams are not those of the chunks."""
+    """Write the cube in strips whose edges differ from those of the chunks."""
     with sink.cube(name, *CUBE.shape[1:], {"frame id": "7"}) as writer:
         for top, bottom in itertools.pairwise(rows):
             writer.write(top, CUBE[:, top:bottom])
@@ -110,7 +110,7 @@ def test_queued_cubes_reach_a_slow_consumer_after_the_stream_ends(tmp_path: Path
         socket.connect(address)
         with subprocess.Popen([sys.executable, "-c", PRODUCER, address]) as process:
             assert socket.poll(60_000)  # the first is here
-            time.sleep(2)  # and the others were sent since: without a wait at its end the process would be gone
+            time.sleep(2)  # the producer has sent all cubes by now; it must wait for the consumer before it ends
             names = [json.loads(socket.recv_multipart()[0])["name"] for _ in range(3)]
             assert process.wait(60) == 0
     assert names == ["a", "b", "c"]

@@ -1,4 +1,4 @@
-"""Figures as files."""
+"""Pictures that are written as PNG files."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_cube_and_frame_must_have_one_size(tmp_path: Path) -> None:
 
 
 def test_difference_between_the_shown_pixels_is_drawn(tmp_path: Path) -> None:
-    """A map of 2000 px is thinned by 2; differences in odd columns alone show all the same."""
+    """A map of 2000 px is thinned by 2; differences in odd columns alone must still appear."""
     frame, spectrum = np.zeros((40, 2000, 3), np.uint8), np.zeros(31)
 
     def drawn(value: float) -> bytes:
