@@ -26,7 +26,9 @@ from ccnet.contract import (
     reflect_index,
 )
 from ccnet.runtime import Reconstructor
+from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.io.frames import Frame, rgb_tensor
@@ -294,4 +296,6 @@ def _cannot_run(format: str) -> str:
     """Return what an engine lacks here, empty if nothing; anything else that goes wrong with it is an error."""
     if not trt.has_gpu():
         return "there is no NVIDIA GPU"
-    return "" if format in trt.available() else f"{format} is not installed"
+    if format not in trt.available():
+        return f"{format} is not installed"
+    return architectures.why_unsupported(format, gpus()[0])

@@ -261,6 +261,7 @@ class Reconstructor:
         limit = "" if self.tile == wanted else f" (by the engine or memory; {wanted} px was asked for)"
         return {
             "backend": self._backends[1].name,
+            "chosen": f"{self.selection.backend}: {self.selection.why}",
             "graph": self.selection.decode.file,
             "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
             "input space": self._convert.describe(),

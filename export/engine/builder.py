@@ -30,6 +30,7 @@ class BuildOptions:
         compatible: The engine loads in later versions and on other GPUs from Ampere on; may be slower (``tensorrt``
             only).
         strip: The engine has no weights, and a runtime must give it back; needs a GPU.
+        capability: The one compute capability that a ``tensorrt_rtx`` engine is for; None is all that are portable.
     """
 
     backend: trt.Name
@@ -38,6 +39,7 @@ class BuildOptions:
     timing_cache: Path | None = None
     compatible: bool = False
     strip: bool = False
+    capability: tuple[int, int] | None = None
 
 
 def build_engine(
@@ -172,6 +174,9 @@ def _configure(module: Any, builder: Any, network: Any, options: BuildOptions) -
 
 
 def _set_flags(module: Any, config: Any, options: BuildOptions) -> None:
+    if options.capability is not None:
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(getattr(module.ComputeCapability, "SM{}{}".format(*options.capability)), 0)
     if options.compatible:
         config.set_flag(module.BuilderFlag.VERSION_COMPATIBLE)
         config.hardware_compatibility_level = module.HardwareCompatibilityLevel.AMPERE_PLUS

@@ -96,10 +96,14 @@ def _listen(lines: Iterable[str], progress: Progress | None) -> dict[str, Any]:
     return {}
 
 
-def _options(*, shapes: dict[str, Any], timing_cache: str | None, **others: Any) -> BuildOptions:
+def _options(
+    *, shapes: dict[str, Any], timing_cache: str | None, capability: list[int] | None, **others: Any
+) -> BuildOptions:
     """Return options with the types that they had before they became JSON."""
     ranges: dict[str, Any] = {name: tuple(map(tuple, bounds)) for name, bounds in shapes.items()}
-    return BuildOptions(**others, shapes=ranges, timing_cache=Path(timing_cache) if timing_cache else None)
+    named: Any = tuple(capability) if capability else None
+    cache = Path(timing_cache) if timing_cache else None
+    return BuildOptions(**others, shapes=ranges, timing_cache=cache, capability=named)
 
 
 def _report(raw: dict[str, Any]) -> EngineReport:

@@ -9,10 +9,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from ccnet.contract import RGB, Artifact, ArtifactFolder, Manifest, sha256
 from ccnet.export.fingerprint import digest, source_hashes
+from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.select import Precision
@@ -78,13 +79,31 @@ def choose(request: Request) -> tuple[trt.Name | None, str]:
         return named[request], f"{request} was asked for"
     if request == "onnxruntime":
         return None, "ONNX Runtime was asked for, and it runs the graphs themselves"
+    return _choose_for(gpus()[0]) if trt.has_gpu() else _choose_without_gpu()
+
+
+def _choose_for(gpu: str) -> tuple[trt.Name | None, str]:
+    lacks: list[str] = []
+    names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
+    for library in get_args(trt.Name):
+        why = "not installed" if library not in trt.available() else architectures.why_unsupported(library, gpu)
+        if not why:
+            return library, "; ".join((f"{names[library]} is here, and {gpu} for it", *lacks))
+        lacks.append(f"{names[library]}: {why}")
+    return None, f"{'; '.join(lacks)}: ONNX Runtime runs the graphs themselves"
+
+
+def _choose_without_gpu() -> tuple[trt.Name | None, str]:
     loads = trt.available()
-    if "tensorrt" in loads and trt.has_gpu():
-        return "tensorrt", f"TensorRT is here, and {gpus()[0]} for it"
     lack = "TensorRT is here but no GPU" if "tensorrt" in loads else "no TensorRT is installed"
     if "tensorrt_rtx" in loads:
         return "tensorrt_rtx", f"{lack}; TensorRT-RTX is, and builds without a GPU"
     return None, f"{lack}, nor is TensorRT-RTX: ONNX Runtime runs the graphs themselves"
+
+
+def _capability(backend: trt.Name) -> architectures.Capability | None:
+    """Return the architecture that an engine for this machine must name; None where a default engine does."""
+    return architectures.target(gpus()[0]) if backend == "tensorrt_rtx" and trt.has_gpu() else None
 
 
 def plan(folder: Path | ArtifactFolder, options: Options, *, force: bool = False) -> list[Job]:
@@ -130,6 +149,7 @@ def build(
             timing_cache=folder.path / _timings_file() if options.backend == "tensorrt" else None,
             compatible=options.compatible,
             strip=options.strip,
+            capability=_capability(options.backend),
         )
         report = build_isolated(folder.path / job.source.file, folder.path / job.file, build_options, progress=progress)
         folder.add(_artifact(folder.path, job, options, report))
@@ -143,7 +163,14 @@ def _job(folder: ArtifactFolder, options: Options, kind: str, precision: str, fo
     # An engine without weights depends on the rest of its graph only
     graph = source.details.get("structure", source.sha256) if options.strip else source.sha256
     shapes = _range(folder.manifest, kind, options)
-    flags = (options.static and kind == "decode", options.compatible, options.strip, options.workspace_bytes)
+    capability = _capability(options.backend)
+    flags = (
+        capability,
+        options.static and kind == "decode",
+        options.compatible,
+        options.strip,
+        options.workspace_bytes,
+    )
     gpu = gpus()[0] if options.backend == "tensorrt" and trt.has_gpu() else ""
     fingerprint = digest(graph, shapes, trt.title(options.backend), gpu, flags, source_hashes(_SOURCES))
     file = f"{kind}.{precision}.{options.backend}.engine"
@@ -191,6 +218,7 @@ def _artifact(folder: Path, job: Job, options: Options, report: EngineReport) ->
         "window": [least[2], most[2]],  # rgb is square: (1, 3, H, W) or (1, H, W, 3)
         "version": report.version,
         "gpu": report.gpu,
+        "capability": architectures.written(named) if (named := _capability(options.backend)) else "",
         "compatible": options.compatible,
         "stripped": options.strip,
         "structure": job.source.details.get("structure", ""),

@@ -82,6 +82,6 @@ def purpose(backend: trt.Name) -> str:
     if backend == "tensorrt":
         return f"Runs on {gpus()[0]} with {trt.title(backend)}; another GPU or TensorRT needs its own build."
     return (
-        "Shows that the graph compiles, and runs on RTX PCs (SM 8.0, 8.6, 8.9, 12.0 and later);"
+        "Shows that the graph compiles, and runs on RTX PCs (SM 8.6, 8.9 and 12.0; others where it is built for them);"
         " not for Jetson, whose engine tensorrt builds on the device."
     )

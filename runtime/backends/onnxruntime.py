@@ -33,6 +33,12 @@ _PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_t
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
 
+_ONE_NODE = (
+    b'\x08\x08\x12\x00:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
+    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
+)
+"""An ONNX graph, y = Relu(x)."""
+
 _REGISTRATION_LOCK = threading.Lock()  # the first session creates the operators' domain for all
 
 _EXTERNAL = re.compile(rb"[\x08\x00]location")
@@ -148,6 +154,16 @@ def register_operators(options: Any) -> None:
     if path := operators():
         with _REGISTRATION_LOCK:
             options.register_custom_ops_library(str(path))
+
+
+@functools.cache
+def cuda_refusal() -> str:
+    """Return why ONNX Runtime's CUDA provider does not start here, empty if it does; a graph of one node is loaded."""
+    try:
+        OnnxRuntimeBackend(_ONE_NODE, provider="cuda").close()
+    except CCNetError as error:
+        return str(error)
+    return ""
 
 
 @functools.cache

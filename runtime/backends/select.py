@@ -9,10 +9,11 @@ from typing import Any, Literal, get_args
 
 from ccnet.contract import NATIVE_FORMAT, Artifact, ArtifactFolder, CCNetError, Manifest, prefix_errors
 
+from . import architectures
 from . import trt_api as trt
 from .base import Backend
 from .cuda import gpus, has_gpu
-from .onnxruntime import OnnxRuntimeBackend, Provider, operators, refuse_external
+from .onnxruntime import OnnxRuntimeBackend, Provider, cuda_refusal, operators, refuse_external
 from .tensorrt import TensorRTBackend
 
 BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"]
@@ -35,12 +36,14 @@ class Selection:
         backend: A BackendName, but never ``auto``.
         encode: Entry of the file for ``encode``.
         decode: Entry of the file for ``decode``.
+        why: Why it is this backend, in one line.
     """
 
     folder: ArtifactFolder
     backend: str
     encode: Artifact
     decode: Artifact
+    why: str = "it was asked for"
 
     def open(self, artifact: Artifact, data: bytes, threads: int | None = None) -> Backend:
         """Load one of the two files; a CCNetError if an engine was built for another version or GPU.
@@ -72,8 +75,7 @@ class Selection:
 def select(folder: ArtifactFolder, backend: BackendName = "auto", precision: Precision | None = None) -> Selection:
     """Choose a backend and the files that it runs.
 
-    ``auto`` is an engine of the folder whose library loads here and for which there is a GPU, or else ONNX Runtime on
-    the CPU. Any other backend is never replaced: a CCNetError says what is missing.
+    ``auto`` is what ``best_backend`` says. Any other backend is never replaced: a CCNetError says what is missing.
 
     Args:
         folder: The artifact folder.
@@ -87,24 +89,54 @@ def select(folder: ArtifactFolder, backend: BackendName = "auto", precision: Pre
     Raises:
         CCNetError: The backend is unknown, or something that it needs is missing.
     """
+    why = "it was asked for"
     with prefix_errors(folder.path):
         if backend == "auto":
-            backend = _best(folder.manifest, precision)
+            backend, why = best_backend(folder.manifest, precision)
         if backend in _TENSORRT_VARIANTS:
             encode, decode = _find_engines(folder.manifest, backend, precision)
         elif backend in _PROVIDERS:
             encode, decode = _find_graphs(folder.manifest, backend, precision or "fp32")
         else:
             raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
-    return Selection(folder=folder, backend=backend, encode=encode, decode=decode)
+    return Selection(folder=folder, backend=backend, encode=encode, decode=decode, why=why)
 
 
-def _best(manifest: Manifest, precision: Precision | None) -> BackendName:
-    for name in ("tensorrt", "tensorrt-rtx"):
-        variant = _TENSORRT_VARIANTS[name]
-        if _engines(manifest, variant, precision) and has_gpu() and variant in trt.available():
-            return name
-    return "onnxruntime"
+def best_backend(manifest: Manifest | None = None, precision: Precision | None = None) -> tuple[BackendName, str]:
+    """Return the fastest backend that can run on this machine, and why, in one line.
+
+    It is the first of TensorRT, TensorRT-RTX, ONNX Runtime's CUDA provider and the CPU for which all is here: a GPU
+    that the library supports, the library, and engines in the folder.
+
+    Args:
+        manifest: Manifest of the artifact folder; None is a folder that has all engines.
+        precision: Precision of ``decode``; None is any.
+
+    Returns:
+        The backend and the reason.
+    """
+    if not has_gpu():
+        return "onnxruntime", "there is no NVIDIA GPU"
+    gpu = gpus()[0]
+    lacks: list[str] = []
+    names: tuple[BackendName, ...] = ("tensorrt", "tensorrt-rtx")
+    for name in names:
+        why = _lack(_TENSORRT_VARIANTS[name], gpu, manifest, precision)
+        if not why:
+            return name, "; ".join((f"it runs on {gpu}", *lacks))
+        lacks.append(f"{name}: {why}")
+    if why := cuda_refusal():
+        return "onnxruntime", "; ".join((f"nothing else runs on {gpu}", *lacks, f"onnxruntime-cuda: {why}"))
+    return "onnxruntime-cuda", "; ".join((f"it runs on {gpu}", *lacks))
+
+
+def _lack(variant: trt.Name, gpu: str, manifest: Manifest | None, precision: Precision | None) -> str:
+    """Return what a TensorRT lacks to run on this machine, empty if nothing."""
+    if variant not in trt.available():
+        return "not installed"
+    if why := architectures.why_unsupported(variant, gpu):
+        return why
+    return "" if manifest is None or _engines(manifest, variant, precision) else "the folder has no engines of it"
 
 
 def _find_graphs(manifest: Manifest, backend: str, precision: Precision) -> tuple[Artifact, Artifact]:
@@ -142,6 +174,8 @@ def _check_machine(variant: trt.Name, details: Mapping[str, Any]) -> None:
     built, here = str(details.get("version")), trt.load(variant).__version__
     if built != here and details.get("compatible") is not True:
         raise CCNetError(f"built with {variant} {built}, this is {here}: ccnet build, or build with --compatible")
+    if variant == "tensorrt_rtx" and (why := architectures.why_other_target(details.get("capability"), gpus()[0])):
+        raise CCNetError(f"{why}: ccnet build, or use the backend onnxruntime")
     gpu = details.get("gpu")
     if gpu and gpu not in gpus() and details.get("compatible") is not True:
         raise CCNetError(f"built for {gpu}, this is {gpus()[0]}: ccnet build, or build with --compatible")

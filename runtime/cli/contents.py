@@ -23,6 +23,7 @@ from ccnet.contract import (
     prefix_errors,
 )
 from ccnet.runtime.backends.onnxruntime import refuse_external, register_operators
+from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.cubes import read_cube
 from ccnet.runtime.io.files import optional_module, read_head
 from ccnet.runtime.io.frames import read_frame
@@ -70,7 +71,16 @@ def _folder(path: Path) -> list[Table]:
         table.append((artifact.file, artifact.kind, artifact.format, artifact.precision, size, state))
     with decode_errors_as(path, "ccnet's manifest"):
         engines = [_engine(artifact) for artifact in manifest.artifacts if "layers" in artifact.details]
-        return [table, *engines, *_manifest(manifest)]
+        return [table, *engines, *_manifest(manifest), [("backend auto", _auto(folder))]]
+
+
+def _auto(folder: ArtifactFolder) -> str:
+    """Return the backend that runs the folder on this machine, and why; or why none does."""
+    try:
+        selection = select(folder)
+    except CCNetError as error:
+        return f"none: {error}"
+    return f"{selection.backend}: {selection.why}"
 
 
 def _engine(artifact: Artifact) -> Table:

@@ -16,7 +16,8 @@ from typing import Any
 
 from ccnet import __version__
 from ccnet.contract import CCNetError, available_cores, kernel_library_path
-from ccnet.runtime.backends import cuda, trt_api
+from ccnet.runtime.backends import architectures, cuda, trt_api
+from ccnet.runtime.backends.select import best_backend
 
 from .machine import cpu_name, memory
 
@@ -66,6 +67,7 @@ def describe_environment() -> dict[str, Facts]:
         ),
         "NVIDIA": _facts({"driver": _driver, "GPUs": lambda: ", ".join(cuda.gpus())}),
         "backends": _facts(backends),
+        "backend auto": _facts({"with all engines": lambda: ": ".join(best_backend())}),
         "ONNX Runtime": _facts({"providers": lambda: ", ".join(_onnxruntime().get_available_providers())}),
         "compiled kernels": _facts({"file": _kernel_file, "SIMD": _simd, "ONNX Runtime operators": _operators}),
         "packages": {name: _version(name) for name in PACKAGES},
@@ -126,7 +128,8 @@ def _onnxruntime_backend(provider: str) -> str:
 def _tensorrt_backend(package: trt_api.Name) -> str:
     """Return that the backend can run here; CCNetError with the reason why it cannot."""
     title = trt_api.title(package)
-    cuda.gpus()
+    if why := architectures.why_unsupported(package, cuda.gpus()[0]):
+        raise CCNetError(f"{package}: {why}")
     return f"can run ({title})"
 
 

@@ -81,6 +81,7 @@ def stream(
         reconstructor = stack.enter_context(
             open_probed(artifacts, input_space=space, backend=backend, precision=precision, tile=tile)
         )
+        print(f"backend {reconstructor.describe()['chosen']}", flush=True)
         radiometry_metadata = _radiometry_metadata(raw, reconstructor.manifest)
         sinks = []
         for text in sink:

@@ -122,3 +122,14 @@ def test_tf32_is_cleared_before_the_builder_reads_its_configuration(
     monkeypatch.setattr(module.Builder, "build_serialized_network", record)
     build(model(work))
     assert flags == [False]
+
+
+@needs_rtx
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (12, 1)])
+def test_an_engine_is_built_for_an_architecture_that_is_named(
+    build: Build, tmp_path: Path, capability: tuple[int, int]
+) -> None:
+    build(model())
+    portable = (tmp_path / "engine").read_bytes()
+    build(model(), capability=capability)
+    assert (tmp_path / "engine").read_bytes() != portable

@@ -165,18 +165,33 @@ def test_stripped_engines_survive_an_export_of_other_weights(
 
 
 def test_choice_of_backend_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    def machine(loads: list[str], gpu: bool) -> tuple[trt.Name | None, str]:
+    def machine(loads: list[str], gpu: bool, name: str = "Orin (sm_87)") -> tuple[trt.Name | None, str]:
         monkeypatch.setattr(trt, "available", lambda: loads)
         monkeypatch.setattr(trt, "has_gpu", lambda: gpu)
-        monkeypatch.setattr(module, "gpus", lambda: ("Orin (sm_87)",))
+        monkeypatch.setattr(module, "gpus", lambda: (name,))
         return choose("auto")
 
     assert machine(["tensorrt", "tensorrt_rtx"], True) == ("tensorrt", "TensorRT is here, and Orin (sm_87) for it")
     assert machine(["tensorrt", "tensorrt_rtx"], False)[0] == "tensorrt_rtx"
+    name, why = machine(["tensorrt_rtx"], True, "H200 (sm_90)")
+    assert name is None and "no kernels for H200 (sm_90)" in why
+    assert machine(["tensorrt_rtx"], True, "RTX 2080 Ti (sm_75)")[0] == "tensorrt_rtx"
     name, why = machine([], True)
     assert name is None and "ONNX Runtime runs the graphs themselves" in why
     assert choose("onnxruntime")[0] is None
     assert choose("tensorrt")[0] == "tensorrt", "what was asked for is never replaced"
+
+
+def test_engine_for_turing_names_its_architecture(
+    copy: Path, builder: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(copy, RTX)
+    monkeypatch.setattr(trt, "has_gpu", lambda: True)
+    monkeypatch.setattr(module, "gpus", lambda: ("RTX 2080 Ti (sm_75)",))
+    assert reasons(copy, RTX)[0].startswith("graph, options"), "those for other GPUs are built again"
+    manifest, _ = build(copy, RTX)
+    assert [one["capability"] for one in builder] == [None, None, (7, 5), (7, 5)]
+    assert {one.details["capability"] for one in engines(manifest)} == {"7.5"}
 
 
 def test_tile_follows_from_a_memory_budget() -> None:

@@ -39,7 +39,7 @@ def opened(artifacts: tuple[Artifact, ...], path: Path = Path("folder")) -> Arti
 def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Return a function that sets which TensorRT libraries load and whether there is a GPU."""
 
-    def sets(*variants: str, gpu: bool) -> None:
+    def sets(*variants: str, gpu: bool, name: str = "RTX 4090 (sm_89)") -> None:
         def load(name: str) -> None:
             if name not in variants:
                 raise CCNetError(f"{name} is not installed")
@@ -47,7 +47,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         def gpus() -> tuple[str, ...]:
             if not gpu:
                 raise CCNetError("no CUDA driver")
-            return ("GPU",)
+            return (name,)
 
         monkeypatch.setattr(trt, "load", load)
         monkeypatch.setattr(trt, "available", lambda: list(variants))

@@ -37,6 +37,7 @@ def test_report_names_installed_packages_and_hardware(ccnet: Ccnet) -> None:
     assert found["backends"]["onnxruntime"] == "can run"
     assert found["backends"].keys() == set(get_args(BackendName)) - {"auto"}
     if not has_gpu():
+        assert found["backend auto"]["with all engines"] == "onnxruntime: there is no NVIDIA GPU"
         assert found["NVIDIA"]["GPUs"].startswith("no: ")
         assert found["backends"]["tensorrt"].startswith("no: ")
     assert set(environment.PACKAGES) == found["packages"].keys()

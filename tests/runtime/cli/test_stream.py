@@ -48,6 +48,7 @@ def test_folder_of_pictures_is_streamed_to_cubes(
     result = ccnet(*arguments, "--metrics", tmp_path / "stream.prom")
     assert result.code == 0
     assert "4 frames arrived: 3 delivered, 0 dropped by policy, 1 rejected (source 1)" in result.out
+    assert result.out.splitlines()[0].startswith("backend onnxruntime")
     assert "torn.png" in result.out and result.err == ""
     with Reconstructor.open(artifacts[1], input_space="camera") as reconstruct:
         for picture in pictures.glob("picture*.png"):
