@@ -4,7 +4,7 @@
 
 #include "common/simd.h"
 
-/* 9 and 6. The compiler must not know these values: it would rearrange the clamps and lose the exact limits of the
+/* TANH_END is 9, SLOPE_END is 6. The compiler must not know these values: it would rearrange the clamps and lose the exact limits of the
  * functions for large arguments. */
 HIDDEN extern const float TANH_END, SLOPE_END;
 

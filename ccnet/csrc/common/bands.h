@@ -17,7 +17,10 @@ INLINE int band_of(int bands, int direction, int lead, int step) {
 }
 
 /* For the slots of the forward, then of the backward window: the stream that a slot reads, and the offset of its band
- * from the window's band. */
+ * from the window's band:
+ *
+ *     forward   slot 0: stream 0, a band earlier   1: stream 0   2: stream 1
+ *     backward  slot 0: stream 3                   1: stream 2   2: stream 2, a band later */
 static const struct { int stream, shift; } SLOTS[6] = {{0, -1}, {0, 0}, {1, 0}, {3, 0}, {2, 0}, {2, 1}};
 
 /* The index at which the 3x3 filter of output head o and input head i for a slot begins in the output gates' weights

@@ -1,6 +1,6 @@
 /* The core of patch-wise adaptive fusion (Eq. 11-13) for one patch:
  *
- *     y_c = sum over k of softmax over k of cos(mapped_c, compressed_k) compressed_k
+ *     y_c = sum over k of (softmax over k of cos(mapped_c, compressed_k)) compressed_k
  */
 #pragma once
 #include <math.h>

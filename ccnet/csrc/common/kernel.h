@@ -5,7 +5,8 @@
  *
  * A training kernel (KERNEL) computes items [first, last) of its output, so that several threads can share the work
  * (ccnet/ops/kernels.py starts them). It reads its arguments from a struct of its own, first its sizes, then its
- * tensors, each 64 bits long. An inference operator (inference/operators.h) computes one job of an image.
+ * tensors, each 64 bits long. An inference operator (inference/operators.h) computes one job of an image, such
+ * as a tile or a row of patches; <operator>_jobs says how many there are.
  */
 #pragma once
 #include <stdint.h>

@@ -4,6 +4,7 @@
  * streams: x is read from memory once, u is written once. The backward pass computes the memory again instead of
  * storing it. The inner loops run over pixels; the compiler vectorises them.
  *
+ * Letters: s gate (Eq. 5), m memory (Eq. 6), u = tanh(m) + x, the result; g_ before a name is the gradient to it.
  * Layout: x (B, n, T, plane), u (B, 4, n, T, plane), streams ordered as in scan.py. Blocks [first, last) are counted
  * over all images.
  */
@@ -120,7 +121,7 @@ INLINE void backward_block(const int n, Shape shape, const float *x, const float
     for (int stream = 0; stream < STREAMS; stream++) {
         const int direction = stream / 2, lead = stream % 2;
         const float *w_d = w + direction * 2 * n * n;
-        const long next = direction ? shape.plane : -shape.plane; /* from a step's band to that of the step before */
+        const long to_previous_step = direction ? shape.plane : -shape.plane; /* from a band to that of the step before */
         run_stream(n, shape, x, w_d, b + direction * n, direction, lead, start, count, &steps);
         Grads grads;
         memset(&grads, 0, sizeof grads);
@@ -130,7 +131,7 @@ INLINE void backward_block(const int n, Shape shape, const float *x, const float
                 const float *from = g_u + (((long)stream * n + i) * T + centre) * shape.plane + start;
                 Pixels g_u_t;
                 load(g_u_t, from, count);
-                if (t) prefetch(from + next, count);
+                if (t) prefetch(from + to_previous_step, count);
                 memory_backward(g_u_t, steps.x[t][i], steps.s[t][i], steps.m[t][i], steps.m[t + 1][i], grads.m[i],
                                 grads.g[i], grads.x[i]);
             }
@@ -159,6 +160,7 @@ CLONES KERNEL(ccnet_scan, ForwardArgs) {
         const Block block = block_of(shape.plane, BLOCK, index);
         const float *x = args->x + block.image * size, *w = args->w, *b = args->b;
         float *u = args->u + block.image * STREAMS * size;
+        /* The number of heads is a constant in each call, so that the compiler unrolls the loops over heads */
         if (shape.heads == 1) forward_block(1, shape, x, w, b, u, block.start, (int)block.count);
         else if (shape.heads == 2) forward_block(2, shape, x, w, b, u, block.start, (int)block.count);
         else forward_block(4, shape, x, w, b, u, block.start, (int)block.count);
