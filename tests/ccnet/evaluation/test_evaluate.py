@@ -10,7 +10,7 @@ import pytest
 
 from ccnet import metrics
 from ccnet.contract import strict_json
-from ccnet.data.camera import Array, Camera
+from ccnet.data.camera import Array
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.evaluate import (
     CubeMetrics,
@@ -23,19 +23,9 @@ from ccnet.evaluation.evaluate import (
     summarise,
 )
 from ccnet.evaluation.selfcheck import compare_residual_and_error
+from tests.ccnet.evaluation.conftest import grey
 
 MakeCube = Callable[..., Array]
-MakeScenes = Callable[..., SceneDataset]
-
-
-def grey(frame: Array) -> Array:
-    """Return the mean channel in every band."""
-    return np.broadcast_to(frame.mean(axis=0), (31, *frame.shape[1:])).copy()
-
-
-@pytest.fixture
-def two_scenes(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> SceneDataset:
-    return make_scenes(camera, make_cube(24, 20), make_cube(12, 30, 1))
 
 
 def test_cube_metrics_are_those_of_ccnet_metrics(make_cube: MakeCube) -> None:

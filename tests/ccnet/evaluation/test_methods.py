@@ -21,25 +21,15 @@ from ccnet.evaluation.methods import (
 )
 from ccnet.evaluation.validation import infer
 from ccnet.model import CCNet
+from tests.ccnet.evaluation.conftest import grey
 
 MakeCube = Callable[..., Array]
-MakeScenes = Callable[..., SceneDataset]
-
-
-def grey(frame: Array) -> Array:
-    """Return the mean channel in every band."""
-    return np.broadcast_to(frame.mean(axis=0), (31, *frame.shape[1:])).copy()
 
 
 def row_number(frame: Array) -> Array:
     """Return each pixel's row number in every band: a method that depends on the place."""
     rows = np.arange(frame.shape[1], dtype=np.float32)[:, None]
     return np.broadcast_to(rows, (31, *frame.shape[1:])).copy()
-
-
-@pytest.fixture
-def two_scenes(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> SceneDataset:
-    return make_scenes(camera, make_cube(24, 20), make_cube(12, 30, 1))
 
 
 @pytest.mark.parametrize("scales", [(1.0,), (1.0, 0.5)])

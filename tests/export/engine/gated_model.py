@@ -13,12 +13,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import CCNetError
 from ccnet.export.engine.report import EngineReport, Range
-from ccnet.runtime.backends import trt_api as trt
-
-needs_rtx = pytest.mark.skipif(
-    "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
-)
-
 
 FLOAT, HALF, UINT8 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.UINT8
 

@@ -11,8 +11,9 @@ import pytest
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.backends import trt_api as trt
+from tests.requirements import needs_rtx
 
-from .gated_model import CONTEXT, FLOAT, HALF, PACKED, PLANAR, Build, model, needs_rtx
+from .gated_model import CONTEXT, FLOAT, HALF, PACKED, PLANAR, Build, model
 
 
 @needs_rtx

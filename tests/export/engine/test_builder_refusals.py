@@ -14,8 +14,9 @@ from ccnet.contract import CCNetError
 from ccnet.export.engine.builder import BuildOptions, build_engine
 from ccnet.export.engine.report import Range
 from ccnet.runtime.backends import trt_api as trt
+from tests.requirements import needs_rtx
 
-from .gated_model import FLOAT, HALF, PACKED, PLANAR, Build, model, needs_rtx, refusal
+from .gated_model import FLOAT, HALF, PACKED, PLANAR, Build, model, refusal
 
 
 @needs_rtx

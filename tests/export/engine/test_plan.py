@@ -20,15 +20,12 @@ from ccnet.export.graph.serialize import structure
 from ccnet.model import CCNet
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.tiling import BYTES_PER_PIXEL, tile_within
+from tests.requirements import needs_rtx
 
 Artifacts = tuple[CCNet, Path]
 Ccnet = Callable[..., Any]
 
 RTX = Options(backend="tensorrt_rtx", tile=192)
-
-needs_rtx = pytest.mark.skipif(
-    "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
-)
 
 
 @pytest.fixture

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 import onnx
-import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import MANIFEST_KEY, Artifact, Manifest, sha256
 from ccnet.export.engine.builder import BuildOptions
 from ccnet.export.engine.plan import Options
 from ccnet.export.reference import Reference
-from ccnet.runtime.backends import trt_api as trt
 
 Ccnet = Callable[..., Any]
 
@@ -42,11 +40,6 @@ SHAPES = {"rgb": ((1, 3, 16, 16), (1, 3, 64, 64), (1, 3, 64, 64))}
 
 
 OPTIONS = BuildOptions(backend="tensorrt_rtx", shapes=SHAPES)
-
-
-needs_rtx = pytest.mark.skipif(
-    "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
-)
 
 
 def graph(kind: str) -> onnx.ModelProto:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto
 
-from .artifacts import ENGINES, GAIN, SHAPES, Ccnet, damaged, graph, needs_rtx, vouch
+from tests.requirements import needs_rtx
+
+from .artifacts import ENGINES, GAIN, SHAPES, Ccnet, damaged, graph, vouch
 
 MANY = """
 import sys

@@ -11,8 +11,9 @@ from ccnet.contract import CCNetError
 from ccnet.export.engine import isolated
 from ccnet.export.engine.isolated import build_isolated
 from ccnet.runtime.probe import probe_in_subprocess
+from tests.requirements import needs_rtx
 
-from .artifacts import OPTIONS, SHAPES, Ccnet, needs_rtx
+from .artifacts import OPTIONS, SHAPES, Ccnet
 
 
 def test_parser_that_crashes_is_one_line(

@@ -16,6 +16,7 @@ import pytest
 from ccnet.contract import CCNetError
 from ccnet.runtime.backends import cuda
 from ccnet.runtime.backends import trt_api as trt
+from tests.requirements import needs_rtx
 
 SURFACE: dict[str, set[str]] = {
     "Builder": {"create_network", "create_builder_config", "create_optimization_profile", "build_serialized_network"},
@@ -78,10 +79,6 @@ REMOVED = {
     *("IAlgorithmSelector", "algorithm_selector", "platform_has_fast_fp16", "platform_has_fast_int8"),
 }
 """Gone in 11.0. (BuilderFlag.INT8 went too; DataType.INT8 stays.)"""
-
-needs_rtx = pytest.mark.skipif(
-    "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
-)
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
