@@ -29,9 +29,11 @@ from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.cuda import gpus
+from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import BackendName, Precision
-from ccnet.runtime.io.frames import Frame, rgb_tensor
+from ccnet.runtime.context_encoder import block_side
+from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 from ccnet.runtime.probe import probe_in_subprocess
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare, worst
 from ccnet.runtime.reconstructor import ENCODE_PIXELS
@@ -153,7 +155,7 @@ class _Check:
         if self._has("full", "fp32"):
             yield self._judge("full fp32", self._run_portable("full"), reference.cube, "fp32")
         with self._open(max(self.largest_side, _smallest_tile(self.manifest))) as runner:
-            yield self._judge("encode fp32", self._encode(runner), _as_cube(reference.context), "fp32")
+            yield self._judge_encode("encode fp32", runner)
             whole = self._decode(runner)
             yield self._judge("decode fp32", whole, reference.cube, "fp32")
             yield from self._reduced_contexts(runner, whole.cube)
@@ -202,12 +204,27 @@ class _Check:
             return
         probe_in_subprocess(self.folder.path, backend, precision)
         with self._open(_ENGINE_TILE, backend=backend, precision=precision) as runner:
-            yield self._judge(f"encode fp32, {engine}", self._encode(runner), _as_cube(self.reference.context), "fp32")
+            yield self._judge_encode(f"encode fp32, {engine}", runner)
             self._decode(runner)  # the first run plans and compiles
             yield self._judge(f"decode {precision}, {engine}", self._decode(runner), self.reference.cube, precision)
 
     def _judge(self, what: str, run: _Run, expected: Array, tolerance: str) -> Comparison:
         return _comparison(what, run, expected, tolerance, against=self.reference.made_by)
+
+    def _judge_encode(self, what: str, runner: Reconstructor) -> Comparison:
+        """Compare a context with the reference's, or with another of the same block means where there are any."""
+        # An engine takes frames up to some side. Beyond it the whole frame's context is another, and no defect of the
+        # engine; the unrolled graph on the CPU, which is judged on the whole frame itself, is the reference then
+        frame = self.reference.frame
+        height, width = frame.shape[:2]
+        longest = SizeLimits.of(runner.selection.encode, self.manifest.size_multiple).most
+        side = block_side(height, width, height * width, longest)
+        run = self._encode(runner)
+        if side == 1:
+            return self._judge(what, run, _as_cube(self.reference.context), "fp32")
+        expected = self._run_portable("encode", block=side).cube
+        against = f"unrolled encode, {side} px means"
+        return _comparison(f"{what}, {side} px means", run, expected, "fp32", against=against)
 
     def _has(self, kind: str, precision: str) -> bool:
         wanted = (kind, "onnx", precision)
@@ -230,12 +247,12 @@ class _Check:
         runner.encode_pixels = most
         return _Run(_as_cube(context), runner.describe()["backend"], 1e3 * (time.perf_counter() - started))
 
-    def _run_portable(self, kind: str, context: Array | None = None) -> _Run:
-        """Run a graph without fused operators on the whole frame."""
-        frame, multiple = self.reference.frame, self.manifest.size_multiple
+    def _run_portable(self, kind: str, context: Array | None = None, block: int = 1) -> _Run:
+        """Run a graph without fused operators on the whole frame, as means of blocks of some px."""
+        frame, multiple = block_mean(self.reference.frame, block), self.manifest.size_multiple
         height, width = frame.shape[:2]
         rows, columns = (reflect_index(size, 0, padded_size(size, multiple)) for size in (height, width))
-        feeds = {RGB: rgb_tensor(frame[np.ix_(rows, columns)], self.manifest.input)}
+        feeds = {RGB: rgb_tensor(frame[np.ix_(rows, columns)], self.manifest.input, self.reference.frame.dtype)}
         if context is not None:
             feeds[CONTEXT] = context
         with OnnxRuntimeBackend(self.folder.read(self.folder.find(kind))) as backend:

@@ -16,7 +16,9 @@ from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, CCNetError, Manif
 from ccnet.export.reference import Reference, by_torch, golden, pack
 from ccnet.export.verify import Comparison, check
 from ccnet.model import CCNet
+from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends.onnxruntime import operators
+from ccnet.runtime.io.frames import block_mean
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity
 
 Artifacts = tuple[CCNet, Path]
@@ -74,6 +76,29 @@ def test_another_context_fails_in_encode_alone(artifacts: Artifacts, reference: 
     context[0, 0] += 0.1
     found = {row.what: row for row in check(artifacts[1], replace(reference, context=context))}
     assert found["encode fp32"].verdict == "FAILS"
+
+
+@pytest.mark.parametrize("limit", [64, 112])
+def test_context_of_a_limited_encode_is_compared_under_the_same_block_means(
+    artifacts: Artifacts, reference: Reference, tmp_path: Path, limit: int
+) -> None:
+    """An engine takes frames up to 1024 px; here ``encode`` on the CPU has such a limit, below the frame's 206 px."""
+    folder = Path(shutil.copytree(artifacts[1], tmp_path / "copy"))
+    manifest = Manifest.read(folder)
+    limited = (
+        replace(one, details={**one.details, "window": [16, limit]}) if one.kind == "encode" else one
+        for one in manifest.artifacts
+    )
+    replace(manifest, artifacts=tuple(limited)).write(folder)
+    side = -(-reference.frame.shape[1] // limit)
+    found = {row.what: row for row in check(folder, reference)}
+    row = found[f"encode fp32, {side} px means"]
+    assert row.verdict == "passes" and "encode fp32" not in found
+    with Reconstructor.open(folder, input_space="camera", backend="onnxruntime", encode_pixels=1 << 20) as runner:
+        context = runner.encode(reference.frame)
+    assert np.abs(context - reference.context).max() > 2e-5, "the whole frame's context would fail it"
+    reduced = by_torch(artifacts[0], block_mean(np.float32(reference.frame / np.float32(255)), side), "means")
+    np.testing.assert_allclose(context, reduced.context, atol=TOLERANCES["fp32"].max_abs)
 
 
 def test_tolerance_used_is_the_largest_share_of_a_limit() -> None:
