@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -80,8 +80,9 @@ class TensorRTBackend:
             engine: Content of the engine file.
             backend: Module that runs it.
             device: Index of the GPU.
-            runtime_cache: File of the kernels that ``tensorrt_rtx`` compiles for each new shape, read here and written
-                by ``close``. It holds code for the GPU: keep it in a folder that only you can write.
+            runtime_cache: File of the kernels that ``tensorrt_rtx`` compiles for each new shape, read here, and written
+                after the first run of a shape and by ``close``. It holds code for the GPU: keep it in a folder that
+                only you can write.
             weights: ONNX graph with the weights of an engine that was stripped of them.
             compatible: The engine was built to run with other versions, and contains host code for that.
 
@@ -91,6 +92,7 @@ class TensorRTBackend:
         if backend == "tensorrt" and runtime_cache is not None:
             raise CCNetError("tensorrt has no runtime cache, as it compiles when it builds: leave runtime_cache out")
         self._closed = False
+        self._compiles_at_run_time = backend == "tensorrt_rtx"
         self._stack = ExitStack()
         self._device = Device(device)
         try:
@@ -166,7 +168,7 @@ class TensorRTBackend:
             )
         if weights is not None:
             self._refit(module, log, weights)
-        self._context = self._make_context(runtime_cache)
+        self._context = self._make_context(module, runtime_cache)
         if self._context is None:
             raise CCNetError(f"{self.name} cannot start the engine: {log.reason() or 'out of memory?'}")
         try:
@@ -177,6 +179,7 @@ class TensorRTBackend:
         self._inputs = [tensor for tensor in tensors if tensor.is_input]
         self._outputs = [tensor for tensor in tensors if not tensor.is_input]
         self._shapes: list[Shape] = []
+        self._seen: set[tuple[Shape, ...]] = set()
 
     def _refit(self, module: Any, log: trt.Log, weights: bytes) -> None:
         refitter = module.Refitter(self._engine, log)
@@ -196,16 +199,23 @@ class TensorRTBackend:
         self._stack.callback(buffer.close)
         return buffer
 
-    def _make_context(self, path: Path | None) -> Any:
-        if path is None:
+    def _make_context(self, module: Any, path: Path | None) -> Any:
+        self._save_kernels: Callable[[], None] | None = None
+        if not self._compiles_at_run_time:
             return self._engine.create_execution_context()
         config = self._engine.create_runtime_config()
+        # The default runs slow kernels until those of a shape are compiled; tiles have few shapes, each many times
+        strategy = module.DynamicShapesKernelSpecializationStrategy
+        config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+        if path is None:
+            return self._engine.create_execution_context(config)
         cache = config.create_runtime_cache()
         if path.is_file() and not cache.deserialize(path.read_bytes()):
             # Normal after an update of the driver: the kernels are compiled again, only the first frame takes longer.
             _logger.warning("%s: not a runtime cache of %s on this GPU; it will be replaced", path, self.name)
         config.set_runtime_cache(cache)
-        self._stack.callback(lambda: write_atomic(path, bytes(cache.serialize())))
+        self._save_kernels = lambda: write_atomic(path, bytes(cache.serialize()))
+        self._stack.callback(self._save_kernels)
         return self._engine.create_execution_context(config)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -221,7 +231,19 @@ class TensorRTBackend:
         for tensor in self._outputs:
             tensor.buffer.download(tensor.host.nbytes)
         self._stream.synchronize()
+        self._remember_shape()
         return {tensor.name: tensor.host.copy() for tensor in self._outputs}
+
+    def _remember_shape(self) -> None:
+        """Write the kernels after the first run of a shape: a process that is killed keeps them."""
+        shapes = tuple(self._shapes)
+        if shapes in self._seen or self._save_kernels is None:
+            return
+        self._seen.add(shapes)
+        try:
+            self._save_kernels()
+        except CCNetError as error:  # the frame is right all the same
+            _logger.warning("kernels of %s are not kept: %s", self.name, error)
 
     def _reshape(self, shapes: list[Shape]) -> None:
         self._shapes = []  # so that a failure below is not taken for a finished change

@@ -106,6 +106,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Engine:
         Runtime=lambda log: engine.runtime,
         Refitter=lambda engine, log: SimpleNamespace(refit_cuda_engine=lambda: True),
         OnnxParserRefitter=lambda refitter, log: SimpleNamespace(refit_from_bytes=engine.refit),
+        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER"),
         TensorLocation=SimpleNamespace(DEVICE="DEVICE"),
         TensorIOMode=SimpleNamespace(INPUT="INPUT"),
     )
@@ -278,3 +279,19 @@ def test_unwritable_runtime_cache_still_frees_everything(tmp_path: Path, driver:
 def test_tensorrt_has_no_runtime_cache(tmp_path: Path) -> None:
     with pytest.raises(CCNetError, match="leave runtime_cache out"):
         TensorRTBackend(b"plan", backend="tensorrt", runtime_cache=tmp_path / "kernels")
+
+
+def test_kernels_are_compiled_for_each_shape_at_once_and_kept_before_close(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "kernels"
+    with TensorRTBackend(b"plan", backend="tensorrt_rtx", runtime_cache=path) as backend:
+        assert engine.config.dynamic_shapes_kernel_specialization_strategy == "EAGER"
+        assert not path.exists()
+        for size, is_new in ((32, True), (32, False), (16, True), (32, False)):
+            backend.run(feeds(size, size))
+            assert path.exists() == is_new, size
+            path.unlink(missing_ok=True)
+    assert path.exists()
+    TensorRTBackend(b"plan", backend="tensorrt_rtx").close()
+    assert engine.config.dynamic_shapes_kernel_specialization_strategy == "EAGER", "in a folder for reading, too"
+    TensorRTBackend(b"plan").close()
+    assert engine.config is None, "TensorRT compiled its kernels when it built"

@@ -68,7 +68,8 @@ RTX_ONLY: dict[str, set[str]] = {
     "ComputeCapability": {"SM75", "SM80", "SM121"},
     "IBuilderConfig": {"num_compute_capabilities", "set_compute_capability"},
     "ICudaEngine": {"create_runtime_config"},
-    "IRuntimeConfig": {"create_runtime_cache", "set_runtime_cache"},
+    "DynamicShapesKernelSpecializationStrategy": {"EAGER"},
+    "IRuntimeConfig": {"dynamic_shapes_kernel_specialization_strategy", "create_runtime_cache", "set_runtime_cache"},
     "IRuntimeCache": {"deserialize", "serialize"},
 }
 
