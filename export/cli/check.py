@@ -56,8 +56,9 @@ def check(
 ) -> None:
     """Compare the artifacts with PyTorch, in a table, by the project's table of tolerances; exit code 1 if one fails.
 
-    Every backend of this machine runs every frame. Without --frames, and so without torch, the golden outputs that came
-    with a bundle are the reference. It also shows what a context from a reduced frame costs, which no tolerance judges.
+    ONNX Runtime on the CPU runs every frame, and so do the engines that can run here. Without --frames, and so
+    without torch, the golden outputs that came with a bundle are the reference. It also shows what a context from a
+    reduced frame costs, which no tolerance judges.
     """
     from rich.console import Console
 
