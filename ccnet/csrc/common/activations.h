@@ -4,8 +4,8 @@
 
 #include "common/simd.h"
 
-/* TANH_END is 9, SLOPE_END is 6. The compiler must not know these values: it would rearrange the clamps and lose the exact limits of the
- * functions for large arguments. */
+/* TANH_END is 9, SLOPE_END is 6. The compiler must not know these values: it would rearrange the clamps and lose the
+ * exact limits of the functions for large arguments. */
 HIDDEN extern const float TANH_END, SLOPE_END;
 
 /* tanh(x) as x P(x^2) / Q(x^2), fitted for the least relative error, 2e-8 before rounding, up to 9, where tanh is 1 in

@@ -121,7 +121,7 @@ INLINE void backward_block(const int n, Shape shape, const float *x, const float
     for (int stream = 0; stream < STREAMS; stream++) {
         const int direction = stream / 2, lead = stream % 2;
         const float *w_d = w + direction * 2 * n * n;
-        const long to_previous_step = direction ? shape.plane : -shape.plane; /* from a band to that of the step before */
+        const long to_previous_step = direction ? shape.plane : -shape.plane; /* in floats */
         run_stream(n, shape, x, w_d, b + direction * n, direction, lead, start, count, &steps);
         Grads grads;
         memset(&grads, 0, sizeof grads);
