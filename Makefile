@@ -54,7 +54,7 @@ demo: $(INSTALLED)  ## FRAME to its cube and picture with what make engine built
 test: lint  ## lint, types and all tests
 	$(BIN)/pytest
 
-test-fast: $(INSTALLED)  ## the tests without the slow ones, in a third of the time
+test-fast: $(INSTALLED)  ## the tests without the slow ones
 	$(BIN)/pytest -m 'not slow'
 
 lint: $(INSTALLED)  ## style, docstrings, spelling and types; 'pre-commit install' runs the same before each commit
