@@ -177,7 +177,7 @@ def _check_machine(variant: trt.Name, details: Mapping[str, Any]) -> None:
     if variant == "tensorrt_rtx" and (why := architectures.why_other_target(details.get("capability"), gpus()[0])):
         raise CCNetError(f"{why}: ccnet build, or use the backend onnxruntime")
     gpu = details.get("gpu")
-    if gpu and gpu not in gpus() and details.get("compatible") is not True:
+    if gpu and gpu != gpus()[0] and details.get("compatible") is not True:
         raise CCNetError(f"built for {gpu}, this is {gpus()[0]}: ccnet build, or build with --compatible")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,12 +104,25 @@ def test_an_engine_for_other_architectures_is_never_loaded(
 
     simulate(monkeypatch, gpu, ["tensorrt_rtx"], cuda=False)
     monkeypatch.setattr(backend, "TensorRTBackend", load)
-    engine = ENGINES[3]
-    engine = type(engine)(**{**vars(engine), "details": {"version": "1.7.1", "capability": built_for}})
+    engine = replace(ENGINES[3], details={"version": "1.7.1", "capability": built_for})
     chosen = Selection(
         folder=ArtifactFolder(tmp_path, FOLDER.manifest), backend="tensorrt-rtx", encode=engine, decode=engine
     )
     with pytest.raises(CCNetError, match=words):
+        chosen.open(engine, b"")
+
+
+def test_engine_of_a_second_gpu_is_refused_as_the_first_would_run_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    simulate(monkeypatch, "A10 (sm_86)", ["tensorrt"], cuda=False)
+    monkeypatch.setattr(backend, "gpus", lambda: ("A10 (sm_86)", "RTX 4090 (sm_89)"))
+    monkeypatch.setattr(backend, "TensorRTBackend", lambda *_, **__: pytest.fail("it is loaded"))
+    engine = replace(ENGINES[0], details={"version": "1.7.1", "gpu": "RTX 4090 (sm_89)"})
+    chosen = Selection(
+        folder=ArtifactFolder(tmp_path, FOLDER.manifest), backend="tensorrt", encode=engine, decode=engine
+    )
+    with pytest.raises(CCNetError, match=r"built for RTX 4090 \(sm_89\), this is A10"):
         chosen.open(engine, b"")
 
 
