@@ -11,7 +11,7 @@ from ccnet.contract.files import (
     strict_json,
     write_atomic,
 )
-from ccnet.contract.machine import available_cores
+from ccnet.contract.machine import available_cores, cpu_name
 from ccnet.contract.manifest import (
     MANIFEST_KEY,
     MANIFEST_NAME,
@@ -56,6 +56,7 @@ __all__ = [
     "Manifest",
     "available_cores",
     "camera_response",
+    "cpu_name",
     "decode_errors_as",
     "kernel_library_path",
     "make_folder",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
+from pathlib import Path
+
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def available_cores() -> int:
@@ -13,3 +18,16 @@ def available_cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """Return the model name of the CPU, or its architecture where the system tells no name."""
+    if _CPUINFO.is_file():
+        lines = _CPUINFO.read_text(errors="replace").splitlines()
+        names = (line.partition(":")[2].strip() for line in lines if line.startswith(("model name", "Model")))
+        return next(names, platform.machine())
+    if platform.system() == "Darwin":
+        name, size = ctypes.create_string_buffer(256), ctypes.c_size_t(256)
+        if not ctypes.CDLL(None).sysctlbyname(b"machdep.cpu.brand_string", name, ctypes.byref(size), None, 0):
+            return name.value.decode(errors="replace")
+    return platform.processor() or platform.machine()

@@ -7,16 +7,16 @@ alike. The first round, which pays for the first use of everything, does not cou
 from __future__ import annotations
 
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
+
+from ccnet.contract import cpu_name
 
 Result = TypeVar("Result")
 
@@ -79,13 +79,6 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
 def machine() -> dict[str, Any]:
     """Return the facts about this machine that a report needs: CPU, cores, threads, torch, instruction set."""
     return {
-        "cpu": _cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
+        "cpu": cpu_name(), "cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__,
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }  # fmt: skip
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

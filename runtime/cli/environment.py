@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.metadata
+import os
 import platform
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ccnet import __version__
-from ccnet.contract import CCNetError, available_cores, kernel_library_path
+from ccnet.contract import CCNetError, available_cores, cpu_name, kernel_library_path
 from ccnet.runtime.backends import architectures, cuda, trt_api
 from ccnet.runtime.backends.select import best_backend
-
-from .machine import cpu_name, memory
 
 Facts = dict[str, str]
 
@@ -42,6 +41,7 @@ TENSORRT: dict[str, trt_api.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx": "te
 """Backend → the Python package of TensorRT that it needs."""
 
 _PROC_DRIVER = Path("/proc/driver/nvidia/version")
+_MEMINFO = Path("/proc/meminfo")
 
 
 def describe_environment() -> dict[str, Facts]:
@@ -62,7 +62,7 @@ def describe_environment() -> dict[str, Facts]:
                 "architecture": platform.machine,
                 "CPU": cpu_name,
                 "cores": lambda: f"{available_cores()} available",
-                "memory": memory,
+                "memory": _memory,
             }
         ),
         "NVIDIA": _facts({"driver": _driver, "GPUs": lambda: ", ".join(cuda.gpus())}),
@@ -72,6 +72,16 @@ def describe_environment() -> dict[str, Facts]:
         "compiled kernels": _facts({"file": _kernel_file, "SIMD": _simd, "ONNX Runtime operators": _operators}),
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def _memory() -> str:
+    """Return the size of the main memory, and on Linux how much of it is available, in GB."""
+    if _MEMINFO.is_file():
+        lines = (line.split() for line in _MEMINFO.read_text().splitlines())
+        kilobytes = {words[0]: int(words[1]) for words in lines if len(words) > 1}
+        total, available = (kilobytes[key] / 1e6 * 1.024 for key in ("MemTotal:", "MemAvailable:"))
+        return f"{total:.1f} GB, {available:.1f} GB available"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.1f} GB"
 
 
 def _facts(read: dict[str, Callable[[], str]]) -> Facts:

@@ -18,7 +18,7 @@ from ccnet import __version__
 from ccnet.contract import available_cores, kernel_library_path
 from ccnet.runtime.backends.cuda import has_gpu
 from ccnet.runtime.backends.select import BackendName
-from ccnet.runtime.cli import environment, machine
+from ccnet.runtime.cli import environment
 
 Ccnet = Callable[..., Any]
 
@@ -95,7 +95,7 @@ def test_every_failed_fact_gives_its_reason(monkeypatch: pytest.MonkeyPatch, tmp
 
     damaged = tmp_path / "_kernels.so"
     damaged.write_bytes(b"not a library")
-    for name in ("cpu_name", "memory", "available_cores", "_onnxruntime"):
+    for name in ("cpu_name", "_memory", "available_cores", "_onnxruntime"):
         monkeypatch.setattr(environment, name, fail)
     monkeypatch.setattr(environment, "kernel_library_path", lambda: damaged)
     monkeypatch.setattr(environment.cuda, "driver", fail)
@@ -117,18 +117,13 @@ def test_missing_kernels_are_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(fact.startswith("no: ccnet was installed without a C compiler") for fact in facts.values())
 
 
-def test_cpu_and_memory_are_found_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "none")
-    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "none")
-    assert machine.cpu_name() in (platform.processor(), platform.machine())
-    gigabytes, unit = machine.memory().split()
+def test_memory_is_found_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(environment, "_MEMINFO", tmp_path / "none")
+    gigabytes, unit = environment._memory().split()
     assert float(gigabytes) > 0.1 and unit == "GB"
 
 
-def test_cpu_and_memory_are_read_from_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
-    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "meminfo")
-    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU @ 2 GHz\n")
+def test_memory_is_read_from_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(environment, "_MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text("MemTotal:       16000000 kB\nMemFree: 1 kB\nMemAvailable:    8000000 kB\n")
-    assert machine.cpu_name() == "Some CPU @ 2 GHz"
-    assert machine.memory() == "16.4 GB, 8.2 GB available"
+    assert environment._memory() == "16.4 GB, 8.2 GB available"
