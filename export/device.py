@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from ccnet.contract import ArtifactFolder, CCNetError, write_atomic
-from ccnet.export.engine.plan import Options, Request, build, choose
+from ccnet.export.engine.plan import EngineSet, Request, build, choose
 
 from .bundle import unpack
 from .fingerprint import CHECKED, check_fingerprint, has_passed
@@ -45,7 +45,7 @@ def _build(folder: Path, request: Request, tile: int) -> None:
     print(f"engines of {backend}: {why}" if backend else f"no engine built: {why}")
     if backend is None:
         return
-    _, reports = build(folder, Options(backend=backend, tile=tile), progress=_print_progress)
+    _, reports = build(folder, EngineSet(backend=backend, tile=tile), progress=_print_progress)
     for report in reports:
         print(f"built in {report.seconds:.0f} s: {report.bytes / 1e6:.1f} MB from {report.layers} layers")
     print("\n".join(dict.fromkeys(report.purpose for report in reports)) or "engines are up to date")

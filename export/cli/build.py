@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,7 @@ from .tables import print_artifacts
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from ccnet.export.engine.plan import Job, Options
+    from ccnet.export.engine.plan import EngineSet, Job
 
 app = typer.Typer()
 
@@ -69,7 +68,7 @@ def build(
     An engine whose graph, options, TensorRT and GPU are as before is not built again. ONNX Runtime runs the graphs as
     they are and needs no engine.
     """
-    from ccnet.export.engine.plan import Options, choose, plan
+    from ccnet.export.engine.plan import EngineSet, choose, plan
 
     console = _console()
     chosen, why = choose(backend)
@@ -77,7 +76,7 @@ def build(
         console.print(f"no engine built: {why}")
         return
     side, budget = _tile_and_budget(tile, memory)
-    options = Options(
+    wanted = EngineSet(
         backend=chosen,
         precision=precision,
         tile=side,
@@ -86,7 +85,8 @@ def build(
         strip=strip,
         workspace_bytes=budget,
     )
-    jobs = plan(folder, options, force=force)
+    artifacts = ArtifactFolder.open(folder)
+    jobs = plan(artifacts, wanted, force=force)
     if not dry_run and not any(job.why for job in jobs):
         console.print(f"{folder}: engines are up to date, nothing to build")
         return
@@ -94,7 +94,7 @@ def build(
     for job in jobs:
         console.print(_description(job))
     if not dry_run:
-        _build(folder, options, force)
+        _build(artifacts, wanted, force)
 
 
 def _console() -> Console:
@@ -121,23 +121,23 @@ def _description(job: Job) -> str:
     return f"{job.file}: of {job.source.file}, rgb {shapes}: {state}"
 
 
-def _build(folder: Path, options: Options, force: bool) -> None:
+def _build(artifacts: ArtifactFolder, wanted: EngineSet, force: bool) -> None:
     from rich.progress import Progress
 
     from ccnet.export.engine import plan as builds
 
-    console, opened = _console(), ArtifactFolder.open(folder)
+    console = _console()
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(f"build {options.backend}", total=None)
+        task = bar.add_task(f"build {wanted.backend}", total=None)
 
         def progress(phase: str, done: int, steps: int) -> None:
             bar.update(task, description=f"{phase[:60]:60}", completed=done, total=steps)
 
-        _, reports = builds.build(opened, options, force=force, progress=progress)
+        _, reports = builds.build(artifacts, wanted, force=force, progress=progress)
     for report in reports:
         types = ", ".join(f"{count} {name}" for name, count in sorted(report.types.items()))
         size = f"{report.bytes / 1e6:.0f} MB" if report.bytes > 1e6 else f"{report.bytes / 1e3:.0f} kB"
         console.print(f"built in {report.seconds:.0f} s: {size} from {report.layers} layers ({types})")
     for purpose in dict.fromkeys(report.purpose for report in reports):
         console.print(purpose)
-    print_artifacts(opened)
+    print_artifacts(artifacts)

@@ -31,8 +31,8 @@ _ENCODE_SIDE = 1024  # px; the runtime reduces what it encodes to about 512×512
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
-    """The engines that a folder should have.
+class EngineSet:
+    """The engines that a folder should have, one of ``encode`` and one of ``decode``.
 
     Attributes:
         backend: The TensorRT to build with.
@@ -106,20 +106,20 @@ def _capability(backend: trt.Name) -> architectures.Capability | None:
     return architectures.target(gpus()[0]) if backend == "tensorrt_rtx" and trt.has_gpu() else None
 
 
-def plan(folder: Path | ArtifactFolder, options: Options, *, force: bool = False) -> list[Job]:
+def plan(folder: Path | ArtifactFolder, wanted: EngineSet, *, force: bool = False) -> list[Job]:
     """Return what ``build`` would do; CCNetError where a graph is missing or damaged, or nothing could be built."""
     folder = ArtifactFolder.open(folder)
     manifest = folder.manifest
-    check_tile(options.tile, manifest.halo, manifest.size_multiple)
-    trt.load(options.backend)
+    check_tile(wanted.tile, manifest.halo, manifest.size_multiple)
+    trt.load(wanted.backend)
     return [
-        _job(folder, options, kind, precision, force)
-        for kind, precision in (("encode", "fp32"), ("decode", options.precision))
+        _job(folder, wanted, kind, precision, force)
+        for kind, precision in (("encode", "fp32"), ("decode", wanted.precision))
     ]
 
 
 def build(
-    folder: Path | ArtifactFolder, options: Options, *, force: bool = False, progress: Progress | None = None
+    folder: Path | ArtifactFolder, wanted: EngineSet, *, force: bool = False, progress: Progress | None = None
 ) -> tuple[Manifest, list[EngineReport]]:
     """Build what ``plan`` says and enter it into the manifest.
 
@@ -128,7 +128,7 @@ def build(
 
     Args:
         folder: Artifact folder.
-        options: The engines that it should have.
+        wanted: The engines that it should have.
         force: Build engines that are up to date, too.
         progress: Called at each step of a build.
 
@@ -139,41 +139,41 @@ def build(
         CCNetError: As in ``plan`` and ``build_engine``.
     """
     folder, reports = ArtifactFolder.open(folder), []
-    for job in plan(folder, options, force=force):
+    for job in plan(folder, wanted, force=force):
         if not job.why:
             continue
-        build_options = BuildOptions(
-            backend=options.backend,
+        options = BuildOptions(
+            backend=wanted.backend,
             shapes={RGB: job.shapes},
-            workspace_bytes=options.workspace_bytes,
-            timing_cache=folder.path / _timings_file() if options.backend == "tensorrt" else None,
-            compatible=options.compatible,
-            strip=options.strip,
-            capability=_capability(options.backend),
+            workspace_bytes=wanted.workspace_bytes,
+            timing_cache=folder.path / _timings_file() if wanted.backend == "tensorrt" else None,
+            compatible=wanted.compatible,
+            strip=wanted.strip,
+            capability=_capability(wanted.backend),
         )
-        report = build_isolated(folder.path / job.source.file, folder.path / job.file, build_options, progress=progress)
-        folder.add(_artifact(folder.path, job, options, report))
+        report = build_isolated(folder.path / job.source.file, folder.path / job.file, options, progress=progress)
+        folder.add(_artifact(folder.path, job, wanted, report))
         reports.append(report)
     return folder.manifest, reports
 
 
-def _job(folder: ArtifactFolder, options: Options, kind: str, precision: str, force: bool) -> Job:
+def _job(folder: ArtifactFolder, wanted: EngineSet, kind: str, precision: str, force: bool) -> Job:
     source = folder.find(kind, precision=precision)
     folder.verify(source)  # a graph that the manifest does not vouch for becomes no engine
     # An engine without weights depends on the rest of its graph only
-    graph = source.details.get("structure", source.sha256) if options.strip else source.sha256
-    shapes = _range(folder.manifest, kind, options)
-    capability = _capability(options.backend)
+    graph = source.details.get("structure", source.sha256) if wanted.strip else source.sha256
+    shapes = _range(folder.manifest, kind, wanted)
+    capability = _capability(wanted.backend)
     flags = (
         capability,
-        options.static and kind == "decode",
-        options.compatible,
-        options.strip,
-        options.workspace_bytes,
+        wanted.static and kind == "decode",
+        wanted.compatible,
+        wanted.strip,
+        wanted.workspace_bytes,
     )
-    gpu = gpus()[0] if options.backend == "tensorrt" and trt.has_gpu() else ""
-    fingerprint = digest(graph, shapes, trt.title(options.backend), gpu, flags, source_hashes(_SOURCES))
-    file = f"{kind}.{precision}.{options.backend}.engine"
+    gpu = gpus()[0] if wanted.backend == "tensorrt" and trt.has_gpu() else ""
+    fingerprint = digest(graph, shapes, trt.title(wanted.backend), gpu, flags, source_hashes(_SOURCES))
+    file = f"{kind}.{precision}.{wanted.backend}.engine"
     return Job(
         source=source,
         file=file,
@@ -193,16 +193,16 @@ def _why_stale(folder: ArtifactFolder, file: str, fingerprint: str) -> str:
     return "" if old.details.get("inputs") == fingerprint else "graph, options, version or GPU are others"
 
 
-def _range(manifest: Manifest, kind: str, options: Options) -> Range:
+def _range(manifest: Manifest, kind: str, wanted: EngineSet) -> Range:
     """Return the shapes of ``rgb`` that an engine takes."""
 
     def shape(side: int) -> tuple[int, ...]:
         return (1, side, side, 3) if manifest.input == "uint8" else (1, 3, side, side)
 
-    tile = shape(options.tile)
+    tile = shape(wanted.tile)
     if kind == "encode":
-        return shape(manifest.size_multiple), tile, shape(max(options.tile, _ENCODE_SIDE))
-    return (tile, tile, tile) if options.static else (shape(manifest.size_multiple), tile, tile)
+        return shape(manifest.size_multiple), tile, shape(max(wanted.tile, _ENCODE_SIDE))
+    return (tile, tile, tile) if wanted.static else (shape(manifest.size_multiple), tile, tile)
 
 
 def _timings_file() -> str:
@@ -211,16 +211,16 @@ def _timings_file() -> str:
     return f"{trt.title('tensorrt').replace(' ', '-')}-{gpu}.timings"
 
 
-def _artifact(folder: Path, job: Job, options: Options, report: EngineReport) -> Artifact:
+def _artifact(folder: Path, job: Job, wanted: EngineSet, report: EngineReport) -> Artifact:
     least, _, most = job.shapes
     details: Mapping[str, object] = {
         "inputs": job.fingerprint,
         "window": [least[2], most[2]],  # rgb is square: (1, 3, H, W) or (1, H, W, 3)
         "version": report.version,
         "gpu": report.gpu,
-        "capability": architectures.written(named) if (named := _capability(options.backend)) else "",
-        "compatible": options.compatible,
-        "stripped": options.strip,
+        "capability": architectures.written(named) if (named := _capability(wanted.backend)) else "",
+        "compatible": wanted.compatible,
+        "stripped": wanted.strip,
         "structure": job.source.details.get("structure", ""),
         "layers": report.layers,
         "types": dict(report.types),
@@ -229,7 +229,7 @@ def _artifact(folder: Path, job: Job, options: Options, report: EngineReport) ->
     return Artifact(
         file=job.file,
         kind=job.source.kind,
-        format=options.backend,
+        format=wanted.backend,
         precision=job.source.precision,
         sha256=sha256(folder / job.file),
         details=dict(details),

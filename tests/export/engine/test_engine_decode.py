@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, Manifest, sha256
-from ccnet.export.engine.plan import Options, build
+from ccnet.export.engine.plan import EngineSet, build
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
@@ -30,7 +30,7 @@ def built(artifacts: tuple[CCNet, Path], tmp_path_factory: pytest.TempPathFactor
     """Return a copy of the tiny network's folder with engines, and the purpose in each build report."""
     folder = tmp_path_factory.mktemp("built") / "ccnet"
     shutil.copytree(artifacts[1], folder)
-    reports = build(folder, Options(backend="tensorrt_rtx", tile=TILE))[1]
+    reports = build(folder, EngineSet(backend="tensorrt_rtx", tile=TILE))[1]
     return folder, [report.purpose for report in reports]
 
 

@@ -14,7 +14,7 @@ from ccnet.contract import ONNX_FORMATS, Artifact, CCNetError, Manifest
 from ccnet.export.artifacts import export
 from ccnet.export.engine import plan as module
 from ccnet.export.engine.builder import BuildOptions
-from ccnet.export.engine.plan import Options, build, choose, plan
+from ccnet.export.engine.plan import EngineSet, build, choose, plan
 from ccnet.export.engine.report import EngineReport
 from ccnet.export.graph.serialize import structure
 from ccnet.model import CCNet
@@ -25,7 +25,7 @@ from tests.requirements import needs_rtx
 Artifacts = tuple[CCNet, Path]
 Ccnet = Callable[..., Any]
 
-RTX = Options(backend="tensorrt_rtx", tile=192)
+RTX = EngineSet(backend="tensorrt_rtx", tile=192)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def engines(manifest: Manifest) -> list[Artifact]:
     return [artifact for artifact in manifest.artifacts if artifact.format not in ONNX_FORMATS]
 
 
-def reasons(folder: Path, options: Options) -> list[str]:
+def reasons(folder: Path, options: EngineSet) -> list[str]:
     return [job.why for job in plan(folder, options)]
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import MANIFEST_KEY, Artifact, Manifest, sha256
 from ccnet.export.engine.builder import BuildOptions
-from ccnet.export.engine.plan import Options
+from ccnet.export.engine.plan import EngineSet
 from ccnet.export.reference import Reference
 
 Ccnet = Callable[..., Any]
@@ -33,7 +33,7 @@ GRAPHS = {"encode.fp32.onnx": "encode", "decode.fp32.onnx": "decode", "decode.fp
 ENGINES = ("encode.fp32.tensorrt_rtx.engine", "decode.fp16.tensorrt_rtx.engine")
 
 
-RTX = Options(backend="tensorrt_rtx", tile=64)
+RTX = EngineSet(backend="tensorrt_rtx", tile=64)
 
 
 SHAPES = {"rgb": ((1, 3, 16, 16), (1, 3, 64, 64), (1, 3, 64, 64))}
