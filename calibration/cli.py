@@ -37,7 +37,7 @@ MaxFramesOption = Annotated[
 def ranges(
     folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: CalibrationFramesOption = None,
-    space: InputSpaceOption = "srgb",
+    input_space: InputSpaceOption = "srgb",
     graph: Annotated[Literal["decode", "encode"], typer.Option(help="The graph to measure.")] = "decode",
     side: SideOption = 128,
     max_frames: MaxFramesOption = 16,
@@ -56,21 +56,21 @@ def ranges(
 
     _check_writable(json_file)
     artifacts = ArtifactFolder.open(folder)
-    crops = _read_crops(artifacts, frames, space, side, max_frames)
+    crops = _read_crops(artifacts, frames, input_space, side, max_frames)
     with Console(stderr=True).status(f"ranges of {len(crops)} frames"):
-        found = measure(artifacts, list(crops.values()), graph)
+        measured = measure(artifacts, list(crops.values()), graph)
     if json_file is not None:
-        tensors = [asdict(tensor) | {"verdict": tensor.verdict} for tensor in found]
+        tensors = [asdict(tensor) | {"verdict": tensor.verdict} for tensor in measured]
         _write_json(json_file, crops, {"graph": graph, "ranges": tensors})
-    print_unfit(found)
-    print_bounds(found, len(crops))
+    print_unfit(measured)
+    print_bounds(measured, len(crops))
 
 
 @calibrate.command()
 def bisect(
     folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: CalibrationFramesOption = None,
-    space: InputSpaceOption = "srgb",
+    input_space: InputSpaceOption = "srgb",
     keep_fp32: Annotated[
         bool,
         typer.Option(
@@ -100,22 +100,22 @@ def bisect(
 
     _check_writable(json_file)
     artifacts = ArtifactFolder.open(folder)
-    crops = _read_crops(artifacts, frames, space, side, max_frames)
+    crops = _read_crops(artifacts, frames, input_space, side, max_frames)
     feeds = decode_feeds(artifacts, crops.values())
     fp32_kept = fp32_nodes(artifacts.read(artifacts.find("decode", precision="fp16"))) if keep_fp32 else []
     runner = GraphRunner(artifacts.read(artifacts.find("decode")))
     with Console(stderr=True).status("the whole graph") as status:
-        found = search(runner, feeds, fp32_kept=fp32_kept, max_groups=groups, on_group=status.update)
+        bisection = search(runner, feeds, fp32_kept=fp32_kept, max_groups=groups, on_group=status.update)
     if json_file is not None:
-        _write_json(json_file, crops, {"islands": keep_fp32, **asdict(found)})
-    print_bisection(found, len(crops), shown)
+        _write_json(json_file, crops, {"islands": keep_fp32, **asdict(bisection)})
+    print_bisection(bisection, len(crops), shown)
 
 
 @calibrate.command()
 def int8(
     folder: ArtifactsArgument = ARTIFACTS_FOLDER,
     frames: CalibrationFramesOption = None,
-    space: InputSpaceOption = "srgb",
+    input_space: InputSpaceOption = "srgb",
     observer: Annotated[
         Literal["all", "min-max", "percentile", "entropy"],
         typer.Option(help="Choice of the largest value that INT8 represents: the peak, or less for finer steps."),
@@ -143,27 +143,27 @@ def int8(
     if plot is not None:
         check_picture(plot)
     artifacts = ArtifactFolder.open(folder)
-    crops = _read_crops(artifacts, frames, space, side, max_frames)
+    crops = _read_crops(artifacts, frames, input_space, side, max_frames)
     observers = {name: choose for name, choose in OBSERVERS.items() if observer in (name, "all")}
     with _progress_bars() as on_progress:
-        found = search(artifacts, decode_feeds(artifacts, crops.values()), observers, on_progress)
+        result = search(artifacts, decode_feeds(artifacts, crops.values()), observers, on_progress)
     if json_file is not None:
-        variants = [asdict(variant) | {"broken": variant.broken} for variant in (*found.variants, found.final)]
-        _write_json(json_file, crops, {"held": found.holdout_frames, "variants": variants[:-1], "file": variants[-1]})
+        variants = [asdict(variant) | {"broken": variant.broken} for variant in (*result.variants, result.final)]
+        _write_json(json_file, crops, {"held": result.holdout_frames, "variants": variants[:-1], "file": variants[-1]})
     if plot is not None:
-        draw_trade_off(found.variants, plot)
-    print_variants(found)
-    broken = ", ".join(found.final.broken)
+        draw_trade_off(result.variants, plot)
+    print_variants(result)
+    broken = ", ".join(result.final.broken)
     if broken and not keep:
-        print(f"INT8 is rejected: {broken}, even with {describe_variant(found)}")
+        print(f"INT8 is rejected: {broken}, even with {describe_variant(result)}")
         raise typer.Exit(1)
-    path = write_graph(artifacts, found.model, found.final)
+    path = write_graph(artifacts, result.model, result.final)
     verdict = f"breaks the budget ({broken}) and is kept" if broken else "is accepted"
-    print(f"INT8 {verdict}: {describe_variant(found)}; {path}")
+    print(f"INT8 {verdict}: {describe_variant(result)}; {path}")
 
 
 def _read_crops(
-    artifacts: ArtifactFolder, sources: list[Path] | None, space: InputSpace, side: int, max_frames: int
+    artifacts: ArtifactFolder, sources: list[Path] | None, input_space: InputSpace, side: int, max_frames: int
 ) -> dict[Path, Frame]:
     """Read the frames to run, converted to the camera of the weights."""
     from ccnet.calibration.data import read_frames
@@ -171,7 +171,7 @@ def _read_crops(
 
     manifest = artifacts.manifest
     crops = read_frames(sources or [], side=side, multiple=manifest.size_multiple, max_frames=max_frames)
-    return {path: to_camera_rgb(crop, space, manifest) for path, crop in crops.items()}
+    return {path: to_camera_rgb(crop, input_space, manifest) for path, crop in crops.items()}
 
 
 def _write_json(path: Path, frames: Iterable[Path], results: dict[str, object]) -> None:

@@ -27,7 +27,7 @@ def bundle(
     out: Annotated[Path, typer.Option("--out", "-o", help="File of the bundle.")] = Path("build/ccnet-bundle.zip"),
     weights: WeightsOption = None,
     side: Annotated[int, typer.Option(min=16, help="Longest side of a golden frame in px, a multiple of 16.")] = 256,
-    space: InputSpaceOption = "srgb",
+    input_space: InputSpaceOption = "srgb",
 ) -> None:
     """Graphs and golden outputs in one file, for a device without torch: 'make engine BUNDLE=…' there.
 
@@ -42,6 +42,6 @@ def bundle(
     console = Console(stderr=True)
     opened, paths = ArtifactFolder.open(folder), frame_paths(frames or [])
     with console.status("golden outputs"):
-        chosen = reference_frames(opened, paths, weights, space, side)
+        chosen = reference_frames(opened, paths, weights, input_space, side)
         bundled = make_bundle(opened, [frame.reference for frame in chosen], out)
     print(f"{out}: {len(bundled.artifacts)} files, {out.stat().st_size / 1e6:.1f} MB, {len(paths)} golden frames")

@@ -46,7 +46,7 @@ def check(
     tile: Annotated[
         int, typer.Option(*TILE_FLAGS, help="Side of a tile in the tiled runs, px, a multiple of 16.")
     ] = 320,
-    space: InputSpaceOption = "srgb",
+    input_space: InputSpaceOption = "srgb",
     out: Annotated[
         Path | None,
         typer.Option("--out", "-o", help="Folder for check.json and each frame's cube (.mat, .hdr) and pictures."),
@@ -68,7 +68,7 @@ def check(
     console = Console(stderr=True)
     paths = frame_paths(frames) if frames else []
     opened = ArtifactFolder.open(folder)
-    fingerprint = check_fingerprint(opened, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, space))
+    fingerprint = check_fingerprint(opened, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, input_space))
     if out is not None and not force and not as_json and has_passed(out, opened, fingerprint):
         console.print(f"{out}: up to date, this check has passed before (--force repeats it)", highlight=False)
         return
@@ -76,9 +76,9 @@ def check(
         print_artifacts(opened)
     results: dict[str, list[Comparison]] = {}
     with console.status("check") as status:
-        for frame in reference_frames(opened, paths, weights, space):
+        for frame in reference_frames(opened, paths, weights, input_space):
             results[frame.name] = _check_frame(opened, frame, tile, out, status, quiet=as_json)
-    document = {name: [_as_json(comparison) for comparison in found] for name, found in results.items()}
+    document = {name: [_as_json(comparison) for comparison in comparisons] for name, comparisons in results.items()}
     broken = list(_broken(results))
     if out is not None:
         report = {"inputs": fingerprint, "passed": not broken, "frames": document}

@@ -30,7 +30,7 @@ def reference_frames(
     folder: ArtifactFolder,
     paths: list[Path],
     weights: Path | None,
-    space: InputSpace,
+    input_space: InputSpace,
     side: int | None = None,
 ) -> Iterator[ReferenceFrame]:
     """Yield the frames of ``paths`` with PyTorch's outputs, or without paths the folder's golden outputs.
@@ -39,7 +39,7 @@ def reference_frames(
         folder: Artifact folder.
         paths: Files of frames.
         weights: Weights that the folder was exported from; None for those that the package ships.
-        space: Input colour space of the frames.
+        input_space: Input colour space of the frames.
         side: Longest side in px; larger frames, and those that PyTorch cannot hold at once, are cut to their centres.
 
     Yields:
@@ -51,7 +51,7 @@ def reference_frames(
     from ccnet.export.reference import golden
 
     if paths:
-        yield from _computed_by_torch(folder, paths, weights, space, side)
+        yield from _computed_by_torch(folder, paths, weights, input_space, side)
         return
     if not any(artifact.kind == "golden" for artifact in folder.manifest.artifacts):
         raise CCNetError(f"{folder.path}: no frames, and no golden outputs of a bundle: give --frames")
@@ -60,7 +60,7 @@ def reference_frames(
 
 
 def _computed_by_torch(
-    folder: ArtifactFolder, paths: list[Path], weights: Path | None, space: InputSpace, side: int | None
+    folder: ArtifactFolder, paths: list[Path], weights: Path | None, input_space: InputSpace, side: int | None
 ) -> Iterator[ReferenceFrame]:
     from ccnet.export.reference import by_torch
     from ccnet.runtime.io.frames import read_frame
@@ -72,7 +72,7 @@ def _computed_by_torch(
         yield ReferenceFrame(
             name=path.name,
             picture=picture,
-            reference=by_torch(model, to_camera_rgb(picture, space, folder.manifest), path.name),
+            reference=by_torch(model, to_camera_rgb(picture, input_space, folder.manifest), path.name),
         )
 
 

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ccnet.runtime.backends.select import BackendName, Precision
+from ccnet.runtime.io.cubes import CubeFormat
 from ccnet.runtime.io.srgb import InputSpace
-from ccnet.runtime.stream.sinks import CubeFormat
 
 ARTIFACTS_FOLDER = Path("build/ccnet")
 """Default folder of the artifacts."""

@@ -12,13 +12,12 @@ from typing import Annotated, get_args
 import typer
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.io.cubes import open_cube
+from ccnet.runtime.io.cubes import CubeFormat, open_cube
 from ccnet.runtime.io.frames import read_frame
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
-from ccnet.runtime.stream.sinks import CubeFormat
 from ccnet.runtime.viz.plots import heat_map
 from ccnet.runtime.viz.plots import picture as draw_picture
 from ccnet.runtime.viz.render import Thumbnail
@@ -105,10 +104,10 @@ class _Drawings:
 
 def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
     """Return the path of each frame's cube; CCNetError if it is a frame itself or occurs twice."""
-    many = len(frames) > 1 or out.is_dir()
-    if many and not out.is_dir() and out.suffix[1:].lower() in get_args(CubeFormat):
+    into_folder = len(frames) > 1 or out.is_dir()
+    if into_folder and not out.is_dir() and out.suffix[1:].lower() in get_args(CubeFormat):
         raise CCNetError(f"{out}: is the name of one cube, but there are {len(frames)} frames; expected a folder")
-    targets = [out / f"{frame.stem}.{format}" for frame in frames] if many else [out]
+    targets = [out / f"{frame.stem}.{format}" for frame in frames] if into_folder else [out]
     sources = {frame.resolve() for frame in frames}
     for index, target in enumerate(targets):
         if {target.resolve(), target.with_suffix(".img").resolve()} & sources:

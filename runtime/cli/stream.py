@@ -75,11 +75,11 @@ def stream(
     none was delivered.
     """
     raw = Radiometry.read(radiometry) if radiometry else None
-    space = _input_space(raw, input_space)
+    input_space = _input_space(raw, input_space)
     spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
-            open_probed(artifacts, input_space=space, backend=backend, precision=precision, tile=tile)
+            open_probed(artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile)
         )
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)
         radiometry_metadata = _radiometry_metadata(raw, reconstructor.manifest)
@@ -96,7 +96,7 @@ def stream(
             policy=policy or ("latest" if spec.live else "block"),
             queue_size=queue,
             max_frames=frames,
-            metadata={**reconstructor.provenance(), "source": spec.name, "space": space, **radiometry_metadata},
+            metadata={**reconstructor.provenance(), "source": spec.name, "space": input_space, **radiometry_metadata},
         )
         _run(pipeline, metrics)
     _report(pipeline)

@@ -16,6 +16,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -28,7 +29,10 @@ from .files import read_head
 from .mat import open_mat, read_mat
 from .npy import open_npy, read_npy
 
-__all__ = ["CubeWriter", "open_cube", "read_cube"]
+__all__ = ["CubeFormat", "CubeWriter", "open_cube", "read_cube"]
+
+CubeFormat = Literal["hdr", "mat", "npy"]
+"""Suffix of a cube's file, without the dot: ENVI, MATLAB/NTIRE or numpy."""
 
 _WRITERS = {".hdr": open_envi, ".mat": open_mat, ".npy": open_npy}
 _READERS = {".hdr": read_envi, ".mat": read_mat, ".npy": read_npy}

@@ -22,9 +22,9 @@ _TO_CIE /= _TO_CIE.sum(axis=1, keepdims=True)  # white stays white: the camera's
 _ROWS = 256  # at a time, so that a large frame takes little memory beside itself
 
 
-def to_camera_rgb(frame: Frame, space: InputSpace, manifest: Manifest) -> Frame:
+def to_camera_rgb(frame: Frame, input_space: InputSpace, manifest: Manifest) -> Frame:
     """Return the frame in the camera's linear RGB; CCNetError where the graphs cannot take it."""
-    if space == "camera":
+    if input_space == "camera":
         return frame
     if manifest.input == "uint8":
         raise CCNetError(

@@ -13,18 +13,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, make_folder
-from ccnet.runtime.io.cubes import CubeWriter, open_cube
+from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, open_cube
 from ccnet.runtime.io.files import optional_module
 
 Array = npt.NDArray[np.float32]
-CubeFormat = Literal["hdr", "mat", "npy"]
-"""Suffix of a cube: ENVI, MATLAB/NTIRE or numpy."""
 
 CHUNK_PX = 128
 """Side of a Zarr chunk, which holds all bands: 2 MB."""
@@ -85,7 +83,7 @@ def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
     path = Path(text)
     if path.suffix == ".zarr":
         return ZarrGroup(path)
-    if path.suffix[1:] in ("hdr", "mat", "npy"):
+    if path.suffix[1:] in get_args(CubeFormat):
         raise CCNetError(
             f"{text}: is the name of one cube, but a stream has many; expected a folder, a .zarr or zmq:ADDRESS"
         )
