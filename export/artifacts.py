@@ -123,16 +123,12 @@ def _graphs(model: CCNet, progress: Progress) -> dict[GraphKey, ir.Model]:
     progress("trace")
     traced = trace(model)
     progress("cut")
-    decode, encode = cut.decode(traced, model.context_shapes), cut.encode(traced)
-    graphs = {
-        GraphKey("encode", "fp32"): encode,
-        GraphKey("decode", "fp32"): decode,
-        GraphKey("decode", "fp16"): decode,
-        GraphKey("full", "fp32"): cut.full(traced),
-    }
+    cuts = {"encode": cut.encode(traced), "decode": cut.decode(traced, model.context_shapes), "full": cut.full(traced)}
+    graphs = {GraphKey(kind, "fp32"): graph for kind, graph in cuts.items()}
+    graphs[GraphKey("decode", "fp16")] = cuts["decode"]
     if operators():  # a graph that cannot be compared here is not written
-        graphs[GraphKey("encode", "fp32", NATIVE_FORMAT)] = fuse_operators(encode, model)
-        graphs[GraphKey("decode", "fp32", NATIVE_FORMAT)] = fuse_operators(decode, model)
+        for kind, graph in cuts.items():
+            graphs[GraphKey(kind, "fp32", NATIVE_FORMAT)] = fuse_operators(graph, model)
     return graphs
 
 

@@ -31,12 +31,15 @@ class ContextEncoder:
 
     def encode(self, frame: CameraFrame, max_pixels: int) -> Array:
         """Return the context (1, N) of a frame, from means of the smallest blocks that give at most ``max_pixels``."""
-        height, width = frame.shape[:2]
         multiple, least = self._manifest.size_multiple, self._limits.least
-        reduced = block_mean(frame, block_side(height, width, max_pixels, self._limits.most))
+        reduced = block_mean(frame, self._block_side(frame, max_pixels))
         y, x = (Span(0, max(padded_size(size, multiple), least), 0, size) for size in reduced.shape[:2])
         rgb = rgb_tensor(crop(reduced, y, x), self._manifest.input, frame.dtype)
         return self.check(self._backend.run({RGB: rgb}, CONTEXT))
+
+    def reduces(self, frame: CameraFrame, max_pixels: int) -> bool:
+        """Return whether ``encode`` would read means of blocks instead of the frame's own pixels."""
+        return self._block_side(frame, max_pixels) > 1
 
     def check(self, context: Array) -> Array:
         """Return the context if its dtype, shape and values are valid.
@@ -56,6 +59,10 @@ class ContextEncoder:
         if not np.isfinite(context).all():
             raise CCNetError(f"{CONTEXT} holds NaN or infinite values: the weights are broken, export others")
         return context
+
+    def _block_side(self, frame: CameraFrame, max_pixels: int) -> int:
+        height, width = frame.shape[:2]
+        return block_side(height, width, max_pixels, self._limits.most)
 
 
 def block_side(height: int, width: int, max_pixels: int, longest: int) -> int:

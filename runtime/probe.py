@@ -105,7 +105,9 @@ def main(folder: str, backend: Any, precision: Any) -> int:
     """
     try:
         with Reconstructor.open(folder, input_space="camera", backend=backend, precision=precision) as reconstruct:
-            reconstruct(np.full((16, 16, 3), 128, np.uint8))
+            frame = np.full((16, 16, 3), 128, np.uint8)
+            reconstruct(frame)  # by the graph full, where there is one
+            reconstruct(frame, reconstruct.encode(frame))
     except CCNetError as error:
         print(_REASON_PREFIX + " ".join(str(error).split()), file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""Frame in, cube out: the context once from the whole frame, then the cube tile by tile.
+"""Frame in, cube out: the context once from the whole frame, then the cube tile by tile; or both in one pass.
 
 Legend: a frame is (H, W, 3) uint8, uint16 or float32 in [0, 1]; a cube is (31, H, W) float32, bands ascending from 400
 to 700 nm, reflectance-like; the context is (1, N) float32, everything that a tile must know of the rest of its frame.
@@ -6,6 +6,7 @@ to 700 nm, reflectance-like; the context is (1, N) float32, everything that a ti
 
 from __future__ import annotations
 
+import functools
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,9 @@ import numpy.typing as npt
 from ccnet import __version__
 from ccnet.contract import BANDS_NM, ArtifactFolder, CCNetError, Manifest
 from ccnet.runtime.backends.base import Backend
-from ccnet.runtime.backends.loading import LockedBackend, SizeLimits, open_backend
+from ccnet.runtime.backends.loading import LazyBackend, LockedBackend, SizeLimits, open_backend
 from ccnet.runtime.backends.select import BackendName, Precision, Selection, select
+from ccnet.runtime.io.arrays import output_array
 from ccnet.runtime.io.camera_frame import CameraFrame, FrameConverter
 from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import Frame
@@ -28,7 +30,7 @@ from ccnet.runtime.io.srgb import InputSpace
 
 from .context_encoder import ContextEncoder
 from .projection import Projection
-from .tile_decoder import TileDecoder
+from .tile_decoder import TileDecoder, Tiles
 from .tiling import check_tile
 
 Array = npt.NDArray[np.float32]
@@ -111,7 +113,11 @@ class Reconstructor:
                 stack.enter_context(open_backend(selection, artifact, threads))
                 for artifact in (selection.encode, selection.decode)
             )
-            reconstructor = cls(selection, encoder, decoder, input_space, tile, encode_pixels)
+            full = None
+            if artifact := selection.full:
+                selection.folder.verify(artifact)
+                full = LazyBackend(decoder.name, functools.partial(open_backend, selection, artifact, threads))
+            reconstructor = cls(selection, encoder, decoder, input_space, tile, encode_pixels, full)
             stack.pop_all()
         return reconstructor
 
@@ -123,6 +129,7 @@ class Reconstructor:
         input_space: InputSpace | None = None,
         tile: int = DEFAULT_TILE,
         encode_pixels: int = ENCODE_PIXELS,
+        full: Backend | None = None,
     ) -> None:
         """Take over open backends, and close them in ``close``. ``open`` calls this.
 
@@ -133,6 +140,7 @@ class Reconstructor:
             input_space: Colour space of all frames, see ``open``.
             tile: Longest side of the tiles, px.
             encode_pixels: Maximum of pixels that ``encode`` reads.
+            full: Runs ``full``, on frames of one tile that ``encode`` would not reduce. None: two passes always.
 
         Raises:
             CCNetError: An option does not fit the manifest.
@@ -145,10 +153,11 @@ class Reconstructor:
         self.encode_pixels = encode_pixels
         self._wanted_tile = tile
         self._convert = FrameConverter(input_space, manifest)
-        self._backends = (LockedBackend(encoder, lock), LockedBackend(decoder, lock))
+        self._backends = [LockedBackend(backend, lock) for backend in (encoder, decoder, full) if backend]
         limits = [SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)]
         self._encoder = ContextEncoder(self._backends[0], limits[0], manifest)
-        self._decoder = TileDecoder(self._backends[1], limits[1], manifest, tile, selection.decode.precision)
+        decoder_options = (limits[1], manifest, tile, selection.decode.precision)
+        self._decoder = TileDecoder(self._backends[1], *decoder_options, *self._backends[2:])
 
     @property
     def tile(self) -> int:
@@ -181,8 +190,8 @@ class Reconstructor:
         """
         camera_frame = self.camera_frame(frame)
         context = self._context(camera_frame, context)
-        cube = _target(out, (len(BANDS_NM), *camera_frame.shape[:2]))
-        self._decoder.fill(camera_frame, context, (0, camera_frame.shape[0]), cube)
+        cube = output_array(out, (len(BANDS_NM), *camera_frame.shape[:2]))
+        self._fill(camera_frame, context, (0, camera_frame.shape[0]), cube)
         return cube
 
     def project(
@@ -201,8 +210,8 @@ class Reconstructor:
         """
         camera_frame = self.camera_frame(frame)
         context = self._context(camera_frame, context)
-        out = _target(out, (len(projection.names), *camera_frame.shape[:2]))
-        for rows, columns, values in self._decoder.tiles(camera_frame, context, (0, camera_frame.shape[0])):
+        out = output_array(out, (len(projection.names), *camera_frame.shape[:2]))
+        for rows, columns, values in self._tiles(camera_frame, context, (0, camera_frame.shape[0])):
             projection(values, out[:, rows, columns])
         return out
 
@@ -222,7 +231,7 @@ class Reconstructor:
 
     def encode(self, frame: Frame) -> Array:
         """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
-        return self._context(self.camera_frame(frame), None)
+        return self._encoder.encode(self.camera_frame(frame), self.encode_pixels)
 
     def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
         """Return an iterator of the cube from top to bottom.
@@ -265,6 +274,9 @@ class Reconstructor:
             "graph": self.selection.decode.file,
             "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
             "input space": self._convert.describe(),
+            "passes": "1 (full) for a frame of one tile without a context, otherwise 2"
+            if len(self._backends) == 3
+            else "2",
             "tile": f"{self.tile} px{limit}",
             "halo": f"{self.manifest.halo} px",
             "context": f"whole frame, as block means of at most {self.encode_pixels / 1e6:.2g} Mpx",
@@ -294,18 +306,37 @@ class Reconstructor:
     ) -> None:
         self.close()
 
-    def _context(self, frame: CameraFrame, context: Array | None) -> Array:
-        if context is None:
-            return self._encoder.encode(frame, self.encode_pixels)
-        return self._encoder.check(context)
+    def _context(self, frame: CameraFrame, context: Array | None) -> Array | None:
+        """Return the context to decode under; None for a frame that needs one pass."""
+        if context is not None:
+            return self._encoder.check(context)
+        if self._decoder.takes_one_pass(frame) and not self._encoder.reduces(frame, self.encode_pixels):
+            return None
+        return self._encoder.encode(frame, self.encode_pixels)
 
-    def _strips(self, frame: CameraFrame, context: Array) -> Iterator[tuple[int, Array]]:
+    def _tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
+        """Decode some rows of the cube, see ``TileDecoder.tiles``; all rows at once where one pass is enough."""
+        if context is None:
+            if (cube := self._decoder.one_pass(frame)) is not None:
+                yield slice(*rows), slice(0, frame.shape[1]), cube[:, slice(*rows)]
+                return
+            context = self._encoder.encode(frame, self.encode_pixels)
+        yield from self._decoder.tiles(frame, context, rows)
+
+    def _fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array) -> None:
+        """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
+        for y, x, values in self._tiles(frame, context, rows):
+            out[:, y.start - rows[0] : y.stop - rows[0], x] = values
+
+    def _strips(self, frame: CameraFrame, context: Array | None) -> Iterator[tuple[int, Array]]:
         rows = [(y.first, y.last) for y in self._decoder.plan(frame.shape[0])]
+        if context is None and len(rows) > 1:  # tiles shrank since: all strips share one context
+            context = self._encoder.encode(frame, self.encode_pixels)
         tallest = max(last - first for first, last in rows)
         buffer = np.empty((len(BANDS_NM), tallest, frame.shape[1]), np.float32)
         for first, last in rows:
             strip = buffer[:, : last - first]
-            self._decoder.fill(frame, context, (first, last), strip)
+            self._fill(frame, context, (first, last), strip)
             yield first, strip
 
 
@@ -317,13 +348,3 @@ def _tile(tile: int | None, window: int | None) -> int:
         warnings.warn("window is the old name of tile: pass tile", DeprecationWarning, stacklevel=3)
         return window
     return DEFAULT_TILE if tile is None else tile
-
-
-def _target(out: Array | None, shape: tuple[int, ...]) -> Array:
-    """Return ``out`` if it is a float32 array of this shape, or a new array; a CCNetError otherwise."""
-    if out is None:
-        return np.empty(shape, np.float32)
-    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:
-        kind = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise CCNetError(f"out is {kind}, expected a writeable float32 {shape}")
-    return out

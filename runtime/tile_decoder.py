@@ -1,4 +1,4 @@
-"""The cube of a frame, decoded tile by tile. Tiles become smaller when memory runs out.
+"""The cube of a frame, decoded tile by tile or by ``full`` in one pass. Tiles become smaller when memory runs out.
 
 Legend: a frame is (H, W, 3) of the weights' camera; a part of a cube is (31, h, w) float32, bands ascending from 400 to
 700 nm; the context is (1, N) float32.
@@ -22,18 +22,27 @@ from .tiling import Span, check_tile, crop, plan
 
 Array = npt.NDArray[np.float32]
 
+Tiles = Iterator[tuple[slice, slice, Array]]
+"""Rows and columns in the cube, and their values (31, h, w)."""
+
 _logger = logging.getLogger("ccnet.runtime.reconstructor")  # the documented name
 
 
 class TileDecoder:
-    """Runs ``decode`` on the tiles of a frame.
+    """Runs ``decode`` on the tiles of a frame, or ``full`` on a frame that is a single tile.
 
     Attributes:
         tile: Longest side of a tile, px. It only shrinks.
     """
 
     def __init__(
-        self, backend: LockedBackend, limits: SizeLimits, manifest: Manifest, tile: int, precision: str
+        self,
+        backend: LockedBackend,
+        limits: SizeLimits,
+        manifest: Manifest,
+        tile: int,
+        precision: str,
+        full: LockedBackend | None = None,
     ) -> None:
         """Limit the tile to the sizes that the graph or engine accepts; a CCNetError if none of them can be used.
 
@@ -43,8 +52,10 @@ class TileDecoder:
             manifest: Manifest of the graph or engine.
             tile: Longest side that was asked for, px.
             precision: Precision of the graph or engine, for messages.
+            full: Runs ``full``, for frames of any size. None: no frame is decoded in one pass.
         """
         self._backend = backend
+        self._full = full
         self._limits = limits
         self._manifest = manifest
         self._precision = precision
@@ -56,10 +67,26 @@ class TileDecoder:
         manifest = self._manifest
         return plan(size, self.tile, manifest.halo, multiple=manifest.size_multiple, least=self._limits.least)
 
-    def fill(self, frame: CameraFrame, context: Array, rows: tuple[int, int], out: Array) -> None:
-        """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
-        for y, x, values in self.tiles(frame, context, rows):
-            out[:, y.start - rows[0] : y.stop - rows[0], x] = values
+    def takes_one_pass(self, frame: CameraFrame) -> bool:
+        """Return whether the frame is a single tile and there is a graph ``full``, which needs no context."""
+        return self._full is not None and all(len(self.plan(size)) == 1 for size in frame.shape[:2])
+
+    def one_pass(self, frame: CameraFrame) -> Array | None:
+        """Decode a whole frame by ``full``, under its own context. When memory runs out, tiles shrink.
+
+        Args:
+            frame: The whole frame.
+
+        Returns:
+            The cube (31, H, W), or None for a frame that is not a single tile, or no longer is one.
+        """
+        while self.takes_one_pass(frame):
+            try:
+                ys, xs = (self.plan(size) for size in frame.shape[:2])
+                return self._decode(frame, None, ys[0], xs[0])
+            except OutOfMemoryError as error:
+                self._shrink(error)
+        return None
 
     def tiles(self, frame: CameraFrame, context: Array, rows: tuple[int, int]) -> Iterator[tuple[slice, slice, Array]]:
         """Decode some rows of the cube. When memory runs out, tiles shrink and some values come twice.
@@ -86,10 +113,15 @@ class TileDecoder:
             except OutOfMemoryError as error:
                 self._shrink(error)
 
-    def _decode(self, frame: CameraFrame, context: Array, y: Span, x: Span) -> Array:
-        """Return the part (31, h, w) of the cube that one tile keeps."""
-        feeds = {RGB: rgb_tensor(crop(frame, y, x), self._manifest.input, frame.dtype), CONTEXT: context}
-        cube = self._backend.run(feeds, CUBE)
+    def _decode(self, frame: CameraFrame, context: Array | None, y: Span, x: Span) -> Array:
+        """Return the part (31, h, w) of the cube that one tile keeps; ``full`` decodes it without a context."""
+        feeds = {RGB: rgb_tensor(crop(frame, y, x), self._manifest.input, frame.dtype)}
+        if context is not None:
+            cube = self._backend.run({**feeds, CONTEXT: context}, CUBE)
+        elif self._full is not None:
+            cube = self._full.run(feeds, CUBE)
+        else:
+            raise ValueError("there is neither a context nor a graph full")
         expected = (1, len(BANDS_NM), y.stop - y.start, x.stop - x.start)
         if cube.shape != expected:
             raise CCNetError(f"{CUBE} is {cube.shape}, expected {expected}: export again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,6 +85,38 @@ class LockedBackend:
         with self._lock:
             self._closed = True
             self._backend.close()
+
+
+class LazyBackend:
+    """A backend that loads its file when it runs for the first time. ``LockedBackend`` keeps threads apart."""
+
+    def __init__(self, name: str, load: Callable[[], Backend]) -> None:
+        """Remember how to load the file.
+
+        Args:
+            name: Library, version and device.
+            load: Loads the file; a CCNetError if that fails.
+        """
+        self.name = name
+        self._load = load
+        self._backend: Backend | None = None
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Load the file if that has not been done, and run the graph once."""
+        if self._backend is None:
+            self._backend = self._load()
+        return self._backend.run(feeds)
+
+    def close(self) -> None:
+        """Free what was loaded; harmless when called twice."""
+        if self._backend is not None:
+            self._backend.close()
+
+    def __enter__(self) -> LazyBackend:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def open_backend(selection: Selection, artifact: Artifact, threads: int | None) -> Backend:

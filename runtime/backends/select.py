@@ -29,7 +29,7 @@ _TENSORRT_VARIANTS: dict[str, trt.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """A backend, and the two files of an artifact folder that it runs.
+    """A backend, and the files of an artifact folder that it runs.
 
     Attributes:
         folder: The artifact folder.
@@ -37,6 +37,7 @@ class Selection:
         encode: Entry of the file for ``encode``.
         decode: Entry of the file for ``decode``.
         why: Why it is this backend, in one line.
+        full: Entry of the file for ``full``. None: every frame takes two passes, ``encode`` and then ``decode``.
     """
 
     folder: ArtifactFolder
@@ -44,9 +45,10 @@ class Selection:
     encode: Artifact
     decode: Artifact
     why: str = "it was asked for"
+    full: Artifact | None = None
 
     def open(self, artifact: Artifact, data: bytes, threads: int | None = None) -> Backend:
-        """Load one of the two files; a CCNetError if an engine was built for another version or GPU.
+        """Load one of the files; a CCNetError if an engine was built for another version or GPU.
 
         Args:
             artifact: Entry of the file.
@@ -99,7 +101,8 @@ def select(folder: ArtifactFolder, backend: BackendName = "auto", precision: Pre
             encode, decode = _find_graphs(folder.manifest, backend, precision or "fp32")
         else:
             raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
-    return Selection(folder=folder, backend=backend, encode=encode, decode=decode, why=why)
+    full = _find_full(folder.manifest, decode) if backend == "onnxruntime" else None
+    return Selection(folder=folder, backend=backend, encode=encode, decode=decode, full=full, why=why)
 
 
 def best_backend(manifest: Manifest | None = None, precision: Precision | None = None) -> tuple[BackendName, str]:
@@ -146,6 +149,12 @@ def _find_graphs(manifest: Manifest, backend: str, precision: Precision) -> tupl
         return native["encode"], native["decode"]
     decode = manifest.find("decode", precision=precision)
     return manifest.find("encode"), decode
+
+
+def _find_full(manifest: Manifest, decode: Artifact) -> Artifact | None:
+    """Return the graph that does in one pass what encode and this decode do in two, if the folder has it."""
+    wanted = ("full", decode.format, decode.precision)
+    return next((a for a in manifest.artifacts if (a.kind, a.format, a.precision) == wanted), None)
 
 
 def _find_engines(manifest: Manifest, backend: str, precision: Precision | None) -> tuple[Artifact, Artifact]:

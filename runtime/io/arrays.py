@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.backends.cuda import Device
@@ -54,3 +55,13 @@ def _download(interface: dict[str, Any]) -> Frame:
         device.call("cuMemcpyDtoHAsync_v2", frame.ctypes.data, interface["data"][0], frame.nbytes, stream)
         device.call("cuStreamSynchronize", stream)
     return frame
+
+
+def output_array(out: npt.NDArray[np.float32] | None, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Return ``out`` if it is a float32 array of this shape, or a new array; a CCNetError otherwise."""
+    if out is None:
+        return np.empty(shape, np.float32)
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:
+        kind = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise CCNetError(f"out is {kind}, expected a writeable float32 {shape}")
+    return out

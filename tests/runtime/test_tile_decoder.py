@@ -1,13 +1,19 @@
-"""Tiles within the limits of engines and memory, and cubes that are not finite."""
+"""One pass by ``full``, tiles within the limits of engines and memory, and cubes that are not finite."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from ccnet.model import CCNet
+from ccnet.runtime import Projection
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from tests.runtime.conftest import (
     Spy,
@@ -87,3 +93,93 @@ def test_cube_that_is_not_finite_is_never_written(tmp_path: Path, value: float) 
         refusal(lambda: reconstruct(pixels(16, 16)), *words)
         refusal(lambda: reconstruct.save(pixels(16, 16), tmp_path / "out/cube.npy"), *words)
     assert not list((tmp_path / "out").iterdir())
+
+
+Spies = tuple[Spy, Spy, Spy]
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """encode, decode and both as one graph."""
+    parts = {kind: model(kind, manifest()) for kind in ("encode", "decode")}
+    for part in parts.values():
+        del part.metadata_props[:]
+    second = onnx.compose.add_prefix(parts["decode"], "d_")
+    joined = onnx.compose.merge_models(parts["encode"], second, io_map=[("context", "d_context")])
+    for node in joined.graph.node:
+        node.input[:] = ["rgb" if name == "d_rgb" else name for name in node.input]
+        node.output[:] = ["cube" if name == "d_cube" else name for name in node.output]
+    del joined.graph.input[1:]
+    joined.graph.output[0].name = "cube"
+    return {kind: made.SerializeToString() for kind, made in {**parts, "full": joined}.items()}
+
+
+@pytest.fixture
+def spies(graphs: dict[str, bytes]) -> Iterator[Spies]:
+    encoder, decoder, full = (Spy(OnnxRuntimeBackend(graphs[kind])) for kind in ("encode", "decode", "full"))
+    yield encoder, decoder, full
+
+
+def runs(spies: Spies) -> tuple[int, ...]:
+    return tuple(len(spy.shapes) for spy in spies)
+
+
+def test_a_frame_of_one_tile_takes_one_pass(folder: Path, spies: Spies) -> None:
+    frame = pixels(90, 100)
+    projection = Projection.differences({"a": (700, 500)})
+    with fake(spies[0], spies[1], tile=112, full=spies[2]) as reconstruct:
+        cube = reconstruct(frame)
+        ((_, strip),) = reconstruct.strips(frame)
+        np.testing.assert_array_equal(strip, cube)
+        reconstruct.project(frame, projection)
+        assert runs(spies) == (0, 0, 3)
+        assert reconstruct.encode(frame).shape == (1, 3)
+        assert reconstruct.describe()["passes"].startswith("1 (full)")
+    np.testing.assert_allclose(cube, whole(folder, frame), atol=1e-5)
+
+
+def test_a_given_context_never_uses_full(spies: Spies) -> None:
+    frame = pixels(40, 40)
+    with fake(spies[0], spies[1], full=spies[2]) as reconstruct:
+        reconstruct(frame, np.ones((1, 3), np.float32))
+    assert runs(spies) == (0, 1, 0)
+
+
+@pytest.mark.parametrize(("size", "passes"), [((112, 112), 1), ((113, 112), 2), ((16, 113), 2)])
+def test_frames_just_above_the_tile_take_two_passes(spies: Spies, size: tuple[int, int], passes: int) -> None:
+    with fake(spies[0], spies[1], tile=112, full=spies[2]) as reconstruct:
+        reconstruct(pixels(*size))
+    assert runs(spies)[0] == passes - 1
+    assert runs(spies)[2] == 2 - passes
+
+
+def test_a_frame_that_encode_reduces_takes_two_passes(spies: Spies) -> None:
+    with fake(spies[0], spies[1], full=spies[2], encode_pixels=40 * 40 - 1) as reconstruct:
+        reconstruct(pixels(40, 40))
+    assert runs(spies) == (1, 1, 0)
+
+
+def test_two_passes_where_full_runs_out_of_memory(folder: Path, spies: Spies) -> None:
+    frame = pixels(90, 100)
+    spies[2].most = 10
+    with fake(spies[0], spies[1], tile=112, full=spies[2]) as reconstruct:
+        cube = reconstruct(frame)
+        assert reconstruct.tile == 64
+    assert runs(spies)[0] == 1 and runs(spies)[2] == 0
+    np.testing.assert_allclose(cube, whole(folder, frame), atol=1e-5)
+
+
+def test_a_folder_without_full_takes_two_passes(folder: Path) -> None:
+    with open_camera(folder) as reconstruct:
+        assert reconstruct.selection.full is None
+        assert reconstruct.describe()["passes"] == "2"
+
+
+@settings(max_examples=8)
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_one_pass_equals_two(artifacts: tuple[CCNet, Path], height: int, width: int) -> None:
+    frame = pixels(height, width)
+    with open_camera(artifacts[1]) as reconstruct:
+        assert reconstruct.selection.full is not None
+        one, two = reconstruct(frame), reconstruct(frame, reconstruct.encode(frame))
+    np.testing.assert_allclose(one, two, atol=2e-5)
