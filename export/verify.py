@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -152,15 +153,17 @@ class _Check:
 
     def comparisons(self) -> Iterator[Comparison]:
         reference = self.reference
-        if self._has("full", "fp32"):
-            yield self._judge("full fp32", self._run_portable("full"), reference.cube, "fp32")
         with self._open(max(self.largest_side, _smallest_tile(self.manifest))) as runner:
+            if runner.selection.full is not None:
+                yield self._judge("full fp32", self._run_full(runner), reference.cube, "fp32")
             yield self._judge_encode("encode fp32", runner)
             whole = self._decode(runner)
             yield self._judge("decode fp32", whole, reference.cube, "fp32")
             yield from self._reduced_contexts(runner, whole.cube)
             is_fused = runner.selection.decode.format == NATIVE_FORMAT
         if is_fused:  # the unrolled graphs are those that TensorRT builds from, or that run without the operators
+            if self._has("full", "fp32"):
+                yield self._judge("full fp32, unrolled", self._run_portable("full"), reference.cube, "fp32")
             context = _as_cube(reference.context)
             yield self._judge("encode fp32, unrolled", self._run_portable("encode"), context, "fp32")
             unrolled = self._run_portable("decode", reference.context)
@@ -238,13 +241,19 @@ class _Check:
     def _decode(self, runner: Reconstructor) -> _Run:
         return _timed(runner, self.reference.frame, self.reference.context)
 
+    def _run_full(self, runner: Reconstructor) -> _Run:
+        """Reconstruct the whole frame in one pass, as the runtime does with a frame that fits one tile."""
+        frame = self.reference.frame
+        with _all_pixels(runner, frame):
+            runner(frame)  # the first run loads the graph
+            return _timed(runner, frame, None)
+
     def _encode(self, runner: Reconstructor) -> _Run:
         """Encode all of the frame's pixels."""
         frame = self.reference.frame
-        most, runner.encode_pixels = runner.encode_pixels, frame.shape[0] * frame.shape[1]
-        started = time.perf_counter()
-        context = runner.encode(frame)
-        runner.encode_pixels = most
+        with _all_pixels(runner, frame):
+            started = time.perf_counter()
+            context = runner.encode(frame)
         return _Run(_as_cube(context), runner.describe()["backend"], 1e3 * (time.perf_counter() - started))
 
     def _run_portable(self, kind: str, context: Array | None = None, block: int = 1) -> _Run:
@@ -261,6 +270,16 @@ class _Check:
             ms = 1e3 * (time.perf_counter() - started)
             cube = _as_cube(result) if kind == "encode" else result[0, :, :height, :width]
             return _Run(cube, backend.name, ms)
+
+
+@contextmanager
+def _all_pixels(runner: Reconstructor, frame: Frame) -> Iterator[None]:
+    """Let ``encode`` read every pixel of a frame."""
+    most, runner.encode_pixels = runner.encode_pixels, frame.shape[0] * frame.shape[1]
+    try:
+        yield
+    finally:
+        runner.encode_pixels = most
 
 
 def _smallest_tile(manifest: Manifest) -> int:
@@ -298,7 +317,7 @@ def _largest_difference(expected: Array, actual: Array) -> LargestDifference:
     )
 
 
-def _timed(runner: Reconstructor, frame: Frame, context: Array) -> _Run:
+def _timed(runner: Reconstructor, frame: Frame, context: Array | None) -> _Run:
     started = time.perf_counter()
     cube = runner(frame, context)
     return _Run(cube, runner.describe()["backend"], 1e3 * (time.perf_counter() - started))

@@ -47,7 +47,7 @@ def test_every_graph_is_compared_and_passes(rows: dict[str, Comparison]) -> None
         "decode fp32": "fp32",
         f"decode fp32, {tiles}": "tiled",
         f"decode fp16, {tiles}": "fp16",
-        **({"encode fp32, unrolled": "fp32", "decode fp32, unrolled": "fp32"} if operators() else {}),
+        **({f"{kind} fp32, unrolled": "fp32" for kind in ("full", "encode", "decode")} if operators() else {}),
     }
     assert all(row.verdict == "passes" and 0 < row.tolerance_used <= 1 for row in rows.values() if row.tolerance)
     assert {rows[what].verdict for what in ("default context", "context of 1/4 of the pixels")} == {"reported"}
