@@ -89,7 +89,7 @@ class TileDecoder:
         return None
 
     def tiles(self, frame: CameraFrame, context: Array, rows: tuple[int, int]) -> Iterator[tuple[slice, slice, Array]]:
-        """Decode some rows of the cube. When memory runs out, tiles shrink and some values come twice.
+        """Decode some rows of the cube. When memory runs out, tiles shrink and some values are yielded again.
 
         Args:
             frame: The whole frame.

@@ -97,14 +97,16 @@ def bisect(
     while waiting and len(tried) < max_groups:
         parent = max(waiting, key=lambda name: tried[name].share if name else math.inf)
         waiting.remove(parent)
-        found = {}
-        for name, nodes in _parts(parent, names).items():
+        parts, results = _parts(parent, names), {}
+        for name, nodes in parts.items():
             on_group(name)
-            parity, error = trials.run(nodes)
-            found[name] = Group(name=name, nodes=len(nodes), parity=parity, share=error)
+            results[name] = trials.run(nodes)
         if not parent and not math.isfinite(total):
-            total = sum(group.share for group in found.values() if math.isfinite(group.share))
-        found = {name: replace(group, share=group.share / (total or 1)) for name, group in found.items()}
+            total = sum(error for _, error in results.values() if math.isfinite(error))
+        found = {
+            name: Group(name=name, nodes=len(parts[name]), parity=parity, share=error / (total or 1))
+            for name, (parity, error) in results.items()
+        }
         tried.update(found)
         if parent:
             tried[parent] = replace(tried[parent], split=True)

@@ -86,12 +86,12 @@ class Stream:
     def __post_init__(self) -> None:
         self.metrics = StreamMetrics(self.ledger)
         self._queue = FrameQueue(self.ledger, self.policy, self.queue_size)
-        self._stops = 0
+        self._stop_requests = 0
         self._failure: Exception | None = None
 
     def stop(self) -> None:
         """Take no more frames and finish those that have arrived; when called twice, drop those that wait."""
-        self._stops += 1
+        self._stop_requests += 1
 
     def run(self, on_idle: Callable[[], None] = lambda: None) -> FrameCounts:
         """Stream until the source ends or ``stop`` is called.
@@ -114,7 +114,7 @@ class Stream:
                 self._process(captured)
         finally:
             # After an error of the program too: the error tells of the frame in work, and the waiting ones are dropped
-            self._stops += 1
+            self._stop_requests += 1
             self._queue.abandon()
             capture.join(JOIN_TIMEOUT_S)
         if self._failure is not None:
@@ -125,9 +125,9 @@ class Stream:
         """Return the next frame, or None if there will be none."""
         while True:
             on_idle()
-            if self._stops > 1:
+            if self._stop_requests > 1:
                 self._queue.abandon()
-            elif self._stops:
+            elif self._stop_requests:
                 self._queue.close()
             try:
                 return self._queue.get(POLL_INTERVAL_S)
@@ -182,7 +182,7 @@ class Stream:
         opened: Source | None = source
         try:
             frame_id, wait = 0, FIRST_RECONNECT_WAIT_S
-            while opened and frame_id != self.max_frames and not self._stops:
+            while opened and frame_id != self.max_frames and not self._stop_requests:
                 try:
                     captured = _read(opened, frame_id)
                 except SourceDisconnectedError as error:
@@ -222,9 +222,9 @@ class Stream:
 
     def _stopped_within(self, seconds: float) -> bool:
         until = time.monotonic() + seconds
-        while not self._stops and (left := until - time.monotonic()) > 0:
+        while not self._stop_requests and (left := until - time.monotonic()) > 0:
             time.sleep(min(POLL_INTERVAL_S, left))
-        return self._stops > 0
+        return self._stop_requests > 0
 
 
 def _read(source: Source, frame_id: int) -> CapturedFrame | None:

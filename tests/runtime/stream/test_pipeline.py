@@ -226,7 +226,7 @@ def test_one_stop_finishes_queued_frames_and_two_drop_them() -> None:
         running, _ = make(["give"] * 5, sink, queue_size=5)
 
         def stop_once_all_are_here(running: Stream = running, stops: int = stops) -> None:
-            if running.ledger.counts().arrived == 5 and not running._stops:
+            if running.ledger.counts().arrived == 5 and not running._stop_requests:
                 for _ in range(stops):
                     running.stop()
 
