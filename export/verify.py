@@ -115,7 +115,7 @@ class Comparison:
 
 
 class _Run(NamedTuple):
-    """What a run gave: a cube (31, H, W), or a context as (N, 1, 1), by which backend, in how many milliseconds."""
+    """Result of a run: a cube (31, H, W) or a context as (N, 1, 1), the backend, and the time in milliseconds."""
 
     cube: Array
     backend: str

@@ -1,4 +1,4 @@
-"""What a whole frame costs through a Reconstructor: time against other networks, growth with size, memory, loading."""
+"""Cost of a whole frame through a Reconstructor: time against other networks, growth with size, memory, loading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of an engine once it is built: its inputs and outputs, its layers, and where it runs."""
+"""Facts about a built engine: its inputs and outputs, its layers, and where it runs."""
 
 from __future__ import annotations
 

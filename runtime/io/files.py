@@ -1,4 +1,4 @@
-"""What every reader of files needs: optional libraries and the first look at a file."""
+"""Helpers of every file reader: optional libraries and the first look at a file."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def test_every_source_exists(sources: Sources) -> None:
 
 
 def test_every_module_that_shapes_graphs_is_in_the_fingerprint() -> None:
-    """What the exporter's passes and the network import, but for errors, files and the machine."""
+    """Return the modules that the exporter's passes and the network import, without errors, files and the machine."""
     script = """
 import sys
 from pathlib import Path

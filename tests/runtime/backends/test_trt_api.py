@@ -102,7 +102,7 @@ def test_every_tensorrt_name_in_the_sources_is_listed() -> None:
     folder = Path(cuda.__file__).resolve().parent
     engine = folder.parents[1] / "export/engine"
     sources = [folder / "trt_api.py", folder / "tensorrt.py", *engine.glob("*.py")]
-    sources.remove(engine / "plan.py")  # its ``precision`` is an option of ours, and it holds no TensorRT object
+    sources.remove(engine / "plan.py")  # its ``precision`` is another option, and it holds no TensorRT object
     taken = [
         node for path in sources for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
     ]
