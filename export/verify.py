@@ -231,7 +231,7 @@ class _Check:
 
     def _has(self, kind: str, precision: str) -> bool:
         wanted = (kind, "onnx", precision)
-        return any((one.kind, one.format, one.precision) == wanted for one in self.manifest.artifacts)
+        return any((entry.kind, entry.format, entry.precision) == wanted for entry in self.manifest.artifacts)
 
     def _open(
         self, tile: int, *, backend: BackendName = "onnxruntime", precision: Precision | None = None

@@ -167,6 +167,6 @@ def _kernel_scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor)
     x, weight, bias, grad = x.contiguous(), weight.contiguous(), bias.contiguous(), grad.contiguous()
     g_x, count = torch.zeros_like(x), batch * num_blocks(plane, limit("scan_block"))
     # One sum for each block, so that the result does not depend on the number of threads
-    g_w, g_b = (one.new_zeros((count, *one.shape), dtype=torch.float64) for one in (weight, bias))
+    g_w, g_b = (tensor.new_zeros((count, *tensor.shape), dtype=torch.float64) for tensor in (weight, bias))
     launch("ccnet_scan_backward", count, (heads, bands, plane), (x, weight, bias, grad, g_x, g_w, g_b))
     return g_x, g_w.sum(0).to(weight.dtype), g_b.sum(0).to(bias.dtype)

@@ -34,7 +34,7 @@ def nescm(x: Value, groups: int, forget: Value, forget_bias: Value, output: Valu
 
 def _gates(direction: int, heads: int, forget: Value, forget_bias: Value, output: Value) -> tuple[Value, Value, Value]:
     """Return a direction's weights in the shapes that 3-D convolutions take."""
-    weight, bias, kernel = (op.Gather(one, _ints(direction), axis=0) for one in (forget, forget_bias, output))
+    weight, bias, kernel = (op.Gather(tensor, _ints(direction), axis=0) for tensor in (forget, forget_bias, output))
     return (
         op.Reshape(weight, _ints(heads, 2 * heads, 1, 1, 1)),
         op.Reshape(bias, _ints(heads)),

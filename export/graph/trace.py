@@ -107,7 +107,9 @@ def to_onnx(
     """
     weights = (*module.parameters(), *module.buffers(), *inputs.values())
     size = TracedSize.unlike(multiple, (size for tensor in weights for size in tensor.shape))
-    images = {name: one.new_empty(*one.shape[:2], *size.pixels) for name, one in inputs.items() if name != CONTEXT}
+    images = {
+        name: example.new_empty(*example.shape[:2], *size.pixels) for name, example in inputs.items() if name != CONTEXT
+    }
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(
             module,
