@@ -71,7 +71,7 @@ def test_check_reports_that_all_passes(ccnet: Ccnet, artifacts: Artifacts, weigh
     assert "240×80 px" in result.out
     for row in ("full fp32", "decode fp32", f"decode fp32, {TILE} px tiles", f"decode fp16, {TILE} px tiles"):
         assert row in result.out
-    assert result.out.count("passes") == (7 if operators() else 5)
+    assert result.out.count("passes") == (8 if operators() else 5)
     assert "reported" in result.out
     assert "FAILS" not in result.out
 
