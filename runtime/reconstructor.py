@@ -152,6 +152,7 @@ class Reconstructor:
         self.selection = selection
         self.encode_pixels = encode_pixels
         self._wanted_tile = tile
+        self._has_full = full is not None
         self._convert = FrameConverter(input_space, manifest)
         self._backends = [LockedBackend(backend, lock) for backend in (encoder, decoder, full) if backend]
         limits = [SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)]
@@ -268,15 +269,14 @@ class Reconstructor:
         """Return the backend, files, precision, input colour space and tiles in words, for tables."""
         wanted = self._wanted_tile
         limit = "" if self.tile == wanted else f" (by the engine or memory; {wanted} px was asked for)"
+        passes = "1 (full) for a frame of one tile without a context, otherwise 2" if self._has_full else "2"
         return {
             "backend": self._backends[1].name,
             "chosen": f"{self.selection.backend}: {self.selection.why}",
             "graph": self.selection.decode.file,
             "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
             "input space": self._convert.describe(),
-            "passes": "1 (full) for a frame of one tile without a context, otherwise 2"
-            if len(self._backends) == 3
-            else "2",
+            "passes": passes,
             "tile": f"{self.tile} px{limit}",
             "halo": f"{self.manifest.halo} px",
             "context": f"whole frame, as block means of at most {self.encode_pixels / 1e6:.2g} Mpx",
