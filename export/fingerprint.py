@@ -15,8 +15,8 @@ from pathlib import Path
 
 import ccnet
 from ccnet.contract import ArtifactFolder, CCNetError, sha256
-from ccnet.runtime.backends import cuda
 from ccnet.runtime.backends.onnxruntime import operators
+from ccnet.runtime.gpu import cuda
 
 CHECKED = "check.json"
 """The file that a check leaves: its fingerprint (under "inputs"), whether it passed, and all figures."""
@@ -40,10 +40,7 @@ GRAPH_SOURCES: Sources = {
 CHECK_SOURCES: Sources = {
     "ccnet": ("contract/artifact_folder.py", "contract/manifest.py", "contract/spec.py", "metrics", "model", "ops"),
     "export": ("reference.py", "verify.py"),
-    "runtime": (
-        *("backends", "io", "quality"),
-        *("context_encoder.py", "probe.py", "reconstructor.py", "tile_decoder.py", "tiling.py"),
-    ),
+    "runtime": ("backends", "gpu", "io", "quality", "tiles", "probe.py", "reconstructor.py"),
 }
 """The modules that compute, compare or write what a check judges."""
 

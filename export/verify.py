@@ -29,15 +29,15 @@ from ccnet.contract import (
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import BackendName, Precision
-from ccnet.runtime.context_encoder import block_side
+from ccnet.runtime.gpu.cuda import gpus
 from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 from ccnet.runtime.probe import probe_in_subprocess
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare, worst
 from ccnet.runtime.reconstructor import ENCODE_PIXELS
+from ccnet.runtime.tiles.context_encoder import block_side
 
 from .reference import Reference
 

@@ -28,10 +28,10 @@ from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.io.srgb import InputSpace
 
-from .context_encoder import ContextEncoder
 from .projection import Projection
-from .tile_decoder import TileDecoder, Tiles
-from .tiling import check_tile
+from .tiles.context_encoder import ContextEncoder
+from .tiles.tile_decoder import TileDecoder, Tiles
+from .tiles.tiling import check_tile
 
 Array = npt.NDArray[np.float32]
 

@@ -18,8 +18,8 @@ from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint
 from ccnet.model.config import CCNetConfig
-from ccnet.runtime.backends.cuda import has_gpu
 from ccnet.runtime.cli import main as cli
+from ccnet.runtime.gpu.cuda import has_gpu
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

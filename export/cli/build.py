@@ -105,7 +105,7 @@ def _console() -> Console:
 
 def _tile_and_budget(tile: int | None, memory: float | None) -> tuple[int, int | None]:
     """Return the side of the largest tile (px) and the limit on scratch memory (bytes)."""
-    from ccnet.runtime.tiling import tile_within
+    from ccnet.runtime.tiles.tiling import tile_within
 
     if memory is None:
         return tile or _DEFAULT_TILE, None

@@ -11,8 +11,8 @@ from typing import Any
 
 from ccnet.contract import CCNetError, decode_errors_as, write_atomic
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.backends.cuda import gpus, has_gpu
 from ccnet.runtime.backends.onnxruntime import refuse_external
+from ccnet.runtime.gpu.cuda import gpus, has_gpu
 
 from .monitor import Progress, deferred_interrupt, make_monitor
 from .report import EngineReport, Range, Shape, count_types, describe_io, inputs_of, purpose

@@ -15,9 +15,9 @@ from ccnet.contract import RGB, Artifact, ArtifactFolder, Manifest, sha256
 from ccnet.export.fingerprint import digest, source_hashes
 from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.select import Precision
-from ccnet.runtime.tiling import check_tile
+from ccnet.runtime.gpu.cuda import gpus
+from ccnet.runtime.tiles.tiling import check_tile
 
 from .builder import BuildOptions
 from .isolated import build_isolated

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.backends.cuda import gpus
+from ccnet.runtime.gpu.cuda import gpus
 
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnet.contract import CCNetError, kernel_library_path
-
-from .out_of_memory import OutOfMemoryError, is_out_of_memory
+from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError, is_out_of_memory
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 

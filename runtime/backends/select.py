@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from ccnet.contract import NATIVE_FORMAT, Artifact, ArtifactFolder, CCNetError, Manifest, prefix_errors
+from ccnet.runtime.gpu.cuda import gpus, has_gpu
 
 from . import architectures
 from . import trt_api as trt
 from .base import Backend
-from .cuda import gpus, has_gpu
 from .onnxruntime import OnnxRuntimeBackend, Provider, cuda_refusal, operators, refuse_external
 from .tensorrt import TensorRTBackend
 

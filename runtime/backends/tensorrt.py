@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ccnet.contract import CCNetError, write_atomic
+from ccnet.runtime.gpu.cuda import Buffer, Device, Stream
 
 from . import trt_api as trt
-from .cuda import Buffer, Device, Stream
 
 _logger = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from typing import Any, Literal, Protocol, get_args
 import numpy as np
 
 from ccnet.contract import CCNetError
-
-from .cuda import has_gpu
+from ccnet.runtime.gpu.cuda import has_gpu
 
 __all__ = ["Log", "Name", "available", "dtype", "has_gpu", "load", "log", "one_line", "title", "version"]
 

@@ -17,8 +17,9 @@ from typing import Any
 
 from ccnet import __version__
 from ccnet.contract import CCNetError, available_cores, cpu_name, kernel_library_path
-from ccnet.runtime.backends import architectures, cuda, trt_api
+from ccnet.runtime.backends import architectures, trt_api
 from ccnet.runtime.backends.select import best_backend
+from ccnet.runtime.gpu import cuda
 
 Facts = dict[str, str]
 

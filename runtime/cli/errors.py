@@ -7,7 +7,7 @@ import os
 import re
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends.out_of_memory import is_out_of_memory
+from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 
 _DISTRIBUTION = "ccnet-hsi"
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends.out_of_memory import is_out_of_memory
+from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 
 from .errors import explain
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends.cuda import Device
+from ccnet.runtime.gpu.cuda import Device
 
 from .frames import Frame
 

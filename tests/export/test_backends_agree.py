@@ -16,7 +16,7 @@ from ccnet.ops import kernels
 from ccnet.runtime import Reconstructor, read_frame
 from ccnet.runtime.backends.select import Precision
 from ccnet.runtime.quality.tolerances import TOLERANCES, compare
-from ccnet.runtime.tiling import plan
+from ccnet.runtime.tiles.tiling import plan
 
 Artifacts = tuple[CCNet, Path]
 Array = npt.NDArray[np.float32]

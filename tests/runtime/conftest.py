@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ccnet.contract import FRAME_SCALE, MANIFEST_KEY, MANIFEST_NAME, Artifact, ArtifactFolder, CCNetError, Manifest
 from ccnet.runtime import Reconstructor
+from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from ccnet.runtime.backends.out_of_memory import OutOfMemoryError
 from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.gpu import cuda
+from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
+from tests.runtime.gpu.driver_double import Driver
 
 Array = npt.NDArray[Any]
 Files = dict[str, bytes]
@@ -189,3 +192,21 @@ def fake(
 def open_camera(folder: Path, **options: Any) -> Reconstructor:
     """Return a reconstructor for linear frames of the weights' camera."""
     return Reconstructor.open(folder, input_space="camera", **options)
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Clear the caches of modules and GPUs before and after the test."""
+    caches = (trt.load, cuda.gpus)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    for cached in caches:
+        cached.cache_clear()
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch, fresh: None) -> Driver:
+    driver = Driver()
+    monkeypatch.setattr(cuda, "driver", lambda: driver)
+    return driver

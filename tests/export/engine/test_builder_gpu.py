@@ -11,8 +11,8 @@ import pytest
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.backends.cuda import gpus
 from ccnet.runtime.backends.tensorrt import TensorRTBackend
+from ccnet.runtime.gpu.cuda import gpus
 from ccnet.runtime.quality.tolerances import TOLERANCES
 
 from .gated_model import CONTEXT, FLOAT, HALF, PACKED, PLANAR, Build, model

@@ -19,7 +19,7 @@ from ccnet.export.engine.report import EngineReport
 from ccnet.export.graph.serialize import structure
 from ccnet.model import CCNet
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.tiling import BYTES_PER_PIXEL, tile_within
+from ccnet.runtime.tiles.tiling import BYTES_PER_PIXEL, tile_within
 from tests.requirements import needs_rtx
 
 Artifacts = tuple[CCNet, Path]

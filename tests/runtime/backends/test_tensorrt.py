@@ -19,7 +19,7 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.backends import tensorrt as tensorrt_backend
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.tensorrt import TensorRTBackend
-from tests.runtime.backends.conftest import Driver
+from tests.runtime.gpu.driver_double import Driver
 
 
 class Engine:

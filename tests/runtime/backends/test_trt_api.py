@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends import cuda
 from ccnet.runtime.backends import trt_api as trt
 from tests.requirements import needs_rtx
 
@@ -99,7 +98,7 @@ def test_no_used_name_is_removed_in_tensorrt_11() -> None:
 
 def test_every_tensorrt_name_in_the_sources_is_listed() -> None:
     """Every ``module.X`` of the sources is listed, and no removed name is touched in any way."""
-    folder = Path(cuda.__file__).resolve().parent
+    folder = Path(trt.__file__).resolve().parent
     engine = folder.parents[1] / "export/engine"
     sources = [folder / "trt_api.py", folder / "tensorrt.py", *engine.glob("*.py")]
     sources.remove(engine / "plan.py")  # its ``precision`` is another option, and it holds no TensorRT object

@@ -16,9 +16,9 @@ import pytest
 
 from ccnet import __version__
 from ccnet.contract import available_cores, kernel_library_path
-from ccnet.runtime.backends.cuda import has_gpu
 from ccnet.runtime.backends.select import BackendName
 from ccnet.runtime.cli import environment
+from ccnet.runtime.gpu.cuda import has_gpu
 
 Ccnet = Callable[..., Any]
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded_size
-from ccnet.runtime.tiling import Span, crop, plan
+from ccnet.runtime.tiles.tiling import Span, crop, plan
 
 GRID = 16
 

@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-
-import pytest
-
-from ccnet.runtime.backends import cuda
-from ccnet.runtime.backends import trt_api as trt
-
-
-@pytest.fixture
-def fresh() -> Iterator[None]:
-    """Clear the caches of modules and GPUs before and after the test."""
-    caches = (trt.load, cuda.gpus)
-    for cached in caches:
-        cached.cache_clear()
-    yield
-    for cached in caches:
-        cached.cache_clear()
 
 
 class Driver:
@@ -69,10 +53,3 @@ class Driver:
 
     def _name(self, status: int, name: Any) -> None:
         name.contents.value = {2: b"CUDA_ERROR_OUT_OF_MEMORY", 100: b"CUDA_ERROR_NO_DEVICE"}.get(status)
-
-
-@pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, fresh: None) -> Driver:
-    driver = Driver()
-    monkeypatch.setattr(cuda, "driver", lambda: driver)
-    return driver

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ccnet.runtime.backends.out_of_memory import is_out_of_memory
+from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 
 
 @pytest.mark.parametrize(

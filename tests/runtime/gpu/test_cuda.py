@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends import cuda
 from ccnet.runtime.backends import trt_api as trt
-from tests.runtime.backends.conftest import Driver
+from ccnet.runtime.gpu import cuda
+from tests.runtime.gpu.driver_double import Driver
 
 
 def test_gpus_have_name_and_architecture(driver: Driver) -> None:

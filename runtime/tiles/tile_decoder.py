@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CONTEXT, CUBE, RGB, CCNetError, Manifest, padded_size
 from ccnet.runtime.backends.loading import LockedBackend, SizeLimits
-from ccnet.runtime.backends.out_of_memory import OutOfMemoryError
+from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import rgb_tensor
 
