@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
-from ccnet.runtime.io.cube_checks import BAND_COUNT, check_pixels, is_band
-from ccnet.runtime.io.envi import EnviImage, open_envi_image
-from ccnet.runtime.io.mat import read_mat
+from ccnet.runtime.io.formats.cube_checks import BAND_COUNT, check_pixels, is_band
+from ccnet.runtime.io.formats.envi import EnviImage, open_envi_image
+from ccnet.runtime.io.formats.mat import read_mat
 
 from .camera import Array
 

@@ -26,8 +26,8 @@ from ccnet.runtime.backends.onnxruntime import refuse_external, register_operato
 from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.cubes import read_cube
 from ccnet.runtime.io.files import optional_module, read_head
+from ccnet.runtime.io.formats.npy import map_npy
 from ccnet.runtime.io.frames import read_frame
-from ccnet.runtime.io.npy import map_npy
 
 Table = list[tuple[str, ...]]
 

@@ -22,12 +22,12 @@ import numpy as np
 
 from ccnet.contract import CCNetError, decode_errors_as
 
-from .cube_checks import BAND_COUNT, EXPECTED_CUBE
-from .cube_writer import Array, CubeWriter, write_errors
-from .envi import open_envi, read_envi
 from .files import read_head
-from .mat import open_mat, read_mat
-from .npy import open_npy, read_npy
+from .formats.cube_checks import BAND_COUNT, EXPECTED_CUBE
+from .formats.cube_writer import Array, CubeWriter, write_errors
+from .formats.envi import open_envi, read_envi
+from .formats.mat import open_mat, read_mat
+from .formats.npy import open_npy, read_npy
 
 __all__ = ["CubeFormat", "CubeWriter", "open_cube", "read_cube"]
 

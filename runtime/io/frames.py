@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, decode_errors_as
 
 from .files import optional_module, read_head
-from .npy import map_npy
+from .formats.npy import map_npy
 
 Frame = npt.NDArray[np.uint8 | np.uint16 | np.float32]
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ccnet.contract import CCNetError, decode_errors_as
 
 from .files import optional_module
-from .npy import map_npy
+from .formats.npy import map_npy
 from .srgb import linear
 
 Array = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from ccnet.runtime.io.matlab5 import MAGIC, read_arrays
+from ccnet.runtime.io.formats.matlab5 import MAGIC, read_arrays
 
 VALUES = {
     "cube": np.random.default_rng(0).random((4, 3, 31)),

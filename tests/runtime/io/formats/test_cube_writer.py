@@ -11,8 +11,7 @@ import pytest
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.cubes import open_cube, read_cube
-
-from .cube_files import cube_of, every_format, names, refusal, save
+from tests.runtime.io.cube_files import cube_of, every_format, names, refusal, save
 
 
 @every_format

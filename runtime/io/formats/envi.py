@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError
+from ccnet.runtime.io.files import read_head
 
 from .cube_checks import BAND_COUNT, check_pixels, check_wavelengths
 from .cube_writer import CubeWriter, open_band_sequential, replace_when_complete, write_errors
-from .files import read_head
 
 _MAX_HEADER_BYTES = 1 << 20
 

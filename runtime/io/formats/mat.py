@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError
+from ccnet.runtime.io.files import optional_module
 
 from .cube_checks import BAND_COUNT, check_layout, check_pixels, check_wavelengths
 from .cube_writer import Array, CubeWriter, StripWriter, replace_when_complete, write_errors
-from .files import optional_module
 from .matlab5 import MAGIC, read_arrays
 
 Values = npt.NDArray[Any]

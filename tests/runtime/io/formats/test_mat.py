@@ -11,8 +11,7 @@ import scipy.io
 
 from ccnet.contract import BANDS_NM
 from ccnet.runtime.io.cubes import read_cube
-
-from .cube_files import cube_of, refusal, save, write_mat
+from tests.runtime.io.cube_files import cube_of, refusal, save, write_mat
 
 
 def test_mat_file_has_the_layout_of_ntire(tmp_path: Path) -> None:

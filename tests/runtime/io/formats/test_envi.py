@@ -12,8 +12,7 @@ from spectral.io import envi
 
 from ccnet.contract import BANDS_NM
 from ccnet.runtime.io.cubes import read_cube
-
-from .cube_files import cube_of, refusal, save, with_value
+from tests.runtime.io.cube_files import cube_of, refusal, save, with_value
 
 
 def test_spectral_reads_the_envi_file(tmp_path: Path) -> None:
