@@ -36,8 +36,8 @@ from ccnet.runtime.gpu.cuda import gpus
 from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 from ccnet.runtime.probe import probe_in_subprocess
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare, worst
-from ccnet.runtime.reconstructor import ENCODE_PIXELS
 from ccnet.runtime.tiles.context_encoder import block_side
+from ccnet.runtime.tiles.host_path import ENCODE_PIXELS
 
 from .reference import Reference
 

@@ -18,7 +18,8 @@ from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.runtime.backends.select import BackendName, Precision, select
 from ccnet.runtime.io.srgb import InputSpace
 
-from .reconstructor import DEFAULT_TILE, Reconstructor
+from .reconstructor import Reconstructor
+from .tiles.host_path import DEFAULT_TILE
 
 _REASON_PREFIX = "ccnet: "
 """Start of the line with the reason; libraries print lines of their own."""

@@ -6,21 +6,15 @@ to 700 nm, reflectance-like; the context is (1, N) float32, everything that a ti
 
 from __future__ import annotations
 
-import functools
-import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
 
-from ccnet import __version__
 from ccnet.contract import BANDS_NM, ArtifactFolder, CCNetError, Manifest
-from ccnet.runtime.backends.base import Backend
-from ccnet.runtime.backends.loading import LazyBackend, LockedBackend, SizeLimits, open_backend
 from ccnet.runtime.backends.select import BackendName, Precision, Selection, select
 from ccnet.runtime.io.arrays import output_array
 from ccnet.runtime.io.camera_frame import CameraFrame, FrameConverter
@@ -28,18 +22,13 @@ from ccnet.runtime.io.cubes import open_cube
 from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.io.srgb import InputSpace
 
+from .description import describe, provenance
 from .projection import Projection
-from .tiles.context_encoder import ContextEncoder
-from .tiles.tile_decoder import TileDecoder, Tiles
-from .tiles.tiling import check_tile
+from .tiles.frame_path import FramePath
+from .tiles.host_path import DEFAULT_TILE, ENCODE_PIXELS
+from .tiles.opening import open_path
 
 Array = npt.NDArray[np.float32]
-
-ENCODE_PIXELS = 512 * 512
-"""Default maximum of pixels that ``encode`` reads; a larger frame is reduced to means of blocks first."""
-
-DEFAULT_TILE = 512
-"""Default of the longest side of a tile, px."""
 
 
 class Reconstructor:
@@ -51,7 +40,6 @@ class Reconstructor:
     Attributes:
         manifest: Manifest of the artifact folder.
         selection: The backend and the files that it runs.
-        encode_pixels: Maximum of pixels that ``encode`` reads.
     """
 
     @classmethod
@@ -106,64 +94,42 @@ class Reconstructor:
         encode_pixels: int = ENCODE_PIXELS,
     ) -> Reconstructor:
         """Load files that were selected before. The arguments are those of ``open``."""
-        manifest = selection.folder.manifest
-        check_tile(tile, manifest.halo, manifest.size_multiple)
-        with ExitStack() as stack:
-            encoder, decoder = (
-                stack.enter_context(open_backend(selection, artifact, threads))
-                for artifact in (selection.encode, selection.decode)
-            )
-            full = None
-            if artifact := selection.full:
-                selection.folder.verify(artifact)
-                full = LazyBackend(decoder.name, functools.partial(open_backend, selection, artifact, threads))
-            reconstructor = cls(selection, encoder, decoder, input_space, tile, encode_pixels, full)
-            stack.pop_all()
-        return reconstructor
+        path = open_path(selection, tile=tile, threads=threads, encode_pixels=encode_pixels)
+        try:
+            return cls(selection, path, input_space)
+        except BaseException:
+            path.close()
+            raise
 
-    def __init__(
-        self,
-        selection: Selection,
-        encoder: Backend,
-        decoder: Backend,
-        input_space: InputSpace | None = None,
-        tile: int = DEFAULT_TILE,
-        encode_pixels: int = ENCODE_PIXELS,
-        full: Backend | None = None,
-    ) -> None:
-        """Take over open backends, and close them in ``close``. ``open`` calls this.
+    def __init__(self, selection: Selection, path: FramePath, input_space: InputSpace | None = None) -> None:
+        """Take over an open path, and close it in ``close``. ``open`` calls this.
 
         Args:
             selection: The backend and the files that were loaded.
-            encoder: Runs ``encode``.
-            decoder: Runs ``decode``.
+            path: Computes contexts and cubes.
             input_space: Colour space of all frames, see ``open``.
-            tile: Longest side of the tiles, px.
-            encode_pixels: Maximum of pixels that ``encode`` reads.
-            full: Runs ``full``, on frames of one tile that ``encode`` would not reduce. None: two passes always.
 
         Raises:
-            CCNetError: An option does not fit the manifest.
+            CCNetError: The input colour space does not fit the manifest.
         """
-        if encode_pixels < 1:
-            raise CCNetError(f"encode_pixels is {encode_pixels}, expected at least 1")
-        manifest, lock = selection.folder.manifest, threading.Lock()
-        self.manifest: Manifest = manifest
+        self.manifest: Manifest = selection.folder.manifest
         self.selection = selection
-        self.encode_pixels = encode_pixels
-        self._wanted_tile = tile
-        self._has_full = full is not None
-        self._convert = FrameConverter(input_space, manifest)
-        self._backends = [LockedBackend(backend, lock) for backend in (encoder, decoder, full) if backend]
-        limits = [SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)]
-        self._encoder = ContextEncoder(self._backends[0], limits[0], manifest)
-        decoder_options = (limits[1], manifest, tile, selection.decode.precision)
-        self._decoder = TileDecoder(self._backends[1], *decoder_options, *self._backends[2:])
+        self._path = path
+        self._convert = FrameConverter(input_space, self.manifest)
+
+    @property
+    def encode_pixels(self) -> int:
+        """Maximum of pixels that ``encode`` reads."""
+        return self._path.encode_pixels
+
+    @encode_pixels.setter
+    def encode_pixels(self, count: int) -> None:
+        self._path.encode_pixels = count
 
     @property
     def tile(self) -> int:
         """Longest side of the tiles, px: smaller than what was asked for if the engine or the memory limits it."""
-        return self._decoder.tile
+        return self._path.tile
 
     @property
     def window(self) -> int:
@@ -190,9 +156,9 @@ class Reconstructor:
             The cube (31, H, W) float32.
         """
         camera_frame = self.camera_frame(frame)
-        context = self._context(camera_frame, context)
+        context = self._path.context(camera_frame, context)
         cube = output_array(out, (len(BANDS_NM), *camera_frame.shape[:2]))
-        self._fill(camera_frame, context, (0, camera_frame.shape[0]), cube)
+        self._path.fill(camera_frame, context, (0, camera_frame.shape[0]), cube)
         return cube
 
     def project(
@@ -210,9 +176,9 @@ class Reconstructor:
             The values (K, H, W) float32.
         """
         camera_frame = self.camera_frame(frame)
-        context = self._context(camera_frame, context)
+        context = self._path.context(camera_frame, context)
         out = output_array(out, (len(projection.names), *camera_frame.shape[:2]))
-        for rows, columns, values in self._tiles(camera_frame, context, (0, camera_frame.shape[0])):
+        for rows, columns, values in self._path.tiles(camera_frame, context, (0, camera_frame.shape[0])):
             projection(values, out[:, rows, columns])
         return out
 
@@ -232,7 +198,7 @@ class Reconstructor:
 
     def encode(self, frame: Frame) -> Array:
         """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
-        return self._encoder.encode(self.camera_frame(frame), self.encode_pixels)
+        return self._path.encode(self.camera_frame(frame))
 
     def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
         """Return an iterator of the cube from top to bottom.
@@ -246,7 +212,7 @@ class Reconstructor:
             keep it when the next is taken.
         """
         camera_frame = self.camera_frame(frame)
-        return self._strips(camera_frame, self._context(camera_frame, context))
+        return self._strips(camera_frame, self._path.context(camera_frame, context))
 
     def save(
         self, frame: Frame, path: str | Path, metadata: Mapping[str, str] | None = None, context: Array | None = None
@@ -267,36 +233,15 @@ class Reconstructor:
 
     def describe(self) -> dict[str, str]:
         """Return the backend, files, precision, input colour space and tiles in words, for tables."""
-        wanted = self._wanted_tile
-        limit = "" if self.tile == wanted else f" (by the engine or memory; {wanted} px was asked for)"
-        passes = "1 (full) for a frame of one tile without a context, otherwise 2" if self._has_full else "2"
-        return {
-            "backend": self._backends[1].name,
-            "chosen": f"{self.selection.backend}: {self.selection.why}",
-            "graph": self.selection.decode.file,
-            "precision": f"decode {self.selection.decode.precision}, encode {self.selection.encode.precision}",
-            "input space": self._convert.describe(),
-            "passes": passes,
-            "tile": f"{self.tile} px{limit}",
-            "halo": f"{self.manifest.halo} px",
-            "context": f"whole frame, as block means of at most {self.encode_pixels / 1e6:.2g} Mpx",
-        }
+        return describe(self.selection, self._path, self._convert)
 
     def provenance(self) -> dict[str, str]:
         """Return weights, backend, precision and version, for the metadata of a cube's file."""
-        about = self.describe()
-        return {
-            "weights sha256": self.manifest.weights_sha256[:16],
-            "backend": about["backend"],
-            "precision": about["precision"],
-            "version": __version__,
-        }
+        return provenance(self.manifest, self.describe())
 
     def close(self) -> None:
         """Free the backends, after the tile that another thread may be running; harmless when called twice."""
-        with ExitStack() as stack:
-            for backend in self._backends:
-                stack.callback(backend.close)
+        self._path.close()
 
     def __enter__(self) -> Reconstructor:
         return self
@@ -306,37 +251,15 @@ class Reconstructor:
     ) -> None:
         self.close()
 
-    def _context(self, frame: CameraFrame, context: Array | None) -> Array | None:
-        """Return the context to decode under; None for a frame that needs one pass."""
-        if context is not None:
-            return self._encoder.check(context)
-        if self._decoder.takes_one_pass(frame) and not self._encoder.reduces(frame, self.encode_pixels):
-            return None
-        return self._encoder.encode(frame, self.encode_pixels)
-
-    def _tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
-        """Decode some rows of the cube, see ``TileDecoder.tiles``; all rows at once where one pass is enough."""
-        if context is None:
-            if (cube := self._decoder.one_pass(frame)) is not None:
-                yield slice(*rows), slice(0, frame.shape[1]), cube[:, slice(*rows)]
-                return
-            context = self._encoder.encode(frame, self.encode_pixels)
-        yield from self._decoder.tiles(frame, context, rows)
-
-    def _fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array) -> None:
-        """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
-        for y, x, values in self._tiles(frame, context, rows):
-            out[:, y.start - rows[0] : y.stop - rows[0], x] = values
-
     def _strips(self, frame: CameraFrame, context: Array | None) -> Iterator[tuple[int, Array]]:
-        rows = [(y.first, y.last) for y in self._decoder.plan(frame.shape[0])]
+        rows = self._path.strips(frame)
         if context is None and len(rows) > 1:  # tiles shrank since: all strips share one context
-            context = self._encoder.encode(frame, self.encode_pixels)
+            context = self._path.encode(frame)
         tallest = max(last - first for first, last in rows)
         buffer = np.empty((len(BANDS_NM), tallest, frame.shape[1]), np.float32)
         for first, last in rows:
             strip = buffer[:, : last - first]
-            self._fill(frame, context, (first, last), strip)
+            self._path.fill(frame, context, (first, last), strip)
             yield first, strip
 
 

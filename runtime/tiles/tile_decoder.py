@@ -7,7 +7,6 @@ Legend: a frame is (H, W, 3) of the weights' camera; a part of a cube is (31, h,
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +17,10 @@ from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import rgb_tensor
 
+from .frame_path import Tiles
 from .tiling import Span, check_tile, crop, plan
 
 Array = npt.NDArray[np.float32]
-
-Tiles = Iterator[tuple[slice, slice, Array]]
-"""Rows and columns in the cube, and their values (31, h, w)."""
 
 _logger = logging.getLogger("ccnet.runtime.reconstructor")  # the documented name
 
@@ -88,7 +85,7 @@ class TileDecoder:
                 self._shrink(error)
         return None
 
-    def tiles(self, frame: CameraFrame, context: Array, rows: tuple[int, int]) -> Iterator[tuple[slice, slice, Array]]:
+    def tiles(self, frame: CameraFrame, context: Array, rows: tuple[int, int]) -> Tiles:
         """Decode some rows of the cube. When memory runs out, tiles shrink and some values are yielded again.
 
         Args:

@@ -28,6 +28,7 @@ from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu import cuda
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
+from ccnet.runtime.tiles.host_path import HostPath
 from tests.runtime.gpu.driver_double import Driver
 
 Array = npt.NDArray[Any]
@@ -186,7 +187,7 @@ def fake(
     encode, decode = (artifact(kind, tile=(bounds or {}).get(kind)) for kind in ("encode", "decode"))
     opened = ArtifactFolder(Path("folder"), manifest(halo=halo))
     selection = Selection(folder=opened, backend="onnxruntime", encode=encode, decode=decode)
-    return Reconstructor(selection, encoder, decoder, "camera", **options)
+    return Reconstructor(selection, HostPath(selection, encoder, decoder, **options), "camera")
 
 
 def open_camera(folder: Path, **options: Any) -> Reconstructor:

@@ -1,0 +1,74 @@
+"""The steps between a frame and its cube, as an interface: the host's (``host_path``) is one implementation.
+
+Legend: a frame is (H, W, 3) of the weights' camera; a cube is (31, H, W) float32; the context is (1, N) float32,
+everything that a tile must know of the rest of its frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.runtime.io.camera_frame import CameraFrame
+
+Array = npt.NDArray[np.float32]
+
+Tiles = Iterator[tuple[slice, slice, Array]]
+"""Rows and columns in the cube, and their values (31, h, w)."""
+
+
+class FramePath(Protocol):
+    """Computes contexts and cubes of frames, for a ``Reconstructor``, which checks and converts the frames.
+
+    A context of None stands for the frame's own, computed when it is needed or never, in one pass.
+
+    Attributes:
+        encode_pixels: Maximum of pixels that ``encode`` reads.
+    """
+
+    encode_pixels: int
+
+    @property
+    def tile(self) -> int:
+        """Longest side of the tiles, px; it only shrinks."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Return ``backend``, ``passes``, ``tile`` and ``halo`` in words."""
+
+    def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
+        """Return the context to decode under, checked; None for a frame that needs one pass.
+
+        Args:
+            frame: The whole frame.
+            context: Context (1, N) float32, or None for the frame's own.
+
+        Returns:
+            The context for all parts of this frame, or None.
+        """
+
+    def encode(self, frame: CameraFrame) -> Array:
+        """Return the context (1, N) of a frame."""
+
+    def tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
+        """Return an iterator of parts of the cube that cover some rows of it; some may come twice.
+
+        Args:
+            frame: The whole frame.
+            context: The result of ``context``.
+            rows: First row, and the row after the last.
+
+        Returns:
+            Rows and columns in the cube, and their values (31, h, w).
+        """
+
+    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array) -> None:
+        """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
+
+    def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
+        """Return the strips to decode one after the other: first row, and the row after the last."""
+
+    def close(self) -> None:
+        """Free everything, after the tile that another thread may be running; harmless when called twice."""

@@ -1,0 +1,127 @@
+"""Frames to cubes through the host's memory: ``encode`` and ``decode`` tile by tile, or ``full`` in one pass.
+
+Legend: a frame is (H, W, 3) of the weights' camera; a cube is (31, H, W) float32; the context is (1, N) float32.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import CCNetError
+from ccnet.runtime.backends.base import Backend
+from ccnet.runtime.backends.loading import LockedBackend, SizeLimits
+from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.io.camera_frame import CameraFrame
+
+from .context_encoder import ContextEncoder
+from .frame_path import Tiles
+from .tile_decoder import TileDecoder
+
+Array = npt.NDArray[np.float32]
+
+ENCODE_PIXELS = 512 * 512
+"""Default maximum of pixels that ``encode`` reads; a larger frame is reduced to means of blocks first."""
+
+DEFAULT_TILE = 512
+"""Default of the longest side of a tile, px."""
+
+
+class HostPath:
+    """The ``FramePath`` of all backends that take and return numpy arrays. Threads take turns, tile by tile.
+
+    Attributes:
+        encode_pixels: Maximum of pixels that ``encode`` reads.
+    """
+
+    def __init__(
+        self,
+        selection: Selection,
+        encoder: Backend,
+        decoder: Backend,
+        full: Backend | None = None,
+        *,
+        tile: int = DEFAULT_TILE,
+        encode_pixels: int = ENCODE_PIXELS,
+    ) -> None:
+        """Take over open backends, and close them in ``close``.
+
+        Args:
+            selection: The backend and the files that were loaded.
+            encoder: Runs ``encode``.
+            decoder: Runs ``decode``.
+            full: Runs ``full``, on frames of one tile that ``encode`` would not reduce. None: two passes always.
+            tile: Longest side of the tiles, px.
+            encode_pixels: Maximum of pixels that ``encode`` reads.
+
+        Raises:
+            CCNetError: An option does not fit the manifest.
+        """
+        if encode_pixels < 1:
+            raise CCNetError(f"encode_pixels is {encode_pixels}, expected at least 1")
+        manifest, lock = selection.folder.manifest, threading.Lock()
+        self.encode_pixels = encode_pixels
+        self._wanted_tile = tile
+        self._halo = manifest.halo
+        self._has_full = full is not None
+        self._backends = [LockedBackend(backend, lock) for backend in (encoder, decoder, full) if backend]
+        limits = [SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)]
+        self._encoder = ContextEncoder(self._backends[0], limits[0], manifest)
+        decoder_options = (limits[1], manifest, tile, selection.decode.precision)
+        self._decoder = TileDecoder(self._backends[1], *decoder_options, *self._backends[2:])
+
+    @property
+    def tile(self) -> int:
+        """Longest side of the tiles, px: smaller than what was asked for if the engine or the memory limits it."""
+        return self._decoder.tile
+
+    def describe(self) -> Mapping[str, str]:
+        """Return ``backend``, ``passes``, ``tile`` and ``halo`` in words."""
+        wanted = self._wanted_tile
+        limit = "" if self.tile == wanted else f" (by the engine or memory; {wanted} px was asked for)"
+        return {
+            "backend": self._backends[1].name,
+            "passes": "1 (full) for a frame of one tile without a context, otherwise 2" if self._has_full else "2",
+            "tile": f"{self.tile} px{limit}",
+            "halo": f"{self._halo} px",
+        }
+
+    def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
+        """Return the context to decode under, checked; None for a frame that needs one pass."""
+        if context is not None:
+            return self._encoder.check(context)
+        if self._decoder.takes_one_pass(frame) and not self._encoder.reduces(frame, self.encode_pixels):
+            return None
+        return self.encode(frame)
+
+    def encode(self, frame: CameraFrame) -> Array:
+        """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
+        return self._encoder.encode(frame, self.encode_pixels)
+
+    def tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
+        """Decode some rows of the cube, see ``TileDecoder.tiles``; all rows at once where one pass is enough."""
+        if context is None:
+            if (cube := self._decoder.one_pass(frame)) is not None:
+                yield slice(*rows), slice(0, frame.shape[1]), cube[:, slice(*rows)]
+                return
+            context = self.encode(frame)
+        yield from self._decoder.tiles(frame, context, rows)
+
+    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array) -> None:
+        """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
+        for y, x, values in self.tiles(frame, context, rows):
+            out[:, y.start - rows[0] : y.stop - rows[0], x] = values
+
+    def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
+        """Return the strips to decode one after the other: first row, and the row after the last."""
+        return [(y.first, y.last) for y in self._decoder.plan(frame.shape[0])]
+
+    def close(self) -> None:
+        """Free the backends, after the tile that another thread may be running; harmless when called twice."""
+        with ExitStack() as stack:
+            for backend in self._backends:
+                stack.callback(backend.close)

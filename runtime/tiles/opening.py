@@ -1,0 +1,47 @@
+"""Load the files of a selection, and choose the path that its frames take to their cubes."""
+
+from __future__ import annotations
+
+import functools
+from contextlib import ExitStack
+
+from ccnet.runtime.backends.loading import LazyBackend, open_backend
+from ccnet.runtime.backends.select import Selection
+
+from .frame_path import FramePath
+from .host_path import DEFAULT_TILE, ENCODE_PIXELS, HostPath
+from .tiling import check_tile
+
+
+def open_path(
+    selection: Selection,
+    *,
+    tile: int = DEFAULT_TILE,
+    threads: int | None = None,
+    encode_pixels: int = ENCODE_PIXELS,
+) -> FramePath:
+    """Load the files that were selected.
+
+    Args:
+        selection: The backend and the files.
+        tile: Longest side of the tiles, px.
+        threads: CPU threads of ONNX Runtime; None is one per core.
+        encode_pixels: Maximum of pixels that ``encode`` reads.
+
+    Returns:
+        The path, which the caller must close.
+    """
+    manifest = selection.folder.manifest
+    check_tile(tile, manifest.halo, manifest.size_multiple)
+    with ExitStack() as stack:
+        encoder, decoder = (
+            stack.enter_context(open_backend(selection, artifact, threads))
+            for artifact in (selection.encode, selection.decode)
+        )
+        full = None
+        if artifact := selection.full:
+            selection.folder.verify(artifact)
+            full = LazyBackend(decoder.name, functools.partial(open_backend, selection, artifact, threads))
+        path = HostPath(selection, encoder, decoder, full, tile=tile, encode_pixels=encode_pixels)
+        stack.pop_all()
+    return path
