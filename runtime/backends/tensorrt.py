@@ -130,11 +130,8 @@ class TensorRTBackend:
         if self._closed:
             return
         self._closed = True
-        try:
-            with self._device:
-                self._stack.close()
-        finally:
-            self._device.close()
+        with self._device:
+            self._stack.close()
 
     def __enter__(self) -> TensorRTBackend:
         return self

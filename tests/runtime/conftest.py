@@ -26,7 +26,7 @@ from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import Selection
-from ccnet.runtime.gpu import cuda
+from ccnet.runtime.gpu import cuda, library
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.tiles.host_path import HostPath
 from tests.runtime.gpu.driver_double import Driver
@@ -197,17 +197,21 @@ def open_camera(folder: Path, **options: Any) -> Reconstructor:
 
 @pytest.fixture
 def fresh() -> Iterator[None]:
-    """Clear the caches of modules and GPUs before and after the test."""
-    caches = (trt.load, cuda.gpus)
-    for cached in caches:
-        cached.cache_clear()
+    """Forget modules and GPUs before and after the test."""
+    caches = (trt.load, cuda.gpus)  # here, for a test may replace them
+
+    def forget() -> None:
+        cuda.release_devices()
+        for cached in caches:
+            cached.cache_clear()
+
+    forget()
     yield
-    for cached in caches:
-        cached.cache_clear()
+    forget()
 
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch, fresh: None) -> Driver:
     driver = Driver()
-    monkeypatch.setattr(cuda, "driver", lambda: driver)
+    monkeypatch.setattr(library, "driver", lambda: driver)
     return driver

@@ -18,9 +18,11 @@ class Driver:
         self.failing: dict[str, int] = {}
         self.gpus = 1
         self.known: dict[str, Callable[..., object]] = {
-            "cuDeviceGetCount": lambda count: setattr(count.contents, "value", self.gpus),
+            "cuDeviceGetCount": lambda count: setattr(count._obj, "value", self.gpus),
             "cuDeviceGetName": lambda name, size, device: setattr(name, "value", b"Orin"),
-            "cuDeviceGetAttribute": lambda value, key, device: setattr(value.contents, "value", {75: 8, 76: 7}[key]),
+            "cuDeviceGetAttribute": lambda value, key, device: setattr(
+                value._obj, "value", {16: 16, 18: 1, 19: 1, 75: 8, 76: 7}[key]
+            ),
             "cuDevicePrimaryCtxRetain": lambda context, device: self._count(1),
             "cuDevicePrimaryCtxRelease_v2": lambda device: self._count(-1),
             "cuGetErrorName": self._name,
@@ -28,10 +30,10 @@ class Driver:
             "cuStreamDestroy_v2": lambda stream: self.alive.pop(stream),
             "cuMemAlloc_v2": self._allocate,
             "cuMemHostAlloc": lambda host, size, flags: self._allocate(host, size),
-            "cuMemFree_v2": lambda gpu: self.alive.pop(gpu.value),
-            "cuMemFreeHost": lambda host: self.alive.pop(host.value),
-            "cuMemcpyHtoDAsync_v2": lambda gpu, host, size, stream: ctypes.memmove(gpu.value, host.value, size),
-            "cuMemcpyDtoHAsync_v2": lambda host, gpu, size, stream: ctypes.memmove(host.value, gpu.value, size),
+            "cuMemFree_v2": lambda gpu: self.alive.pop(gpu),
+            "cuMemFreeHost": lambda host: self.alive.pop(host),
+            "cuMemcpyHtoDAsync_v2": lambda gpu, host, size, stream: ctypes.memmove(gpu, host, size),
+            "cuMemcpyDtoHAsync_v2": lambda host, gpu, size, stream: ctypes.memmove(host, gpu, size),
         }
 
     def __getattr__(self, name: str) -> Callable[..., int]:
@@ -45,11 +47,11 @@ class Driver:
 
     def _allocate(self, address: Any, size: int) -> None:
         block = ctypes.create_string_buffer(size)
-        address.contents.value = ctypes.addressof(block)
+        address._obj.value = ctypes.addressof(block)
         self.alive[ctypes.addressof(block)] = block
 
     def _count(self, change: int) -> None:
         self.contexts += change
 
     def _name(self, status: int, name: Any) -> None:
-        name.contents.value = {2: b"CUDA_ERROR_OUT_OF_MEMORY", 100: b"CUDA_ERROR_NO_DEVICE"}.get(status)
+        name._obj.value = {2: b"CUDA_ERROR_OUT_OF_MEMORY", 100: b"CUDA_ERROR_NO_DEVICE"}.get(status)
