@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
 from ccnet.runtime.io.formats.cube_checks import BAND_COUNT, check_pixels, is_band
-from ccnet.runtime.io.formats.envi import EnviImage, open_envi_image
+from ccnet.runtime.io.formats.envi import EnviImage, check_data, open_envi_image
 from ccnet.runtime.io.formats.mat import read_mat
 
 from .camera import Array
@@ -138,7 +138,9 @@ def read_envi_cube(header: Path) -> Array:
     """
     with decode_errors_as(header, "an ENVI cube"):
         image = open_envi_image(header, MAX_PIXELS)
-        return _reflectance(header, image.read(_find_bands(header, image)))
+        indices = _find_bands(header, image)
+        check_data(header, image, indices)
+        return _reflectance(header, image.read(indices))
 
 
 def check_envi_cube(header: Path) -> None:
@@ -153,7 +155,7 @@ def check_envi_cube(header: Path) -> None:
 
 def _find_bands(header: Path, image: EnviImage) -> list[int]:
     """Return the index of each of the 31 wavelengths among the file's bands."""
-    places = [np.flatnonzero(is_band(image.wavelengths, nm)) for nm in BANDS_NM]
+    places = [np.flatnonzero(is_band(image.header.wavelengths, nm)) for nm in BANDS_NM]
     for nm, place in zip(BANDS_NM, places, strict=True):
         if place.size != 1:
             raise CCNetError(f"{header}: has {place.size} bands of {nm} nm, expected 400, 410, … 700 nm; resample it")
