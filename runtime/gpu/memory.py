@@ -174,11 +174,14 @@ class Buffer:
             self._device.call("cuMemcpyDtoHAsync_v2", self._host.address, self.address, size, self._stream.handle)
 
     def close(self) -> None:
-        """Free both blocks."""
-        blocks = (self._gpu, self._host)
+        """Free both blocks, after the work of the stream: a run that failed leaves copies behind."""
+        blocks = [block for block in (self._gpu, self._host) if block]
         self._gpu = self._host = None
-        for block in blocks:
-            if block:
+        try:
+            if blocks:
+                self._stream.synchronize()
+        finally:
+            for block in blocks:
                 block.close()
 
     def _grow(self, size: int) -> PinnedMemory:

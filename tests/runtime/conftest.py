@@ -26,10 +26,10 @@ from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import Selection
-from ccnet.runtime.gpu import cuda, library
+from ccnet.runtime.gpu import cuda
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.tiles.host_path import HostPath
-from tests.runtime.gpu.driver_double import Driver
+from tests.runtime.gpu.driver_double import Driver, installed
 
 Array = npt.NDArray[Any]
 Files = dict[str, bytes]
@@ -211,7 +211,7 @@ def fresh() -> Iterator[None]:
 
 
 @pytest.fixture
-def driver(monkeypatch: pytest.MonkeyPatch, fresh: None) -> Driver:
-    driver = Driver()
-    monkeypatch.setattr(library, "driver", lambda: driver)
-    return driver
+def driver(fresh: None) -> Iterator[Driver]:
+    """Put a driver double in place of CUDA's; the test fails if it is left with a fault, a leak or a context."""
+    with installed(Driver()) as driver:
+        yield driver

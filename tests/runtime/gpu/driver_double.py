@@ -1,57 +1,234 @@
-"""A CUDA driver over host memory."""
+"""A CUDA driver over host memory that is as unhelpful as a GPU: work runs late and in any order that CUDA allows.
+
+Code that forgets an event, a synchronisation or the order of freeing may pass on a GPU for years. Here it fails, for
+most seeds with a wrong result, and at once with a ``DriverMisuseError`` where the double can tell. See ``double_work``
+for the order and ``double_memory`` for the addresses.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import threading
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.runtime.gpu import devices, library
+
+from .double_copies import ALREADY_REGISTERED, INVALID_VALUE, NOT_REGISTERED, OUT_OF_MEMORY, MemoryCalls
+from .double_memory import Box, DriverMisuseError
+from .double_streams import INVALID_HANDLE, StreamCalls
+from .double_work import Scheduler, StatusError, Work
+
+__all__ = ["Driver", "DriverMisuseError", "installed"]
+
+INVALID_CONTEXT, CONTEXT_IS_DESTROYED = 201, 709
+NEED_NO_CONTEXT = ("cuInit", "cuGetErrorName", "cuDevice", "cuCtxPush", "cuCtxPop", "cuPointerGetAttribute")
+FIRST_CONTEXT = 0x1000
+
+Array = npt.NDArray[Any]
 
 
 class Driver:
-    """libcuda over host memory: what is alive in it, and how often each function was called."""
+    """libcuda over host memory. ``installed`` puts it in place of the real library, and checks it at the end.
 
-    def __init__(self) -> None:
-        self.alive: dict[int, Any] = {}
-        self.contexts = 0
+    Attributes:
+        calls: How often each function was called.
+        failing: Function → number of the error that it returns from now on.
+        gpus: Number of GPUs.
+        name: Name of each GPU.
+        attributes: CU_DEVICE_ATTRIBUTE_* → value.
+        capacity: Memory of each GPU in bytes.
+    """
+
+    error_names: ClassVar = {
+        INVALID_VALUE: "INVALID_VALUE",
+        OUT_OF_MEMORY: "OUT_OF_MEMORY",
+        100: "NO_DEVICE",
+        INVALID_CONTEXT: "INVALID_CONTEXT",
+        INVALID_HANDLE: "INVALID_HANDLE",
+        CONTEXT_IS_DESTROYED: "CONTEXT_IS_DESTROYED",
+        ALREADY_REGISTERED: "HOST_MEMORY_ALREADY_REGISTERED",
+        NOT_REGISTERED: "HOST_MEMORY_NOT_REGISTERED",
+        900: "STREAM_CAPTURE_UNSUPPORTED",
+        901: "STREAM_CAPTURE_INVALIDATED",
+        902: "STREAM_CAPTURE_MERGE",
+        903: "STREAM_CAPTURE_UNMATCHED",
+        904: "STREAM_CAPTURE_UNJOINED",
+        905: "STREAM_CAPTURE_ISOLATION",
+        907: "CAPTURED_EVENT",
+        908: "STREAM_CAPTURE_WRONG_THREAD",
+    }
+
+    def __init__(self, seed: int = 0) -> None:
         self.calls: Counter[str] = Counter()
         self.failing: dict[str, int] = {}
-        self.gpus = 1
-        self.known: dict[str, Callable[..., object]] = {
-            "cuDeviceGetCount": lambda count: setattr(count._obj, "value", self.gpus),
-            "cuDeviceGetName": lambda name, size, device: setattr(name, "value", b"Orin"),
-            "cuDeviceGetAttribute": lambda value, key, device: setattr(
-                value._obj, "value", {16: 16, 18: 1, 19: 1, 75: 8, 76: 7}[key]
-            ),
-            "cuDevicePrimaryCtxRetain": lambda context, device: self._count(1),
-            "cuDevicePrimaryCtxRelease_v2": lambda device: self._count(-1),
-            "cuGetErrorName": self._name,
-            "cuStreamCreate": lambda stream, flags: self._allocate(stream, 1),
-            "cuStreamDestroy_v2": lambda stream: self.alive.pop(stream),
-            "cuMemAlloc_v2": self._allocate,
-            "cuMemHostAlloc": lambda host, size, flags: self._allocate(host, size),
-            "cuMemFree_v2": lambda gpu: self.alive.pop(gpu),
-            "cuMemFreeHost": lambda host: self.alive.pop(host),
-            "cuMemcpyHtoDAsync_v2": lambda gpu, host, size, stream: ctypes.memmove(gpu, host, size),
-            "cuMemcpyDtoHAsync_v2": lambda host, gpu, size, stream: ctypes.memmove(host, gpu, size),
+        self.gpus, self.name, self.capacity = 1, b"Orin", 8 << 30
+        self.attributes = {16: 16, 18: 1, 19: 1, 75: 8, 76: 7}
+        self._retained: Counter[int] = Counter()
+        self._current = threading.local()
+        self._lock = threading.RLock()
+        self._streams = StreamCalls(Scheduler(seed), self._device)
+        self._blocks = MemoryCalls(self._streams, self._device, lambda: self.capacity)
+        self._functions: dict[str, Callable[..., object]] = {
+            "cuInit": lambda flags: None,
+            "cuGetErrorName": self._error_name,
+            "cuDeviceGetCount": lambda count: setattr(count, "value", self.gpus),
+            "cuDeviceGet": lambda device, index: setattr(device, "value", index),
+            "cuDeviceGetName": lambda name, size, device: setattr(name, "value", self.name),
+            "cuDeviceGetAttribute": lambda value, key, device: setattr(value, "value", self.attributes[key]),
+            "cuDevicePrimaryCtxRetain": self._retain,
+            "cuDevicePrimaryCtxRelease_v2": self._release,
+            "cuCtxPushCurrent_v2": self._push,
+            "cuCtxPopCurrent_v2": self._pop,
+            **self._streams.functions,
+            **self._blocks.functions,
         }
+        assert self._functions.keys() == library.SIGNATURES.keys()
 
     def __getattr__(self, name: str) -> Callable[..., int]:
-        def function(*args: Any) -> int:
+        if name not in library.SIGNATURES:
+            raise AttributeError(name)
+        return lambda *args: self._call(name, args)
+
+    @property
+    def contexts(self) -> int:
+        """How often primary contexts were retained and not released."""
+        return sum(self._retained.values())
+
+    @property
+    def alive(self) -> list[str]:
+        """Everything that is allocated or created, and not freed or destroyed, in words."""
+        objects = [f"{type(thing).__name__} {handle:#x}" for handle, thing in self._streams.objects.items()]
+        return self._blocks.memory.alive() + objects
+
+    @property
+    def faults(self) -> list[str]:
+        """Messages of all faults; clear it in a test that plants one."""
+        return self._streams.work.faults
+
+    def view(self, address: int, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8) -> Array:
+        """Return device memory as an array: for work that ``enqueue`` runs, and for a look from outside."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        with self._reporting():
+            return self._blocks.memory.view("device", address, size).view(dtype).reshape(shape)
+
+    def enqueue(
+        self, stream: int, function: Callable[[], None], uses: Sequence[int] = (), name: str = "a kernel"
+    ) -> None:
+        """Queue a function on a stream, as ``execute_async_v3`` queues an engine's kernels.
+
+        Args:
+            stream: Handle of the stream.
+            function: Reads and writes device memory through ``view``, when the stream reaches it.
+            uses: Device addresses that it uses, so that freeing them earlier is a fault at once.
+            name: Name of the work in faults.
+        """
+        with self._lock, self._reporting():
+            if not self._stack():
+                raise DriverMisuseError(f"{name} is queued without a current context")
+            boxes = [Box("device", address, 1, 1, 1, 1, 1) for address in uses]
+            self._streams.add(stream, Work(name, self._blocks.uses(stream, boxes), function))
+
+    def finish(self) -> None:
+        """Run all work that is still queued."""
+        with self._lock, self._reporting():
+            self._streams.work.finish_all()
+
+    def _call(self, name: str, args: tuple[Any, ...]) -> int:
+        with self._lock, self._reporting():
             self.calls[name] += 1
-            if name in self.known and name not in self.failing:
-                self.known[name](*args)
-            return self.failing.get(name, 0)
+            kinds = library.SIGNATURES[name]
+            if len(args) != len(kinds):
+                raise DriverMisuseError(f"{name} has {len(args)} arguments, expected {len(kinds)}")
+            for kind, arg in zip(kinds, args, strict=True):
+                kind.from_param(arg)  # raises what ctypes would
+            if name in self.failing:
+                return self.failing[name]
+            if not (self._stack() or name.startswith(NEED_NO_CONTEXT)):
+                return INVALID_CONTEXT
+            try:
+                self._functions[name](*map(_plain, args))
+            except StatusError as status:
+                return int(status.args[0])
+            return 0
 
-        return function
+    @contextlib.contextmanager
+    def _reporting(self) -> Iterator[None]:
+        """Keep the message of a failed check, in case that something catches the exception."""
+        try:
+            yield
+        except AssertionError as fault:
+            if str(fault) not in self.faults:
+                self.faults.append(str(fault))
+            raise
 
-    def _allocate(self, address: Any, size: int) -> None:
-        block = ctypes.create_string_buffer(size)
-        address._obj.value = ctypes.addressof(block)
-        self.alive[ctypes.addressof(block)] = block
+    def _stack(self) -> list[int]:
+        """Return the indices of the devices whose contexts are current on this thread."""
+        if not hasattr(self._current, "stack"):
+            self._current.stack = []
+        stack: list[int] = self._current.stack
+        return stack
 
-    def _count(self, change: int) -> None:
-        self.contexts += change
+    def _device(self) -> int:
+        return self._stack()[-1]
 
-    def _name(self, status: int, name: Any) -> None:
-        name._obj.value = {2: b"CUDA_ERROR_OUT_OF_MEMORY", 100: b"CUDA_ERROR_NO_DEVICE"}.get(status)
+    def _retain(self, context: Any, device: int) -> None:
+        self._retained[device] += 1
+        context.value = FIRST_CONTEXT + device
+
+    def _release(self, device: int) -> None:
+        if not self._retained[device]:
+            raise DriverMisuseError(f"the context of device {device} is released more often than it was retained")
+        self._retained[device] -= 1
+
+    def _push(self, context: int) -> None:
+        if not self._retained[context - FIRST_CONTEXT]:
+            raise StatusError(CONTEXT_IS_DESTROYED)
+        self._stack().append(context - FIRST_CONTEXT)
+
+    def _pop(self, context: Any) -> None:
+        if not self._stack():
+            raise StatusError(INVALID_CONTEXT)
+        context.value = FIRST_CONTEXT + self._stack().pop()
+
+    def _error_name(self, status: int, name: Any) -> None:
+        found = self.error_names.get(status)
+        name.value = found and f"CUDA_ERROR_{found}".encode()
+
+
+@contextlib.contextmanager
+def installed(driver: Driver) -> Iterator[Driver]:
+    """Let the code under test use a double, which must have no fault and nothing alive after the block."""
+    with mock.patch.object(library, "driver", lambda: driver):
+        _forget()
+        try:
+            yield driver
+            driver.finish()
+            assert not driver.faults
+            assert not driver.alive, "not freed"
+            assert not driver._stack(), "contexts are still current"
+        finally:
+            _forget()
+        assert not driver.contexts
+
+
+def _forget() -> None:
+    devices.release_devices()
+    devices.gpus.cache_clear()
+
+
+def _plain(arg: Any) -> Any:
+    """Return what an argument is or points to: a number for handles, addresses and sizes."""
+    if hasattr(arg, "_obj"):  # byref
+        return arg._obj
+    if isinstance(arg, ctypes._Pointer):
+        return arg.contents
+    if isinstance(arg, ctypes._SimpleCData):
+        return arg.value or 0
+    return arg
