@@ -56,7 +56,7 @@ def measure_frame(
     """
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         path = Path(folder) / "frame.png"
-        path.write_bytes(_png(size))
+        path.write_bytes(patches_png(size))
         works: dict[str, Callable[[], npt.NDArray[np.float32]]] = {}
         for variant, network in networks.items():
             run = stack.enter_context(Reconstructor.open(network.folder, input_space="camera", threads=threads))
@@ -68,8 +68,8 @@ def _read_and_run(run: Reconstructor, path: Path) -> npt.NDArray[np.float32]:
     return run(read_frame(path))
 
 
-def _png(size: Size) -> bytes:
-    """Return a PNG of patches in random colours."""
+def patches_png(size: Size) -> bytes:
+    """Return a PNG of patches in random colours; the size is its height and width, px."""
     from PIL import Image
 
     colours = np.random.default_rng(0).integers(0, 256, (-(-size[0] // 8), -(-size[1] // 8), 3), np.uint8)

@@ -80,6 +80,21 @@ def export_networks(model: CCNet, folder: Path) -> Iterator[tuple[str, Network]]
     yield MHA, dataclasses.replace(exported, folder=unrolled)
 
 
+def export_ccnet(model: CCNet, folder: Path) -> Path:
+    """Export a network as ``ccnet export`` does, below a folder; return its artifact folder."""
+    export(model, folder / "ccnet")
+    return folder / "ccnet"
+
+
+def export_mha(model: CCNet, folder: Path) -> Path:
+    """Write the MHA network of a configuration, with random weights, as its users would export it; return the file."""
+    torch.manual_seed(0)
+    mha = CCNet(dataclasses.replace(model.config, inter_spectral="mha")).eval()
+    path = folder / "mha.onnx"
+    path.write_bytes(stamp(cut.full(trace(mha)), {}))
+    return path
+
+
 def _export_ccnet(model: CCNet, folder: Path) -> Network:
     """Export as ``ccnet export`` does; single parts are traced besides, outside of the measured time."""
     seconds, manifest = timed(lambda: export(model, folder))
@@ -119,7 +134,7 @@ def _write_folder(whole: Mapping[str, bytes], model: CCNet, folder: Path) -> Non
         size_multiple=model.config.size_multiple,
     )
     artifacts = []
-    for kind in ("encode", "decode"):
+    for kind in ("encode", "decode", "full"):
         path = folder / f"{kind}.fp32.onnx"
         path.write_bytes(stamp(_parse(whole[kind]), {MANIFEST_KEY: bare.to_json()}))
         artifacts.append(Artifact(file=path.name, kind=kind, format="onnx", precision="fp32", sha256=sha256(path)))

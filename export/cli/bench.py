@@ -27,9 +27,16 @@ def bench(
     weights: WeightsOption = None,
     repeats: Repeats = 5,
     threads: ThreadsOption = None,
-    quick: Annotated[bool, typer.Option("--quick", help="256 px only, and no large frames.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="256 px at most, and no large frames.")] = False,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Compare whole frames with this network instead: an ONNX file, rgb (1, 3, H, W) → cube (1, 31, H, W),"
+            " or mha for MST++'s design. Leaves against.json and against.md."
+        ),
+    ] = None,
 ) -> None:
-    """Time CCNet beside the paper's loop, PyTorch and MST++'s design, in turns, on this CPU.
+    """Time CCNet beside the paper's loop, PyTorch and MST++'s design, or any other network, in turns, on this CPU.
 
     The whole of it takes about half an hour; nothing else should run meanwhile. GPUs are not measured.
     """
@@ -42,11 +49,37 @@ def bench(
     torch.set_num_threads(threads)
     make_folder(out)
     model = load_checkpoint(weights or SHIPPED_WEIGHTS)
+    if against is not None:
+        _compare(model, against, out, repeats, threads, quick)
+        return
     document = _measure_all(model, repeats, threads, quick)
     text = report.markdown(document)
     write_atomic(out / "bench.json", strict_json(document, 2).encode())
     write_atomic(out / "bench.md", text.encode())
     report.picture(document, out / "bench.png")
+    typer.echo(text)
+
+
+def _compare(model: CCNet, against: str, out: Path, repeats: int, threads: int, quick: bool) -> None:
+    """Compare CCNet with a network that was exported elsewhere; write and print the result."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from ccnet.export.bench.against import MHA, QUICK_SIZES, SIZES, compare, document, markdown, sizes_for
+    from ccnet.export.bench.networks import export_ccnet, export_mha
+    from ccnet.export.bench.peer import Peer
+
+    with tempfile.TemporaryDirectory() as scratch:
+        path = export_mha(model, Path(scratch)) if against == MHA else Path(against)
+        peer = Peer(path, threads)
+        sizes = sizes_for(peer, QUICK_SIZES if quick else SIZES)
+        folder = export_ccnet(model, Path(scratch))
+        shown = track(sizes, "frames", console=Console(stderr=True), transient=True, auto_refresh=False)
+        rows = [compare(folder, peer, size, repeats, threads) for size in shown]
+    results = document(peer, rows, {"repeats": repeats, "threads": threads})
+    text = markdown(results)
+    write_atomic(out / "against.json", strict_json(results, 2).encode())
+    write_atomic(out / "against.md", text.encode())
     typer.echo(text)
 
 
