@@ -1,6 +1,6 @@
 """The differences among TensorRT's Python modules: ``tensorrt`` 10.3 to 11.x and ``tensorrt_rtx`` 1.x.
 
-Only names common to all of them are used here and by ``ccnet.export.engine`` and ``.tensorrt``;
+Only names common to all of them are used here and by ``ccnet.export.engine`` and ``.trt_engine``;
 ``tests/runtime/backends/test_trt_api.py`` holds the list. TensorRT has no type stubs, so its objects are ``Any``.
 """
 

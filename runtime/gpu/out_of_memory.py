@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccnet.contract import CCNetError
 
-_WORDS = ("out of memory", "allocate memory", "bad_alloc", "out_of_memory")
+_WORDS = ("out of memory", "allocate memory", "bad_alloc", "out_of_memory", "outofmemory")
 
 
 class OutOfMemoryError(CCNetError):

@@ -15,10 +15,13 @@ import numpy.typing as npt
 import pytest
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends import tensorrt as tensorrt_backend
 from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.backends import trt_engine
 from ccnet.runtime.backends.tensorrt import TensorRTBackend
 from tests.runtime.gpu.driver_double import Driver
+
+SCRATCH = 100
+"""Scratch memory that the engine needs for each pixel, bytes."""
 
 
 class Engine:
@@ -32,19 +35,30 @@ class Engine:
         self.given: dict[str, tuple[int, ...]] = {}
         self.address: dict[str, int] = {}
         self.shapings = 0
-        self.works = True
+        self.works = self.opens = self.computes_scratch = True
+        self.reason = "its reason"
         self.weights = b""
         self.runtime: Any = None
         self.config: Any = None
+        self.scratch = (0, 0)
         self.num_io_tensors = 3
+        self.device_memory_size_v2 = SCRATCH * 64 * 64
 
     def refit(self, graph: bytes) -> bool:
         self.weights = graph
         return graph == b"graph"
 
-    def create_execution_context(self, config: Any = None) -> Engine:
+    def create_execution_context(self, config: Any) -> Engine | None:
+        """Return itself; a strategy is TensorRT's argument, a configuration that of TensorRT-RTX."""
         self.config = config
-        return self
+        assert config == "USER_MANAGED" or config.strategy == "USER_MANAGED"
+        return self if self.opens else None
+
+    def update_device_memory_size_for_shapes(self) -> int:
+        return SCRATCH * int(np.prod(self.given["rgb"][2:])) if self.computes_scratch else 0
+
+    def set_device_memory(self, address: int, size: int) -> None:
+        self.scratch = (address, size)
 
     def create_runtime_config(self) -> Any:
         cache = SimpleNamespace(
@@ -52,6 +66,7 @@ class Engine:
         )
         config = SimpleNamespace(create_runtime_cache=lambda: cache, cache=None)
         config.set_runtime_cache = lambda cache: setattr(config, "cache", cache)
+        config.set_execution_context_allocation_strategy = lambda strategy: setattr(config, "strategy", strategy)
         return config
 
     def get_tensor_name(self, index: int) -> str:
@@ -89,12 +104,15 @@ class Engine:
             (self.address[name], self.get_tensor_shape(name), trt.dtype(self.get_tensor_dtype(name)))
             for name in self.shapes
         ]
+        address, size = self.scratch
+        assert size >= self.update_device_memory_size_for_shapes()
 
         def kernel() -> None:
+            self.driver.view(address, (size,))[...] = 255
             rgb, context, cube = (self.driver.view(*tensor) for tensor in tensors)
             cube[...] = 2 * rgb.astype(np.float32) + context.sum()
 
-        self.driver.enqueue(stream, kernel, [address for address, _, _ in tensors], "the engine")
+        self.driver.enqueue(stream, kernel, [address, *(place for place, _, _ in tensors)], "the engine")
         return self.works
 
 
@@ -109,11 +127,12 @@ def engine(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Engine:
         Refitter=lambda engine, log: SimpleNamespace(refit_cuda_engine=lambda: True),
         OnnxParserRefitter=lambda refitter, log: SimpleNamespace(refit_from_bytes=engine.refit),
         DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER"),
+        ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED"),
         TensorLocation=SimpleNamespace(DEVICE="DEVICE"),
         TensorIOMode=SimpleNamespace(INPUT="INPUT"),
     )
     monkeypatch.setattr(trt, "load", lambda name: module)
-    monkeypatch.setattr(trt, "log", lambda name: SimpleNamespace(forget=lambda: None, reason=lambda: "its reason"))
+    monkeypatch.setattr(trt, "log", lambda name: SimpleNamespace(forget=lambda: None, reason=lambda: engine.reason))
     return engine
 
 
@@ -144,15 +163,15 @@ def test_device_memory_is_allocated_once_and_only_grows(engine: Engine, driver: 
     with TensorRTBackend(b"plan", backend="tensorrt_rtx") as backend:
         backend.run(feeds())
         made, shapings = driver.calls["cuMemAlloc_v2"], engine.shapings
-        assert made == 3
+        assert made == 1 + 3, "scratch memory and the tensors"
         backend.run(feeds(seed=1))
         assert (driver.calls["cuMemAlloc_v2"], engine.shapings) == (made, shapings)
         backend.run(feeds(16, 16))
         assert driver.calls["cuMemAlloc_v2"] == made
         assert engine.shapings > shapings
         backend.run(feeds(64, 64))
-        assert driver.calls["cuMemAlloc_v2"] == made + 2, "rgb and cube grew, context did not"
-        assert len(driver.alive) == 2 * 3 + 1
+        assert driver.calls["cuMemAlloc_v2"] == made + 3, "scratch, rgb and cube grew, context did not"
+        assert len(driver.alive) == 1 + 2 * 3 + 1
 
 
 def test_inputs_need_not_be_contiguous(engine: Engine) -> None:
@@ -262,7 +281,7 @@ def test_runtime_cache_is_read_and_written(engine: Engine, tmp_path: Path) -> No
 def test_foreign_runtime_cache_is_replaced_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "kernels"
     path.write_bytes(b"of another version")
-    with caplog.at_level(logging.WARNING, tensorrt_backend.__name__):
+    with caplog.at_level(logging.WARNING, trt_engine.__name__):
         TensorRTBackend(b"plan", backend="tensorrt_rtx", runtime_cache=path).close()
     assert "will be replaced" in caplog.text
     assert path.read_bytes() == b"kernels and more"
@@ -295,4 +314,4 @@ def test_kernels_are_compiled_for_each_shape_at_once_and_kept_before_close(engin
     TensorRTBackend(b"plan", backend="tensorrt_rtx").close()
     assert engine.config.dynamic_shapes_kernel_specialization_strategy == "EAGER", "in a folder for reading, too"
     TensorRTBackend(b"plan").close()
-    assert engine.config is None, "TensorRT compiled its kernels when it built"
+    assert engine.config == "USER_MANAGED", "TensorRT compiled its kernels when it built"

@@ -40,8 +40,17 @@ SURFACE: dict[str, set[str]] = {
         "get_tensor_shape",
         "get_tensor_location",
         "get_tensor_profile_shape",
+        "device_memory_size_v2",
     },
-    "IExecutionContext": {"set_input_shape", "get_tensor_shape", "set_tensor_address", "execute_async_v3"},
+    "IExecutionContext": {
+        "set_input_shape",
+        "get_tensor_shape",
+        "set_tensor_address",
+        "update_device_memory_size_for_shapes",
+        "set_device_memory",
+        "execute_async_v3",
+    },
+    "ExecutionContextAllocationStrategy": {"USER_MANAGED"},
     "HardwareCompatibilityLevel": {"AMPERE_PLUS"},
     "IHostMemory": set(),
     "ILayer": {"num_outputs", "get_output"},
@@ -68,7 +77,12 @@ RTX_ONLY: dict[str, set[str]] = {
     "IBuilderConfig": {"num_compute_capabilities", "set_compute_capability"},
     "ICudaEngine": {"create_runtime_config"},
     "DynamicShapesKernelSpecializationStrategy": {"EAGER"},
-    "IRuntimeConfig": {"dynamic_shapes_kernel_specialization_strategy", "create_runtime_cache", "set_runtime_cache"},
+    "IRuntimeConfig": {
+        "dynamic_shapes_kernel_specialization_strategy",
+        "set_execution_context_allocation_strategy",
+        "create_runtime_cache",
+        "set_runtime_cache",
+    },
     "IRuntimeCache": {"deserialize", "serialize"},
 }
 
@@ -100,7 +114,7 @@ def test_every_tensorrt_name_in_the_sources_is_listed() -> None:
     """Every ``module.X`` of the sources is listed, and no removed name is touched in any way."""
     folder = Path(trt.__file__).resolve().parent
     engine = folder.parents[1] / "export/engine"
-    sources = [folder / "trt_api.py", folder / "tensorrt.py", *engine.glob("*.py")]
+    sources = [folder / "trt_api.py", folder / "trt_engine.py", *engine.glob("*.py")]
     sources.remove(engine / "plan.py")  # its ``precision`` is another option, and it holds no TensorRT object
     taken = [
         node for path in sources for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)

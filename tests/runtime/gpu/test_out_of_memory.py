@@ -16,6 +16,7 @@ from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
         (RuntimeError("Failed to allocate memory for requested buffer of size 9"), True),
         (RuntimeError("std::bad_alloc"), True),
         ("CUDA_ERROR_OUT_OF_MEMORY", True),
+        ("Error Code 2: OutOfMemory (Requested size was 8589934592 bytes.)", True),
         (RuntimeError("Got invalid dimensions for input"), False),
     ],
 )
