@@ -14,6 +14,7 @@ from ccnet.contract import MANIFEST_KEY, Artifact, CCNetError, Manifest, prefix_
 from ccnet.runtime.backends.base import Backend
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.gpu.scratch import Scratch
 
 _LARGEST_SIDE = 1 << 30
 """Longest side of an ONNX graph's input, px: there is no limit."""
@@ -119,20 +120,23 @@ class LazyBackend:
         self.close()
 
 
-def open_backend(selection: Selection, artifact: Artifact, threads: int | None) -> Backend:
+def open_backend(
+    selection: Selection, artifact: Artifact, threads: int | None, scratch: Scratch | None = None
+) -> Backend:
     """Verify and load a file; a CCNetError if the file, or the copy of the manifest in an ONNX file, is another.
 
     Args:
         selection: The backend and the folder.
         artifact: Entry of the file.
         threads: CPU threads of ONNX Runtime; None is one per core.
+        scratch: Scratch memory of engines, to share among backends that never run at the same time.
 
     Returns:
         The backend, which the caller must close.
     """
     data = selection.folder.read(artifact)
     with prefix_errors(selection.folder.path / artifact.file):
-        backend = selection.open(artifact, data, threads)
+        backend = selection.open(artifact, data, threads, scratch)
         if isinstance(backend, OnnxRuntimeBackend):
             _check_manifest(backend, selection.folder.manifest)
     return backend

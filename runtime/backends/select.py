@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from ccnet.contract import NATIVE_FORMAT, Artifact, ArtifactFolder, CCNetError, Manifest, prefix_errors
 from ccnet.runtime.gpu.cuda import gpus, has_gpu
+from ccnet.runtime.gpu.scratch import Scratch
 
 from . import architectures
 from . import trt_api as trt
@@ -47,13 +48,16 @@ class Selection:
     why: str = "it was asked for"
     full: Artifact | None = None
 
-    def open(self, artifact: Artifact, data: bytes, threads: int | None = None) -> Backend:
+    def open(
+        self, artifact: Artifact, data: bytes, threads: int | None = None, scratch: Scratch | None = None
+    ) -> Backend:
         """Load one of the files; a CCNetError if an engine was built for another version or GPU.
 
         Args:
             artifact: Entry of the file.
             data: Content of the file, whose SHA-256 the caller has verified.
             threads: CPU threads of ONNX Runtime; None is one per core.
+            scratch: Scratch memory of engines, to share among backends that never run at the same time.
 
         Returns:
             The backend, which the caller must close.
@@ -71,6 +75,7 @@ class Selection:
             runtime_cache=cache if variant == "tensorrt_rtx" and os.access(path, os.W_OK) else None,
             weights=_weights(self.folder, artifact) if details.get("stripped") else None,
             compatible=details.get("compatible") is True,
+            scratch=scratch,
         )
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 from ccnet.runtime.backends.loading import LazyBackend, open_backend
 from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.gpu.scratch import Scratch
 
 from .frame_path import FramePath
 from .host_path import DEFAULT_TILE, ENCODE_PIXELS, HostPath
@@ -33,15 +34,16 @@ def open_path(
     """
     manifest = selection.folder.manifest
     check_tile(tile, manifest.halo, manifest.size_multiple)
+    scratch = Scratch()  # shared: HostPath runs one graph at a time
     with ExitStack() as stack:
         encoder, decoder = (
-            stack.enter_context(open_backend(selection, artifact, threads))
+            stack.enter_context(open_backend(selection, artifact, threads, scratch))
             for artifact in (selection.encode, selection.decode)
         )
         full = None
         if artifact := selection.full:
             selection.folder.verify(artifact)
-            full = LazyBackend(decoder.name, functools.partial(open_backend, selection, artifact, threads))
+            full = LazyBackend(decoder.name, functools.partial(open_backend, selection, artifact, threads, scratch))
         path = HostPath(selection, encoder, decoder, full, tile=tile, encode_pixels=encode_pixels)
         stack.pop_all()
     return path
