@@ -78,15 +78,11 @@ class TensorRTBackend:
                     engine, backend=backend, device=self._device, weights=weights, compatible=compatible
                 )
                 self._stack.callback(self._engine.close)
-                self.name = self._engine.name
-                for name in self._engine.tensors:
-                    self._buffers[name] = Buffer(self._device, self._stream)
-                    self._stack.callback(self._buffers[name].close)
-                self._context = self._engine.execution_context(self._stream, scratch or Scratch(), runtime_cache)
-                self._stack.callback(self._context.close)
+                self._open(scratch or Scratch(), runtime_cache)
         except BaseException:
             self.close()
             raise
+        self.name = self._engine.name
 
     def run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run the engine once.
@@ -131,6 +127,13 @@ class TensorRTBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _open(self, scratch: Scratch, runtime_cache: Path | None) -> None:
+        for name in self._engine.tensors:
+            self._buffers[name] = Buffer(self._device, self._stream)
+            self._stack.callback(self._buffers[name].close)
+        self._context = self._engine.execution_context(self._stream, scratch, runtime_cache)
+        self._stack.callback(self._context.close)
 
     def _run(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         shapes = [array.shape for array in feeds.values()]
