@@ -45,9 +45,6 @@ class TensorRTBackend:
     ) -> None:
         """Deserialize an engine, which must be trusted: verify its SHA-256 first.
 
-        A CCNetError says so if there is no GPU, if the module is missing, or if the engine was built for another GPU or
-        version.
-
         Args:
             engine: Content of the engine file.
             backend: Module that runs it.
@@ -60,16 +57,14 @@ class TensorRTBackend:
             scratch: Scratch memory to share with backends that never run at the same time. None is its own.
 
         Raises:
-            CCNetError: ``tensorrt`` was asked to use a runtime cache, which it does not have.
+            CCNetError: There is no GPU, the module is missing, the engine was built for another GPU or version, or
+                ``tensorrt`` was asked to use a runtime cache, which it does not have.
         """
         if backend == "tensorrt" and runtime_cache is not None:
             raise CCNetError("tensorrt has no runtime cache, as it compiles when it builds: leave runtime_cache out")
         self._closed = False
         self._stack = ExitStack()
         self._device = Device(device)
-        self._shapes: list[Shape] = []
-        self._buffers: dict[str, Buffer] = {}
-        self._host: dict[str, NDArray[Any]] = {}
         try:
             with self._device:
                 self._stream = Stream(self._device)
@@ -129,6 +124,9 @@ class TensorRTBackend:
         self.close()
 
     def _open(self, scratch: Scratch, runtime_cache: Path | None) -> None:
+        self._shapes: list[Shape] = []
+        self._host: dict[str, NDArray[Any]] = {}
+        self._buffers: dict[str, Buffer] = {}
         for name in self._engine.tensors:
             self._buffers[name] = Buffer(self._device, self._stream)
             self._stack.callback(self._buffers[name].close)
