@@ -6,6 +6,7 @@ from .copies import Block, copy, fill
 from .devices import Device, gpus, has_gpu, release_devices
 from .library import driver
 from .memory import Buffer, DeviceMemory, PinnedMemory, RegisteredMemory, registered
+from .out_of_memory import OutOfMemoryError
 from .streams import Event, Graph, Stream
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "DeviceMemory",
     "Event",
     "Graph",
+    "OutOfMemoryError",
     "PinnedMemory",
     "RegisteredMemory",
     "Stream",

@@ -1,8 +1,8 @@
 """A CUDA driver over host memory that is as unhelpful as a GPU: work runs late and in any order that CUDA allows.
 
 Code that forgets an event, a synchronisation or the order of freeing may pass on a GPU for years. Here it fails, for
-most seeds with a wrong result, and at once with a ``DriverMisuseError`` where the double can tell. See ``double_work``
-for the order and ``double_memory`` for the addresses.
+most seeds with a wrong result, and at once with a ``DriverMisuseError`` where the double can tell. See ``double.work``
+for the order and ``double.memory`` for the addresses.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy.typing as npt
 
 from ccnet.runtime.gpu import devices, library
 
-from .double_copies import ALREADY_REGISTERED, INVALID_VALUE, NOT_REGISTERED, OUT_OF_MEMORY, MemoryCalls
-from .double_memory import Box, DriverMisuseError
-from .double_streams import INVALID_HANDLE, StreamCalls
-from .double_work import Scheduler, StatusError, Work
+from .double.copies import ALREADY_REGISTERED, INVALID_VALUE, NOT_REGISTERED, OUT_OF_MEMORY, MemoryCalls
+from .double.memory import Box, DriverMisuseError
+from .double.streams import INVALID_HANDLE, StreamCalls
+from .double.work import Scheduler, StatusError, Work
 
 __all__ = ["Driver", "DriverMisuseError", "installed"]
 
@@ -210,8 +210,8 @@ def installed(driver: Driver) -> Iterator[Driver]:
         try:
             yield driver
             driver.finish()
-            assert not driver.faults
-            assert not driver.alive, "not freed"
+            assert not driver.faults, driver.faults
+            assert not driver.alive, f"not freed: {driver.alive}"
             assert not driver._stack(), "contexts are still current"
         finally:
             _forget()

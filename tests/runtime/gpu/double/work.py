@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from .double_memory import Allocation, DriverMisuseError
+from .memory import Allocation, DriverMisuseError
 
 CAPTURE_UNSUPPORTED, CAPTURE_INVALIDATED, CAPTURE_MERGE, CAPTURE_UNMATCHED = 900, 901, 902, 903
 CAPTURE_UNJOINED, CAPTURE_ISOLATION, CAPTURED_EVENT, CAPTURE_WRONG_THREAD = 904, 905, 907, 908
@@ -146,9 +146,12 @@ class Scheduler:
 
     def check_idle(self, block: Allocation) -> None:
         """Report a fault if work that is not done uses a block."""
-        users = [task.work.name for task in self.pending if block in task.uses]
+        users = [task for task in self.pending if block in task.uses]
         if users:
-            raise DriverMisuseError(f"{block} is freed before {', '.join(users)} has used it")
+            for task in users:  # so that each is reported once
+                self.pending.remove(task)
+                task.done = True
+            raise DriverMisuseError(f"{block} is freed before {users[0].work.name} has used it")
 
     def _step(self, among: set[Task] | None = None) -> None:
         candidates = [task for task in self.pending if among is None or task in among]

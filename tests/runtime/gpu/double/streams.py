@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .double_memory import DriverMisuseError
-from .double_work import (
+from .memory import DriverMisuseError
+from .work import (
     CAPTURE_UNSUPPORTED,
     CAPTURED_EVENT,
     EventState,

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from .double_memory import DEVICE, Allocation, Box, DriverMisuseError, Memory
-from .double_streams import StreamCalls
-from .double_work import StatusError, Work
+from .memory import DEVICE, Allocation, Box, DriverMisuseError, Memory
+from .streams import StreamCalls
+from .work import StatusError, Work
 
 INVALID_VALUE, OUT_OF_MEMORY, ALREADY_REGISTERED, NOT_REGISTERED = 1, 2, 712, 713
 KINDS = {1: "host", 2: "device"}
