@@ -1,7 +1,7 @@
 """The compiled CPU kernels: the library that holds them, its limits, and the threads that run them.
 
 The kernels are plain C behind ctypes (``ccnet/csrc/training``). Each call computes a part of the output that no other
-call writes. The kernels for CUDA are in ``scan_triton.py``.
+call writes. The kernels for CUDA are in ``scan_triton.py`` and ``cuda/``.
 """
 
 from __future__ import annotations
@@ -24,10 +24,13 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from ccnet.contract import kernel_library_path
+from ccnet.contract import CCNetError, kernel_library_path
+
+SCAN_KERNEL = "CCNET_SCAN_KERNEL"
+"""Environment variable that names the kernels of the scan on CUDA: ``triton``, the default, or ``cuda``."""
 
 _TRITON_HEADS = (1, 2, 4)  # Triton's tiles have sides that are powers of two
-_TRITON_MAX_BANDS = 64  # no limit of the kernels; they are tested up to it
+_TRITON_MAX_BANDS = 64  # no limit of the kernels, nor of CUDA's; they are tested up to it
 CHUNKS_PER_THREAD = 8  # a thread that is held up leaves its chunks to the others
 _TYPES_WITH_DATA = (Tensor, Parameter)  # some of their subclasses have a shape only
 _reference_ops = ContextVar("reference_ops", default=False)
@@ -84,8 +87,26 @@ def scan_kernel_supported(x: Tensor, heads: int, bands: int) -> bool:
 
 def triton_supported(x: Tensor, heads: int, bands: int) -> bool:
     """Return whether Triton is installed and its kernels can compute x: float32 on CUDA."""
+    return _scan_on_gpu_supported(x, heads, bands) and _has_triton()
+
+
+def cuda_scan_supported(x: Tensor, heads: int, bands: int) -> bool:
+    """Return whether CCNET_SCAN_KERNEL asks for the kernels of ``ccnet.ops.cuda.scan`` and they can compute x.
+
+    Raises:
+        CCNetError: CCNET_SCAN_KERNEL names no kernel.
+    """
+    if not _scan_on_gpu_supported(x, heads, bands):
+        return False
+    name = os.environ.get(SCAN_KERNEL, "triton")
+    if name not in ("triton", "cuda"):
+        raise CCNetError(f"{SCAN_KERNEL} is {name!r}, expected 'triton' or 'cuda'")
+    return name == "cuda"
+
+
+def _scan_on_gpu_supported(x: Tensor, heads: int, bands: int) -> bool:
     in_reach = x.dtype == torch.float32 and heads in _TRITON_HEADS and bands <= _TRITON_MAX_BANDS
-    return x.is_cuda and in_reach and _has_triton() and not reference_ops_active()
+    return x.is_cuda and in_reach and not reference_ops_active()
 
 
 def _kernels_usable(*tensors: Tensor) -> bool:

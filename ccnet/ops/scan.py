@@ -22,7 +22,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ccnet.ops.kernels import launch, limit, num_blocks, reference_ops_active, scan_kernel_supported, triton_supported
+from ccnet.ops.kernels import (
+    cuda_scan_supported,
+    launch,
+    limit,
+    num_blocks,
+    reference_ops_active,
+    scan_kernel_supported,
+    triton_supported,
+)
 
 STREAMS = 4
 
@@ -31,7 +39,8 @@ def scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Return tanh(m_t) + x_t of the four streams, the operand of Eq. 7, for both directions.
 
     float32 on a CPU runs the compiled kernel ``csrc/training/scan.c``, float32 on CUDA ``scan_triton.py`` where Triton
-    is installed, everything else the reference; they share this signature and are tested in pairs.
+    is installed, or ``cuda/scan.py`` where the environment has CCNET_SCAN_KERNEL=cuda, everything else the reference;
+    they share this signature and are tested in pairs.
 
     Args:
         x: (B, n, T, H, W), float.
@@ -75,6 +84,10 @@ def _window_streams(x: Tensor) -> Tensor:
 
 @torch.library.custom_op("ccnet::scan", mutates_args=())
 def _scan(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    if cuda_scan_supported(x, *x.shape[1:3]):
+        from ccnet.ops.cuda.scan import cuda_scan
+
+        return cuda_scan(x, weight, bias)
     if triton_supported(x, *x.shape[1:3]):
         from ccnet.ops.scan_triton import triton_scan
 
@@ -95,6 +108,10 @@ def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @torch.library.custom_op("ccnet::scan_backward", mutates_args=())
 def _scan_backward(grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of x, weight and bias; recompute the memory instead of keeping it."""
+    if cuda_scan_supported(x, *x.shape[1:3]):
+        from ccnet.ops.cuda.scan import cuda_scan_backward
+
+        return cuda_scan_backward(grad, x, weight, bias)
     if triton_supported(x, *x.shape[1:3]):
         from ccnet.ops.scan_triton import triton_scan_backward
 
