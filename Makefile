@@ -5,6 +5,7 @@ RESULTS ?= build/result
 WEIGHTS ?=
 FRAME ?= $(shell $(BIN)/python -c "import importlib.util as u, pathlib as p; print(p.Path(u.find_spec('skimage').origin).parent / 'data/coffee.png')")
 BUNDLE ?=
+TARGET ?=
 DATA ?= ../shared/data
 MINUTES ?= 60
 
@@ -13,6 +14,8 @@ INSTALLED := .venv/installed
 DEVICE := .venv/device
 CCNET := $(BIN)/ccnet
 weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
+CHECK_PYTHON := 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=...")'
+target := $(if $(TARGET),--target $(TARGET))
 
 .DEFAULT_GOAL := help
 .PHONY: help install engine bundle demo test test-fast lint docs sanitize soak train evaluate bench bench-train clean
@@ -20,16 +23,18 @@ weights := $(if $(WEIGHTS),--weights $(WEIGHTS))
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-install: $(INSTALLED)  ## the environment, .venv
+install: $(INSTALLED)  ## the environment, .venv, for this machine or for TARGET=cpu, gpu, gpu-cu12, jetson, rtx
+
+# Another TARGET than the environment was made for: install again
+.PHONY: $(if $(TARGET),$(foreach stamp,$(INSTALLED) $(DEVICE)/installed,\
+  $(if $(filter $(TARGET),$(shell cat $(stamp) 2> /dev/null)),,$(stamp))))
 
 $(INSTALLED): pyproject.toml constraints.txt $(wildcard ccnet/csrc/*/*.[ch])
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "Python 3.10 or later is needed: make PYTHON=...")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,rtx]'
-	@touch $@
+	@$(PYTHON) -c $(CHECK_PYTHON)
+	@$(PYTHON) -m export.install .venv $(target)
 
 ifdef BUNDLE
-# On a camera's computer: the system's TensorRT if it has one, numpy and ONNX Runtime, no torch
+# On a camera's computer: TensorRT (on a Jetson the system's), numpy and ONNX Runtime, no torch
 engine: $(DEVICE)/installed
 	$(DEVICE)/bin/python -m ccnet.export.device '$(BUNDLE)' $(ARTIFACTS)
 else
@@ -40,9 +45,8 @@ engine: $(INSTALLED)  ## weights to ONNX to the best engine here, and a real FRA
 endif
 
 $(DEVICE)/installed: pyproject.toml constraints.txt $(wildcard ccnet/csrc/*/*.[ch])
-	$(PYTHON) -m venv --system-site-packages $(DEVICE)
-	$(DEVICE)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
-	@touch $@
+	@$(PYTHON) -c $(CHECK_PYTHON)
+	@$(PYTHON) -m export.install $(DEVICE) --device $(target)
 
 bundle: $(INSTALLED)  ## the graphs and golden outputs of FRAME in one file, for make engine BUNDLE=... on a device
 	$(CCNET) export $(ARTIFACTS) $(weights)

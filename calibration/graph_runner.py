@@ -136,12 +136,12 @@ def load_model(model: bytes) -> Any:
         raise CCNetError(f"not a whole ONNX model ({_one_line(error)}): export it again") from error
 
 
-def require_module(name: str) -> Any:
-    """Import a library that only calibration needs; CCNetError says how to install it."""
+def require_module(name: str, extra: str = "export") -> Any:
+    """Import a library that only calibration needs; CCNetError names the extra that installs it."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise CCNetError(f'{name} is not installed, calibration needs it: pip install "ccnet-hsi[export]"') from error
+        raise CCNetError(f'{name} is not installed, calibration needs it: pip install "ccnet-hsi[{extra}]"') from error
 
 
 def node_attribute(node: Any, name: str, default: Any) -> Any:
@@ -173,7 +173,7 @@ def _array(weight: Any) -> Array:
 
 
 def _session(model: bytes) -> Any:
-    ort = require_module("onnxruntime")
+    ort = require_module("onnxruntime", "cpu")
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.enable_cpu_mem_arena = options.enable_mem_pattern = options.enable_mem_reuse = False

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import importlib
+import io
 import re
 import threading
 from collections.abc import Mapping
@@ -19,6 +21,9 @@ from ccnet.contract import CCNetError, kernel_library_path
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError, is_out_of_memory
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
+
+INSTALL = "pip install 'ccnet-hsi[cpu]', or with an NVIDIA GPU 'ccnet-hsi[gpu]'"
+"""The command that installs ONNX Runtime, for error messages."""
 
 _PROVIDERS: dict[str, tuple[str, ...]] = {
     "cpu": ("CPUExecutionProvider",),
@@ -170,7 +175,7 @@ def _onnxruntime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise CCNetError(f"onnxruntime cannot be loaded ({_one_line(error)}): pip install onnxruntime") from error
+        raise CCNetError(f"onnxruntime cannot be loaded ({_one_line(error)}): {INSTALL}") from error
 
 
 def _read(path: Path) -> bytes:
@@ -187,9 +192,11 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     available = ort.get_available_providers()
     if wanted not in available:
         raise CCNetError(
-            f"onnxruntime has no {wanted}, only {', '.join(available)}: install onnxruntime-gpu in its place, or use"
-            " the backend onnxruntime"
+            f"onnxruntime has no {wanted}, only {', '.join(available)}: pip uninstall onnxruntime, then"
+            " pip install 'ccnet-hsi[cuda]', or use the backend onnxruntime"
         )
+    if provider != "cpu":
+        _load_cuda_libraries(ort)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal: what goes wrong is raised, once
     options.intra_op_num_threads = threads or 0
@@ -204,6 +211,13 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     if session.get_providers()[0] != wanted:
         raise CCNetError(f"onnxruntime's {wanted} does not start here: check the GPU's driver, CUDA and cuDNN")
     return session
+
+
+def _load_cuda_libraries(ort: Any) -> None:
+    """Load CUDA and cuDNN where pip installs them, so that ONNX Runtime finds them; no error if they are elsewhere."""
+    if hasattr(ort, "preload_dlls"):  # from ONNX Runtime 1.21 on
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does not find
+            ort.preload_dlls()
 
 
 def _dtype(label: str, node: Any) -> np.dtype[Any]:

@@ -137,7 +137,7 @@ def _short(value: Any) -> str:
 
 
 def _onnx(path: Path) -> list[Table]:
-    ort = optional_module("onnxruntime")
+    ort = optional_module("onnxruntime", "cpu")
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # nothing runs

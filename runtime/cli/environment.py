@@ -17,7 +17,7 @@ from typing import Any
 
 from ccnet import __version__
 from ccnet.contract import CCNetError, available_cores, cpu_name, kernel_library_path
-from ccnet.runtime.backends import architectures, trt_api
+from ccnet.runtime.backends import architectures, onnxruntime, trt_api
 from ccnet.runtime.backends.select import best_backend
 from ccnet.runtime.gpu import cuda
 
@@ -124,13 +124,13 @@ def _onnxruntime() -> Any:
     try:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
-        raise CCNetError(f"onnxruntime cannot be loaded ({_one_line(error)}): pip install onnxruntime") from error
+        raise CCNetError(f"onnxruntime cannot be loaded ({_one_line(error)}): {onnxruntime.INSTALL}") from error
 
 
 def _onnxruntime_backend(provider: str) -> str:
     """Return that the backend can run here; CCNetError with the reason why it cannot."""
     if provider not in _onnxruntime().get_available_providers():
-        raise CCNetError(f"ONNX Runtime has no {provider}: pip install onnxruntime-gpu")
+        raise CCNetError(f"ONNX Runtime has no {provider}: pip uninstall onnxruntime; pip install 'ccnet-hsi[cuda]'")
     if provider != "CPUExecutionProvider":
         cuda.gpus()
     return "can run"

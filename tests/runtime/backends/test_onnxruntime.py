@@ -172,7 +172,47 @@ def test_threads_must_be_positive(threads: int) -> None:
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_missing_provider_is_refused(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    refusal("has no", "install onnxruntime-gpu", model=convolution().SerializeToString(), provider=provider)
+    refusal("has no", "pip install 'ccnet-hsi[cuda]'", model=convolution().SerializeToString(), provider=provider)
+
+
+@pytest.mark.parametrize("prints", ["", "Failed to load libcudnn.so.9\n"])
+def test_gpu_providers_load_the_cuda_libraries_of_pip_first(
+    prints: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[str] = []
+
+    def preload_dlls() -> None:
+        calls.append("preload")
+        print(prints, end="")
+
+    monkeypatch.setattr(onnxruntime, "preload_dlls", preload_dlls, raising=False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *_, **__: calls.append("session"))
+    with pytest.raises(AttributeError):  # the session is None
+        OnnxRuntimeBackend(convolution().SerializeToString(), provider="cuda")
+    assert calls == ["preload", "session"]
+    assert capfd.readouterr() == ("", "")
+    calls.clear()
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    with pytest.raises(AttributeError):
+        OnnxRuntimeBackend(convolution().SerializeToString())
+    assert calls == ["session"]
+
+
+@pytest.mark.parametrize("code", ["OnnxRuntimeBackend(b'x')", "cuda_refusal()"])
+def test_missing_onnxruntime_names_the_extras(code: str) -> None:
+    script = f"""
+import sys
+sys.modules["onnxruntime"] = None  # an import of it fails
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, cuda_refusal
+try:
+    print({code})
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert told.count("\n") == 1 and "onnxruntime cannot be loaded" in told
+    assert "pip install 'ccnet-hsi[cpu]', or with an NVIDIA GPU 'ccnet-hsi[gpu]'" in told
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA would start")
