@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from ccnet.contract import CCNetError, decode_errors_as
+from ccnet.runtime.io.files import walk_files
 
 from .camera import Array
 from .readers import (
@@ -77,7 +78,7 @@ def cave_scenes(folder: Path) -> list[Path]:
     """Return the scene folders of a CAVE-format folder, sorted; a scene holds ``*_01.png`` … ``*_31.png``."""
     if not folder.is_dir():
         raise CCNetError(f"{folder}: no such folder, expected one with CAVE scenes (NAME_ms/NAME_ms_01.png …)")
-    scenes = sorted({png.parent for png in folder.rglob("[!.]*_01.png")})
+    scenes = sorted({path.parent for path in walk_files(folder) if path.name.endswith("_01.png")})
     if not scenes:
         raise CCNetError(f"{folder}: holds no CAVE scene, expected NAME_ms/NAME_ms_01.png … _31.png in it")
     return scenes
@@ -85,7 +86,7 @@ def cave_scenes(folder: Path) -> list[Path]:
 
 def _envi(path: Path, split: Split) -> Iterator[Scene]:
     """Yield the scenes of a folder, or of a single header; there is no split."""
-    headers = [path] if path.suffix.lower() == ".hdr" else sorted(path.rglob("[!.]*.[hH][dD][rR]"))
+    headers = [path] if path.suffix.lower() == ".hdr" else [p for p in walk_files(path) if p.suffix.lower() == ".hdr"]
     if not headers:
         raise CCNetError(f"{path}: holds no ENVI cube, expected .hdr headers with their .img in it")
     for header in headers:
@@ -142,8 +143,8 @@ class _Files:
             path.name[: -len(ending)]: path
             for child in sorted(folder.iterdir())
             if called.fullmatch(child.name)
-            for path in sorted(child.rglob("[!.]*"))
-            if path.name.lower().endswith(ending.lower()) and path.is_file()
+            for path in walk_files(child)
+            if path.name.lower().endswith(ending.lower())
         }
         return cls(home=folder / name, ending=ending, paths=paths)
 

@@ -13,7 +13,7 @@ import typer
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.cubes import CubeFormat, open_cube
-from ccnet.runtime.io.frames import read_frame
+from ccnet.runtime.io.frames import read_frame, result_names
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
@@ -107,7 +107,7 @@ def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
     into_folder = len(frames) > 1 or out.is_dir()
     if into_folder and not out.is_dir() and out.suffix[1:].lower() in get_args(CubeFormat):
         raise CCNetError(f"{out}: is the name of one cube, but there are {len(frames)} frames; expected a folder")
-    targets = [out / f"{frame.stem}.{format}" for frame in frames] if into_folder else [out]
+    targets = [out / f"{name}.{format}" for name in result_names(frames)] if into_folder else [out]
     sources = {frame.resolve() for frame in frames}
     for index, target in enumerate(targets):
         if {target.resolve(), target.with_suffix(".img").resolve()} & sources:

@@ -71,8 +71,8 @@ def stream(
     """Reconstruct cubes from a stream of RGB frames, with an account of every frame.
 
     Press Ctrl-C once to finish the frames that have arrived, twice to drop those that wait. At the end it prints how
-    many frames were delivered, dropped by the policy and rejected, and why. The exit code is 1 if frames arrived and
-    none was delivered.
+    many frames were delivered, dropped by the policy and rejected, and why. The exit code is 1 if no frame has its
+    cube, or if fewer frames came than the source says it has.
     """
     raw = Radiometry.read(radiometry) if radiometry else None
     input_space = _input_space(raw, input_space)
@@ -140,10 +140,15 @@ def _call_all(functions: list[Callable[[], None]]) -> None:
 
 
 def _report(pipeline: Stream) -> None:
-    """Print the account of all frames; exit with 1 if frames arrived and none was delivered."""
+    """Print the account of all frames; exit with 1 if the source gave too few, or none of them has its cube."""
     print(pipeline.metrics)
     for reason in pipeline.ledger.reasons:
         print(reason)
-    counts = pipeline.ledger.counts()
-    if counts.arrived and not counts.delivered:
+    counts, name = pipeline.ledger.counts(), pipeline.source.name
+    too_few = pipeline.ended and counts.arrived < (pipeline.expected or 0)
+    if too_few:
+        print(f"{name}: {counts.arrived} frames came, expected {pipeline.expected} by its header; is it whole?")
+    elif not counts.arrived:
+        print(f"{name}: no frame came, expected at least one; check what feeds it")
+    if too_few or not counts.delivered + counts.kept:
         raise typer.Exit(1)

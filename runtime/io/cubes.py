@@ -29,7 +29,7 @@ from .formats.envi import open_envi, read_envi
 from .formats.mat import open_mat, read_mat
 from .formats.npy import open_npy, read_npy
 
-__all__ = ["CubeFormat", "CubeWriter", "open_cube", "read_cube"]
+__all__ = ["CubeFormat", "CubeWriter", "cube_files", "open_cube", "read_cube"]
 
 CubeFormat = Literal["hdr", "mat", "npy"]
 """Suffix of a cube's file, without the dot: ENVI, MATLAB/NTIRE or numpy."""
@@ -90,6 +90,11 @@ def read_cube(path: str | Path) -> Array:
     return cube
 
 
+def cube_files(path: Path) -> list[Path]:
+    """Return the files of a cube, the one that readers look for last."""
+    return [path.with_suffix(".img"), path] if path.suffix.lower() == ".hdr" else [path]
+
+
 def _suffix(path: Path) -> str:
     if (suffix := path.suffix.lower()) not in _WRITERS:
         raise CCNetError(f"{path}: unknown cube format {suffix!r}, expected one of {', '.join(_WRITERS)}")
@@ -103,9 +108,11 @@ def _check_target(path: Path, need: int) -> None:
         pass  # most often there is no file yet
     except ValueError as error:
         raise CCNetError(f"{path}: no file can have that name ({error}); choose another") from error
-    for target in (path, path.with_suffix(".img")) if path.suffix.lower() == ".hdr" else (path,):
+    for target in cube_files(path):
         if target.is_dir():
             raise CCNetError(f"{target}: is a directory, expected a file name for the cube")
+    if path.suffix.lower() == ".hdr" and path.with_suffix(".img").exists() and not path.exists():
+        raise CCNetError(f"{path.with_suffix('.img')}: exists without {path.name}, so it is not a cube's and is kept")
     if not path.parent.is_dir():
         raise CCNetError(f"{path}: the folder {path.parent} does not exist; make it first")
     if need > (free := shutil.disk_usage(path.parent).free):

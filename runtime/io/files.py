@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import functools
 import importlib
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from ccnet.contract import CCNetError
+
+_logger = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -56,3 +62,57 @@ def read_head(path: Path, expected: str) -> bytes:
     if not head:
         raise CCNetError(f"{path}: is empty, expected {expected}")
     return head
+
+
+def walk_files(folder: Path) -> Iterator[Path]:
+    """Yield the files below a folder, sorted by folder and name, through links to folders and files.
+
+    Hidden files and folders are left out, and a folder that links to one above it is entered once.
+
+    Args:
+        folder: The folder.
+
+    Yields:
+        The path of each file.
+    """
+    entered = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        status = Path(parent).stat()
+        if (status.st_dev, status.st_ino) in entered:
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (
+            path for name in sorted(names) if not name.startswith(".") and (path := Path(parent, name)).is_file()
+        )
+
+
+def visible_files(folder: Path, suffixes: Iterable[str]) -> list[Path]:
+    """Return the files of a folder with one of the suffixes, in any case, sorted by name.
+
+    Hidden files, such as the ``._*`` that macOS leaves, folders with such a name and links to nothing are skipped; one
+    line in the log counts them.
+
+    Args:
+        folder: The folder.
+        suffixes: Suffixes in lower case, with the dot.
+
+    Returns:
+        The paths.
+    """
+    wanted = tuple(suffixes)
+    candidates = sorted(path for path in folder.iterdir() if path.suffix.lower() in wanted)
+    kinds = {path: _stray(path) for path in candidates}
+    if strays := Counter(kind for kind in kinds.values() if kind):
+        _logger.warning("%s: skipped %s", folder, ", ".join(f"{kind}: {count}" for kind, count in strays.items()))
+    return [path for path, kind in kinds.items() if kind is None]
+
+
+def _stray(path: Path) -> str | None:
+    """Return why a path is no file to read; None for a file."""
+    if path.name.startswith("."):
+        return "hidden files"
+    if path.is_dir():
+        return "folders"
+    return None if path.is_file() else "links to nothing, or no files"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy.typing as npt
 
 from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, decode_errors_as
 
-from .files import optional_module, read_head
+from .files import optional_module, read_head, visible_files
 from .formats.npy import map_npy
 
 Frame = npt.NDArray[np.uint8 | np.uint16 | np.float32]
@@ -31,7 +33,7 @@ _MAGIC = {
 }
 """First bytes → Pillow's name of the format; the file's suffix does not matter."""
 
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
 """Suffixes of the frames in a folder."""
 
 _MODES = {
@@ -61,27 +63,47 @@ def read_frame(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
             under 16 px or too many pixels, or floats that are not finite or not in [0, 1].
     """
     path = Path(path)
-    head = read_head(path, "an RGB frame")
-    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    if kind is None:
-        raise CCNetError(f"{path}: not a PNG, JPEG, TIFF, BMP or .npy file (it starts with {head[:8]!r}); convert it")
+    kind = picture_kind(path, read_head(path, "an RGB frame"))
     with decode_errors_as(
         path, f"a whole {kind.upper()} file of 8 or 16 bits" if kind != "npy" else "a whole .npy array"
     ):
         return _read_npy(path, max_pixels) if kind == "npy" else _read_picture(path, kind, max_pixels)
 
 
+def picture_kind(path: Path, head: bytes) -> str:
+    """Return Pillow's name of a file's format, or ``npy``; CCNetError if its first bytes are of none of them."""
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    raise CCNetError(f"{path}: not a PNG, JPEG, TIFF, BMP or .npy file (it starts with {head[:8]!r}); convert it")
+
+
 def frame_paths(files_and_folders: Iterable[Path]) -> list[Path]:
     """Return paths of frames, with a folder replaced by its frames, sorted; CCNetError where there is no frame."""
     paths: list[Path] = []
     for path in files_and_folders:
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES) if path.is_dir() else [path]
+        found = visible_files(path, FRAME_SUFFIXES) if path.is_dir() else [path]
         if not found:
-            raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(_SUFFIXES)}")
+            raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(FRAME_SUFFIXES)}")
         paths += found
     if not paths:
         raise CCNetError("no frames, expected at least one: name frames, or a folder of frames, with --frames")
     return paths
+
+
+def result_names(frames: Sequence[Path]) -> list[str]:
+    """Return the name of each frame's results: its stem, or its whole file name where frames share a stem."""
+    stems = Counter(path.stem.lower() for path in frames)  # in lower case, as some disks know no other
+    return [path.stem if stems[path.stem.lower()] == 1 else path.name for path in frames]
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a file's suffix or first bytes are those of a frame."""
+    if path.suffix.lower() in FRAME_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        head = file.read(16)
+    return any(head.startswith(magic) for magic in _MAGIC if len(magic) > 2)
 
 
 def rgb_tensor(pixels_HWC: npt.NDArray[Any], input: str, dtype: np.dtype[Any] | None = None) -> npt.NDArray[Any]:
@@ -132,7 +154,7 @@ def _read_npy(path: Path, max_pixels: int) -> Frame:
         raise CCNetError(
             f"{path}: {mapped.dtype} with shape {mapped.shape}, expected (H, W, 3) in {', '.join(FRAME_SCALE)}"
         )
-    _check_size(path, mapped.shape[0], mapped.shape[1], max_pixels)
+    check_size(path, mapped.shape[0], mapped.shape[1], max_pixels)
     frame: Frame = np.array(mapped, mapped.dtype.newbyteorder("="), order="C")
     if frame.dtype == np.float32:
         low, high = frame.min(), frame.max()
@@ -143,13 +165,29 @@ def _read_npy(path: Path, max_pixels: int) -> Frame:
     return frame
 
 
-def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
-    # The format's own class, for Image.open caps the size globally and makes a phone's two-picture JPEG an MPO.
+@contextmanager
+def open_picture(path: Path, kind: str, max_pixels: int) -> Iterator[Any]:
+    """Open a picture by the class of its format, and check its size before anything is decoded.
+
+    Args:
+        path: The file.
+        kind: Format, see ``picture_kind``.
+        max_pixels: Largest H·W.
+
+    Yields:
+        Pillow's image.
+    """
+    # The format's own class, for Image.open caps the size globally and makes a phone's two-picture JPEG an MPO
     opened = getattr(optional_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
         image = opened(file)
-        _check_size(path, image.height, image.width, max_pixels)
+        check_size(path, image.height, image.width, max_pixels)
+        yield image
+
+
+def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
+    with open_picture(path, kind, max_pixels) as image:
         tags = getattr(image, "tag_v2", {})
         _check_picture(path, image, tags)
         deep = ";16" in str(image.tile) or 16 in tags.get(_BITS_PER_SAMPLE, ())
@@ -169,7 +207,8 @@ def _read_deep(path: Path, high_bytes: Frame) -> Frame:
     return np.ascontiguousarray(pixels[..., ::-1])
 
 
-def _check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
+def check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
+    """Raise CCNetError unless each side has at least 16 px and the frame at most ``max_pixels``."""
     if min(height, width) < SIZE_MULTIPLE:
         raise CCNetError(f"{path}: {width}×{height} px is too small, expected at least {SIZE_MULTIPLE} px a side")
     if height * width > max_pixels:

@@ -1,4 +1,4 @@
-"""The ledger of a stream's frames: each is delivered, dropped by the policy, or rejected with a reason."""
+"""The ledger of a stream's frames: each is delivered, kept, dropped by the policy, or rejected with a reason."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ class FrameCounts:
 
     arrived: int
     delivered: int
+    kept: int
+    """Frames whose cubes every sink had already, from an earlier stream."""
     dropped: int
     """Dropped by the queue's policy, or after a second stop."""
     rejected: dict[RejectionCause, int]
@@ -28,7 +30,9 @@ class FrameCounts:
     def __str__(self) -> str:
         rejected = sum(self.rejected.values())
         causes = ", ".join(f"{cause} {count}" for cause, count in sorted(self.rejected.items()))
-        text = f"{self.arrived} frames arrived: {self.delivered} delivered, {self.dropped} dropped by policy, "
+        text = f"{self.arrived} frames arrived: {self.delivered} delivered, "
+        text += f"{self.kept} there already, " if self.kept else ""
+        text += f"{self.dropped} dropped by policy, "
         text += f"{rejected} rejected" + (f" ({causes})" if causes else "")
         return text + (f", {self.in_flight} in flight" if self.in_flight else "")
 
@@ -44,7 +48,7 @@ class FrameLedger:
         self._lock = threading.Lock()
         self._in_flight: set[int] = set()
         self._last = -1
-        self._arrived = self._delivered = self._dropped = 0
+        self._arrived = self._delivered = self._kept = self._dropped = 0
         self._rejected: Counter[RejectionCause] = Counter()
         self._reasons: deque[str] = deque(maxlen=_REASONS_KEPT)
 
@@ -70,6 +74,12 @@ class FrameLedger:
             self._settle(frame_id)
             self._delivered += 1
 
+    def keep(self, frame_id: int) -> None:
+        """Settle a frame whose cube every sink had already."""
+        with self._lock:
+            self._settle(frame_id)
+            self._kept += 1
+
     def drop(self, frame_id: int) -> None:
         """Settle a frame that the policy, or a second stop, dropped."""
         with self._lock:
@@ -87,7 +97,12 @@ class FrameLedger:
         """Return the numbers of frames now."""
         with self._lock:
             return FrameCounts(
-                self._arrived, self._delivered, self._dropped, dict(self._rejected), in_flight=len(self._in_flight)
+                arrived=self._arrived,
+                delivered=self._delivered,
+                kept=self._kept,
+                dropped=self._dropped,
+                rejected=dict(self._rejected),
+                in_flight=len(self._in_flight),
             )
 
     @property

@@ -48,11 +48,17 @@ class StreamMetrics:
         return dict(zip(_PERCENTILES, map(float, values), strict=True))
 
     def rate(self) -> float:
-        """Return delivered frames per second, from the first of the recent frames until now; 0 before two frames."""
+        """Return delivered frames per second, from the first of the recent frames until now.
+
+        A single frame counts from its capture; the rate is 0 before it.
+        """
         with self._lock:
-            if len(self._deliveries) < 2:
+            if not self._deliveries:
                 return 0.0
-            return (len(self._deliveries) - 1) / max(self._clock() - self._deliveries[0][0], 1e-9)
+            delivered, latency = self._deliveries[0]
+            later = len(self._deliveries) - 1
+            since = delivered if later else delivered - latency
+            return max(later, 1) / max(self._clock() - since, 1e-9)
 
     def __str__(self) -> str:
         latency = [

@@ -26,7 +26,7 @@ from .context_policy import ContextPolicy
 from .ledger import FrameCounts, FrameLedger, RejectionCause
 from .metrics import StreamMetrics
 from .queue import FrameQueue, QueuePolicy
-from .sinks import Sink
+from .sinks import CubeExistsError, Sink
 from .sources import CapturedFrame, Pixels, Source, SourceDisconnectedError, SourceSpec
 
 Array = npt.NDArray[np.float32]
@@ -66,6 +66,11 @@ class Stream:
     """One run from a source to open sinks.
 
     Call ``run`` once, from one thread; ``stop`` may be called from any thread.
+
+    Attributes:
+        metrics: Latency and rate of the frames.
+        ended: True when the source came to its end by itself.
+        expected: Number of frames that the source says it has, or None.
     """
 
     source: SourceSpec
@@ -86,6 +91,8 @@ class Stream:
     def __post_init__(self) -> None:
         self.metrics = StreamMetrics(self.ledger)
         self._queue = FrameQueue(self.ledger, self.policy, self.queue_size)
+        self.ended = False
+        self.expected: int | None = None
         self._stop_requests = 0
         self._failure: Exception | None = None
 
@@ -107,7 +114,9 @@ class Stream:
         Returns:
             The final counts, with no frame in flight.
         """
-        capture = threading.Thread(target=self._capture, args=(self.source.open(),), daemon=True, name="ccnet-capture")
+        source = self.source.open()
+        self.expected = source.expected
+        capture = threading.Thread(target=self._capture, args=(source,), daemon=True, name="ccnet-capture")
         capture.start()
         try:
             while (captured := self._next(on_idle)) is not None:
@@ -145,24 +154,33 @@ class Stream:
             with _reject_errors_as("radiometry"):
                 frame = self.prepare(captured.pixels)
             with _reject_errors_as("sink"):
-                self._reconstruct(captured, frame)
+                delivered = self._reconstruct(captured, frame)
         except _RejectedError as error:
             self.ledger.reject(captured.frame_id, error.cause, str(error))
         else:
-            self.ledger.deliver(captured.frame_id)
-            self.metrics.record_delivery(captured.captured)
+            if delivered:
+                self.ledger.deliver(captured.frame_id)
+                self.metrics.record_delivery(captured.captured)
+            else:
+                self.ledger.keep(captured.frame_id)
 
-    def _reconstruct(self, captured: CapturedFrame, frame: Frame) -> None:
-        """Write a frame's cube to all sinks at once, strip by strip."""
+    def _reconstruct(self, captured: CapturedFrame, frame: Frame) -> bool:
+        """Write a frame's cube strip by strip to all sinks that lack it; return False if none does."""
         time_utc = datetime.fromtimestamp(captured.captured, timezone.utc).isoformat(timespec="microseconds")
         metadata = {"frame id": str(captured.frame_id), "captured": time_utc, "context": self.context.name}
         metadata = {**self.metadata, **metadata}
-        name, (height, width) = captured.name or f"{captured.frame_id:08}", frame.shape[:2]
+        name, (height, width) = captured.name or None, frame.shape[:2]
         with ExitStack() as stack:
-            writers = [stack.enter_context(sink.cube(name, height, width, metadata)) for sink in self.sinks]
+            writers = []
+            for sink in self.sinks:
+                with suppress(CubeExistsError):
+                    writers.append(stack.enter_context(sink.cube(name, height, width, metadata)))
+            if self.sinks and not writers:
+                return False
             for top, strip in self._strips(frame):
                 for writer in writers:
                     writer.write(top, strip)
+        return True
 
     def _strips(self, frame: Frame) -> Iterator[tuple[int, Array]]:
         with _reject_errors_as("reconstruction"):
@@ -191,6 +209,7 @@ class Stream:
                     disconnected.close()
                     opened, wait = self._reopen(wait)
                     continue
+                self.ended = captured is None
                 if captured is None or not self._queue.put(captured):
                     return
                 frame_id, wait = frame_id + 1, FIRST_RECONNECT_WAIT_S

@@ -59,6 +59,7 @@ class PrometheusExporter:
         counts = self._metrics.ledger.counts()
         yield counter("ccnet_frames_arrived", "Frames from the source", value=counts.arrived)
         yield counter("ccnet_frames_delivered", "Frames whose cubes all sinks have", value=counts.delivered)
+        yield counter("ccnet_frames_kept", "Frames whose cubes were there already", value=counts.kept)
         yield counter("ccnet_frames_dropped", "Frames that the policy dropped", value=counts.dropped)
         rejected = counter("ccnet_frames_rejected", "Frames that could not be delivered", labels=["cause"])
         for cause in get_args(RejectionCause):

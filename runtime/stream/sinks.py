@@ -7,10 +7,11 @@ exception, or when the process is killed, nothing of that cube is left.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, get_args
@@ -19,10 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, make_folder
-from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, open_cube
+from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, cube_files, open_cube
 from ccnet.runtime.io.files import optional_module
+from ccnet.runtime.io.formats.cube_writer import publish_new
 
 Array = npt.NDArray[np.float32]
+
+_logger = logging.getLogger(__name__)
 
 CHUNK_PX = 128
 """Side of a Zarr chunk, which holds all bands: 2 MB."""
@@ -37,6 +41,10 @@ LINGER_MS = 10_000
 """Longest time until a consumer takes the queued cubes after a socket is closed."""
 
 
+class CubeExistsError(CCNetError):
+    """The error of a cube that was there before its frame came."""
+
+
 class Sink(Protocol):
     """A receiver of a stream's cubes, used from one thread."""
 
@@ -44,12 +52,12 @@ class Sink(Protocol):
     """Name in messages."""
 
     def cube(
-        self, name: str, height: int, width: int, metadata: Mapping[str, str]
+        self, name: str | None, height: int, width: int, metadata: Mapping[str, str]
     ) -> AbstractContextManager[CubeWriter]:
         """Return a context manager with the writer of one cube (31, height, width).
 
         Args:
-            name: Name of the frame.
+            name: Name of the frame; None for a frame of a source without names, which the sink numbers.
             height: Rows of the cube.
             width: Columns of the cube.
             metadata: Facts to store with the cube.
@@ -58,6 +66,7 @@ class Sink(Protocol):
             Context manager; when it ends without an exception, the sink has the cube.
 
         Raises:
+            CubeExistsError: The sink has a cube of this name, and keeps it.
             CCNetError: The sink cannot take the cube.
         """
 
@@ -91,30 +100,59 @@ def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
 
 
 class CubeFolder:
-    """A folder with a file for each cube, under the frame's name; a file that exists is never replaced."""
+    """A folder with a file for each cube, under the frame's name or a number; a file that exists is never replaced.
+
+    A cube is written under a hidden name and gets its own when it is whole. Numbers go on after the largest one in the
+    folder, so that a camera that starts again loses nothing, and streams that share a folder take turns.
+    """
 
     def __init__(self, folder: Path, format: CubeFormat) -> None:
         make_folder(folder)
         self.name, self._folder, self._format = str(folder), folder, format
+        self._next = _next_number(path.stem for path in folder.iterdir())
 
-    def cube(
-        self, name: str, height: int, width: int, metadata: Mapping[str, str]
-    ) -> AbstractContextManager[CubeWriter]:
-        """Return the writer of a new file; CCNetError if the file exists or cannot be written."""
-        path = self._folder / f"{name}.{self._format}"
-        if path.exists():
-            raise CCNetError(f"{path}: exists and is kept; stream into another folder to write it again")
-        return open_cube(path, height, width, metadata)
+    @contextmanager
+    def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
+        """Yield the writer of a new file; CCNetError if its name is taken or it cannot be written."""
+        if name is not None and (taken := self._taken(name)):
+            raise CubeExistsError(f"{taken}: exists and is kept; stream into another folder to write it again")
+        hidden = self._folder / f".ccnet-{secrets.token_hex(6)}.{self._format}"
+        try:
+            with open_cube(hidden, height, width, metadata) as writer:
+                yield writer
+            with _write_errors(self.name):
+                if name is None:
+                    self._publish_numbered(hidden)
+                elif not self._publish(hidden, name):
+                    raise CCNetError(f"{self._path(name)}: another process wrote it meanwhile, its file is kept")
+        finally:
+            for part in cube_files(hidden):
+                part.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Do nothing: no file is open between two cubes."""
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.{self._format}"
+
+    def _taken(self, name: str) -> Path | None:
+        return next((path for path in cube_files(self._path(name)) if path.exists()), None)
+
+    def _publish(self, hidden: Path, name: str) -> bool:
+        return publish_new(list(zip(cube_files(hidden), cube_files(self._path(name)), strict=True)))
+
+    def _publish_numbered(self, hidden: Path) -> None:
+        while not self._publish(hidden, f"{self._next:08}"):
+            self._next += 1
+        self._next += 1
 
 
 class ZarrGroup:
     """A Zarr group with an array (31, H, W) for each cube, in chunks of 128×128 px; arrays that exist are kept.
 
-    Arrays are numbered from 00000000 on; their attributes have the metadata and ``wavelength`` in nm. An array is
-    written beside the group and renamed into it, so that a reader of the group finds complete cubes only.
+    Arrays are numbered from 00000000 on, in the group's own Zarr format; their attributes have the metadata and
+    ``wavelength`` in nm. An array is written beside the group and renamed into it, so that a reader of the group finds
+    complete cubes only, and several streams may write into one group.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,29 +160,45 @@ class ZarrGroup:
         self.name, self._path = str(path), path
         make_folder(path.parent)
         with _write_errors(self.name):
-            self._zarr.open_group(str(path), mode="a")
-            numbers = [int(array.name) for array in path.iterdir() if re.fullmatch(r"\d{8}", array.name)]
-        self._next = max(numbers, default=-1) + 1
+            group = self._zarr.open_group(str(path), mode="a")
+            self._format = getattr(getattr(group, "metadata", None), "zarr_format", None)  # Zarr 2 knows one format
+            self._next = _next_number(array.name for array in path.iterdir())
 
     @contextmanager
-    def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
+    def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
         """Yield the writer of a new array; CCNetError if it cannot be written."""
         partial = self._path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")
         shape = (len(BANDS_NM), height, width)
         chunks = (len(BANDS_NM), min(height, CHUNK_PX), min(width, CHUNK_PX))
+        named = {} if name is None else {"name": name}
+        options: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "<f4"}
+        if self._format is not None:
+            options["zarr_format"] = self._format
         try:
             with _write_errors(self.name):
-                array = self._zarr.open_array(str(partial), mode="w", shape=shape, chunks=chunks, dtype="<f4")
-                array.attrs.update({"wavelength": list(BANDS_NM), "name": name, **metadata})
+                array = self._zarr.open_array(str(partial), mode="w", **options)
+                array.attrs.update({"wavelength": list(BANDS_NM), **named, **metadata})
             yield _ArrayWriter(self.name, array)
             with _write_errors(self.name):
-                partial.replace(self._path / f"{self._next:08}")
-            self._next += 1
+                self._publish(partial)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     def close(self) -> None:
         """Do nothing: no file is open between two cubes."""
+
+    def _publish(self, partial: Path) -> None:
+        """Move an array to the next free number: a folder that is not empty cannot be replaced."""
+        while True:
+            target, self._next = self._path / f"{self._next:08}", self._next + 1
+            try:
+                partial.rename(target)
+            except OSError as error:
+                if not target.exists():
+                    raise
+                _logger.debug("%s is another stream's (%s)", target, error)
+            else:
+                return
 
 
 class ZeroMQSocket:
@@ -174,6 +228,7 @@ class ZeroMQSocket:
         self._socket.setsockopt(self._zmq.SNDTIMEO, send_timeout_ms)
         self._socket.setsockopt(self._zmq.LINGER, LINGER_MS)
         self._cube = np.empty((0, 0, 0), "<f4")
+        self._sent = 0
         try:
             self._socket.bind(address)
         except (self._zmq.ZMQError, UnicodeError) as error:
@@ -183,12 +238,14 @@ class ZeroMQSocket:
             ) from error
 
     @contextmanager
-    def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
+    def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
         """Yield the writer of the next message; CCNetError if no consumer takes it in time."""
         if self._cube.shape[1:] != (height, width):
             self._cube = np.empty((len(BANDS_NM), height, width), "<f4")
         yield _ArrayWriter(self.name, self._cube)
-        header = {**metadata, "name": name, "shape": self._cube.shape, "dtype": "<f4", "wavelength": BANDS_NM}
+        named = f"{self._sent:08}" if name is None else name
+        header = {**metadata, "name": named, "shape": self._cube.shape, "dtype": "<f4", "wavelength": BANDS_NM}
+        self._sent += 1
         try:
             self._socket.send_multipart([json.dumps(header).encode(), self._cube])
         except self._zmq.Again as error:
@@ -198,6 +255,11 @@ class ZeroMQSocket:
         """Wait up to 10 s for the consumer to take the queued cubes; then they are lost."""
         self._socket.close()
         self._context.term()
+
+
+def _next_number(names: Iterable[str]) -> int:
+    """Return the number after the largest that is a name of eight digits."""
+    return max((int(name) for name in names if re.fullmatch(r"\d{8}", name)), default=-1) + 1
 
 
 class _ArrayWriter:

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.files import optional_module
-from ccnet.runtime.io.frames import frame_paths, read_frame
+from ccnet.runtime.io.frames import frame_paths, is_picture, read_frame, result_names
+from ccnet.runtime.io.mosaic import read_mosaic
 
 Pixels = npt.NDArray[Any]
 
@@ -41,6 +42,9 @@ class SourceDisconnectedError(CCNetError):
 
 class Source(Protocol):
     """A source of frames, used from one thread."""
+
+    expected: int | None
+    """Number of frames that the source says it has; None if it cannot know."""
 
     def read(self) -> tuple[str, Pixels] | None:
         """Read the next frame.
@@ -72,11 +76,12 @@ def parse_source(text: str, size: str | None = None, *, bits: int = 8, bayer: bo
     """Return the source that a text names.
 
     Args:
-        text: ``-`` for raw video on stdin; a folder of pictures; a video file; a camera's number or ``/dev/video*``; a
-            URL such as ``rtsp://…``; a GStreamer pipeline with `` ! `` in it, for an OpenCV with GStreamer.
+        text: ``-`` for raw video on stdin; a picture or a folder of them; a video file; a camera's number or
+            ``/dev/video*``; a URL such as ``rtsp://…``; a GStreamer pipeline with `` ! `` in it, for an OpenCV with
+            GStreamer.
         size: ``WxH`` of raw video, px.
         bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
-        bayer: True for raw video with one sample per pixel, False for R, G, B interleaved.
+        bayer: True for pictures and raw video with one sample per pixel, False for R, G, B.
 
     Returns:
         The source, not opened yet: a missing camera is noticed when it is opened.
@@ -95,23 +100,33 @@ def parse_source(text: str, size: str | None = None, *, bits: int = 8, bayer: bo
     if text.isdecimal() or text.startswith("/dev/") or " ! " in text or "://" in text:
         return SourceSpec(text, True, lambda: VideoCapture(text, live=True))
     path = Path(text)
-    if path.is_dir():
-        return SourceSpec(text, False, lambda: PictureFolder(path))
-    if not path.is_file():
+    if not (path.is_dir() or path.is_file()):
         raise CCNetError(f"{text}: no such file or folder, expected one, a camera's number, a URL, or - for stdin")
+    if path.is_dir() or is_picture(path):
+        return SourceSpec(text, False, lambda: Pictures(path, read_mosaic if bayer else read_frame))
     return SourceSpec(text, False, lambda: VideoCapture(text, live=False))
 
 
-class PictureFolder:
-    """The pictures that a folder holds when it is opened, sorted by name."""
+class Pictures:
+    """A picture, or the pictures that a folder holds when it is opened, sorted by name."""
 
-    def __init__(self, folder: Path) -> None:
-        self._paths = iter(frame_paths([folder]))
+    def __init__(self, path: Path, read: Callable[[Path], Pixels] = read_frame) -> None:
+        """Find the pictures.
+
+        Args:
+            path: File or folder.
+            read: Reads one picture.
+        """
+        paths = frame_paths([path])
+        self._read, self._named = read, iter(list(zip(result_names(paths), paths, strict=True)))
+        self.expected: int | None = len(paths)
 
     def read(self) -> tuple[str, Pixels] | None:
         """Return the name and pixels of the next picture; CCNetError if it is damaged, None at the end."""
-        path = next(self._paths, None)
-        return None if path is None else (path.stem, read_frame(path))
+        if (named := next(self._named, None)) is None:
+            return None
+        name, path = named
+        return name, self._read(path)
 
     def close(self) -> None:
         """Do nothing: no file is open between two frames."""
@@ -130,6 +145,8 @@ class VideoCapture:
             raise SourceDisconnectedError(
                 f"{text}: OpenCV cannot open it, expected a camera or video; check its name, permissions and codec"
             )
+        count = self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)
+        self.expected: int | None = int(count) if not live and 0 < count < 1 << 31 else None
 
     def read(self) -> tuple[str, Pixels] | None:
         """Return an empty name and the next frame (H, W, 3) uint8; None at the end of a video.
@@ -160,6 +177,7 @@ class RawVideo:
 
     def __init__(self, descriptor: int, shape: tuple[int, ...], dtype: str) -> None:
         self._descriptor, self._shape, self._dtype = descriptor, shape, np.dtype(dtype)
+        self.expected: int | None = None
 
     def read(self) -> tuple[str, Pixels] | None:
         """Return an empty name and the next frame; None at the end, CCNetError if the last frame is incomplete."""

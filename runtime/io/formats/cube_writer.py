@@ -5,8 +5,9 @@ Legend: a cube is (31, H, W) float32; a strip is (31, h, W), its rows ``top`` to
 
 from __future__ import annotations
 
+import errno
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -104,6 +105,47 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def publish_new(parts: Sequence[tuple[Path, Path]]) -> bool:
+    """Give whole files their names, all or none, and never replace a file.
+
+    Of two processes that publish the same names at the same time, one gets them.
+
+    Args:
+        parts: Pairs of a file and its name, in the order of publication; a reader looks for the last name.
+
+    Returns:
+        True if the files have their names, False if one of the names is taken.
+
+    Raises:
+        OSError: The disk refused it.
+    """
+    published = []
+    try:
+        for part, name in parts:
+            _link(part, name)
+            published.append(name)
+    except OSError as error:
+        for name in published:
+            name.unlink(missing_ok=True)
+        if isinstance(error, FileExistsError):
+            return False
+        raise
+    for part, _ in parts:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _link(part: Path, name: Path) -> None:
+    """Make ``name`` a second name of a file; FileExistsError if it is taken."""
+    try:
+        name.hardlink_to(part)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK):
+            raise
+        name.open("xb").close()  # a disk without hard links: claim the name, then replace the claim
+        part.replace(name)
 
 
 @contextmanager

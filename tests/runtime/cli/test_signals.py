@@ -21,6 +21,7 @@ from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.sources import SourceSpec
 
 class Source:
+    expected = None
     frames = 5
     def read(self):
         self.frames -= 1

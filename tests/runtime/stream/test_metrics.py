@@ -20,6 +20,15 @@ def test_latency_percentiles_and_rate_are_correct(metrics: StreamMetrics) -> Non
     assert str(StreamMetrics(FrameLedger())).startswith("0 frames/s; 0 frames arrived")
 
 
+def test_a_single_frame_has_the_rate_of_its_latency() -> None:
+    now = 10.0
+    ledger = FrameLedger()
+    metrics = StreamMetrics(ledger, clock=lambda: now)
+    assert metrics.rate() == 0
+    metrics.record_delivery(captured=9.75)
+    assert metrics.rate() == pytest.approx(4)
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -33,6 +33,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Script:
     """A source that follows a list of steps: give, damage (a bad frame), go (the camera disconnects), slow."""
 
+    expected = None
+
     def __init__(self, steps: list[str]) -> None:
         self._steps = iter(steps)
         self.given = 0
@@ -65,13 +67,13 @@ class Memory:
         self._refused, self._pause, self._turn = refused or set(), pause, -1
 
     @contextmanager
-    def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[Any]:
+    def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[Any]:
         self._turn += 1
         if self._turn in self._refused:
             raise CCNetError("full")
         yield self
         time.sleep(self._pause)
-        self.cubes.append(name)
+        self.cubes.append(name or metadata["frame id"].zfill(8))
 
     def write(self, top: int, strip: Any) -> None:
         assert strip.shape == (31, 4, 4)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,12 @@ import zmq
 
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime import read_cube
-from ccnet.runtime.stream.sinks import Sink, ZeroMQSocket, open_sink
+from ccnet.runtime.stream.sinks import CubeExistsError, Sink, ZeroMQSocket, open_sink
 
 CUBE = np.random.default_rng(0).random((31, 300, 150), np.float32)
 
 
-def put(sink: Sink, name: str = "one", rows: tuple[int, ...] = (0, 70, 210, 300)) -> None:
+def put(sink: Sink, name: str | None = "one", rows: tuple[int, ...] = (0, 70, 210, 300)) -> None:
     """Write the cube in strips whose edges differ from those of the chunks."""
     with sink.cube(name, *CUBE.shape[1:], {"frame id": "7"}) as writer:
         for top, bottom in itertools.pairwise(rows):
@@ -52,6 +54,69 @@ def test_zarr_group_is_appended_to(tmp_path: Path) -> None:
     assert array.chunks == (31, 128, 128)
     np.testing.assert_array_equal(array[:], CUBE)
     assert dict(array.attrs) == {"wavelength": list(BANDS_NM), "name": "c", "frame id": "7"}
+
+
+def test_numbers_go_on_where_a_source_has_no_names(tmp_path: Path) -> None:
+    for _ in range(2):  # the service starts again
+        sink = open_sink(str(tmp_path / "cubes"))
+        for _ in range(2):
+            put(sink, None)
+    assert sorted(path.stem for path in (tmp_path / "cubes").glob("*.hdr")) == [f"{number:08}" for number in range(4)]
+
+
+@pytest.mark.parametrize("folder", ["cubes", "cubes.zarr"])
+def test_two_streams_share_a_folder(tmp_path: Path, folder: str) -> None:
+    """Both sinks are open before the first cube, so both start with the same number."""
+    sinks = [open_sink(str(tmp_path / folder), "npy") for _ in range(2)]
+    with ExitStack() as stack:
+        writers = [stack.enter_context(sink.cube(None, 4, 4, {})) for sink in (*sinks, sinks[0])]
+        for value, writer in enumerate(writers):
+            writer.write(0, np.full((31, 4, 4), value, np.float32))
+    if folder == "cubes":
+        found = [float(np.load(path)[0, 0, 0]) for path in (tmp_path / folder).iterdir()]
+    else:
+        group = zarr.open_group(str(tmp_path / folder), mode="r")
+        found = [float(array[0, 0, 0]) for _, array in group.arrays()]
+    assert sorted(found) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("format", ["hdr", "npy", "mat"])
+def test_name_that_another_process_takes_meanwhile_is_kept(tmp_path: Path, format: Any) -> None:
+    first, second = (open_sink(str(tmp_path), format) for _ in range(2))
+    with pytest.raises(CCNetError, match="another process"), first.cube("one", 300, 150, {}) as writer:
+        put(second)
+        writer.write(0, np.zeros((31, 300, 150), np.float32))
+    np.testing.assert_array_equal(read_cube(tmp_path / f"one.{format}"), CUBE)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(("there", "taken"), [("one.img", True), ("one.hdr", True), ("one.dat", False)])
+def test_every_file_of_an_envi_cube_is_kept(tmp_path: Path, there: str, taken: bool) -> None:
+    (tmp_path / there).write_text("mine")
+    with pytest.raises(CubeExistsError) if taken else nullcontext():
+        put(open_sink(str(tmp_path)))
+    assert (tmp_path / there).read_text() == "mine"
+
+
+def test_disk_without_hard_links_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: Path, part: Path) -> None:
+        raise OSError(errno.EPERM, "no hard links")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    put(open_sink(str(tmp_path)))
+    with pytest.raises(CubeExistsError):
+        put(open_sink(str(tmp_path)))
+    np.testing.assert_array_equal(read_cube(tmp_path / "one.hdr"), CUBE)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_group_goes_on_in_its_own_zarr_format(tmp_path: Path, version: Any) -> None:
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=version)
+    put(open_sink(str(tmp_path / "a.zarr")))
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")
+    (array,) = (array for _, array in group.arrays())
+    assert array.metadata.zarr_format == version
+    np.testing.assert_array_equal(array[:], CUBE)
 
 
 @pytest.mark.parametrize("name", ["cubes", "cubes.zarr"])
