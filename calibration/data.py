@@ -43,7 +43,7 @@ def read_frames(sources: Iterable[Path], *, side: int, multiple: int, max_frames
     if max_frames < 1:
         raise CCNetError(f"at most {max_frames} frames, expected at least 1")
     paths = frame_paths(sources)
-    frames = [_centre_crop(path, read_frame(path), side, multiple) for path in paths]
+    frames = [_centre_crop(path, read_frame(path, as_stored=True), side, multiple) for path in paths]
     _refuse_repeats(paths, frames)
     return {paths[index]: frames[index] for index in select_diverse(frames, max_frames)}
 

@@ -65,7 +65,7 @@ def measure_frame(
 
 
 def _read_and_run(run: Reconstructor, path: Path) -> npt.NDArray[np.float32]:
-    return run(read_frame(path))
+    return run(read_frame(path, as_stored=True))
 
 
 def patches_png(size: Size) -> bytes:

@@ -68,7 +68,7 @@ def _computed_by_torch(
 
     model = _exported_model(folder, weights)
     for path in paths:
-        picture = _centre(read_frame(path), side)
+        picture = _centre(read_frame(path, as_stored=True), side)
         yield ReferenceFrame(
             name=path.name,
             picture=picture,

@@ -27,7 +27,7 @@ from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.cubes import read_cube
 from ccnet.runtime.io.files import optional_module, read_head
 from ccnet.runtime.io.formats.npy import map_npy
-from ccnet.runtime.io.frames import read_frame
+from ccnet.runtime.io.frames import FRAME_SUFFIXES, read_frame
 
 Table = list[tuple[str, ...]]
 
@@ -53,7 +53,7 @@ def describe_file(path: Path) -> list[Table]:
         ".safetensors": _weights,
         ".npy": _npy,
         **dict.fromkeys((".hdr", ".mat"), _cube),
-        **dict.fromkeys((".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"), _frame),
+        **{suffix: _frame for suffix in FRAME_SUFFIXES if suffix != ".npy"},
     }
     expected = f"an artifact folder or one of {', '.join(readers)}"
     read_head(path, expected)
@@ -201,7 +201,7 @@ def _cube(path: Path) -> list[Table]:
 
 
 def _frame(path: Path) -> list[Table]:
-    frame = read_frame(path)
+    frame = read_frame(path, as_stored=True)
     height, width = frame.shape[:2]
     return [[("frame", f"{width}×{height} px, {height * width / 1e6:.3g} Mpx, {frame.dtype}"), *_range(frame)]]
 

@@ -13,7 +13,7 @@ import typer
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.cubes import CubeFormat, open_cube
-from ccnet.runtime.io.frames import read_frame, result_names
+from ccnet.runtime.io.frames import describe_colour, read_frame, result_names
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
@@ -121,7 +121,8 @@ def _reconstruct(
     reconstructor: Reconstructor, source: Path, target: Path, input_space: InputSpace, drawings: _Drawings
 ) -> None:
     """Write the cube of one frame and its drawings, and print a line on each."""
-    frame = read_frame(source)
+    as_stored = input_space == "camera"
+    frame = read_frame(source, as_stored=as_stored)
     pixels = reconstructor.camera_frame(frame)
     height, width = frame.shape[:2]
     # The whole cube may be larger than memory, and a picture needs few of its pixels
@@ -130,6 +131,8 @@ def _reconstruct(
     check = ReprojectionCheck(pixels, reconstructor.manifest) if drawings.reprojection or has_camera else None
     description = reconstructor.describe()
     metadata = {"source": source.name, "space": input_space, **reconstructor.provenance()}
+    if not as_stored:
+        metadata["colour"] = describe_colour(source)
     started = time.perf_counter()
     with open_cube(target, height, width, metadata) as writer, _progress(source.name, height) as advance:
         for top, strip in reconstructor.strips(pixels):

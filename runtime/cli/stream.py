@@ -76,7 +76,9 @@ def stream(
     """
     raw = Radiometry.read(radiometry) if radiometry else None
     input_space = _input_space(raw, input_space)
-    spec = parse_source(source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer))
+    spec = parse_source(
+        source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer), as_stored=input_space == "camera"
+    )
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
             open_probed(artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile)

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, decode_errors_as
+from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, decode_errors_as, prefix_errors
 
+from .colour import declared_colour
 from .files import optional_module, read_head, visible_files
 from .formats.npy import map_npy
 
@@ -33,13 +34,32 @@ _MAGIC = {
 }
 """First bytes → Pillow's name of the format; the file's suffix does not matter."""
 
-FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+FRAME_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".avif", ".heic", ".heif", ".npy")
 """Suffixes of the frames in a folder."""
+
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), "Avif"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1"), "Heif"),
+}
+"""Brand of an ISO base media file → format."""
+
+_CLASSES = {
+    "Png": ("PIL.PngImagePlugin", "PngImageFile"),
+    "Jpeg": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "Tiff": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "Bmp": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "WebP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "Avif": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "Heif": ("pillow_heif", "HeifImageFile"),
+}
+"""Format → module and class that decode it."""
+
+_FORMATS = "PNG, JPEG, TIFF, BMP, WebP, AVIF, HEIC or .npy"
 
 _MODES = {
     **dict.fromkeys(("1", "L", "I", "I;16", "I;16B", "I;16L", "F"), "grey: use a colour frame"),
     **dict.fromkeys(("LA", "La"), "grey with alpha: use a colour frame"),
-    **dict.fromkeys(("RGBA", "RGBa"), "RGB with alpha: flatten it"),
+    "RGBa": "RGB multiplied by alpha: flatten it",
     **dict.fromkeys(("P", "PA"), "a palette picture: convert it to RGB"),
 }
 """Pillow's mode of a picture that is not RGB → its description and the remedy."""
@@ -47,35 +67,51 @@ _MODES = {
 _NEW_SUBFILE_TYPE, _BITS_PER_SAMPLE, _SAMPLES_PER_PIXEL = 254, 258, 277
 
 
-def read_frame(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Frame:
+def read_frame(path: str | Path, *, max_pixels: int = MAX_PIXELS, as_stored: bool = False) -> Frame:
     """Read an RGB frame.
 
     Args:
-        path: PNG, JPEG, TIFF or BMP of 8 bits; PNG or TIFF of 16 bits; or ``.npy`` of the returned shape and dtypes.
-            Pictures are turned upright by their EXIF orientation.
+        path: PNG, JPEG, TIFF, BMP, WebP, AVIF or HEIC of 8 bits; PNG or TIFF of 16 bits; or ``.npy`` of the returned
+            shape and dtypes. Pictures are turned upright by their EXIF orientation, and opaque alpha is dropped.
         max_pixels: Largest H·W; the header is checked before anything is decoded.
+        as_stored: Return the stored values, for linear frames. False: a picture that declares a colour space is
+            converted to sRGB, see ``colour``.
 
     Returns:
         (H, W, 3), C-contiguous: uint8 or uint16 of full range, or float32 in [0, 1].
 
     Raises:
         CCNetError: The file is not a whole file of these formats, does not have three channels, has many pages, a side
-            under 16 px or too many pixels, or floats that are not finite or not in [0, 1].
+            under 16 px or too many pixels, floats that are not finite or not in [0, 1], or a colour space that cannot
+            be converted to sRGB.
     """
     path = Path(path)
     kind = picture_kind(path, read_head(path, "an RGB frame"))
     with decode_errors_as(
         path, f"a whole {kind.upper()} file of 8 or 16 bits" if kind != "npy" else "a whole .npy array"
     ):
-        return _read_npy(path, max_pixels) if kind == "npy" else _read_picture(path, kind, max_pixels)
+        return _read_npy(path, max_pixels) if kind == "npy" else _read_picture(path, kind, max_pixels, as_stored)
+
+
+def describe_colour(path: Path) -> str:
+    """Return the colour space that a frame's file declares, and what becomes of it, for a cube's metadata."""
+    kind = picture_kind(path, read_head(path, "an RGB frame"))
+    if kind == "npy":
+        return "sRGB (assumed)"
+    with decode_errors_as(path, f"a whole {kind.upper()} file"), open_picture(path, kind, MAX_PIXELS) as image:
+        return declared_colour(path, image).describe()
 
 
 def picture_kind(path: Path, head: bytes) -> str:
-    """Return Pillow's name of a file's format, or ``npy``; CCNetError if its first bytes are of none of them."""
+    """Return the format of a file, a key of ``_CLASSES`` or ``npy``; CCNetError if its first bytes are of none."""
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return kind
-    raise CCNetError(f"{path}: not a PNG, JPEG, TIFF, BMP or .npy file (it starts with {head[:8]!r}); convert it")
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return "WebP"
+    if head[4:8] == b"ftyp" and head[8:12] in _BRANDS:
+        return _BRANDS[head[8:12]]
+    raise CCNetError(f"{path}: not one of {_FORMATS} (it starts with {head[:8]!r}); convert it")
 
 
 def frame_paths(files_and_folders: Iterable[Path]) -> list[Path]:
@@ -103,7 +139,14 @@ def is_picture(path: Path) -> bool:
         return True
     with path.open("rb") as file:
         head = file.read(16)
-    return any(head.startswith(magic) for magic in _MAGIC if len(magic) > 2)
+    return head[:2] != b"BM" and _is_known(path, head)
+
+
+def _is_known(path: Path, head: bytes) -> bool:
+    try:
+        return bool(picture_kind(path, head))
+    except CCNetError:
+        return False
 
 
 def rgb_tensor(pixels_HWC: npt.NDArray[Any], input: str, dtype: np.dtype[Any] | None = None) -> npt.NDArray[Any]:
@@ -178,23 +221,51 @@ def open_picture(path: Path, kind: str, max_pixels: int) -> Iterator[Any]:
         Pillow's image.
     """
     # The format's own class, for Image.open caps the size globally and makes a phone's two-picture JPEG an MPO
-    opened = getattr(optional_module(f"PIL.{kind}ImagePlugin"), f"{kind}ImageFile")
+    module, name = _CLASSES[kind]
+    with prefix_errors(path):
+        opened = getattr(optional_module(module, "heic" if kind == "Heif" else "cli"), name)
     with warnings.catch_warnings(), path.open("rb") as file:
         warnings.simplefilter("ignore")  # Pillow warns about metadata that is not used here
+        if kind == "WebP":  # its class takes memory for the canvas at once
+            check_size(path, *_webp_size(path, file.read(30)), max_pixels)
+            file.seek(0)
         image = opened(file)
         check_size(path, image.height, image.width, max_pixels)
         yield image
 
 
-def _read_picture(path: Path, kind: str, max_pixels: int) -> Frame:
+def _webp_size(path: Path, head: bytes) -> tuple[int, int]:
+    """Return height and width from the first chunk of a WebP file."""
+    if head[12:16] == b"VP8X":
+        return int.from_bytes(head[27:30], "little") + 1, int.from_bytes(head[24:27], "little") + 1
+    if head[12:16] == b"VP8L":
+        bits = int.from_bytes(head[21:25], "little")
+        return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+    if head[12:16] == b"VP8 ":
+        width, height = (int.from_bytes(head[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        return height, width
+    raise CCNetError(f"{path}: damaged, its first chunk is {head[12:16]!r}, expected a whole WebP file")
+
+
+def _read_picture(path: Path, kind: str, max_pixels: int, as_stored: bool) -> Frame:
     with open_picture(path, kind, max_pixels) as image:
         tags = getattr(image, "tag_v2", {})
         _check_picture(path, image, tags)
         deep = ";16" in str(image.tile) or 16 in tags.get(_BITS_PER_SAMPLE, ())
-        frame: Frame = np.array(
-            optional_module("PIL.ImageOps").exif_transpose(image)
-        )  # loads all of it, so it is whole
+        colour = None if as_stored else declared_colour(path, image)
+        upright = _without_alpha(path, optional_module("PIL.ImageOps").exif_transpose(image))  # loads all: it is whole
+        frame: Frame = np.array(colour.to_srgb(path, upright, deep) if colour else upright)
     return _read_deep(path, frame) if deep else frame
+
+
+def _without_alpha(path: Path, image: Any) -> Any:
+    """Return an RGB picture of one whose alpha is opaque everywhere; CCNetError if something shows through."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    rgba = image.convert("RGBA")
+    if rgba.getchannel("A").getextrema() != (255, 255):
+        raise CCNetError(f"{path}: RGB with alpha that is not opaque, expected RGB; flatten it")
+    return rgba.convert("RGB")
 
 
 def _read_deep(path: Path, high_bytes: Frame) -> Frame:
@@ -219,11 +290,11 @@ def check_size(path: Path, height: int, width: int, max_pixels: int) -> None:
 
 def _check_picture(path: Path, image: Any, tags: Any) -> None:
     """Raise CCNetError unless a picture is RGB, of one page, and not the preview in a camera's raw file."""
-    if image.mode != "RGB":
+    if image.mode not in ("RGB", "RGBA"):
         what = _MODES.get(image.mode, f"a {image.mode} picture: convert it to RGB")
         raise CCNetError(f"{path}: mode {image.mode}, expected RGB; it is {what}")
-    if "transparency" in image.info or tags.get(_SAMPLES_PER_PIXEL, 3) != 3:
-        raise CCNetError(f"{path}: RGB with alpha or a fourth channel, expected RGB; flatten it")
+    if tags.get(_SAMPLES_PER_PIXEL, len(image.getbands())) != len(image.getbands()):
+        raise CCNetError(f"{path}: RGB with a fourth channel, expected RGB; flatten it")
     if getattr(image, "is_animated", False):
         raise CCNetError(f"{path}: animated or of many pages, expected one picture; extract one")
     if tags.get(_NEW_SUBFILE_TYPE, 0) & 1:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -72,7 +73,9 @@ class SourceSpec:
     """Opens the source."""
 
 
-def parse_source(text: str, size: str | None = None, *, bits: int = 8, bayer: bool = False) -> SourceSpec:
+def parse_source(
+    text: str, size: str | None = None, *, bits: int = 8, bayer: bool = False, as_stored: bool = False
+) -> SourceSpec:
     """Return the source that a text names.
 
     Args:
@@ -81,6 +84,7 @@ def parse_source(text: str, size: str | None = None, *, bits: int = 8, bayer: bo
             GStreamer.
         size: ``WxH`` of raw video, px.
         bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
+        as_stored: Read the stored values of pictures; False converts a declared colour space to sRGB.
         bayer: True for pictures and raw video with one sample per pixel, False for R, G, B.
 
     Returns:
@@ -103,7 +107,9 @@ def parse_source(text: str, size: str | None = None, *, bits: int = 8, bayer: bo
     if not (path.is_dir() or path.is_file()):
         raise CCNetError(f"{text}: no such file or folder, expected one, a camera's number, a URL, or - for stdin")
     if path.is_dir() or is_picture(path):
-        return SourceSpec(text, False, lambda: Pictures(path, read_mosaic if bayer else read_frame))
+        return SourceSpec(
+            text, False, lambda: Pictures(path, read_mosaic if bayer else partial(read_frame, as_stored=as_stored))
+        )
     return SourceSpec(text, False, lambda: VideoCapture(text, live=False))
 
 

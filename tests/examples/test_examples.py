@@ -57,6 +57,11 @@ def test_survey_example_writes_indices_and_reports_a_damaged_picture(artifacts: 
     assert complaints.count("\n") == 1 and "torn.jpg" in complaints
     rows = list(csv.DictReader((tmp_path / "out/survey.csv").open()))
     assert [row["picture"] for row in rows] == ["0.png", "1.png"]
+    (folder / "0.jpg").write_bytes((folder / "0.png").read_bytes())  # now two pictures share a stem
+    out, _ = run("survey.py", folder, tmp_path / "out", artifacts[1])
+    assert "4 pictures: 2 done, 1 there already, 1 failed" in out
+    again, _ = run("survey.py", folder, tmp_path / "out", artifacts[1])
+    assert "4 pictures: 0 done, 3 there already, 1 failed" in again
     for row in rows:
         index = np.load(tmp_path / "out" / f"{row['picture'][0]}.npy")
         assert index.shape == (32, 48) and float(row["mean"]) == pytest.approx(np.nanmean(index), abs=1e-4)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -60,6 +61,30 @@ def test_folder_of_pictures_is_streamed_to_cubes(
     assert {"ccnet_frames_delivered_total 3.0", 'ccnet_frames_rejected_total{cause="source"} 1.0'} <= set(lines)
     again = ccnet(*arguments)
     assert again.code == 0 and "0 delivered, 3 there already, 0 dropped by policy, 1 rejected (source 1)" in again.out
+
+
+@pytest.mark.parametrize(("content", "frames"), [(b"", 0), (b"torn", 1)], ids=["an empty pipe", "less than a frame"])
+def test_stream_that_yields_no_cube_fails(artifacts: Any, tmp_path: Path, content: bytes, frames: int) -> None:
+    arguments = ("stream", "-", "--size", "32x32", "--sink", tmp_path / "cubes", "--artifacts", artifacts[1])
+    process = run(*arguments, stdin=subprocess.PIPE)
+    out, err = process.communicate(content, timeout=120)
+    assert process.returncode == 1 and err == b""
+    assert f"{frames} frames arrived: 0 delivered".encode() in out
+    assert (b"no frame came" in out) == (frames == 0)
+
+
+def test_stream_of_a_cut_video_fails(artifacts: Any, tmp_path: Path, ccnet: Callable[..., Any]) -> None:
+    path = tmp_path / "video.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 25, (64, 32))
+    for _ in range(8):
+        writer.write(np.random.default_rng(0).integers(0, 255, (32, 64, 3), np.uint8))
+    writer.release()
+    arguments = ("--sink", tmp_path / "cubes", "--artifacts", artifacts[1])
+    assert ccnet("stream", path, *arguments).code == 0
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = ccnet("stream", path, *arguments)
+    assert result.code == 1 and "expected 8 by its header" in result.out
+    assert ccnet("stream", path, *arguments, "--frames", "2").code == 0  # as many as were asked for
 
 
 def run(*arguments: object, **options: Any) -> subprocess.Popen[bytes]:

@@ -34,6 +34,8 @@ def npy_header(header: str, body: bytes = b"") -> bytes:
 
 RGB8 = Image.fromarray(pixels("uint8"))
 GREY16 = Image.fromarray(pixels("uint16")[..., 0])
+SEE_THROUGH = RGB8.convert("RGBA")
+SEE_THROUGH.putpixel((3, 2), (1, 2, 3, 254))
 FRAMES = [Image.new("RGB", (20, 20), c) for c in ("red", "green")]
 ALPHA16 = np.concatenate([pixels("uint16"), pixels("uint16")[..., :1]], -1)
 
@@ -47,12 +49,16 @@ def tagged(**tags: int) -> TiffImagePlugin.ImageFileDirectory_v2:
 
 PICTURES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "empty": (lambda: b"", ("empty",)),
-    "text": (lambda: b"hello\nworld", ("not a PNG",)),
-    "one byte": (lambda: b"B", ("not a PNG",)),
-    "pickle": (lambda: b"\x80\x04\x95\x10\x00", ("not a PNG",)),
-    "gif": (lambda: pillow(RGB8, "GIF"), ("not a PNG", "GIF8")),
-    "webp": (lambda: pillow(RGB8, "WEBP"), ("not a PNG", "RIFF")),
-    "ppm": (lambda: pillow(RGB8, "PPM"), ("not a PNG",)),
+    "text": (lambda: b"hello\nworld", ("not one of PNG",)),
+    "one byte": (lambda: b"B", ("not one of PNG",)),
+    "pickle": (lambda: b"\x80\x04\x95\x10\x00", ("not one of PNG",)),
+    "gif": (lambda: pillow(RGB8, "GIF"), ("not one of PNG", "GIF8")),
+    "wav": (lambda: b"RIFF" + bytes(4) + b"WAVEfmt ", ("not one of PNG", "RIFF")),
+    "transparent webp": (lambda: pillow(SEE_THROUGH, "WEBP", lossless=True), ("alpha", "flatten")),
+    "transparent avif": (lambda: pillow(Image.new("RGBA", (64, 64), (9, 8, 7, 128)), "AVIF"), ("alpha", "flatten")),
+    "heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(20), ("pillow_heif", "ccnet-hsi[heic]")),
+    "webp bomb": (lambda: b"RIFF" + bytes(4) + b"WEBPVP8L" + bytes(5) + b"\xff" * 4, ("16384×16384", "too large")),
+    "ppm": (lambda: pillow(RGB8, "PPM"), ("not one of PNG",)),
     "grey png": (lambda: pillow(RGB8.convert("L"), "PNG"), ("grey",)),
     "grey jpeg": (lambda: pillow(RGB8.convert("L"), "JPEG"), ("grey",)),
     "black and white": (lambda: pillow(RGB8.convert("1"), "PNG"), ("grey",)),
@@ -60,10 +66,10 @@ PICTURES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "deep grey tiff": (lambda: pillow(GREY16, "TIFF"), ("grey",)),
     "float grey tiff": (lambda: pillow(RGB8.convert("F"), "TIFF"), ("grey",)),
     "grey with alpha": (lambda: pillow(RGB8.convert("LA"), "PNG"), ("grey", "alpha")),
-    "rgba png": (lambda: pillow(RGB8.convert("RGBA"), "PNG"), ("alpha", "flatten")),
-    "rgba tiff": (lambda: pillow(RGB8.convert("RGBA"), "TIFF"), ("alpha", "flatten")),
+    "rgba png": (lambda: pillow(SEE_THROUGH, "PNG"), ("alpha", "flatten")),
+    "rgba tiff": (lambda: pillow(SEE_THROUGH, "TIFF"), ("alpha", "flatten")),
     "deep rgba png": (lambda: bytes(cv2.imencode(".png", ALPHA16)[1]), ("alpha", "flatten")),
-    "transparent colour": (lambda: pillow(RGB8, "PNG", transparency=(1, 2, 3)), ("alpha", "flatten")),
+    "transparent colour": (lambda: pillow(RGB8, "PNG", transparency=RGB8.getpixel((3, 2))), ("alpha", "flatten")),
     "fourth channel": (lambda: pillow(RGB8.convert("RGBX"), "TIFF"), ("fourth channel",)),
     "palette png": (lambda: pillow(RGB8.convert("P"), "PNG"), ("palette",)),
     "palette bmp": (lambda: pillow(RGB8.convert("P"), "BMP"), ("palette",)),
