@@ -101,7 +101,7 @@ def _measure_all(model: CCNet, repeats: int, threads: int, quick: bool) -> dict[
             extras = "" if name == networks.LOOP else ", with FP16, operators and comparison"
             seconds[f"export, {name}{extras}"] = network.seconds
             progress.advance(task)
-        seconds["load, CCNet"] = frames.load_seconds(exported[networks.CCNET], threads)
+        seconds["load to a cube of 16 px, CCNet"] = frames.load_seconds(exported[networks.CCNET], threads)
         for part, size in sizes:
             progress.update(task, description=f"{part} {size[0]}×{size[1]}")
             rows.append(inference.measure(exported, part, size, repeats, threads, rates))

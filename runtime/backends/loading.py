@@ -11,8 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import MANIFEST_KEY, Artifact, CCNetError, Manifest, prefix_errors
+from ccnet.contract.manifest import ONNX_FORMATS
 from ccnet.runtime.backends.base import Backend
-from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.backends.onnx_header import read_metadata
+from ccnet.runtime.backends.onnxruntime import check_threads, library_name, refuse_external
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu.scratch import Scratch
 
@@ -99,17 +101,21 @@ class LazyBackend:
             load: Loads the file; a CCNetError if that fails.
         """
         self.name = name
-        self._load = load
+        self._load: Callable[[], Backend] | None = load
         self._backend: Backend | None = None
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Load the file if that has not been done, and run the graph once."""
         if self._backend is None:
+            if self._load is None:
+                raise CCNetError(f"{self.name} is closed: open the model again")
             self._backend = self._load()
+            self._load = None  # it may hold the content of the file
         return self._backend.run(feeds)
 
     def close(self) -> None:
         """Free what was loaded; harmless when called twice."""
+        self._load = None
         if self._backend is not None:
             self._backend.close()
 
@@ -123,7 +129,11 @@ class LazyBackend:
 def open_backend(
     selection: Selection, artifact: Artifact, threads: int | None, scratch: Scratch | None = None
 ) -> Backend:
-    """Verify and load a file; a CCNetError if the file, or the copy of the manifest in an ONNX file, is another.
+    """Verify a file and load it; on ONNX Runtime's CPU provider, load it when it runs for the first time.
+
+    A frame of one tile needs one graph of three, and each takes time and memory to load. The SHA-256 is verified at
+    once, and of an ONNX file that it is whole and has the folder's manifest in it. The content that was verified is
+    kept, and that is what is loaded, even if the folder is exported anew in the meantime.
 
     Args:
         selection: The backend and the folder.
@@ -133,19 +143,30 @@ def open_backend(
 
     Returns:
         The backend, which the caller must close.
+
+    Raises:
+        CCNetError: The file, or the copy of the manifest in an ONNX file, is another.
     """
-    data = selection.folder.read(artifact)
-    with prefix_errors(selection.folder.path / artifact.file):
-        backend = selection.open(artifact, data, threads, scratch)
-        if isinstance(backend, OnnxRuntimeBackend):
-            _check_manifest(backend, selection.folder.manifest)
-    return backend
+    data, path = selection.folder.read(artifact), selection.folder.path / artifact.file
+
+    def load() -> Backend:
+        with prefix_errors(path):
+            return selection.open(artifact, data, threads, scratch)
+
+    with prefix_errors(path):
+        if artifact.format in ONNX_FORMATS:
+            _check_manifest(read_metadata("the ONNX model", data), selection.folder.manifest)
+            refuse_external("the ONNX model", data)
+        if selection.backend == "onnxruntime":
+            check_threads(threads)
+            return LazyBackend(library_name("cpu"), load)
+    return load()
 
 
-def _check_manifest(backend: OnnxRuntimeBackend, manifest: Manifest) -> None:
-    if MANIFEST_KEY not in backend.metadata:
+def _check_manifest(metadata: Mapping[str, str], manifest: Manifest) -> None:
+    if MANIFEST_KEY not in metadata:
         raise CCNetError("an ONNX model without ccnet's manifest, expected one made by 'ccnet export'")
-    copy = Manifest.from_json(backend.metadata[MANIFEST_KEY])
+    copy = Manifest.from_json(metadata[MANIFEST_KEY])
     # Tools may differ: a folder can gain engines, and the graphs can be copied from machine to machine
     if replace(copy, artifacts=(), tools={}) != replace(manifest, artifacts=(), tools={}):
         raise CCNetError("manifest mismatch: the file and its folder are of different exports; export again")

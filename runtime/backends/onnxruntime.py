@@ -72,12 +72,11 @@ class OnnxRuntimeBackend:
             CCNetError: The file is not a whole ONNX model, keeps tensors in other files, or has inputs that are not
                 float32 or uint8; or the provider is missing, which ONNX Runtime itself would ignore silently.
         """
-        if threads is not None and threads < 1:
-            raise CCNetError(f"threads is {threads}, expected at least 1, or None for one per core")
+        check_threads(threads)
         label, data = ("the ONNX model", model) if isinstance(model, bytes) else (str(model), _read(model))
         refuse_external(label, data)
         ort = _onnxruntime()
-        self.name = f"onnxruntime {ort.__version__} ({provider})"
+        self.name = library_name(provider)
         self._session: Any = _session(ort, label, data, provider, threads)
         self._options = ort.RunOptions()
         # Costs nothing measurable: of encode and decode, only the one that runs holds its memory
@@ -128,6 +127,17 @@ class OnnxRuntimeBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def library_name(provider: Provider) -> str:
+    """Return library, version and device of a provider, for reports; a CCNetError if ONNX Runtime is not there."""
+    return f"onnxruntime {_onnxruntime().__version__} ({provider})"
+
+
+def check_threads(threads: int | None) -> None:
+    """Raise a CCNetError for a number of CPU threads that ONNX Runtime cannot have."""
+    if threads is not None and threads < 1:
+        raise CCNetError(f"threads is {threads}, expected at least 1, or None for one per core")
 
 
 def refuse_external(label: str, data: bytes) -> None:

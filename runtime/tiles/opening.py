@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from contextlib import ExitStack
 
-from ccnet.runtime.backends.loading import LazyBackend, open_backend
+from ccnet.runtime.backends.loading import open_backend
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu.scratch import Scratch
 
@@ -36,14 +35,11 @@ def open_path(
     check_tile(tile, manifest.halo, manifest.size_multiple)
     scratch = Scratch()  # shared: HostPath runs one graph at a time
     with ExitStack() as stack:
-        encoder, decoder = (
+        encoder, decoder, *full = (
             stack.enter_context(open_backend(selection, artifact, threads, scratch))
-            for artifact in (selection.encode, selection.decode)
+            for artifact in (selection.encode, selection.decode, selection.full)
+            if artifact
         )
-        full = None
-        if artifact := selection.full:
-            selection.folder.verify(artifact)
-            full = LazyBackend(decoder.name, functools.partial(open_backend, selection, artifact, threads, scratch))
-        path = HostPath(selection, encoder, decoder, full, tile=tile, encode_pixels=encode_pixels)
+        path = HostPath(selection, encoder, decoder, *full, tile=tile, encode_pixels=encode_pixels)
         stack.pop_all()
     return path

@@ -6,13 +6,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from ccnet.contract import MANIFEST_KEY, ArtifactFolder
-from ccnet.runtime import Reconstructor
+from ccnet.runtime.backends.loading import LazyBackend
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.tiles.host_path import HostPath
 from tests.runtime.conftest import (
     artifact,
     manifest,
@@ -91,8 +93,8 @@ def test_graphs_of_other_tensors_are_refused(tmp_path: Path) -> None:
 
 
 def test_manifest_that_is_refused_late_closes_the_backends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed: list[OnnxRuntimeBackend] = []
-    monkeypatch.setattr(OnnxRuntimeBackend, "close", lambda self: closed.append(self))
+    closed: list[LazyBackend] = []
+    monkeypatch.setattr(LazyBackend, "close", lambda self: closed.append(self))
     refusal(lambda: open_camera(folder, encode_pixels=0), "encode_pixels")
     assert len(closed) == 2
 
@@ -103,4 +105,62 @@ def test_invalid_tile_limits_are_refused(folder: Path, tile: object) -> None:
     odd = dataclasses.replace(artifact("decode"), details={"window": tile})
     opened = ArtifactFolder(Path("folder"), manifest())
     selection = Selection(folder=opened, backend="onnxruntime", encode=artifact("encode"), decode=odd)
-    refusal(lambda: Reconstructor(selection, encoder, decoder), "decode.fp32.onnx: tile limits are")
+    refusal(lambda: HostPath(selection, encoder, decoder), "decode.fp32.onnx: tile limits are")
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The graphs that were loaded, in order, as the names of their first output."""
+    names: list[str] = []
+    load = OnnxRuntimeBackend.__init__
+
+    def record(self: OnnxRuntimeBackend, *arguments: Any, **options: Any) -> None:
+        load(self, *arguments, **options)
+        names.append(self._outputs[0])
+
+    monkeypatch.setattr(OnnxRuntimeBackend, "__init__", record)
+    return names
+
+
+def test_a_graph_loads_when_it_first_runs(folder: Path, loaded: list[str]) -> None:
+    with open_camera(folder) as reconstruct:
+        assert reconstruct.describe()["backend"].startswith("onnxruntime")
+        assert loaded == []
+        context = reconstruct.encode(pixels(16, 16))
+        assert loaded == ["context"]
+        for _ in range(2):
+            reconstruct(pixels(16, 16), context)
+        assert loaded == ["context", "cube"]
+
+
+def test_a_closed_reconstructor_loads_nothing(folder: Path, loaded: list[str]) -> None:
+    reconstruct = open_camera(folder)
+    reconstruct.close()
+    refusal(lambda: reconstruct(pixels(16, 16)), "is closed")
+    assert loaded == []
+
+
+def test_what_was_verified_is_what_is_loaded(folder: Path, tmp_path: Path) -> None:
+    """A folder is exported anew, or loses its files, between the opening and the first frame."""
+    copy = write(tmp_path, manifest())
+    with open_camera(folder) as expected, open_camera(copy) as reconstruct:
+        (copy / "encode.onnx").write_bytes(b"another export")
+        (copy / "decode.onnx").unlink()
+        np.testing.assert_array_equal(reconstruct(pixels(16, 16)), expected(pixels(16, 16)))
+
+
+def test_damage_that_the_manifest_vouches_for_names_its_file_when_it_is_loaded(tmp_path: Path) -> None:
+    broken = model("decode", manifest())
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    folder = write(tmp_path, manifest(), {"decode": broken.SerializeToString()})
+    with open_camera(folder) as reconstruct:
+        for _ in range(2):
+            refusal(lambda: reconstruct(pixels(16, 16)), folder / "decode.onnx", "cannot be loaded as ONNX")
+
+
+def test_tensors_in_other_files_are_refused_at_once(tmp_path: Path) -> None:
+    outside = model("decode", manifest())
+    outside.graph.initializer[0].data_location = TensorProto.EXTERNAL
+    outside.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
+    folder = write(tmp_path, manifest(), {"decode": outside.SerializeToString()})
+    refusal(lambda: open_camera(folder), folder / "decode.onnx", "another file")
