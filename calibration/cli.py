@@ -1,4 +1,4 @@
-"""``ccnet calibrate ranges``, ``ccnet calibrate bisect`` and ``ccnet calibrate int8``."""
+"""``ccnet calibrate ranges``, ``bisect``, ``int8`` and ``contexts``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from ccnet.runtime.io.frames import Frame
 
 app = typer.Typer()
-calibrate = typer.Typer(help="Measure on real frames which precision a network's tensors need.")
+calibrate = typer.Typer(help="Measure on real frames which precision a network's tensors need, and its context.")
 app.add_typer(calibrate, name="calibrate")
+
+_WHOLE_FRAME = 1 << 20
+"""A side that no frame reaches, px: frames are cropped to multiples of the grid and no further."""
 
 CalibrationFramesOption = Annotated[
     list[Path] | None,
@@ -160,6 +163,43 @@ def int8(
     path = write_graph(artifacts, result.model, result.final)
     verdict = f"breaks the budget ({broken}) and is kept" if broken else "is accepted"
     print(f"INT8 {verdict}: {describe_variant(result)}; {path}")
+
+
+@calibrate.command()
+def contexts(
+    folder: ArtifactsArgument = ARTIFACTS_FOLDER,
+    frames: CalibrationFramesOption = None,
+    input_space: InputSpaceOption = "srgb",
+    side: Annotated[
+        int, typer.Option("--side", help="Longest side of the centres that are decoded: px, a multiple of 16.")
+    ] = 256,
+    max_frames: MaxFramesOption = 12,
+    json_file: JsonFileOption = None,
+) -> None:
+    """Report what a cheaper context costs: how far the cube moves where encode reads fewer pixels, or another frame.
+
+    Each row compares the cubes of the frames under a cheaper context with those under the context of all their pixels.
+    An error far below that of the network itself (ccnet evaluate) does not matter.
+    """
+    from ccnet.calibration.contexts import as_rows, measure
+    from ccnet.calibration.tables import count_frames, print_rows
+
+    _check_writable(json_file)
+    artifacts = ArtifactFolder.open(folder)
+    _check_side(artifacts, side)
+    whole = _read_crops(artifacts, frames, input_space, _WHOLE_FRAME, max_frames)
+    with _progress_bars() as on_progress:
+        costs = measure(artifacts, list(whole.values()), side, on_progress)
+    if json_file is not None:
+        _write_json(json_file, whole, {"side": side, "contexts": [asdict(cost) for cost in costs]})
+    print_rows(list(as_rows(costs)))
+    print(f"on {count_frames(len(whole))}, their centres of at most {side} px decoded in FP32")
+
+
+def _check_side(artifacts: ArtifactFolder, side: int) -> None:
+    multiple = artifacts.manifest.size_multiple
+    if side < multiple or side % multiple:
+        raise CCNetError(f"side is {side} px, expected a multiple of {multiple} px")
 
 
 def _read_crops(

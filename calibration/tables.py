@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -92,6 +92,16 @@ def print_variants(found: SearchResult) -> None:
         figures = (f"{parity.mrae:.1e}", f"{parity.sam:.1e}", f"{parity.psnr:.1f}")
         verdict = ("broken" if variant.broken else "kept") + ", best" * (variant is found.best)
         table.add_row(variant.observer, str(len(variant.layers)), f"{variant.share:.0%}", *figures, verdict)
+    Console().print(table)
+
+
+def print_rows(rows: Sequence[Mapping[str, str]]) -> None:
+    """Print rows of text; the first column is a name, the others are figures."""
+    table = Table(box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
+    for index, title in enumerate(rows[0]):
+        table.add_column(title, justify="right" if index else "left", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row.values())
     Console().print(table)
 
 
