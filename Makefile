@@ -18,7 +18,7 @@ CHECK_PYTHON := 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "
 target := $(if $(TARGET),--target $(TARGET))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine bundle demo test test-fast lint docs sanitize soak train evaluate bench bench-train clean
+.PHONY: help install engine bundle demo test test-fast lint docs sanitize soak train evaluate bench bench-train gpu-day clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -99,6 +99,11 @@ bench: $(INSTALLED)  ## inference beside the paper's loop, PyTorch, OpenVINO and
 
 bench-train: $(INSTALLED)  ## our training step beside the paper's loop through autograd, on this CPU
 	$(CCNET) bench-train
+
+# With torch for CUDA: that of .venv where there is one, else of PYTHON; nothing is installed
+gpu-day:  ## on a machine with a GPU: measurements that decide designs, in eight minutes, to RESULTS/gpu-day.json and .md
+	@mkdir -p $(RESULTS)
+	@PYTHONPATH='$(CURDIR)' $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m ccnet.export.gpu_day --out $(RESULTS)/gpu-day.json
 
 clean:  ## remove what was built, not the environment
 	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -56,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
         "ccnet.export",
         "ccnet.training",
     },
+    "ccnet.export.gpu_day": {"ccnet.contract", "ccnet.ops", "ccnet.model", "ccnet.runtime", "ccnet.training"},
     "ccnet.calibration": {"ccnet.contract", "ccnet.metrics", "ccnet.runtime"},
 }
 """Package → the packages that it may import, besides itself and ``ccnet``, which holds the version alone.

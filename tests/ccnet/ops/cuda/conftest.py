@@ -1,66 +1,16 @@
-"""The CUDA kernels compiled as C++, with a block's threads as coroutines, in the place of launches on a GPU."""
+"""The emulator of the CUDA kernels as a fixture."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
-from torch import Tensor
 
-from ccnet.ops.cuda import pooled_nescm, scan
-from ccnet.ops.cuda.variants import CSRC, Grid, PooledVariant, ScanVariant
-
-HERE = Path(__file__).parent
-COMPILER = shutil.which("g++")
-
-
-class Index(ctypes.Structure):
-    _fields_ = [("x", ctypes.c_uint), ("y", ctypes.c_uint), ("z", ctypes.c_uint)]
-
-
-class Emulator:
-    """Launches kernels on the CPU, the threads of a block in ascending or descending order between barriers."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.descending = False
-        self.library = functools.cache(self._compile)
-
-    def launch(
-        self, variant: ScanVariant | PooledVariant, name: str, grid: Grid, arguments: tuple[Tensor | int, ...]
-    ) -> None:
-        members = [
-            ctypes.c_void_p(argument.data_ptr()) if isinstance(argument, Tensor) else ctypes.c_int(argument)
-            for argument in arguments
-        ]
-        assert all(argument.is_contiguous() for argument in arguments if isinstance(argument, Tensor))
-        function = getattr(self.library(variant), name.removeprefix("ccnet_"))
-        function(ctypes.byref(Index(*grid)), int(self.descending), *members)
-
-    def _compile(self, variant: ScanVariant | PooledVariant) -> Any:
-        library = self.folder / f"kernel-{len([*self.folder.iterdir()])}.so"
-        definitions = [f"-D{name}={value}" for name, value in variant.definitions.items()]
-        definitions += ["-DPOOLED"] if isinstance(variant, PooledVariant) else []
-        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas"]
-        command = [str(COMPILER), *flags, f"-I{CSRC}", *definitions, str(HERE / "kernels.cpp"), "-o", str(library)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return ctypes.CDLL(str(library))
+from tests.ccnet.ops.cuda.emulator import Emulator, installed_emulator
 
 
 @pytest.fixture(scope="module")
 def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
     """The kernels run on the CPU, inside this test module."""
-    if COMPILER is None:
-        pytest.skip("needs g++, to compile the CUDA kernels as C++")
-    emulator = Emulator(tmp_path_factory.mktemp("kernels"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(scan, "launch", emulator.launch)
-        patch.setattr(pooled_nescm, "launch", emulator.launch)
+    with installed_emulator(tmp_path_factory.mktemp("kernels")) as emulator:
         yield emulator
