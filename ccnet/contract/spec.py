@@ -17,6 +17,9 @@ BANDS_NM: tuple[int, ...] = tuple(range(400, 701, 10))
 RGB, CONTEXT, CUBE = "rgb", "context", "cube"
 """Tensor names of every graph and engine."""
 
+CUBE_SUM = "cube_sum"
+"""Name of an output that engines of ``decode`` have beside the cube: its sum, finite only if all values are."""
+
 SIZE_MULTIPLE = 16
 """Height and width of every input are multiples of it, px: two halvings (4) and the patch grid of PAF (16)."""
 

@@ -14,6 +14,7 @@ from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import refuse_external
 from ccnet.runtime.gpu.cuda import gpus, has_gpu
 
+from .cube_sum import add_cube_sum
 from .monitor import Progress, deferred_interrupt, make_monitor
 from .report import EngineReport, Range, Shape, count_types, describe_io, inputs_of, purpose
 
@@ -67,6 +68,7 @@ def build_engine(
     builder = module.Builder(trt.log(backend))
     with decode_errors_as(onnx_path, "a whole graph from 'ccnet export'"):
         network, parser = _parse(module, builder, onnx_path, backend)
+        add_cube_sum(module, network)
         config = _configure(module, builder, network, options)
         io, layers, types = describe_io(network, options.shapes), network.num_layers, count_types(network)
     _set_flags(module, config, options)

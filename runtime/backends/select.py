@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ccnet.contract import NATIVE_FORMAT, Artifact, ArtifactFolder, CCNetError, Manifest, prefix_errors
-from ccnet.runtime.gpu.cuda import gpus, has_gpu
+from ccnet.runtime.gpu.cuda import Device, gpus, has_gpu
 from ccnet.runtime.gpu.scratch import Scratch
 
 from . import architectures
@@ -16,6 +17,7 @@ from . import trt_api as trt
 from .base import Backend
 from .onnxruntime import OnnxRuntimeBackend, Provider, cuda_refusal, operators, refuse_external
 from .tensorrt import TensorRTBackend
+from .trt_engine import Engine
 
 BackendName = Literal["auto", "onnxruntime", "onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp16", "int8", "fp32"]
@@ -64,19 +66,43 @@ class Selection:
         """
         if self.backend in _PROVIDERS:
             return OnnxRuntimeBackend(data, provider=_PROVIDERS[self.backend], threads=threads)
+        return TensorRTBackend(
+            data, runtime_cache=self.kernel_cache(artifact), scratch=scratch, **self._engine_options(artifact)
+        )
+
+    @property
+    def runs_engines(self) -> bool:
+        """Whether the files are engines, which ``open_engine`` opens."""
+        return self.backend in _TENSORRT_VARIANTS
+
+    def open_engine(self, artifact: Artifact, data: bytes, device: Device) -> Engine:
+        """Load one of the engines without memory and stream of its own; errors are those of ``open``.
+
+        Args:
+            artifact: Entry of the file.
+            data: Content of the file, whose SHA-256 the caller has verified.
+            device: The GPU, which must be current.
+
+        Returns:
+            The engine, which the caller must close.
+        """
+        return Engine(data, device=device, **self._engine_options(artifact))
+
+    def kernel_cache(self, artifact: Artifact) -> Path | None:
+        """Return the file of the kernels that TensorRT-RTX compiles for an engine; None where none can be kept."""
+        path = self.folder.path
+        # In a folder that is not writeable, kernels are compiled each time
+        keeps = _TENSORRT_VARIANTS[self.backend] == "tensorrt_rtx" and os.access(path, os.W_OK)
+        return path / f"{artifact.file}.kernels" if keeps else None
+
+    def _engine_options(self, artifact: Artifact) -> dict[str, Any]:
         variant, details = _TENSORRT_VARIANTS[self.backend], artifact.details
         _check_machine(variant, details)
-        path = self.folder.path
-        cache = path / f"{artifact.file}.kernels"
-        return TensorRTBackend(
-            data,
-            backend=variant,
-            # In a folder that is not writeable, kernels are compiled each time
-            runtime_cache=cache if variant == "tensorrt_rtx" and os.access(path, os.W_OK) else None,
-            weights=_weights(self.folder, artifact) if details.get("stripped") else None,
-            compatible=details.get("compatible") is True,
-            scratch=scratch,
-        )
+        return {
+            "backend": variant,
+            "weights": _weights(self.folder, artifact) if details.get("stripped") else None,
+            "compatible": details.get("compatible") is True,
+        }
 
 
 def select(folder: ArtifactFolder, backend: BackendName = "auto", precision: Precision | None = None) -> Selection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .copies import Block, copy, fill
 from .devices import Device, gpus, has_gpu, release_devices
 from .library import driver
-from .memory import Buffer, DeviceMemory, PinnedMemory, RegisteredMemory, registered
+from .memory import Buffer, DeviceMemory, PinnedMemory, RegisteredMemory, is_page_locked, registered
 from .out_of_memory import OutOfMemoryError
 from .streams import Event, Graph, Stream
 
@@ -25,6 +25,7 @@ __all__ = [
     "fill",
     "gpus",
     "has_gpu",
+    "is_page_locked",
     "registered",
     "release_devices",
 ]

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import math
-from ctypes import c_uint64, c_void_p
+from ctypes import c_int, c_uint64, c_void_p
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ccnet.contract import CCNetError
+
 from .devices import Device
 from .streams import Stream
 
+_MEMORY_TYPE, _HOST = 2, 1  # CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_MEMORYTYPE_HOST
 _PORTABLE, _MAPPED = 1, 2  # CU_MEMHOSTALLOC_PORTABLE and _DEVICEMAP, and the same flags of CU_MEMHOSTREGISTER
 
 
@@ -134,6 +137,27 @@ def registered(device: Device, array: npt.NDArray[Any]) -> RegisteredMemory:
         CCNetError: The array, or a part of it, is registered already, or the system cannot lock so much.
     """
     return RegisteredMemory(device, array)
+
+
+def is_page_locked(device: Device, array: npt.NDArray[Any]) -> bool:
+    """Return whether a copy between a device and an array of the host runs beside the host's work.
+
+    Args:
+        device: A device, whose driver knows the page-locked memory of the process.
+        array: Array with strides that are not negative.
+
+    Returns:
+        Whether the first and the last byte are page-locked, by whichever library.
+    """
+    last = array.ctypes.data + sum((size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True))
+    kind = c_int()
+    try:
+        with device:
+            for address in (array.ctypes.data, last):
+                device.call("cuPointerGetAttribute", ctypes.byref(kind), _MEMORY_TYPE, address)
+    except CCNetError:  # the driver does not know the address
+        return False
+    return kind.value == _HOST
 
 
 def _device_address(device: Device, address: int) -> int:

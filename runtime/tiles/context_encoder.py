@@ -42,23 +42,8 @@ class ContextEncoder:
         return self._block_side(frame, max_pixels) > 1
 
     def check(self, context: Array) -> Array:
-        """Return the context if its dtype, shape and values are valid.
-
-        Args:
-            context: Context (1, N) float32.
-
-        Returns:
-            The same context.
-
-        Raises:
-            CCNetError: The context has another dtype or shape, or is not finite.
-        """
-        expected = (1, self._manifest.context_size)
-        if context.shape != expected or context.dtype != np.float32:
-            raise CCNetError(f"{CONTEXT} is {context.dtype} {context.shape}, expected float32 {expected}")
-        if not np.isfinite(context).all():
-            raise CCNetError(f"{CONTEXT} holds NaN or infinite values: the weights are broken, export others")
-        return context
+        """Return the context if its dtype, shape and values are valid, see ``check_context``."""
+        return check_context(context, self._manifest)
 
     def _block_side(self, frame: CameraFrame, max_pixels: int) -> int:
         height, width = frame.shape[:2]
@@ -81,3 +66,24 @@ def block_side(height: int, width: int, max_pixels: int, longest: int) -> int:
     while math.ceil(height / side) * math.ceil(width / side) > max_pixels:
         side += 1
     return side
+
+
+def check_context(context: Array, manifest: Manifest) -> Array:
+    """Return a context if its dtype, shape and values are valid.
+
+    Args:
+        context: Context (1, N) float32.
+        manifest: Manifest of the graphs that take it.
+
+    Returns:
+        The same context.
+
+    Raises:
+        CCNetError: The context has another dtype or shape, or is not finite.
+    """
+    expected = (1, manifest.context_size)
+    if context.shape != expected or context.dtype != np.float32:
+        raise CCNetError(f"{CONTEXT} is {context.dtype} {context.shape}, expected float32 {expected}")
+    if not np.isfinite(context).all():
+        raise CCNetError(f"{CONTEXT} holds NaN or infinite values: the weights are broken, export others")
+    return context

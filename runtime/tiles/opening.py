@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from ccnet.runtime.backends.loading import open_backend
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu.scratch import Scratch
+from ccnet.runtime.tiles.resident.opening import open_resident
 
 from .frame_path import FramePath
 from .host_path import DEFAULT_TILE, ENCODE_PIXELS, HostPath
@@ -33,6 +34,8 @@ def open_path(
     """
     manifest = selection.folder.manifest
     check_tile(tile, manifest.halo, manifest.size_multiple)
+    if selection.runs_engines and (resident := open_resident(selection, tile=tile, encode_pixels=encode_pixels)):
+        return resident
     scratch = Scratch()  # shared: HostPath runs one graph at a time
     with ExitStack() as stack:
         encoder, decoder, *full = (

@@ -22,7 +22,7 @@ from .gated_model import CONTEXT, FLOAT, HALF, PACKED, PLANAR, Build, model
 def test_report_describes_the_built_engine(build: Build, tmp_path: Path, work: int, size: tuple[Any, Any]) -> None:
     dynamic = size == ("H", "W")
     report = build(model(work, size=size), PLANAR if dynamic else {})
-    rgb, context, cube = report.io
+    rgb, context, cube, _ = report.io
     height, width = (-1, -1) if dynamic else size
     assert (rgb.name, rgb.mode, rgb.dtype, rgb.shape) == ("rgb", "input", "float32", (1, 3, height, width))
     assert rgb.range == (PLANAR["rgb"] if dynamic else None)
@@ -94,7 +94,7 @@ def test_failed_build_keeps_the_previous_engine(build: Build, tmp_path: Path) ->
 @needs_rtx
 def test_one_shape_makes_a_static_engine(build: Build) -> None:
     static = {"rgb": ((1, 3, 64, 48),) * 3}
-    rgb, _, cube = build(model(HALF), static).io
+    rgb, _, cube, _ = build(model(HALF), static).io
     assert (rgb.shape, cube.shape, rgb.range) == ((1, 3, 64, 48), (1, 4, 64, 48), None)
 
 

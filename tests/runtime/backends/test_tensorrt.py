@@ -127,6 +127,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, driver: Driver) -> Engine:
         Refitter=lambda engine, log: SimpleNamespace(refit_cuda_engine=lambda: True),
         OnnxParserRefitter=lambda refitter, log: SimpleNamespace(refit_from_bytes=engine.refit),
         DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER"),
+        CudaGraphStrategy=SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE"),
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED"),
         TensorLocation=SimpleNamespace(DEVICE="DEVICE"),
         TensorIOMode=SimpleNamespace(INPUT="INPUT"),
@@ -313,5 +314,6 @@ def test_kernels_are_compiled_for_each_shape_at_once_and_kept_before_close(engin
     assert path.exists()
     TensorRTBackend(b"plan", backend="tensorrt_rtx").close()
     assert engine.config.dynamic_shapes_kernel_specialization_strategy == "EAGER", "in a folder for reading, too"
+    assert engine.config.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
     TensorRTBackend(b"plan").close()
     assert engine.config == "USER_MANAGED", "TensorRT compiled its kernels when it built"

@@ -55,7 +55,10 @@ SURFACE: dict[str, set[str]] = {
     "IHostMemory": set(),
     "ILayer": {"num_outputs", "get_output"},
     "ILogger": {"Severity", "log"},
-    "INetworkDefinition": {"num_layers", "num_inputs", "num_outputs", "get_layer", "get_input", "get_output"},
+    "INetworkDefinition": {
+        *("num_layers", "num_inputs", "num_outputs", "get_layer", "get_input", "get_output"),
+        *("add_reduce", "mark_output"),
+    },
     "IOptimizationProfile": {"set_shape"},
     "IProgressMonitor": {"phase_start", "phase_finish", "step_complete"},
     "ITensor": {"name", "dtype", "shape"},
@@ -65,6 +68,7 @@ SURFACE: dict[str, set[str]] = {
     "OnnxParserRefitter": {"refit_from_bytes"},
     "OnnxParser": {"parse", "num_errors", "get_error"},
     "ParserError": {"code", "desc", "node_name", "node_operator"},
+    "ReduceOperation": {"SUM"},
     "Refitter": {"refit_cuda_engine"},
     "Runtime": {"deserialize_cuda_engine", "engine_host_code_allowed"},
     "TensorIOMode": {"INPUT"},
@@ -73,11 +77,13 @@ SURFACE: dict[str, set[str]] = {
 """Class → what is used of it: all of TensorRT that ccnet knows, present from 10.3 to 11.x."""
 
 RTX_ONLY: dict[str, set[str]] = {
+    "CudaGraphStrategy": {"WHOLE_GRAPH_CAPTURE"},
     "ComputeCapability": {"SM75", "SM80", "SM121"},
     "IBuilderConfig": {"num_compute_capabilities", "set_compute_capability"},
     "ICudaEngine": {"create_runtime_config"},
     "DynamicShapesKernelSpecializationStrategy": {"EAGER"},
     "IRuntimeConfig": {
+        "cuda_graph_strategy",
         "dynamic_shapes_kernel_specialization_strategy",
         "set_execution_context_allocation_strategy",
         "create_runtime_cache",

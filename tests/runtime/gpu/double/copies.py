@@ -15,7 +15,7 @@ INVALID_VALUE, OUT_OF_MEMORY, ALREADY_REGISTERED, NOT_REGISTERED = 1, 2, 712, 71
 KINDS = {1: "host", 2: "device"}
 MAX_PITCH = 2**31 - 1
 MAPPED = 2
-ORDINAL = 9  # CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+MEMORY_TYPE, ORDINAL = 2, 9  # CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
 
 
 class MemoryCalls:
@@ -39,9 +39,6 @@ class MemoryCalls:
             "cuMemcpyDtoHAsync_v2": lambda host, device, size, stream: self._copy(
                 stream, _line("host", host, size), _line("device", device, size)
             ),
-            "cuMemcpyDtoDAsync_v2": lambda target, source, size, stream: self._copy(
-                stream, _line("device", target, size), _line("device", source, size)
-            ),
             "cuMemcpy2DAsync_v2": lambda arguments, stream: self._copy(
                 stream, _box(arguments, "target"), _box(arguments, "source")
             ),
@@ -49,7 +46,7 @@ class MemoryCalls:
                 stream, _box(arguments, "target"), _box(arguments, "source")
             ),
             "cuMemsetD8Async": self._fill,
-            "cuPointerGetAttribute": self._ordinal,
+            "cuPointerGetAttribute": self._attribute,
         }
 
     def uses(self, stream: int, boxes: list[Box]) -> Callable[[], list[Allocation]]:
@@ -106,9 +103,15 @@ class MemoryCalls:
             raise StatusError(INVALID_VALUE)
         pointer.value = address + DEVICE
 
-    def _ordinal(self, value: Any, key: int, address: int) -> None:
+    def _attribute(self, value: Any, key: int, address: int) -> None:
+        if key == MEMORY_TYPE:
+            value.value = 1 if address < DEVICE else 2
+            if self.memory.find(KINDS[value.value], address, 1) is None:
+                raise StatusError(INVALID_VALUE)
+            return
         if key != ORDINAL:
-            raise DriverMisuseError(f"attribute {key} of an address is asked for, the double knows {ORDINAL}")
+            known = f"{MEMORY_TYPE} and {ORDINAL}"
+            raise DriverMisuseError(f"attribute {key} of an address is asked for, the double knows {known}")
         block = self.memory.find("device", address, 1)
         value.value = block.device if block else 0
 

@@ -1,0 +1,51 @@
+"""Open the engines of a selection as a path that keeps frames on the GPU."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+
+from ccnet.contract import CUBE_SUM, Artifact, prefix_errors
+from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.backends.trt_engine import Engine
+from ccnet.runtime.gpu.cuda import Device
+
+from .path import ResidentPath
+from .pipeline import Pipeline
+
+_logger = logging.getLogger(__name__)
+
+
+def open_resident(selection: Selection, *, tile: int, encode_pixels: int) -> ResidentPath | None:
+    """Load the engines that were selected.
+
+    Args:
+        selection: The engines.
+        tile: Longest side of the tiles, px.
+        encode_pixels: Maximum of pixels that ``encode`` reads.
+
+    Returns:
+        The path, which the caller must close; None for engines of version 0.1.0, whose cubes the host must check.
+    """
+    with Device() as device, ExitStack() as stack:
+        decode = _open(selection, selection.decode, device)
+        stack.callback(decode.close)
+        if CUBE_SUM not in decode.tensors:
+            _logger.warning(
+                "frames pass through the host, for engines of an older ccnet: ccnet build builds faster ones"
+            )
+            return None
+        encode = _open(selection, selection.encode, device)
+        stack.callback(encode.close)
+        caches = (selection.kernel_cache(selection.encode), selection.kernel_cache(selection.decode))
+        pipeline = Pipeline(encode, decode, selection.folder.manifest, caches)
+        stack.callback(pipeline.close)
+        path = ResidentPath(selection, pipeline, tile=tile, encode_pixels=encode_pixels)
+        stack.pop_all()
+    return path
+
+
+def _open(selection: Selection, artifact: Artifact, device: Device) -> Engine:
+    data = selection.folder.read(artifact)
+    with prefix_errors(selection.folder.path / artifact.file):
+        return selection.open_engine(artifact, data, device)

@@ -1,0 +1,212 @@
+"""The ``FramePath`` of engines: the frame goes to the GPU once, and nothing but its cube comes back.
+
+Legend: a frame is (H, W, 3) of the weights' camera; a cube is (31, H, W) float32; the context is (1, N) float32.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import BANDS_NM, CCNetError, padded_size
+from ccnet.runtime.backends.loading import SizeLimits
+from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.gpu.cuda import is_page_locked
+from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
+from ccnet.runtime.gpu.views import View
+from ccnet.runtime.io.camera_frame import CameraFrame
+from ccnet.runtime.io.frames import block_mean
+from ccnet.runtime.tiles.context_encoder import block_side, check_context
+from ccnet.runtime.tiles.frame_path import Tiles
+from ccnet.runtime.tiles.tiling import Span, check_tile, plan
+
+from .pipeline import NotFiniteError, Pipeline
+from .placement import PlacedTile, placed_tiles, sections
+
+Array = npt.NDArray[np.float32]
+
+FRAME_BYTES = 256_000_000
+"""Maximum size of the pixels on the GPU, bytes; a larger frame is uploaded and decoded section by section."""
+
+_logger = logging.getLogger("ccnet.runtime.reconstructor")  # the documented name
+
+
+class ResidentPath:
+    """Decodes frames with a ``Pipeline``. Threads take turns, frame by frame.
+
+    Attributes:
+        encode_pixels: Maximum of pixels that ``encode`` reads.
+    """
+
+    def __init__(self, selection: Selection, pipeline: Pipeline, *, tile: int, encode_pixels: int) -> None:
+        """Take over an open pipeline, and close it in ``close``.
+
+        Args:
+            selection: The engines that the pipeline runs.
+            pipeline: Runs them.
+            tile: Longest side of the tiles, px.
+            encode_pixels: Maximum of pixels that ``encode`` reads.
+
+        Raises:
+            CCNetError: An option does not fit the engines.
+        """
+        if encode_pixels < 1:
+            raise CCNetError(f"encode_pixels is {encode_pixels}, expected at least 1")
+        self.encode_pixels = encode_pixels
+        self._manifest = manifest = selection.folder.manifest
+        self._precision = selection.decode.precision
+        self._encode_limits, self._limits = (
+            SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)
+        )
+        self._wanted_tile = tile
+        self.tile = min(max(tile, self._limits.least), self._limits.most)
+        check_tile(self.tile, manifest.halo, manifest.size_multiple)
+        self._pipeline = pipeline
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def describe(self) -> Mapping[str, str]:
+        """Return ``backend``, ``passes``, ``tile`` and ``halo`` in words."""
+        limit = (
+            ""
+            if self.tile == self._wanted_tile
+            else f" (by the engine or memory; {self._wanted_tile} px was asked for)"
+        )
+        return {
+            "backend": f"{self._pipeline.name}, frames stay on the GPU",
+            "passes": "2",
+            "tile": f"{self.tile} px{limit}",
+            "halo": f"{self._manifest.halo} px",
+        }
+
+    def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
+        """Return a context after a check; None stands for the frame's own, which never leaves the GPU."""
+        return None if context is None else check_context(context, self._manifest)
+
+    def encode(self, frame: CameraFrame) -> Array:
+        """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
+        with self._turn():
+            self._encode(frame)
+            return check_context(self._pipeline.context(), self._manifest)
+
+    def tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
+        """Decode some rows of the cube, a row of tiles at a time.
+
+        Args:
+            frame: The whole frame.
+            context: Its context; None is the frame's own.
+            rows: First row, and the row after the last.
+
+        Yields:
+            Rows and columns in the cube, and their values (31, h, W), valid until the next ones.
+        """
+        context = self.encode(frame) if context is None else context
+        buffer = np.empty((len(BANDS_NM), 0, frame.shape[1]), np.float32)
+        for first, last in self.strips(frame):
+            first, last = max(first, rows[0]), min(last, rows[1])
+            if first >= last:
+                continue
+            if buffer.shape[1] < last - first:
+                buffer = np.empty((len(BANDS_NM), last - first, frame.shape[1]), np.float32)
+            strip = buffer[:, : last - first]
+            self.fill(frame, context, (first, last), strip)
+            yield slice(first, last), slice(0, frame.shape[1]), strip
+
+    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array | View) -> None:
+        """Decode the rows of the cube from ``rows[0]`` to ``rows[1]``. When memory runs out, tiles shrink.
+
+        Args:
+            frame: The whole frame.
+            context: Its context; None is the frame's own.
+            rows: First row, and the row after the last.
+            out: Array (31, rows[1] - rows[0], W), or the view of one in GPU memory. The GPU writes into page-locked
+                memory itself.
+        """
+        if isinstance(out, np.ndarray) and min(out.strides) > 0 and is_page_locked(self._pipeline.device, out):
+            out = View.of(out)
+        with self._turn():
+            while True:
+                try:
+                    self._fill(frame, context, rows, out)
+                    return
+                except OutOfMemoryError as error:
+                    self._shrink(error)
+
+    def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
+        """Return the strips to decode one after the other: first row, and the row after the last."""
+        return [(y.first, y.last) for y in self._plan(frame.shape[0])]
+
+    def close(self) -> None:
+        """Free everything, after the frame that another thread may be decoding; harmless when called twice."""
+        with self._lock, self._pipeline.device:
+            self._closed = True
+            self._pipeline.close()
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise CCNetError("the reconstructor is closed: open the folder again")
+            with self._pipeline.frame():
+                yield
+
+    def _fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array | View) -> None:
+        height, width = frame.shape[:2]
+        ys, xs = self._plan(height), self._plan(width)
+        self._pipeline.forget()
+        if context is None:
+            self._encode(frame, (ys[-1].stop, xs[-1].stop))
+        else:
+            self._pipeline.set_context(context)
+        limit = FRAME_BYTES // self._pipeline.layout.nbytes(1, xs[-1].stop)
+        for tiles in sections(placed_tiles(ys, xs, rows), limit):
+            first, last = tiles[0].y.start, tiles[-1].y.stop
+            if not self._pipeline.holds(first, last):
+                self._pipeline.load(frame, first, (last - first, xs[-1].stop))
+            self._decode(tiles, rows[0], out)
+
+    def _encode(self, frame: CameraFrame, size: tuple[int, int] = (0, 0)) -> None:
+        """Queue ``encode`` of a frame; its pixels are loaded to at least ``size`` px unless their means are enough."""
+        limits = self._encode_limits
+        height, width = frame.shape[:2]
+        side = block_side(height, width, self.encode_pixels, limits.most)
+        reduced = block_mean(frame, side)
+        read_height, read_width = (
+            max(padded_size(length, self._manifest.size_multiple), limits.least) for length in reduced.shape[:2]
+        )
+        read = (read_height, read_width)
+        if side > 1:
+            self._pipeline.load_means(reduced, frame.dtype, read)
+        else:
+            self._pipeline.load(frame, 0, (max(read_height, size[0]), max(read_width, size[1])))
+        self._pipeline.encode(read, means=side > 1)
+
+    def _decode(self, tiles: Sequence[PlacedTile], first: int, out: Array | View) -> None:
+        try:
+            if isinstance(out, View):
+                self._pipeline.decode_into(tiles, out, first)
+            else:
+                self._pipeline.decode(tiles, lambda tile, values: out.__setitem__(tile.target(first), values))
+        except NotFiniteError as error:
+            fp16 = self._precision == "fp16"
+            cause = "FP16 overflowed, use precision fp32" if fp16 else "the weights are broken, export others"
+            raise CCNetError(f"{error}: {cause}") from error
+
+    def _plan(self, size: int) -> list[Span]:
+        manifest = self._manifest
+        return plan(size, self.tile, manifest.halo, multiple=manifest.size_multiple, least=self._limits.least)
+
+    def _shrink(self, error: OutOfMemoryError) -> None:
+        """Free what tiles need, and halve them; raise the error if they are the smallest possible already."""
+        self._pipeline.free()
+        multiple = self._manifest.size_multiple
+        least = max(2 * self._manifest.halo + multiple, self._limits.least)
+        if self.tile <= least:
+            raise error
+        self.tile = max(padded_size(self.tile // 2, multiple), least)
+        _logger.warning("%s; from now on tiles are %d px", error, self.tile)

@@ -1,0 +1,77 @@
+"""Cubes of frames that stay on the GPU equal those of the host's path, bit for bit, whatever the order of the streams.
+
+Both paths compute the same ONNX graphs, on one thread, so that a difference is a fault of the way to or from them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ccnet.runtime import Projection
+from ccnet.runtime.gpu.cuda import Device, PinnedMemory
+from ccnet.runtime.tiles.resident import path
+from tests.runtime.conftest import pixels
+
+from .conftest import gpu, on_host, resident
+
+Array = npt.NDArray[Any]
+
+DTYPES = {"float32": ("uint8", "uint16", "float32"), "uint8": ("uint8",)}
+
+shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+
+
+@shared_folder
+@given(st.data())
+def test_cubes_equal_those_of_the_hosts_path(engines: Path, data: st.DataObject) -> None:
+    sizes = st.integers(1, 150)
+    options = {"tile": data.draw(st.sampled_from([64, 80, 96])), "encode_pixels": data.draw(st.integers(500, 9000))}
+    seed, integrated = data.draw(st.integers(0, 1000)), data.draw(st.booleans())
+    with gpu(seed, integrated), resident(engines, **options) as ours, on_host(engines, **options) as theirs:
+        for _ in range(data.draw(st.integers(1, 3))):
+            dtype = data.draw(st.sampled_from(DTYPES[ours.manifest.input]))
+            frame = pixels(data.draw(sizes), data.draw(sizes), dtype, seed=data.draw(st.integers(0, 9)))
+            context = data.draw(st.sampled_from([None, theirs.encode(frame), np.full((1, 3), 0.5, np.float32)]))
+            np.testing.assert_array_equal(ours(frame, context), theirs(frame, context))
+
+
+@shared_folder
+@given(st.data())
+def test_cubes_in_page_locked_memory_are_written_by_the_gpu(engines: Path, data: st.DataObject) -> None:
+    sizes = st.integers(1, 150)
+    seed, integrated = data.draw(st.integers(0, 1000)), data.draw(st.booleans())
+    with gpu(seed, integrated), resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
+        memory = PinnedMemory(Device(), 31 * 150 * 150 * 4)
+        for frame in (pixels(data.draw(sizes), data.draw(sizes), seed=frame) for frame in range(3)):
+            out = memory.array((31, *frame.shape[:2]), np.float32)
+            out[...] = -1
+            assert ours(frame, out=out) is out
+            np.testing.assert_array_equal(out, theirs(frame))
+        memory.close()
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("limit", [1, path.FRAME_BYTES], ids=["a row of tiles at a time", "whole frame"])
+def test_all_methods_equal_the_hosts_path(
+    engines: Path, integrated: bool, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(path, "FRAME_BYTES", limit)
+    frame, projection = pixels(150, 130), Projection.bands(550, 700)
+    with gpu(1, integrated), resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
+        whole, context, bands = theirs(frame), theirs.encode(frame), theirs.project(frame, projection)
+        np.testing.assert_array_equal(ours.encode(frame), context)
+        for given in (None, context):
+            np.testing.assert_array_equal(ours(frame, given), whole)
+            np.testing.assert_array_equal(ours.project(frame, projection, given), bands)
+            strips = [(top, strip.copy()) for top, strip in ours.strips(frame, given)]
+            assert [top for top, _ in strips] == [top for top, _ in theirs.strips(frame)]
+            np.testing.assert_array_equal(np.concatenate([strip for _, strip in strips], axis=1), whole)
+        ours.save(frame, tmp_path / "cube.npy")
+    np.testing.assert_array_equal(np.load(tmp_path / "cube.npy"), whole)
