@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.machinery
 import json
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,18 @@ def kernel_library_path() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
-def partial_path(path: Path) -> Path:
-    """Return the temporary file that ``write_atomic`` writes before it renames it to ``path``."""
-    return path.with_name(f".{path.name}.partial")
-
-
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a temporary file and rename it, so that no reader ever finds half a file.
 
     Args:
-        path: The file; an older file of this name is replaced.
+        path: The file; an older file of this name is replaced. Missing folders are made.
         data: The whole content.
 
     Raises:
         CCNetError: The file cannot be written. An older file is still whole.
     """
-    partial = partial_path(path)
+    make_folder(path.parent)
+    partial = path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")  # a name that no other process uses
     try:
         partial.write_bytes(data)
         partial.replace(path)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract import CCNetError, decode_errors_as, partial_path
+from ccnet.contract import CCNetError, decode_errors_as, make_folder
 from ccnet.runtime.probe import describe_exit, python_command
 
 from .builder import BuildOptions, build_engine
@@ -39,28 +40,37 @@ def build_isolated(
     Raises:
         CCNetError: As ``build_engine``; also where the graph kills the process that builds.
     """
-    request = json.dumps([str(onnx_path), str(out_path), asdict(options)], default=os.fspath)
-    command = python_command(__name__, request)
+    make_folder(out_path.parent)
+    # A folder of its own, which takes everything with it that a killed process leaves
+    with tempfile.TemporaryDirectory(prefix=".ccnet-", dir=out_path.parent) as private:
+        target = Path(private, out_path.name)
+        last, code = _run(json.dumps([str(onnx_path), str(target), asdict(options)], default=os.fspath), progress)
+        if "refused" in last:
+            raise CCNetError(last["refused"])
+        if "report" not in last:
+            how = describe_exit(code)
+            why = "memory ran out: build with less --memory" if how == "SIGKILL" else "it is damaged: export it again"
+            raise CCNetError(f"{onnx_path}: building an engine of it ends the process ({how}), {why}")
+        target.replace(out_path)
+    return _report(last["report"])
+
+
+def _run(request: str, progress: Progress | None) -> tuple[dict[str, Any], int]:
+    """Run the process, and return its last message and its exit code."""
     # The output of the libraries is not for the user: the reason comes as a message
     with subprocess.Popen(  # noqa: S603
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        python_command(__name__, request),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     ) as child:
         try:
             last = _listen(child.stdout or (), progress)
-            child.wait()
+            return last, child.wait()
         except BaseException:  # what progress raised, or Ctrl-C
             child.kill()
             raise
-        finally:
-            child.wait()
-            partial_path(out_path).unlink(missing_ok=True)
-    if "refused" in last:
-        raise CCNetError(last["refused"])
-    if "report" not in last:
-        how = describe_exit(child.returncode)
-        why = "memory ran out: build with less --memory" if how == "SIGKILL" else "it is damaged: export it again"
-        raise CCNetError(f"{onnx_path}: building an engine of it ends the process ({how}), {why}")
-    return _report(last["report"])
 
 
 def main(request: str) -> int:

@@ -18,9 +18,21 @@ def main() -> None:
 
     Exit codes: 0 success, 1 a failed check, 2 an error, printed as one line on stderr, 130 interrupted.
     """
+    _open_closed_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold characters that the terminal cannot show
     sys.exit(_exit_code(sys.argv[1:]))
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of standard streams that were closed, lest a file of the user take their number."""
+    for descriptor, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(descriptor, mode, closefd=False))
 
 
 def _exit_code(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ import typer
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.cubes import CubeFormat, open_cube
-from ccnet.runtime.io.frames import describe_colour, read_frame, result_names
+from ccnet.runtime.io.frames import FRAME_SUFFIXES, describe_colour, read_frame, result_names
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
@@ -35,6 +35,9 @@ from .options import (
 
 app = typer.Typer()
 
+_FILE_SUFFIXES = {*(f".{format}" for format in get_args(CubeFormat)), *FRAME_SUFFIXES, ".img", ".h5", ".zarr", ".nc"}
+"""Suffixes of --out that name one file, of a cube or by mistake; any other name is that of a folder."""
+
 
 @app.command()
 def reconstruct(
@@ -44,7 +47,9 @@ def reconstruct(
     out: Annotated[
         Path,
         typer.Option(
-            "--out", "-o", help="Cube: ENVI .hdr, MATLAB/NTIRE .mat or .npy; for several frames the cubes' folder."
+            "--out",
+            "-o",
+            help="Cube: ENVI .hdr, MATLAB/NTIRE .mat or .npy; any other name is a folder's.",
         ),
     ],
     artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
@@ -75,8 +80,6 @@ def reconstruct(
     with open_probed(
         artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile
     ) as reconstructor:
-        if targets != [out]:
-            out.mkdir(exist_ok=True)
         for source, target in zip(frames, targets, strict=True):
             _reconstruct(reconstructor, source, target, input_space, drawings)
 
@@ -104,9 +107,10 @@ class _Drawings:
 
 def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
     """Return the path of each frame's cube; CCNetError if it is a frame itself or occurs twice."""
-    into_folder = len(frames) > 1 or out.is_dir()
-    if into_folder and not out.is_dir() and out.suffix[1:].lower() in get_args(CubeFormat):
-        raise CCNetError(f"{out}: is the name of one cube, but there are {len(frames)} frames; expected a folder")
+    is_file = out.suffix.lower() in _FILE_SUFFIXES and not out.is_dir()
+    if is_file and len(frames) > 1:
+        raise CCNetError(f"{out}: is the name of one file, but there are {len(frames)} frames; expected a folder")
+    into_folder = not is_file
     targets = [out / f"{name}.{format}" for name in result_names(frames)] if into_folder else [out]
     sources = {frame.resolve() for frame in frames}
     for index, target in enumerate(targets):

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from ccnet.contract import CCNetError, decode_errors_as
+from ccnet.contract import CCNetError, decode_errors_as, make_folder
 
 from .files import read_head
 from .formats.cube_checks import BAND_COUNT, EXPECTED_CUBE
@@ -45,7 +45,7 @@ def open_cube(
 
     In the ``with`` block all data goes to a hidden file beside the target, which takes the target's name at the end.
     Any exception, or a missing row, leaves the target untouched. This call itself raises CCNetError where the suffix is
-    unknown, the folder is missing, a folder has the target's name, or the disk has too little space.
+    unknown, the folder cannot be made, a folder has the target's name, or the disk has too little space.
 
     Args:
         path: The file, .hdr, .mat or .npy; it is checked in this call, before the block starts.
@@ -113,8 +113,7 @@ def _check_target(path: Path, need: int) -> None:
             raise CCNetError(f"{target}: is a directory, expected a file name for the cube")
     if path.suffix.lower() == ".hdr" and path.with_suffix(".img").exists() and not path.exists():
         raise CCNetError(f"{path.with_suffix('.img')}: exists without {path.name}, so it is not a cube's and is kept")
-    if not path.parent.is_dir():
-        raise CCNetError(f"{path}: the folder {path.parent} does not exist; make it first")
+    make_folder(path.parent)
     if need > (free := shutil.disk_usage(path.parent).free):
         raise CCNetError(f"{path}: the cube takes {need / 1e9:.3g} GB, the disk has {free / 1e9:.3g} free; make room")
 

@@ -6,7 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract import CCNetError, write_atomic
+from ccnet.contract import CCNetError, make_folder, write_atomic
 from ccnet.runtime.io.files import optional_module
 
 BLUE, ORANGE, GREEN, PINK, SKY, VERMILION = "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00"
@@ -31,14 +31,13 @@ def check_picture(path: Path) -> None:
         path: The file to write later.
 
     Raises:
-        CCNetError: The suffix is not .png, a directory has that name, or the folder does not exist.
+        CCNetError: The suffix is not .png, a directory has that name, or its folder cannot be made.
     """
     if path.suffix.lower() != ".png":
         raise CCNetError(f"{path}: unknown picture format {path.suffix!r}, expected .png")
     if path.is_dir():
         raise CCNetError(f"{path}: is a directory, expected a file name for the picture")
-    if not path.parent.is_dir():
-        raise CCNetError(f"{path}: the folder {path.parent} does not exist; make it first")
+    make_folder(path.parent)
 
 
 def new_figure(width: float, height: float) -> Any:

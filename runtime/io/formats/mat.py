@@ -51,7 +51,8 @@ def read_mat(path: Path, *, bands_required: bool = True, max_pixels: float = mat
 
 
 def _read_matlab73(path: Path, bands_required: bool, max_pixels: float) -> Values:
-    with optional_module("h5py").File(path, "r") as file:
+    # Without HDF5's lock, which some disks refuse and other programs hold: a file that is read is not written here
+    with optional_module("h5py").File(path, "r", locking=False) as file:
         cube, bands = (_dataset(path, file, name) for name in ("cube", "bands"))
         _check_names(path, file, bands_required)
         check_layout(path, cube.shape, cube.dtype, "31, W, H")
@@ -153,7 +154,7 @@ def open_mat(path: Path, height: int, width: int, metadata: Mapping[str, str]) -
         with write_errors(path):
             disk = DeferredErrorFile(partial, "x+")
         with disk:
-            with optional_module("h5py").File(disk, "w", userblock_size=_USERBLOCK_BYTES) as file:
+            with optional_module("h5py").File(disk, "w", userblock_size=_USERBLOCK_BYTES, locking=False) as file:
                 data = _create_datasets(file, height, width, metadata)
 
                 def put(band: int, top: int, rows: Array) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -37,10 +38,23 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, monke
 
 def test_unwritable_path_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
-    for path in (tmp_path / "nowhere" / "file", tmp_path / "taken"):
-        with pytest.raises(CCNetError, match="cannot be written"):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "below", tmp_path / "taken"):
+        with pytest.raises(CCNetError, match="cannot be (written|made)"):
             write_atomic(path, b"data")
-    assert [child.name for child in tmp_path.iterdir()] == ["taken"]
+    assert sorted(child.name for child in tmp_path.iterdir()) == ["file", "taken"]
+
+
+def test_missing_folders_are_made(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "new" / "deeper" / "file", b"data")
+    assert (tmp_path / "new/deeper/file").read_bytes() == b"data"
+
+
+def test_processes_that_write_one_file_have_partial_files_of_their_own(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        [*pool.map(lambda number: write_atomic(tmp_path / "file", bytes([number]) * 100_000), range(32))]
+    assert len(set((tmp_path / "file").read_bytes())) == 1
+    assert [child.name for child in tmp_path.iterdir()] == ["file"]
 
 
 def test_sha256_of_a_file_longer_than_a_block(tmp_path: Path) -> None:

@@ -52,7 +52,8 @@ def test_process_that_ends_without_a_result_is_one_line(
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_exception_in_progress_ends_the_subprocess(exported: Path, tmp_path: Path, error: type[BaseException]) -> None:
     def progress(*_: object) -> None:
-        (tmp_path / ".engine.partial").write_bytes(b"half")  # as if it had been writing
+        (private,) = tmp_path.iterdir()
+        (private / ".ccnet-1.partial").write_bytes(b"half")  # as if it had been writing
         raise error("enough")
 
     with pytest.raises(error, match="enough"):

@@ -81,14 +81,15 @@ def test_heat_map_has_a_fixed_scale_and_marks_nan(tmp_path: Path) -> None:
 def test_invalid_paths_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     frame, cube = scene(16, 16)
     (tmp_path / "taken.png").mkdir()
+    (tmp_path / "file").touch()
     for path, said in {
         tmp_path / "picture.jpg": "expected .png",
         tmp_path / "taken.png": "is a directory",
-        tmp_path / "nowhere" / "picture.png": "does not exist",
+        tmp_path / "file" / "picture.png": "cannot be made",
     }.items():
         with pytest.raises(CCNetError, match=said):
             picture(frame, cube, path)
-    assert list(tmp_path.iterdir()) == [tmp_path / "taken.png"]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "file", tmp_path / "taken.png"]
 
 
 def test_cube_and_frame_must_have_one_size(tmp_path: Path) -> None:
