@@ -40,7 +40,7 @@ def test_unwritable_path_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").touch()
     for path in (tmp_path / "file" / "below", tmp_path / "taken"):
-        with pytest.raises(CCNetError, match="cannot be (written|made)"):
+        with pytest.raises(CCNetError, match=r"cannot be (written|made)"):
             write_atomic(path, b"data")
     assert sorted(child.name for child in tmp_path.iterdir()) == ["file", "taken"]
 
