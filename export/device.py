@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from ccnet.contract import ArtifactFolder, CCNetError, write_atomic
+from ccnet.export.engine.budget import DECODE_SIDE
 from ccnet.export.engine.plan import EngineSet, Request, build, choose
 
 from .bundle import unpack
@@ -27,25 +28,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("bundle", type=Path, help="file written by 'ccnet bundle'")
     parser.add_argument("folder", type=Path, help="folder for graphs and engines")
     parser.add_argument("--backend", choices=get_args(Request), default="auto", help="engines to build")
-    parser.add_argument("--tile", "--window", type=int, default=512, help="largest side of a tile, px")
+    parser.add_argument("--tile", "--window", type=int, default=DECODE_SIDE, help="largest side of a tile, px")
+    parser.add_argument("--memory", type=float, help="MB of GPU memory that the engines may take; decides the tile")
     options = parser.parse_args(arguments)
     try:
         unpack(options.bundle, options.folder)
         print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
-        _build(options.folder, options.backend, options.tile)
+        _build(options.folder, options.backend, options.tile, options.memory)
         return _check(options.folder)
     except (CCNetError, OSError) as error:
         print("ccnet:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
 
 
-def _build(folder: Path, request: Request, tile: int) -> None:
+def _build(folder: Path, request: Request, tile: int, memory: float | None) -> None:
     """Build the best engines that this machine can have, or print why it has none."""
     backend, why = choose(request)
     print(f"engines of {backend}: {why}" if backend else f"no engine built: {why}")
     if backend is None:
         return
-    _, reports = build(folder, EngineSet(backend=backend, tile=tile), progress=_print_progress)
+    wanted = EngineSet(backend=backend, tile=tile)
+    if memory is not None:
+        wanted = wanted.within(int(memory * 1e6), ArtifactFolder.open(folder).manifest)
+    _, reports = build(folder, wanted, progress=_print_progress)
     for report in reports:
         print(f"built in {report.seconds:.0f} s: {report.bytes / 1e6:.1f} MB from {report.layers} layers")
     print("\n".join(dict.fromkeys(report.purpose for report in reports)) or "engines are up to date")

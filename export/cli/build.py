@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_DEFAULT_TILE = 512  # px
-
 
 @app.command()
 def build(
@@ -42,7 +40,10 @@ def build(
     ] = None,
     memory: Annotated[
         float | None,
-        typer.Option(help="MB that decoding a tile may take; decides the tile, and limits scratch memory."),
+        typer.Option(
+            help="MB of GPU memory that the engines may take beside their weights; decides the tile and the largest"
+            " frame of encode, and limits scratch memory."
+        ),
     ] = None,
     static: Annotated[
         bool, typer.Option("--static", help="Decode takes tiles of exactly that side, instead of all up to it.")
@@ -68,6 +69,7 @@ def build(
     An engine whose graph, options, TensorRT and GPU are as before is not built again. ONNX Runtime runs the graphs as
     they are and needs no engine.
     """
+    from ccnet.export.engine.budget import DECODE_SIDE
     from ccnet.export.engine.plan import EngineSet, choose, plan
 
     console = _console()
@@ -75,17 +77,19 @@ def build(
     if chosen is None:
         console.print(f"no engine built: {why}")
         return
-    side, budget = _tile_and_budget(tile, memory)
+    if tile is not None and memory is not None:
+        raise CCNetError("--tile and --memory both decide the tile: give only one of them")
+    artifacts = ArtifactFolder.open(folder)
     wanted = EngineSet(
         backend=chosen,
         precision=precision,
-        tile=side,
+        tile=tile or DECODE_SIDE,
         static=static,
         compatible=compatible,
         strip=strip,
-        workspace_bytes=budget,
     )
-    artifacts = ArtifactFolder.open(folder)
+    if memory is not None:
+        wanted = wanted.within(int(memory * 1e6), artifacts.manifest)
     jobs = plan(artifacts, wanted, force=force)
     if not dry_run and not any(job.why for job in jobs):
         console.print(f"{folder}: engines are up to date, nothing to build")
@@ -101,18 +105,6 @@ def _console() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, soft_wrap=True)
-
-
-def _tile_and_budget(tile: int | None, memory: float | None) -> tuple[int, int | None]:
-    """Return the side of the largest tile (px) and the limit on scratch memory (bytes)."""
-    from ccnet.runtime.tiles.tiling import tile_within
-
-    if memory is None:
-        return tile or _DEFAULT_TILE, None
-    if tile is not None:
-        raise CCNetError("--tile and --memory both decide the tile: give only one of them")
-    budget = int(memory * 1e6)
-    return tile_within(budget), budget
 
 
 def _description(job: Job) -> str:

@@ -16,7 +16,7 @@ from ccnet.runtime.gpu.cuda import gpus, has_gpu
 
 from .cube_sum import add_cube_sum
 from .monitor import Progress, deferred_interrupt, make_monitor
-from .report import EngineReport, Range, Shape, count_types, describe_io, inputs_of, purpose
+from .report import EngineReport, Range, Shape, count_types, describe_io, inputs_of, purpose, scratch_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,8 @@ def build_engine(
         io, layers, types = describe_io(network, options.shapes), network.num_layers, count_types(network)
     _set_flags(module, config, options)
     cache = None if options.timing_cache is None else _attach_cache(config, options.timing_cache, backend)
-    plan = _compile(module, builder, network, config, onnx_path, backend, progress)
+    with trt.log(backend).recording() as messages:
+        plan = _compile(module, builder, network, config, onnx_path, backend, progress)
     del parser  # the network's constants may lie in the parser's memory until here
     write_atomic(out_path, plan)
     if cache is not None and options.timing_cache is not None:
@@ -88,6 +89,7 @@ def build_engine(
         seconds=time.perf_counter() - started,
         io=io,
         purpose=purpose(backend),
+        scratch_bytes=scratch_bytes(messages),
     )
 
 
@@ -159,6 +161,7 @@ def _refusal(error: Any) -> str:
 def _configure(module: Any, builder: Any, network: Any, options: BuildOptions) -> Any:
     config, shapes = builder.create_builder_config(), options.shapes
     config.clear_flag(module.BuilderFlag.TF32)  # on by default: it rounds what convolutions read to 10 bits
+    trt.resize_scratch_by_shape(module, config)
     if options.workspace_bytes is not None:
         config.set_memory_pool_limit(module.MemoryPoolType.WORKSPACE, options.workspace_bytes)
     inputs = {tensor.name: tuple(tensor.shape) for tensor in inputs_of(network)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +19,7 @@ from ccnet.runtime.backends.select import Precision
 from ccnet.runtime.gpu.cuda import gpus
 from ccnet.runtime.tiles.tiling import check_tile
 
+from .budget import DECODE_SIDE, ENCODE_SIDE, bytes_per_pixel, side_within
 from .builder import BuildOptions
 from .isolated import build_isolated
 from .monitor import Progress
@@ -26,8 +27,7 @@ from .report import EngineReport, Range
 
 Request = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
 
-_SOURCES = {"export": ("engine/builder.py", "engine/plan.py")}
-_ENCODE_SIDE = 1024  # px; the runtime reduces what it encodes to about 512×512
+_SOURCES = {"export": ("engine/budget.py", "engine/builder.py", "engine/plan.py")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +38,7 @@ class EngineSet:
         backend: The TensorRT to build with.
         precision: Precision of ``decode``; ``encode`` is always FP32, for its sums over all pixels.
         tile: Side of the largest tile that ``decode`` takes, px.
+        encode_side: Longest side that ``encode`` takes, px; the runtime reduces a larger frame to means of blocks.
         static: ``decode`` takes tiles of that side only.
         compatible: The engines run with later versions and on every GPU from Ampere on (``tensorrt`` only).
         strip: The engines have no weights; the runtime takes them from the graph, and new ones need no new engine.
@@ -46,11 +47,28 @@ class EngineSet:
 
     backend: trt.Name
     precision: Precision = "fp16"
-    tile: int = 512
+    tile: int = DECODE_SIDE
+    encode_side: int = ENCODE_SIDE
     static: bool = False
     compatible: bool = False
     strip: bool = False
     workspace_bytes: int | None = None
+
+    def within(self, memory: int, manifest: Manifest) -> EngineSet:
+        """Return the same engines for the largest sides within a memory budget; a CCNetError if it is too small.
+
+        Args:
+            memory: Budget for the scratch memory that both engines share, and for their inputs and outputs, bytes.
+            manifest: Manifest of the artifact folder.
+
+        Returns:
+            The engines, with the budget as limit of their scratch memory.
+        """
+        multiple = manifest.size_multiple
+        least = 2 * manifest.halo + multiple
+        side = side_within(memory, "encode", "fp32", multiple, least)
+        tile = side_within(memory, "decode", self.precision, multiple, least)
+        return replace(self, tile=tile, encode_side=min(side, ENCODE_SIDE), workspace_bytes=memory)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,16 +217,26 @@ def _range(manifest: Manifest, kind: str, wanted: EngineSet) -> Range:
     def shape(side: int) -> tuple[int, ...]:
         return (1, side, side, 3) if manifest.input == "uint8" else (1, 3, side, side)
 
-    tile = shape(wanted.tile)
-    if kind == "encode":
-        return shape(manifest.size_multiple), tile, shape(max(wanted.tile, _ENCODE_SIDE))
-    return (tile, tile, tile) if wanted.static else (shape(manifest.size_multiple), tile, tile)
+    largest = shape(wanted.encode_side if kind == "encode" else wanted.tile)
+    smallest = largest if wanted.static and kind == "decode" else shape(manifest.size_multiple)
+    return smallest, largest, largest
 
 
 def _timings_file() -> str:
     """Return the name of the file of kernel timings, which are those of one version on one GPU."""
     gpu = re.sub(r"\W+", "-", gpus()[0]) if trt.has_gpu() else ""
     return f"{trt.title('tensorrt').replace(' ', '-')}-{gpu}.timings"
+
+
+def _memory(job: Job, report: EngineReport) -> dict[str, int]:
+    """Return the scratch memory of an engine's largest shape and the memory of a pixel, bytes; nothing if unknown."""
+    if not report.scratch_bytes:
+        return {}
+    largest = job.shapes[2]
+    packed = largest[3] == 3  # (1, H, W, 3)
+    pixels = largest[1] * largest[2] if packed else largest[2] * largest[3]
+    pixel = bytes_per_pixel(job.source.kind, report.scratch_bytes, pixels, packed)
+    return {"scratch_bytes": report.scratch_bytes, "bytes_per_pixel": pixel}
 
 
 def _artifact(folder: Path, job: Job, wanted: EngineSet, report: EngineReport) -> Artifact:
@@ -225,6 +253,7 @@ def _artifact(folder: Path, job: Job, wanted: EngineSet, report: EngineReport) -
         "layers": report.layers,
         "types": dict(report.types),
         "seconds": round(report.seconds, 1),
+        **_memory(job, report),
     }
     return Artifact(
         file=job.file,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +41,7 @@ class EngineReport:
         seconds: Duration of the build.
         io: Inputs and outputs.
         purpose: One sentence on where the engine runs.
+        scratch_bytes: Scratch memory for the largest shape, bytes; None if TensorRT does not report it.
     """
 
     backend: trt.Name
@@ -51,6 +53,13 @@ class EngineReport:
     seconds: float
     io: tuple[Tensor, ...]
     purpose: str
+    scratch_bytes: int | None = None
+
+
+def scratch_bytes(messages: Iterable[str]) -> int | None:
+    """Return the scratch memory that a builder reports among its messages, bytes; None if it does not."""
+    found = (re.search(r"Total Activation Memory: (\d+) bytes", message) for message in messages)
+    return next((int(match[1]) for match in found if match), None)
 
 
 def inputs_of(network: Any) -> list[Any]:

@@ -11,6 +11,8 @@ import importlib
 import logging
 import re
 from collections import deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import ModuleType
 from typing import Any, Literal, Protocol, get_args
 
@@ -19,7 +21,19 @@ import numpy as np
 from ccnet.contract import CCNetError
 from ccnet.runtime.gpu.cuda import has_gpu
 
-__all__ = ["Log", "Name", "available", "dtype", "has_gpu", "load", "log", "one_line", "title", "version"]
+__all__ = [
+    "Log",
+    "Name",
+    "available",
+    "dtype",
+    "has_gpu",
+    "load",
+    "log",
+    "one_line",
+    "resize_scratch_by_shape",
+    "title",
+    "version",
+]
 
 Name = Literal["tensorrt", "tensorrt_rtx"]
 
@@ -60,6 +74,9 @@ class Log(Protocol):
 
     def reason(self) -> str:
         """Return the errors since ``forget`` in one line, empty if there were none."""
+
+    def recording(self) -> AbstractContextManager[list[str]]:
+        """Record all messages inside ``with``, in the list that it returns."""
 
 
 @functools.cache
@@ -117,6 +134,13 @@ def dtype(data_type: Any) -> np.dtype[Any]:
     return np.dtype(_DTYPES[data_type.name])
 
 
+def resize_scratch_by_shape(module: Any, config: Any) -> None:
+    """Let engines compute the scratch memory of each shape, where TensorRT can (10.10 and later, not the default)."""
+    feature = getattr(module.PreviewFeature, "RUNTIME_ACTIVATION_RESIZE_10_10", None)
+    if feature is not None:
+        config.set_preview_feature(feature, True)
+
+
 def one_line(text: str) -> str:
     """Join TensorRT's messages to one line, without source positions and repetition."""
     lines = [_SOURCE.sub("", line).strip() for line in text.splitlines()]
@@ -146,10 +170,13 @@ def log(name: Name) -> Log:
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self._errors: deque[str] = deque(maxlen=8)
+            self._messages: list[str] | None = None
 
         def log(self, severity: Any, message: str) -> None:
             level = levels[severity]
             sink.log(level, "%s", message)
+            if self._messages is not None:
+                self._messages.append(message)
             if level == logging.ERROR:
                 self._errors.append(message)
 
@@ -158,6 +185,15 @@ def log(name: Name) -> Log:
 
         def reason(self) -> str:
             return one_line("\n".join(self._errors))
+
+        @contextmanager
+        def recording(self) -> Iterator[list[str]]:
+            messages: list[str] = []
+            self._messages = messages
+            try:
+                yield messages
+            finally:
+                self._messages = None
 
     logger: Log = PythonLog()
     return logger

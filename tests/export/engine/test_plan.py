@@ -19,7 +19,6 @@ from ccnet.export.engine.report import EngineReport
 from ccnet.export.graph.serialize import structure
 from ccnet.model import CCNet
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.tiles.tiling import BYTES_PER_PIXEL, tile_within
 from tests.requirements import needs_rtx
 
 Artifacts = tuple[CCNet, Path]
@@ -72,17 +71,23 @@ def reasons(folder: Path, options: EngineSet) -> list[str]:
 @needs_rtx
 @pytest.mark.slow
 @pytest.mark.parametrize(("precision", "static"), [("fp32", False), ("fp16", True)])
-def test_real_engines_are_built_for_encode_and_decode(copy: Path, precision: Any, static: bool) -> None:
-    manifest, reports = build(copy, replace(RTX, precision=precision, static=static))
+def test_real_engines_are_built_and_stay_within_a_budget(copy: Path, precision: Any, static: bool) -> None:
+    memory = 110_000_000
+    wanted = replace(RTX, precision=precision, static=static).within(memory, Manifest.read(copy))
+    assert (wanted.encode_side, wanted.tile) == (176, 208 if precision == "fp16" else 176)
+    manifest, reports = build(copy, wanted)
     encode, decode = engines(manifest)
     assert (encode.precision, decode.precision) == ("fp32", precision)
-    assert encode.details["window"] == [16, 1024]
-    assert decode.details["window"] == [192 if static else 16, 192]
+    assert encode.details["window"] == [16, 176]
+    assert decode.details["window"] == [wanted.tile if static else 16, wanted.tile]
     rgb = next(tensor for tensor in reports[1].io if tensor.name == "rgb")
-    assert rgb.shape == ((1, 3, 192, 192) if static else (1, 3, -1, -1))
+    assert rgb.shape == ((1, 3, wanted.tile, wanted.tile) if static else (1, 3, -1, -1))
     half = decode.details["types"].get("HALF", 0)
     assert half > 100 if precision == "fp16" else half == 0, "a graph's precision is its engine's"
     assert all(artifact.read(copy) for artifact in engines(Manifest.read(copy)))
+    for engine, report in zip((encode, decode), reports, strict=True):
+        assert 1_000_000 < engine.details["scratch_bytes"] == report.scratch_bytes
+        assert engine.details["window"][1] ** 2 * engine.details["bytes_per_pixel"] < memory
 
 
 def test_unchanged_engines_are_not_built_again(copy: Path, builder: list[dict[str, Any]]) -> None:
@@ -191,23 +196,15 @@ def test_engine_for_turing_names_its_architecture(
     assert {one.details["capability"] for one in engines(manifest)} == {"7.5"}
 
 
-def test_tile_follows_from_a_memory_budget() -> None:
-    side = tile_within(1_000_000_000)
-    assert side % 16 == 0
-    assert side**2 * BYTES_PER_PIXEL <= 1e9 < (side + 16) ** 2 * BYTES_PER_PIXEL
-    for memory in (0, -1, 50_000_000):
-        with pytest.raises(CCNetError, match="expected at least 109 MB"):
-            tile_within(memory)
-
-
 def test_dry_run_reports_the_plan_and_builds_nothing(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
     before = sorted(copy.iterdir())
     result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--memory", 400, "--static", "--dry-run")
     assert result.code == 0, result.err
     assert "tensorrt-rtx was asked for" in result.err
     assert (
-        "decode.fp16.tensorrt_rtx.engine: of decode.fp16.onnx, rgb 1×3×336×336: to build, there is none" in result.err
+        "decode.fp16.tensorrt_rtx.engine: of decode.fp16.onnx, rgb 1×3×416×416: to build, there is none" in result.err
     )
+    assert "encode.fp32.tensorrt_rtx.engine: of encode.fp32.onnx, rgb 1×3×16×16 to 1×3×336×336" in result.err
     assert sorted(copy.iterdir()) == before and not builder
 
 

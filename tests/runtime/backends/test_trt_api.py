@@ -23,6 +23,7 @@ SURFACE: dict[str, set[str]] = {
     "DataType": {"FLOAT", "HALF", "INT64", "INT32", "INT8", "UINT8", "BOOL", "name"},
     "IBuilderConfig": {
         "set_memory_pool_limit",
+        "set_preview_feature",
         "add_optimization_profile",
         "progress_monitor",
         "create_timing_cache",
@@ -67,6 +68,7 @@ SURFACE: dict[str, set[str]] = {
     "NetworkDefinitionCreationFlag": {"STRONGLY_TYPED"},
     "OnnxParserRefitter": {"refit_from_bytes"},
     "OnnxParser": {"parse", "num_errors", "get_error"},
+    "PreviewFeature": set(),  # RUNTIME_ACTIVATION_RESIZE_10_10 is set where it is
     "ParserError": {"code", "desc", "node_name", "node_operator"},
     "ReduceOperation": {"SUM"},
     "Refitter": {"refit_cuda_engine"},
