@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Literal, NamedTuple
 
 from .library import Copy2D, Copy3D
@@ -10,6 +11,12 @@ from .memory import DeviceMemory
 from .streams import Stream
 
 _KINDS = {"host": 1, "device": 2}  # CU_MEMORYTYPE_*
+_LINES = {
+    ("device", "host"): "cuMemcpyHtoDAsync_v2",
+    ("host", "device"): "cuMemcpyDtoHAsync_v2",
+    ("device", "device"): "cuMemcpyDtoDAsync_v2",
+}
+"""Target and source → the function that copies bytes without a gap."""
 
 
 class Block(NamedTuple):
@@ -53,7 +60,10 @@ def copy(stream: Stream, target: Block, source: Block) -> None:
         return
     (row, plane), (target_row, target_plane) = _pitches(source), _pitches(target)
     _, rows, planes = shape
-    if planes == 1:
+    if _is_line(source, row, plane) and _is_line(target, target_row, target_plane) and (target[0], source[0]) in _LINES:
+        size = math.prod(shape)
+        stream.device.call(_LINES[target.kind, source.kind], target.address, source.address, size, stream.handle)
+    elif planes == 1:
         _copy_rows(stream, target, source, target_row, row)
     elif rows == 1:  # one row a plane: the planes are the rows of one plane
         source, target = (block._replace(rows=planes, planes=1) for block in (source, target))
@@ -79,6 +89,12 @@ def _pitches(block: Block) -> tuple[int, int]:
     if (rows > 1 and row_pitch < row_bytes) or (planes > 1 and plane_pitch < span):
         raise ValueError(f"pitches of {block} are shorter than a row or a plane, expected no overlap")
     return max(row_pitch, row_bytes), plane_pitch
+
+
+def _is_line(block: Block, row_pitch: int, plane_pitch: int) -> bool:
+    """Return whether all bytes of a block follow each other."""
+    _, _, row_bytes, rows, planes, _, _ = block
+    return (rows == 1 or row_pitch == row_bytes) and (planes == 1 or plane_pitch == rows * row_bytes)
 
 
 def _copy_rows(stream: Stream, target: Block, source: Block, target_pitch: int, source_pitch: int) -> None:

@@ -1,60 +1,55 @@
-"""Frames from arrays of other libraries: DLPack in host memory shares the memory, CUDA arrays are downloaded."""
+"""Frames from arrays of other libraries: DLPack in host memory shares the memory, arrays on a GPU are downloaded."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.gpu.cuda import Device
+from ccnet.runtime.gpu.devices import Device
+from ccnet.runtime.gpu.exchange import device_array, device_of
+from ccnet.runtime.gpu.streams import Stream
 
 from .frames import Frame
-
-_LEGACY_STREAM = 1  # its number in CUDA and in __cuda_array_interface__
 
 
 def as_frame(array: Any) -> Frame:
     """Return the pixels as a numpy array. The Reconstructor checks dtype and shape.
 
     Args:
-        array: numpy; DLPack in host memory (``torch``, ``cupy``'s pinned); or ``__cuda_array_interface__``
-            (``torch.cuda``, CuPy, Numba), for which this call waits for the stream that the array names.
+        array: numpy; DLPack in host memory (``torch``, CuPy's pinned); an array on any GPU by DLPack, which is
+            preferred, or by ``__cuda_array_interface__`` (``torch.cuda``, CuPy, Numba); or a ``DeviceArray``. The work
+            that writes an array on a GPU is waited for, see ``gpu.exchange.device_array``.
 
     Returns:
-        The array's own memory; a copy for CUDA arrays, because tiles are cut on the host.
+        The array's own memory; a copy for arrays on a GPU, because tiles are cut on the host.
 
     Raises:
         CCNetError: The array is none of these, or cannot be read.
     """
     if isinstance(array, np.ndarray):
         return array
-    if hasattr(array, "__cuda_array_interface__"):
-        return _download(array.__cuda_array_interface__)
-    if not hasattr(array, "__dlpack__"):
+    if not any(hasattr(array, name) for name in ("__dlpack__", "__cuda_array_interface__")):
         raise CCNetError(f"frame is a {type(array).__name__}, expected numpy, DLPack or __cuda_array_interface__")
     try:
-        pixels: Any = np.from_dlpack(array)
+        device = device_of(array)
+        pixels: Any = np.from_dlpack(array) if device is None else _download(array, device)
         return pixels
-    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+    except CCNetError:
+        raise
+    except (AttributeError, BufferError, KeyError, RuntimeError, TypeError, ValueError) as error:
         why = " ".join(str(error).split())[:200]
-        raise CCNetError(f"frame cannot be read through DLPack ({why}): pass it in host memory, detached") from error
+        raise CCNetError(f"frame cannot be read ({why}): pass it detached, in host memory or on a GPU") from error
 
 
-def _download(interface: dict[str, Any]) -> Frame:
-    shape, dtype = tuple(interface["shape"]), np.dtype(interface["typestr"])
-    frame: Frame = np.empty(shape, dtype)
-    if interface.get("strides") not in (None, frame.strides):
-        raise CCNetError("frame is a strided CUDA array, expected C order: make it contiguous")
-    if not math.prod(shape):
-        return frame
-    stream = interface.get("stream") or _LEGACY_STREAM
-    with Device() as device:
-        device.call("cuMemcpyDtoHAsync_v2", frame.ctypes.data, interface["data"][0], frame.nbytes, stream)
-        device.call("cuStreamSynchronize", stream)
-    return frame
+def _download(array: Any, device: Device) -> Frame:
+    stream = Stream(device)
+    try:
+        return device_array(array, stream).download(stream)
+    finally:
+        stream.close()
 
 
 def output_array(out: npt.NDArray[np.float32] | None, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -39,6 +39,9 @@ class MemoryCalls:
             "cuMemcpyDtoHAsync_v2": lambda host, device, size, stream: self._copy(
                 stream, _line("host", host, size), _line("device", device, size)
             ),
+            "cuMemcpyDtoDAsync_v2": lambda target, source, size, stream: self._copy(
+                stream, _line("device", target, size), _line("device", source, size)
+            ),
             "cuMemcpy2DAsync_v2": lambda arguments, stream: self._copy(
                 stream, _box(arguments, "target"), _box(arguments, "source")
             ),
