@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ class LockedBackend:
         self.name = backend.name
         self._backend = backend
         self._lock = lock
+        self._process = os.getpid()
         self._closed = False
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], output: str) -> npt.NDArray[np.float32]:
@@ -73,8 +75,11 @@ class LockedBackend:
             The array of this output.
 
         Raises:
-            CCNetError: The backend is closed, an input does not fit, or there is no such output.
+            CCNetError: The backend is closed, was opened in a process that this one was forked from, an input does not
+                fit, or there is no such output.
         """
+        if os.getpid() != self._process:  # its threads, and maybe the owner of its lock, stayed in that process
+            raise CCNetError("the reconstructor was opened before this process was forked: open the folder again here")
         with self._lock:
             if self._closed:
                 raise CCNetError("the reconstructor is closed: open the folder again")
@@ -84,7 +89,12 @@ class LockedBackend:
         return outputs[output]
 
     def close(self) -> None:
-        """Close the backend after a run that another thread may have started; harmless when called twice."""
+        """Close the backend after a run that another thread may have started; harmless when called twice.
+
+        In a process that was forked after it was opened, nothing is done: its threads are not here to be ended.
+        """
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closed = True
             self._backend.close()

@@ -7,8 +7,10 @@ import ctypes
 import functools
 import importlib
 import io
+import os
 import re
 import threading
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +80,7 @@ class OnnxRuntimeBackend:
         ort = _onnxruntime()
         self.name = library_name(provider)
         self._session: Any = _session(ort, label, data, provider, threads)
+        _open_backends.add(self)
         self._options = ort.RunOptions()
         # Costs nothing measurable: of encode and decode, only the one that runs holds its memory
         self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -127,6 +130,19 @@ class OnnxRuntimeBackend:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open_backends: weakref.WeakSet[OnnxRuntimeBackend] = weakref.WeakSet()
+
+
+def _keep_sessions() -> None:
+    """Keep the sessions of a forked process for ever: to delete one is to wait for threads that were not forked."""
+    for backend in _open_backends:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(backend._session))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep_sessions)
 
 
 def library_name(provider: Provider) -> str:
