@@ -19,7 +19,6 @@ from ccnet.runtime.backends.select import BackendName, Precision, select
 from ccnet.runtime.io.srgb import InputSpace
 
 from .reconstructor import Reconstructor
-from .tiles.host_path import DEFAULT_TILE
 
 _REASON_PREFIX = "ccnet: "
 """Start of the line with the reason; libraries print lines of their own."""
@@ -31,7 +30,8 @@ def open_probed(
     input_space: InputSpace | None = None,
     backend: BackendName = "auto",
     precision: Precision | None = None,
-    tile: int = DEFAULT_TILE,
+    tile: int | None = None,
+    memory: int | None = None,
 ) -> Reconstructor:
     """Open a Reconstructor; if TensorRT or a GPU will load the files, let another process try first.
 
@@ -42,7 +42,8 @@ def open_probed(
         input_space: Colour space of all frames.
         backend: Library that runs the files.
         precision: Precision of ``decode``.
-        tile: Longest side of the tiles, px.
+        tile: Side of all tiles, px; None: as large as memory allows.
+        memory: Memory budget, bytes; None is the default.
 
     Returns:
         The Reconstructor.
@@ -50,7 +51,7 @@ def open_probed(
     selection = select(ArtifactFolder.open(folder), backend, precision)
     if selection.backend != "onnxruntime":
         probe_in_subprocess(selection.folder.path, selection.backend, selection.decode.precision)
-    return Reconstructor.open_selection(selection, input_space=input_space, tile=tile)
+    return Reconstructor.open_selection(selection, input_space=input_space, tile=tile, memory=memory)
 
 
 def probe_in_subprocess(folder: Path, backend: str, precision: str) -> None:

@@ -25,8 +25,9 @@ from ccnet.runtime.io.srgb import InputSpace
 from .description import describe, provenance
 from .projection import Projection
 from .tiles.frame_path import FramePath
-from .tiles.host_path import DEFAULT_TILE, ENCODE_PIXELS
+from .tiles.host_path import ENCODE_PIXELS
 from .tiles.opening import open_path
+from .tiles.planner import FramePlan
 
 Array = npt.NDArray[np.float32]
 
@@ -34,8 +35,8 @@ Array = npt.NDArray[np.float32]
 class Reconstructor:
     """Makes cubes from frames with the files of one artifact folder. Use it in ``with`` or call ``close``.
 
-    Frames may have any size from 1×1 px. Memory grows with the width of a frame, not with its height, except for a cube
-    that is returned as a whole. Threads may share a Reconstructor: the tiles of their frames take turns.
+    Frames may have any size from 1×1 px. Memory stays within a budget, except for a cube that is returned as a whole.
+    Threads may share a Reconstructor: the tiles of their frames take turns.
 
     Attributes:
         manifest: Manifest of the artifact folder.
@@ -51,6 +52,7 @@ class Reconstructor:
         backend: BackendName = "auto",
         precision: Precision | None = None,
         tile: int | None = None,
+        memory: int | None = None,
         threads: int | None = None,
         encode_pixels: int = ENCODE_PIXELS,
         window: int | None = None,
@@ -68,8 +70,11 @@ class Reconstructor:
                 replaced by another.
             precision: Precision of ``decode`` (``encode`` is always FP32). None is the engine's own, and FP32 in ONNX
                 Runtime.
-            tile: Longest side of the tiles that a frame is decoded in, px. None is 512 px. An engine's limits take
-                precedence.
+            tile: Side of all tiles that a frame is decoded in, px. None: the tiles of each frame have the height and
+                width that compute the fewest pixels within ``memory``. An engine's limits take precedence.
+            memory: Budget for a frame, its tiles and a strip of output, bytes, see ``tiles.memory``. A cube that is
+                returned as a whole is not in it. None: on a CPU half of the memory that is free now, at most 2 GB, on
+                a GPU half of its free memory; an engine takes the memory that it was built for.
             threads: CPU threads of ONNX Runtime. None is one per core.
             encode_pixels: Maximum of pixels that ``encode`` reads.
             window: Old name of ``tile``.
@@ -80,7 +85,12 @@ class Reconstructor:
         tile = _tile(tile, window)
         selection = select(ArtifactFolder.open(folder), backend, precision)
         return cls.open_selection(
-            selection, input_space=input_space, tile=tile, threads=threads, encode_pixels=encode_pixels
+            selection,
+            input_space=input_space,
+            tile=tile,
+            memory=memory,
+            threads=threads,
+            encode_pixels=encode_pixels,
         )
 
     @classmethod
@@ -89,12 +99,13 @@ class Reconstructor:
         selection: Selection,
         *,
         input_space: InputSpace | None = None,
-        tile: int = DEFAULT_TILE,
+        tile: int | None = None,
+        memory: int | None = None,
         threads: int | None = None,
         encode_pixels: int = ENCODE_PIXELS,
     ) -> Reconstructor:
         """Load files that were selected before. The arguments are those of ``open``."""
-        path = open_path(selection, tile=tile, threads=threads, encode_pixels=encode_pixels)
+        path = open_path(selection, tile=tile, memory=memory, threads=threads, encode_pixels=encode_pixels)
         try:
             return cls(selection, path, input_space)
         except BaseException:
@@ -128,7 +139,7 @@ class Reconstructor:
 
     @property
     def tile(self) -> int:
-        """Longest side of the tiles, px: smaller than what was asked for if the engine or the memory limits it."""
+        """Side of the largest square tile, px: what was asked for, unless the engine or the memory limits it."""
         return self._path.tile
 
     @property
@@ -231,6 +242,10 @@ class Reconstructor:
             for top, strip in self.strips(camera_frame, context):
                 writer.write(top, strip)
 
+    def plan(self, frame: Frame) -> FramePlan:
+        """Return the tiles that a frame (H, W, 3) is decoded in; a CCNetError if none fits the memory budget."""
+        return self._path.plan(self.camera_frame(frame))
+
     def describe(self) -> dict[str, str]:
         """Return the backend, files, precision, input colour space and tiles in words, for tables."""
         return describe(self.selection, self._path, self._convert)
@@ -263,11 +278,11 @@ class Reconstructor:
             yield first, strip
 
 
-def _tile(tile: int | None, window: int | None) -> int:
-    """Return the tile's side, px, from the option or from its old name."""
+def _tile(tile: int | None, window: int | None) -> int | None:
+    """Return the tile's side, px, from the option or from its old name; None if neither is set."""
     if window is not None:
         if tile is not None:
             raise CCNetError(f"tile is {tile} and window is {window}, expected one of them: window is the old name")
         warnings.warn("window is the old name of tile: pass tile", DeprecationWarning, stacklevel=3)
         return window
-    return DEFAULT_TILE if tile is None else tile
+    return tile

@@ -10,7 +10,7 @@ from ccnet.contract.files import (
     strict_json,
     write_atomic,
 )
-from ccnet.contract.machine import available_cores, cpu_name
+from ccnet.contract.machine import available_cores, available_memory, cpu_name
 from ccnet.contract.manifest import (
     MANIFEST_KEY,
     MANIFEST_NAME,
@@ -56,6 +56,7 @@ __all__ = [
     "CCNetError",
     "Manifest",
     "available_cores",
+    "available_memory",
     "camera_response",
     "cpu_name",
     "decode_errors_as",

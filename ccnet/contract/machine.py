@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 
-_CPUINFO = Path("/proc/cpuinfo")
+_CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
+_CGROUP, _CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def available_cores() -> int:
@@ -31,3 +33,45 @@ def cpu_name() -> str:
         if not ctypes.CDLL(None).sysctlbyname(b"machdep.cpu.brand_string", name, ctypes.byref(size), None, 0):
             return name.value.decode(errors="replace")
     return platform.processor() or platform.machine()
+
+
+def available_memory() -> int | None:
+    """Return the memory that this process can still take, in bytes; None where the system does not tell.
+
+    On Linux it is what the kernel calls available, or less where a control group (a container, a service) has a limit.
+    Elsewhere it is all memory of the machine.
+    """
+    if not _MEMINFO.is_file():
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, OSError, ValueError):
+            return None
+    fields = dict(line.split(":", 1) for line in _MEMINFO.read_text().splitlines() if ":" in line)
+    free = int(fields.get("MemAvailable", fields["MemFree"]).split()[0]) * 1024
+    return max(0, min([free, *_group_memory()]))
+
+
+def _group_memory() -> Iterator[int]:
+    """Yield what is left of the memory of this process's control groups and of those around them, versions 1 and 2."""
+    lines = _CGROUP.read_text().splitlines() if _CGROUP.is_file() else []
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            yield from _left(_CGROUP_ROOT, group, "memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            yield from _left(_CGROUP_ROOT / "memory", group, *names)
+
+
+def _left(root: Path, group: str, limit: str, usage: str, cache: str) -> Iterator[int]:
+    """Yield limit - usage of a group and its parents; pages of files that can be dropped do not count as used."""
+    folder = root / group.strip("/")
+    for place in (folder, *folder.parents):
+        try:
+            most, used = (int((place / name).read_text()) for name in (limit, usage))
+            statistics = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            yield most - used + int(statistics.get(cache, 0))
+        except (OSError, ValueError):  # no such group in this namespace, or "max": no limit
+            pass
+        if place == root:
+            return

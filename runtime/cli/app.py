@@ -9,13 +9,13 @@ import typer
 
 from ccnet import __version__
 
-from . import inspect, reconstruct, stream
+from . import inspect, plan, reconstruct, stream
 from .errors import explain
 
 
 def build_app() -> tuple[typer.Typer, list[str]]:
     """Return the application, and one line for each package whose commands cannot be loaded here."""
-    apps, load_errors = [reconstruct.app, inspect.app, stream.app], []
+    apps, load_errors = [reconstruct.app, plan.app, inspect.app, stream.app], []
     for entry in importlib.metadata.entry_points(group="ccnet.commands"):
         try:
             apps.append(entry.load())

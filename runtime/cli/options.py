@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ccnet.contract import CCNetError
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.io.cubes import CubeFormat
 from ccnet.runtime.io.srgb import InputSpace
@@ -41,8 +42,19 @@ PrecisionOption = Annotated[
 ]
 
 TileOption = Annotated[
-    int, typer.Option(*TILE_FLAGS, help="Side of the tiles that a frame is decoded in: px, a multiple of 16.")
+    int | None,
+    typer.Option(
+        *TILE_FLAGS,
+        help="Side of the tiles that a frame is decoded in: px, a multiple of 16; if not given, --memory decides.",
+    ),
 ]
+
+MEMORY_HELP = (
+    "MB that a reconstruction may take: the process on a CPU, the GPU's memory for engines; if not given, half of what"
+    " is free, at most 2000 on a CPU."
+)
+
+MemoryOption = Annotated[float | None, typer.Option("--memory", help=MEMORY_HELP)]
 
 InputSpaceOption = Annotated[InputSpace, typer.Option(*_INPUT_SPACE_FLAGS, help=f"{_INPUT_SPACE_HELP}.")]
 
@@ -59,3 +71,12 @@ CubeFormatOption = Annotated[CubeFormat, typer.Option("--format", help="File for
 JsonFileOption = Annotated[Path | None, typer.Option("--json", help="JSON file to write all figures to.")]
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of tables.")]
+
+
+def to_bytes(megabytes: float | None) -> int | None:
+    """Return the bytes of ``--memory``; None where it is not given."""
+    if megabytes is None:
+        return None
+    if not 0 < megabytes < 1e9:
+        raise CCNetError(f"--memory is {megabytes:g} MB, expected more than 0")
+    return int(megabytes * 1e6)

@@ -29,8 +29,10 @@ from .options import (
     BackendOption,
     CubeFormatOption,
     InputSpaceOption,
+    MemoryOption,
     PrecisionOption,
     TileOption,
+    to_bytes,
 )
 
 app = typer.Typer()
@@ -55,7 +57,8 @@ def reconstruct(
     artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
     backend: BackendOption = "auto",
     precision: PrecisionOption = None,
-    tile: TileOption = 512,
+    tile: TileOption = None,
+    memory: MemoryOption = None,
     format: CubeFormatOption = "hdr",
     input_space: InputSpaceOption = "srgb",
     picture: Annotated[
@@ -78,7 +81,7 @@ def reconstruct(
     drawings = _Drawings(picture, reprojection)
     drawings.check(frames)
     with open_probed(
-        artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile
+        artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile, memory=to_bytes(memory)
     ) as reconstructor:
         for source, target in zip(frames, targets, strict=True):
             _reconstruct(reconstructor, source, target, input_space, drawings)

@@ -27,9 +27,11 @@ from .options import (
     ArtifactsOption,
     BackendOption,
     CubeFormatOption,
+    MemoryOption,
     OptionalInputSpaceOption,
     PrecisionOption,
     TileOption,
+    to_bytes,
 )
 from .signals import call_on_stop_signals
 
@@ -46,7 +48,8 @@ def stream(
     artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
     backend: BackendOption = "auto",
     precision: PrecisionOption = None,
-    tile: TileOption = 512,
+    tile: TileOption = None,
+    memory: MemoryOption = None,
     input_space: OptionalInputSpaceOption = None,
     radiometry: Annotated[
         Path | None,
@@ -81,7 +84,14 @@ def stream(
     )
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
-            open_probed(artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile)
+            open_probed(
+                artifacts,
+                input_space=input_space,
+                backend=backend,
+                precision=precision,
+                tile=tile,
+                memory=to_bytes(memory),
+            )
         )
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)
         radiometry_metadata = _radiometry_metadata(raw, reconstructor.manifest)

@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from ccnet.runtime.io.camera_frame import CameraFrame
 
+from .planner import FramePlan
+
 Array = npt.NDArray[np.float32]
 
 Tiles = Iterator[tuple[slice, slice, Array]]
@@ -33,10 +35,13 @@ class FramePath(Protocol):
 
     @property
     def tile(self) -> int:
-        """Longest side of the tiles, px; it only shrinks."""
+        """Side of the largest square tile, px; it only shrinks."""
 
     def describe(self) -> Mapping[str, str]:
-        """Return ``backend``, ``passes``, ``tile`` and ``halo`` in words."""
+        """Return ``backend``, ``passes``, ``tile``, ``halo`` and ``memory`` in words."""
+
+    def plan(self, frame: CameraFrame) -> FramePlan:
+        """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
 
     def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
         """Return the context to decode under, checked; None for a frame that needs one pass.

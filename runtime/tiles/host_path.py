@@ -20,15 +20,14 @@ from ccnet.runtime.io.camera_frame import CameraFrame
 
 from .context_encoder import ContextEncoder
 from .frame_path import Tiles
+from .memory import tile_rules
+from .planner import FramePlan
 from .tile_decoder import TileDecoder
 
 Array = npt.NDArray[np.float32]
 
 ENCODE_PIXELS = 512 * 512
 """Default maximum of pixels that ``encode`` reads; a larger frame is reduced to means of blocks first."""
-
-DEFAULT_TILE = 512
-"""Default of the longest side of a tile, px."""
 
 
 class HostPath:
@@ -45,7 +44,8 @@ class HostPath:
         decoder: Backend,
         full: Backend | None = None,
         *,
-        tile: int = DEFAULT_TILE,
+        tile: int | None = None,
+        memory: int | None = None,
         encode_pixels: int = ENCODE_PIXELS,
     ) -> None:
         """Take over open backends, and close them in ``close``.
@@ -55,7 +55,8 @@ class HostPath:
             encoder: Runs ``encode``.
             decoder: Runs ``decode``.
             full: Runs ``full``, on frames of one tile that ``encode`` would not reduce. None: two passes always.
-            tile: Longest side of the tiles, px.
+            tile: Side of all tiles, px. None: the planner chooses the sides, see ``plan_frame``.
+            memory: Budget, bytes. None is the default, see ``tile_rules``.
             encode_pixels: Maximum of pixels that ``encode`` reads.
 
         Raises:
@@ -65,30 +66,30 @@ class HostPath:
             raise CCNetError(f"encode_pixels is {encode_pixels}, expected at least 1")
         manifest, lock = selection.folder.manifest, threading.Lock()
         self.encode_pixels = encode_pixels
-        self._wanted_tile = tile
-        self._halo = manifest.halo
+        self._asked = tile_rules(selection, tile, memory)
         self._has_full = full is not None
         self._backends = [LockedBackend(backend, lock) for backend in (encoder, decoder, full) if backend]
-        limits = [SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)]
-        self._encoder = ContextEncoder(self._backends[0], limits[0], manifest)
-        decoder_options = (limits[1], manifest, tile, selection.decode.precision)
+        limits = SizeLimits.of(selection.encode, manifest.size_multiple)
+        self._encoder = ContextEncoder(self._backends[0], limits, manifest)
+        decoder_options = (manifest, self._asked, selection.decode.precision)
         self._decoder = TileDecoder(self._backends[1], *decoder_options, *self._backends[2:])
 
     @property
     def tile(self) -> int:
-        """Longest side of the tiles, px: smaller than what was asked for if the engine or the memory limits it."""
-        return self._decoder.tile
+        """Side of the largest square tile, px: what was asked for, unless the engine or the memory limits it."""
+        return self._decoder.rules.largest
 
     def describe(self) -> Mapping[str, str]:
-        """Return ``backend``, ``passes``, ``tile`` and ``halo`` in words."""
-        wanted = self._wanted_tile
-        limit = "" if self.tile == wanted else f" (by the engine or memory; {wanted} px was asked for)"
+        """Return ``backend``, ``passes``, ``tile``, ``halo`` and ``memory`` in words."""
         return {
             "backend": self._backends[1].name,
             "passes": "1 (full) for a frame of one tile without a context, otherwise 2" if self._has_full else "2",
-            "tile": f"{self.tile} px{limit}",
-            "halo": f"{self._halo} px",
+            **self._decoder.rules.describe(self._asked),
         }
+
+    def plan(self, frame: CameraFrame) -> FramePlan:
+        """Return the tiles that a frame is decoded in."""
+        return self._decoder.plan(frame)
 
     def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
         """Return the context to decode under, checked; None for a frame that needs one pass."""
@@ -118,7 +119,7 @@ class HostPath:
 
     def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
         """Return the strips to decode one after the other: first row, and the row after the last."""
-        return [(y.first, y.last) for y in self._decoder.plan(frame.shape[0])]
+        return [(y.first, y.last) for y in self.plan(frame).rows]
 
     def close(self) -> None:
         """Free the backends, after the tile that another thread may be running; harmless when called twice."""

@@ -10,14 +10,16 @@ from ccnet.runtime.gpu.scratch import Scratch
 from ccnet.runtime.tiles.resident.opening import open_resident
 
 from .frame_path import FramePath
-from .host_path import DEFAULT_TILE, ENCODE_PIXELS, HostPath
+from .host_path import ENCODE_PIXELS, HostPath
+from .memory import tile_rules
 from .tiling import check_tile
 
 
 def open_path(
     selection: Selection,
     *,
-    tile: int = DEFAULT_TILE,
+    tile: int | None = None,
+    memory: int | None = None,
     threads: int | None = None,
     encode_pixels: int = ENCODE_PIXELS,
 ) -> FramePath:
@@ -25,7 +27,8 @@ def open_path(
 
     Args:
         selection: The backend and the files.
-        tile: Longest side of the tiles, px.
+        tile: Side of all tiles, px. None: the planner chooses the sides.
+        memory: Budget, bytes. None is the default.
         threads: CPU threads of ONNX Runtime; None is one per core.
         encode_pixels: Maximum of pixels that ``encode`` reads.
 
@@ -33,8 +36,10 @@ def open_path(
         The path, which the caller must close.
     """
     manifest = selection.folder.manifest
-    check_tile(tile, manifest.halo, manifest.size_multiple)
-    if selection.runs_engines and (resident := open_resident(selection, tile=tile, encode_pixels=encode_pixels)):
+    if tile is not None:
+        check_tile(tile, manifest.halo, manifest.size_multiple)
+    rules = tile_rules(selection, tile, memory)
+    if selection.runs_engines and (resident := open_resident(selection, rules, encode_pixels=encode_pixels)):
         return resident
     scratch = Scratch()  # shared: HostPath runs one graph at a time
     with ExitStack() as stack:
@@ -43,6 +48,6 @@ def open_path(
             for artifact in (selection.encode, selection.decode, selection.full)
             if artifact
         )
-        path = HostPath(selection, encoder, decoder, *full, tile=tile, encode_pixels=encode_pixels)
+        path = HostPath(selection, encoder, decoder, *full, tile=tile, memory=memory, encode_pixels=encode_pixels)
         stack.pop_all()
     return path

@@ -11,14 +11,16 @@ import logging
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CONTEXT, CUBE, RGB, CCNetError, Manifest, padded_size
-from ccnet.runtime.backends.loading import LockedBackend, SizeLimits
+from ccnet.contract import BANDS_NM, CONTEXT, CUBE, RGB, CCNetError, Manifest
+from ccnet.runtime.backends.loading import LockedBackend
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import rgb_tensor
 
 from .frame_path import Tiles
-from .tiling import Span, check_tile, crop, plan
+from .memory import FULL_RATIO, frame_memory
+from .planner import FramePlan, TileRules, plan_frame, smaller
+from .tiling import Span, check_tile, crop
 
 Array = npt.NDArray[np.float32]
 
@@ -29,44 +31,40 @@ class TileDecoder:
     """Runs ``decode`` on the tiles of a frame, or ``full`` on a frame that is a single tile.
 
     Attributes:
-        tile: Longest side of a tile, px. It only shrinks.
+        rules: The sizes that tiles may have. Tiles only shrink.
     """
 
     def __init__(
         self,
         backend: LockedBackend,
-        limits: SizeLimits,
         manifest: Manifest,
-        tile: int,
+        rules: TileRules,
         precision: str,
         full: LockedBackend | None = None,
     ) -> None:
-        """Limit the tile to the sizes that the graph or engine accepts; a CCNetError if none of them can be used.
+        """Check the rules; a CCNetError if no tile can be used.
 
         Args:
             backend: Runs ``decode``.
-            limits: Sides that the backend accepts, px.
             manifest: Manifest of the graph or engine.
-            tile: Longest side that was asked for, px.
+            rules: The sizes that tiles may have.
             precision: Precision of the graph or engine, for messages.
             full: Runs ``full``, for frames of any size. None: no frame is decoded in one pass.
         """
         self._backend = backend
         self._full = full
-        self._limits = limits
         self._manifest = manifest
         self._precision = precision
-        self.tile = min(max(tile, limits.least), limits.most)
-        check_tile(self.tile, manifest.halo, manifest.size_multiple)
+        self.rules = rules
+        check_tile(rules.largest if rules.tile is None else rules.tile, manifest.halo, manifest.size_multiple)
 
-    def plan(self, size: int) -> list[Span]:
-        """Return the tiles that cover one axis of ``size`` px."""
-        manifest = self._manifest
-        return plan(size, self.tile, manifest.halo, multiple=manifest.size_multiple, least=self._limits.least)
+    def plan(self, frame: CameraFrame) -> FramePlan:
+        """Return the tiles of a frame; a CCNetError if they cannot fit the memory budget."""
+        return plan_frame(*frame.shape[:2], frame_memory(frame), self.rules)
 
     def takes_one_pass(self, frame: CameraFrame) -> bool:
-        """Return whether the frame is a single tile and there is a graph ``full``, which needs no context."""
-        return self._full is not None and all(len(self.plan(size)) == 1 for size in frame.shape[:2])
+        """Return whether the frame is a single tile for ``full``, which needs no context."""
+        return self._full is not None and self.plan(frame).fits_whole(self.rules, FULL_RATIO)
 
     def one_pass(self, frame: CameraFrame) -> Array | None:
         """Decode a whole frame by ``full``, under its own context. When memory runs out, tiles shrink.
@@ -78,11 +76,11 @@ class TileDecoder:
             The cube (31, H, W), or None for a frame that is not a single tile, or no longer is one.
         """
         while self.takes_one_pass(frame):
+            plan = self.plan(frame)
             try:
-                ys, xs = (self.plan(size) for size in frame.shape[:2])
-                return self._decode(frame, None, ys[0], xs[0])
+                return self._decode(frame, None, plan.rows[0], plan.columns[0])
             except OutOfMemoryError as error:
-                self._shrink(error)
+                self._shrink(plan, error)
         return None
 
     def tiles(self, frame: CameraFrame, context: Array, rows: tuple[int, int]) -> Tiles:
@@ -98,17 +96,18 @@ class TileDecoder:
         """
         first, last = rows
         while first < last:
+            plan = self.plan(frame)
             try:
-                for y in self.plan(frame.shape[0]):
+                for y in plan.rows:
                     kept = slice(max(y.first, first), min(y.last, last))
                     if kept.start >= kept.stop:
                         continue
-                    for x in self.plan(frame.shape[1]):
+                    for x in plan.columns:
                         values = self._decode(frame, context, y, x)
                         yield kept, slice(x.first, x.last), values[:, kept.start - y.first : kept.stop - y.first]
                     first = kept.stop
             except OutOfMemoryError as error:
-                self._shrink(error)
+                self._shrink(plan, error)
 
     def _decode(self, frame: CameraFrame, context: Array | None, y: Span, x: Span) -> Array:
         """Return the part (31, h, w) of the cube that one tile keeps; ``full`` decodes it without a context."""
@@ -130,11 +129,10 @@ class TileDecoder:
             raise CCNetError(f"the cube holds NaN or infinite values at rows {y.first} to {y.last}: {cause}")
         return kept
 
-    def _shrink(self, error: OutOfMemoryError) -> None:
-        """Halve the tile and log it; raise the error if the tile is the smallest possible already."""
-        multiple = self._manifest.size_multiple
-        least = max(2 * self._manifest.halo + multiple, self._limits.least)
-        if self.tile <= least:
+    def _shrink(self, failed: FramePlan, error: OutOfMemoryError) -> None:
+        """Take smaller tiles and log it; raise the error if tiles are the smallest possible already."""
+        rules = smaller(self.rules, failed)
+        if rules is None:
             raise error
-        self.tile = max(padded_size(self.tile // 2, multiple), least)
-        _logger.warning("%s; from now on tiles are %d px", error, self.tile)
+        self.rules = rules
+        _logger.warning("%s; from now on tiles are at most %d px", error, rules.largest)

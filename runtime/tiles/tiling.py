@@ -15,12 +15,6 @@ import numpy.typing as npt
 
 from ccnet.contract import HALO, SIZE_MULTIPLE, CCNetError, padded_size, reflect_index
 
-BYTES_PER_PIXEL = 3500
-"""Memory that decoding takes for each pixel of a tile, beyond the graph itself, with the paper's network.
-
-Measured with ONNX Runtime at 256, 512 and 768 px in both precisions. TensorRT's engines were not measured.
-"""
-
 
 class Span(NamedTuple):
     """One axis of a tile: it reads ``start`` to ``stop``, maybe beyond the frame, and keeps ``first`` to ``last``."""
@@ -58,35 +52,35 @@ def plan(size: int, tile: int, halo: int = HALO, *, multiple: int = SIZE_MULTIPL
         raise ValueError(f"size is {size}, least {least}, expected size > 0 and least <= tile {tile}")
     extent = max(padded_size(size, multiple), least)
     if extent <= tile:
-        return [Span(0, extent, 0, size)]
+        return place(size, 1, extent, halo, multiple=multiple, least=least)
     count = math.ceil((extent - 2 * halo) / (tile - 2 * halo))
     length = max(padded_size(math.ceil((extent - 2 * halo) / count) + 2 * halo, multiple), least)
+    return place(size, count, length, halo, multiple=multiple, least=least)
+
+
+def place(
+    size: int, count: int, length: int, halo: int = HALO, *, multiple: int = SIZE_MULTIPLE, least: int = 0
+) -> list[Span]:
+    """Place spans of equal length on one axis. Their kept parts are disjoint, in order, and cover [0, size).
+
+    Args:
+        size: Length of the axis, px.
+        count: Number of spans. It must be the smallest that is enough for this length.
+        length: Length of a span, px; a single span may reach beyond the axis.
+        halo: Border on each side that is read and not kept, px.
+        multiple: Grid of starts and lengths, px.
+        least: Length that a smaller frame is padded to, px.
+
+    Returns:
+        The spans.
+    """
+    extent = max(padded_size(size, multiple), least)
+    if count == 1:
+        return [Span(0, extent, 0, size)]
     step = length - 2 * halo
     starts = [min(index * step, extent - length) for index in range(count)]
     edges = [0, *(start + length - halo for start in starts[:-1]), size]
     return [Span(start, start + length, *kept) for start, kept in zip(starts, pairwise(edges), strict=True)]
-
-
-def tile_within(memory: int, halo: int = HALO, multiple: int = SIZE_MULTIPLE) -> int:
-    """Return the side of the largest square tile that can be decoded within a memory budget.
-
-    Args:
-        memory: Budget, bytes.
-        halo: Border of a tile, px.
-        multiple: Grid of the side, px.
-
-    Returns:
-        The side, px.
-
-    Raises:
-        CCNetError: The budget is too small for any tile.
-    """
-    side = math.isqrt(memory // BYTES_PER_PIXEL) // multiple * multiple if memory > 0 else 0
-    least = 2 * halo + multiple
-    if side < least:
-        need = math.ceil(least**2 * BYTES_PER_PIXEL / 1e6)
-        raise CCNetError(f"memory is {memory / 1e6:.0f} MB, expected at least {need} MB, for a tile of {least} px")
-    return side
 
 
 def check_tile(tile: int, halo: int, multiple: int) -> None:

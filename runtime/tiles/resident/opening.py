@@ -9,6 +9,7 @@ from ccnet.contract import CUBE_SUM, Artifact, prefix_errors
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.backends.trt_engine import Engine
 from ccnet.runtime.gpu.cuda import Device
+from ccnet.runtime.tiles.planner import TileRules
 
 from .path import ResidentPath
 from .pipeline import Pipeline
@@ -16,12 +17,12 @@ from .pipeline import Pipeline
 _logger = logging.getLogger(__name__)
 
 
-def open_resident(selection: Selection, *, tile: int, encode_pixels: int) -> ResidentPath | None:
+def open_resident(selection: Selection, rules: TileRules, *, encode_pixels: int) -> ResidentPath | None:
     """Load the engines that were selected.
 
     Args:
         selection: The engines.
-        tile: Longest side of the tiles, px.
+        rules: The sizes that tiles may have.
         encode_pixels: Maximum of pixels that ``encode`` reads.
 
     Returns:
@@ -40,7 +41,7 @@ def open_resident(selection: Selection, *, tile: int, encode_pixels: int) -> Res
         caches = (selection.kernel_cache(selection.encode), selection.kernel_cache(selection.decode))
         pipeline = Pipeline(encode, decode, selection.folder.manifest, caches)
         stack.callback(pipeline.close)
-        path = ResidentPath(selection, pipeline, tile=tile, encode_pixels=encode_pixels)
+        path = ResidentPath(selection, pipeline, rules, encode_pixels=encode_pixels)
         stack.pop_all()
     return path
 

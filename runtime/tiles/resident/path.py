@@ -23,7 +23,8 @@ from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import block_mean
 from ccnet.runtime.tiles.context_encoder import block_side, check_context
 from ccnet.runtime.tiles.frame_path import Tiles
-from ccnet.runtime.tiles.tiling import Span, check_tile, plan
+from ccnet.runtime.tiles.planner import FramePlan, TileRules, plan_frame, smaller
+from ccnet.runtime.tiles.tiling import check_tile
 
 from .pipeline import NotFiniteError, Pipeline
 from .placement import PlacedTile, placed_tiles, sections
@@ -43,13 +44,13 @@ class ResidentPath:
         encode_pixels: Maximum of pixels that ``encode`` reads.
     """
 
-    def __init__(self, selection: Selection, pipeline: Pipeline, *, tile: int, encode_pixels: int) -> None:
+    def __init__(self, selection: Selection, pipeline: Pipeline, rules: TileRules, *, encode_pixels: int) -> None:
         """Take over an open pipeline, and close it in ``close``.
 
         Args:
             selection: The engines that the pipeline runs.
             pipeline: Runs them.
-            tile: Longest side of the tiles, px.
+            rules: The sizes that tiles may have.
             encode_pixels: Maximum of pixels that ``encode`` reads.
 
         Raises:
@@ -60,29 +61,29 @@ class ResidentPath:
         self.encode_pixels = encode_pixels
         self._manifest = manifest = selection.folder.manifest
         self._precision = selection.decode.precision
-        self._encode_limits, self._limits = (
-            SizeLimits.of(file, manifest.size_multiple) for file in (selection.encode, selection.decode)
-        )
-        self._wanted_tile = tile
-        self.tile = min(max(tile, self._limits.least), self._limits.most)
+        self._encode_limits = SizeLimits.of(selection.encode, manifest.size_multiple)
+        self._asked = self._rules = rules
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
         self._pipeline = pipeline
         self._lock = threading.Lock()
         self._closed = False
 
+    @property
+    def tile(self) -> int:
+        """Side of the largest square tile, px; it only shrinks."""
+        return self._rules.largest
+
     def describe(self) -> Mapping[str, str]:
-        """Return ``backend``, ``passes``, ``tile`` and ``halo`` in words."""
-        limit = (
-            ""
-            if self.tile == self._wanted_tile
-            else f" (by the engine or memory; {self._wanted_tile} px was asked for)"
-        )
+        """Return ``backend``, ``passes``, ``tile``, ``halo`` and ``memory`` in words."""
         return {
             "backend": f"{self._pipeline.name}, frames stay on the GPU",
             "passes": "2",
-            "tile": f"{self.tile} px{limit}",
-            "halo": f"{self._manifest.halo} px",
+            **self._rules.describe(self._asked),
         }
+
+    def plan(self, frame: CameraFrame) -> FramePlan:
+        """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
+        return plan_frame(*frame.shape[:2], 0, self._rules)
 
     def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
         """Return a context after a check; None stands for the frame's own, which never leaves the GPU."""
@@ -135,11 +136,11 @@ class ResidentPath:
                     self._fill(frame, context, rows, out)
                     return
                 except OutOfMemoryError as error:
-                    self._shrink(error)
+                    self._shrink(self.plan(frame), error)
 
     def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
         """Return the strips to decode one after the other: first row, and the row after the last."""
-        return [(y.first, y.last) for y in self._plan(frame.shape[0])]
+        return [(y.first, y.last) for y in self.plan(frame).rows]
 
     def close(self) -> None:
         """Free everything, after the frame that another thread may be decoding; harmless when called twice."""
@@ -156,8 +157,8 @@ class ResidentPath:
                 yield
 
     def _fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array | View) -> None:
-        height, width = frame.shape[:2]
-        ys, xs = self._plan(height), self._plan(width)
+        found = self.plan(frame)
+        ys, xs = found.rows, found.columns
         self._pipeline.forget()
         if context is None:
             self._encode(frame, (ys[-1].stop, xs[-1].stop))
@@ -197,16 +198,11 @@ class ResidentPath:
             cause = "FP16 overflowed, use precision fp32" if fp16 else "the weights are broken, export others"
             raise CCNetError(f"{error}: {cause}") from error
 
-    def _plan(self, size: int) -> list[Span]:
-        manifest = self._manifest
-        return plan(size, self.tile, manifest.halo, multiple=manifest.size_multiple, least=self._limits.least)
-
-    def _shrink(self, error: OutOfMemoryError) -> None:
-        """Free what tiles need, and halve them; raise the error if they are the smallest possible already."""
+    def _shrink(self, failed: FramePlan, error: OutOfMemoryError) -> None:
+        """Free what tiles need, and take smaller ones; raise the error if they are the smallest possible already."""
         self._pipeline.free()
-        multiple = self._manifest.size_multiple
-        least = max(2 * self._manifest.halo + multiple, self._limits.least)
-        if self.tile <= least:
+        rules = smaller(self._rules, failed)
+        if rules is None:
             raise error
-        self.tile = max(padded_size(self.tile // 2, multiple), least)
-        _logger.warning("%s; from now on tiles are %d px", error, self.tile)
+        self._rules = rules
+        _logger.warning("%s; from now on tiles are at most %d px", error, rules.largest)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ccnet.contract import available_cores, cpu_name, machine
+from ccnet.contract import available_cores, available_memory, cpu_name, machine
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +45,57 @@ def test_every_command_loads_without_affinity() -> None:
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert "--threads" in result.stdout
+
+
+def _memory_files(folder: Path, monkeypatch: pytest.MonkeyPatch, groups: str) -> None:
+    monkeypatch.setattr(machine, "_MEMINFO", folder / "meminfo")
+    monkeypatch.setattr(machine, "_CGROUP", folder / "cgroup")
+    monkeypatch.setattr(machine, "_CGROUP_ROOT", folder / "groups")
+    (folder / "meminfo").write_text("MemTotal: 900 kB\nMemFree: 100 kB\nMemAvailable: 800 kB\nHugePages_Total: 0\n")
+    (folder / "cgroup").write_text(groups)
+
+
+def _write_group(folder: Path, names: tuple[str, str], limit: str, used: int, cache: str) -> None:
+    folder.mkdir(parents=True)
+    for name, value in zip(names, (limit, str(used)), strict=True):
+        (folder / name).write_text(value + "\n")
+    (folder / "memory.stat").write_text(f"anon 5\n{cache}\n")
+
+
+def test_available_memory_is_the_kernels_without_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _memory_files(tmp_path, monkeypatch, "")
+    assert available_memory() == 800 * 1024
+
+
+@pytest.mark.parametrize(
+    ("groups", "place", "names", "cache"),
+    [
+        ("0::/a/b", "a", ("memory.max", "memory.current"), "inactive_file"),
+        ("0::/\n", "", ("memory.max", "memory.current"), "inactive_file"),
+        ("4:cpu,memory:/a/b\n", "memory/a", ("memory.limit_in_bytes", "memory.usage_in_bytes"), "total_inactive_file"),
+    ],
+)
+def test_available_memory_is_limited_by_control_groups(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, groups: str, place: str, names: tuple[str, str], cache: str
+) -> None:
+    """The limit of a group around the process's own counts too; pages of files that can be dropped are free."""
+    _memory_files(tmp_path, monkeypatch, groups)
+    _write_group(tmp_path / "groups" / place, names, "500000", 200_000, f"{cache} 50000")
+    assert available_memory() == 350_000
+
+
+@pytest.mark.parametrize(("limit", "used", "left"), [("max", 7, 800 * 1024), ("1000", 5000, 0)])
+def test_available_memory_without_a_limit_and_beyond_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, limit: str, used: int, left: int
+) -> None:
+    _memory_files(tmp_path, monkeypatch, "0::/\n")
+    _write_group(tmp_path / "groups", ("memory.max", "memory.current"), limit, used, "inactive_file 0")
+    assert available_memory() == left
+
+
+def test_available_memory_elsewhere_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(machine, "_MEMINFO", tmp_path / "none")
+    monkeypatch.setattr(os, "sysconf", lambda name: {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}[name], raising=False)
+    assert available_memory() == 40_960
+    monkeypatch.delattr(os, "sysconf")
+    assert available_memory() is None

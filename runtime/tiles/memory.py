@@ -1,0 +1,94 @@
+"""Memory of a tile's pixel by graph and engine, and the default budget of a reconstruction. All memory is bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ccnet.contract import NATIVE_FORMAT, Artifact, CCNetError, available_memory
+from ccnet.runtime.backends.loading import SizeLimits
+from ccnet.runtime.backends.select import Selection
+from ccnet.runtime.gpu.devices import Device
+from ccnet.runtime.io.frames import Frame
+
+from .planner import STRIP_BYTES, TileRules
+
+BYTES_PER_PIXEL: Mapping[str, int] = {NATIVE_FORMAT: 900, "onnx": 3500, "tensorrt": 1800, "tensorrt_rtx": 1800}
+"""Format of a file → memory of each pixel of a tile while ``decode`` runs, beyond the loaded file, at most.
+
+With the paper's network. The first two are peaks of a process with ONNX Runtime on a CPU, at 256² to 1088×1920 px and
+256² to 768² px; those of engines are the scratch memory that TensorRT-RTX states for ``decode`` in FP16. The entry of a
+file in the manifest may state its own number as ``bytes_per_pixel``.
+"""
+
+FULL_RATIO = 1.15
+"""Memory of a pixel of ``full``, which computes the context too, relative to that of ``decode``; measured on a CPU."""
+
+BASE_BYTES = 200_000_000
+"""Memory of a process that has loaded its libraries and graphs for the CPU, and reads and writes files."""
+
+CPU_SHARE, CPU_MOST = 0.5, 2_000_000_000
+"""The default budget on a CPU: a share of the memory that is free when the files are opened, and its maximum."""
+
+GPU_SHARE = 0.5
+"""The default budget on a GPU, of the memory that is free there."""
+
+
+def tile_rules(selection: Selection, tile: int | None, memory: int | None) -> TileRules:
+    """Return the rules for the tiles of a selection.
+
+    Args:
+        selection: The backend and the files.
+        tile: Side of all tiles, px, whatever memory they take; an engine's limits take precedence. None: the planner
+            chooses the sides.
+        memory: Budget, bytes; None is the default budget.
+
+    Returns:
+        The rules.
+
+    Raises:
+        CCNetError: The budget is not positive, or a side is given as well.
+    """
+    if memory is not None and memory <= 0:
+        raise CCNetError(f"memory is {memory} bytes, expected a positive number")
+    if memory is not None and tile is not None:
+        raise CCNetError("tile and memory both decide the size of the tiles: give only one of them")
+    manifest, decode = selection.folder.manifest, selection.decode
+    limits = SizeLimits.of(decode, manifest.size_multiple)
+    on_cpu = selection.backend == "onnxruntime"
+    return TileRules(
+        halo=manifest.halo,
+        multiple=manifest.size_multiple,
+        least=limits.least,
+        most=limits.most,
+        tile=None if tile is None else min(max(tile, limits.least), limits.most),
+        wanted=tile,
+        memory=_default_budget(selection) if tile is memory is None else memory,
+        tile_bytes=tile_bytes(decode),
+        base_bytes=BASE_BYTES if on_cpu else 0,
+        strip_bytes=STRIP_BYTES if on_cpu else 0,
+        may_exceed=memory is None,
+    )
+
+
+def tile_bytes(artifact: Artifact) -> int:
+    """Return the memory of each pixel of a tile while a file of ``decode`` runs."""
+    stated = artifact.details.get("bytes_per_pixel")
+    return stated if isinstance(stated, int) and stated > 0 else BYTES_PER_PIXEL[artifact.format]
+
+
+def frame_memory(frame: Frame) -> int:
+    """Return the memory of a frame (H, W, 3), and of the 8-bit picture that it may have been converted from."""
+    return frame.nbytes + frame.size
+
+
+def _default_budget(selection: Selection) -> int | None:
+    """Return the default budget; None where nothing but an engine's limits counts, or free memory is unknown."""
+    if selection.backend == "onnxruntime":
+        free = available_memory()
+        return CPU_MOST if free is None else min(int(free * CPU_SHARE), CPU_MOST)
+    if not selection.backend.startswith("onnxruntime"):
+        return None  # an engine has taken the memory of its largest tile when it is opened
+    try:
+        return int(Device(0).free_memory() * GPU_SHARE)
+    except CCNetError:
+        return None

@@ -1,0 +1,101 @@
+"""The default budget, the table of bytes a pixel, and budgets that are too small."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ccnet.contract import ArtifactFolder, CCNetError
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.backends.select import select
+from ccnet.runtime.tiles import memory
+from ccnet.runtime.tiles.memory import BYTES_PER_PIXEL, tile_bytes, tile_rules
+from tests.runtime.conftest import Spy, artifact, fake, open_camera, pixels, refusal, whole
+
+
+@pytest.mark.parametrize(
+    ("free", "budget"), [(1_000_000_000, 500_000_000), (64_000_000_000, 2_000_000_000), (None, 2_000_000_000)]
+)
+def test_default_is_half_of_what_is_free_and_at_most_2_gb(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, free: int | None, budget: int
+) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: free)
+    rules = tile_rules(select(ArtifactFolder.open(folder)), None, None)
+    assert (rules.memory, rules.tile, rules.may_exceed) == (budget, None, True)
+
+
+def test_engines_and_fixed_sides_have_no_default_budget(folder: Path) -> None:
+    selection = select(ArtifactFolder.open(folder))
+    engine = replace(selection, backend="tensorrt", decode=artifact("decode", "tensorrt", "fp16", [64, 512]))
+    rules = tile_rules(engine, None, None)
+    assert (rules.memory, rules.least, rules.most, rules.strip_bytes) == (None, 64, 512, 0)
+    assert tile_rules(selection, 64, None).memory is None
+
+
+def test_file_may_state_its_own_memory() -> None:
+    entry = artifact("decode")
+    assert tile_bytes(entry) == BYTES_PER_PIXEL["onnx"]
+    assert tile_bytes(replace(entry, details={"bytes_per_pixel": 123})) == 123
+    assert tile_bytes(replace(entry, details={"bytes_per_pixel": "much"})) == BYTES_PER_PIXEL["onnx"]
+
+
+@pytest.mark.parametrize("size", [(90, 100), (300, 70), (250, 260)])
+def test_cube_is_the_same_within_any_budget(folder: Path, size: tuple[int, int]) -> None:
+    frame, expected = pixels(*size), whole(folder, pixels(*size))
+    for budget in (memory.BASE_BYTES + 12_000_000, memory.BASE_BYTES + 40_000_000, None):
+        decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+        with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, memory=budget) as reconstruct:
+            cube = reconstruct(frame)
+            plan = reconstruct.plan(frame)
+            strips = np.concatenate([strip.copy() for _, strip in reconstruct.strips(frame)], axis=1)
+        np.testing.assert_allclose(cube, expected, atol=1e-5)
+        np.testing.assert_array_equal(cube, strips)
+        assert {shape[2:] for shape in decoder.shapes} == {plan.tile}
+        assert budget is None or plan.memory <= budget
+
+
+def test_tiles_shrink_below_the_budget_when_memory_runs_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frame = pixels(250, 260)
+    decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+    decoder.most = 100 * 100
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder) as reconstruct:
+        cube = reconstruct(frame)
+        height, width = reconstruct.plan(frame).tile
+        assert 48 * 48 <= height * width <= 100 * 100
+        assert caplog.records and "from now on tiles are at most" in caplog.text
+    np.testing.assert_allclose(cube, whole(folder, frame), atol=1e-5)
+
+
+def test_smallest_tile_beyond_memory_is_an_error(folder: Path) -> None:
+    decoder = Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+    decoder.most = 10
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder) as reconstruct:
+        refusal(lambda: reconstruct(pixels(200, 200)), "bad_alloc")
+
+
+def test_budget_that_is_too_small_is_refused_with_what_is_needed(folder: Path) -> None:
+    with open_camera(folder, memory=memory.BASE_BYTES + 1_000_000) as reconstruct:
+        refusal(
+            lambda: reconstruct(pixels(200, 200)), "memory is 201 MB, a frame of 200×200 px needs at least", "--memory"
+        )
+    refusal(lambda: open_camera(folder, memory=0), "memory is 0 bytes, expected a positive number")
+    refusal(lambda: open_camera(folder, memory=10**9, tile=64), "tile and memory both decide")
+
+
+def test_default_budget_never_refuses_a_frame(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available_memory", lambda: 1000)
+    with open_camera(folder) as reconstruct:
+        assert reconstruct(pixels(100, 200)).shape == (31, 100, 200)
+        assert reconstruct.plan(pixels(100, 200)).tile == (48, 48)
+
+
+def test_describe_names_the_budget(folder: Path) -> None:
+    with open_camera(folder, memory=1_500_000_000) as reconstruct:
+        described = reconstruct.describe()
+    assert described["memory"] == "at most 1500 MB"
+    assert described["tile"] == "as large as memory and engine allow, 3500 bytes a pixel"
+    with pytest.raises(CCNetError, match="positive"):
+        open_camera(folder, memory=-1)
