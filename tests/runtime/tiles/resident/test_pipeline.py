@@ -66,7 +66,7 @@ def test_lack_of_memory_halves_the_tiles(engines: Path, caplog: pytest.LogCaptur
         driver.capacity = 1_400_000
         with caplog.at_level(logging.WARNING, "ccnet.runtime.reconstructor"):
             cube = ours(frame)
-        assert "from now on tiles are 48 px" in caplog.text
+        assert "from now on tiles are at most 48 px" in caplog.text
         assert ours.tile == 48
         np.testing.assert_array_equal(cube, theirs(frame))
         driver.capacity = 100_000
