@@ -32,7 +32,7 @@ from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import BackendName, Precision
-from ccnet.runtime.gpu.cuda import gpus
+from ccnet.runtime.gpu.cuda import gpu
 from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 from ccnet.runtime.probe import probe_in_subprocess
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare, worst
@@ -122,13 +122,16 @@ class _Run(NamedTuple):
     ms: float
 
 
-def check(folder: Path | ArtifactFolder, reference: Reference, *, tile: int = 320) -> Iterator[Comparison]:
+def check(
+    folder: Path | ArtifactFolder, reference: Reference, *, tile: int = 320, device: int = 0
+) -> Iterator[Comparison]:
     """Compare every artifact of a folder with a reference, on the reference's frame.
 
     Args:
         folder: Artifact folder. An open folder hashes each file once, however many checks use it.
         reference: A frame with its context and cube.
         tile: Side of the tiled runs' tiles, px; a smaller one is taken for frames that would fit into a single tile.
+        device: Index of the GPU that runs engines.
 
     Yields:
         The comparisons, as soon as each is done.
@@ -139,14 +142,14 @@ def check(folder: Path | ArtifactFolder, reference: Reference, *, tile: int = 32
     folder = ArtifactFolder.open(folder)
     for artifact in folder.manifest.artifacts:
         folder.verify(artifact)  # engines that cannot run here, too: "not run" would hide that they are damaged
-    yield from _Check(folder, reference, tile).comparisons()
+    yield from _Check(folder, reference, tile, device).comparisons()
 
 
 class _Check:
     """A folder, and the reference that its artifacts are compared with."""
 
-    def __init__(self, folder: ArtifactFolder, reference: Reference, tile: int) -> None:
-        self.folder, self.reference = folder, reference
+    def __init__(self, folder: ArtifactFolder, reference: Reference, tile: int, device: int) -> None:
+        self.folder, self.reference, self.device = folder, reference, device
         self.manifest = manifest = folder.manifest
         self.largest_side = max(padded_size(size, manifest.size_multiple) for size in reference.frame.shape[:2])
         self.tile = _cutting_tile(self.largest_side, tile, manifest)
@@ -328,10 +331,10 @@ def _as_cube(context: Array) -> Array:
     return context.reshape(-1, 1, 1)
 
 
-def _cannot_run(format: str) -> str:
+def _cannot_run(format: str, device: int) -> str:
     """Return what an engine lacks here, empty if nothing; anything else that goes wrong with it is an error."""
     if not trt.has_gpu():
         return "there is no NVIDIA GPU"
     if format not in trt.available():
         return f"{format} is not installed"
-    return architectures.why_unsupported(format, gpus()[0])
+    return architectures.why_unsupported(format, gpu(device))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from ccnet.contract import CCNetError, decode_errors_as, write_atomic
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import refuse_external
-from ccnet.runtime.gpu.cuda import gpus, has_gpu
+from ccnet.runtime.gpu.cuda import Device, gpu, has_gpu
 
 from .cube_sum import add_cube_sum
 from .monitor import Progress, deferred_interrupt, make_monitor
@@ -32,6 +33,7 @@ class BuildOptions:
             only).
         strip: The engine has no weights, and a runtime must give it back; needs a GPU.
         capability: The one compute capability that a ``tensorrt_rtx`` engine is for; None is all that are portable.
+        device: Index of the GPU that ``tensorrt`` builds on, and for.
     """
 
     backend: trt.Name
@@ -41,6 +43,7 @@ class BuildOptions:
     compatible: bool = False
     strip: bool = False
     capability: tuple[int, int] | None = None
+    device: int = 0
 
 
 def build_engine(
@@ -62,8 +65,14 @@ def build_engine(
         CCNetError: The module or (for ``tensorrt``) the GPU is missing, TensorRT refuses the graph (the error has the
             node's name and the reason), or the output cannot be written.
     """
-    backend, module = options.backend, trt.load(options.backend)
+    trt.load(options.backend)
     _check_request(out_path, options)
+    with Device(options.device) if has_gpu() else nullcontext():  # TensorRT builds on the GPU that is current
+        return _build(onnx_path, out_path, options, progress)
+
+
+def _build(onnx_path: Path, out_path: Path, options: BuildOptions, progress: Progress | None) -> EngineReport:
+    backend, module = options.backend, trt.load(options.backend)
     started = time.perf_counter()
     builder = module.Builder(trt.log(backend))
     with decode_errors_as(onnx_path, "a whole graph from 'ccnet export'"):
@@ -82,13 +91,13 @@ def build_engine(
     return EngineReport(
         backend=backend,
         version=module.__version__,
-        gpu=gpus()[0] if backend == "tensorrt" else "",
+        gpu=gpu(options.device) if backend == "tensorrt" else "",
         layers=layers,
         types=types,
         bytes=len(plan),
         seconds=time.perf_counter() - started,
         io=io,
-        purpose=purpose(backend),
+        purpose=purpose(backend, options.device),
         scratch_bytes=scratch_bytes(messages),
     )
 
@@ -111,7 +120,7 @@ def _check_request(out: Path, options: BuildOptions) -> None:
     for path in filter(None, (out, options.timing_cache)):
         _check_writable(path)
     if backend == "tensorrt":
-        _require_gpu()
+        _require_gpu(options.device)
     if options.strip and not has_gpu():
         raise CCNetError(f"{backend} strips engines of their weights only beside a GPU: build there, or with weights")
 
@@ -123,9 +132,9 @@ def _check_writable(path: Path) -> None:
         raise CCNetError(f"{path}: cannot be written; choose a folder that exists and that you can write")
 
 
-def _require_gpu() -> None:
+def _require_gpu(device: int) -> None:
     try:
-        gpus()
+        gpu(device)
     except CCNetError as error:
         raise CCNetError(
             f"tensorrt builds an engine only on the GPU that will run it ({error}); build there, or build with"

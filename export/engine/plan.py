@@ -16,7 +16,7 @@ from ccnet.export.fingerprint import digest, source_hashes
 from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.select import Precision
-from ccnet.runtime.gpu.cuda import gpus
+from ccnet.runtime.gpu.cuda import gpu
 from ccnet.runtime.tiles.tiling import check_tile
 
 from .budget import DECODE_SIDE, ENCODE_SIDE, bytes_per_pixel, side_within
@@ -43,6 +43,7 @@ class EngineSet:
         compatible: The engines run with later versions and on every GPU from Ampere on (``tensorrt`` only).
         strip: The engines have no weights; the runtime takes them from the graph, and new ones need no new engine.
         workspace_bytes: Limit on scratch memory; None leaves it to TensorRT.
+        device: Index of the GPU that the engines are for.
     """
 
     backend: trt.Name
@@ -53,6 +54,17 @@ class EngineSet:
     compatible: bool = False
     strip: bool = False
     workspace_bytes: int | None = None
+    device: int = 0
+
+    @property
+    def gpu(self) -> str:
+        """Name of the GPU, empty where there is none."""
+        return gpu(self.device) if self.device or trt.has_gpu() else ""
+
+    @property
+    def capability(self) -> architectures.Capability | None:
+        """The architecture that the engines must name; None where default engines run."""
+        return architectures.target(self.gpu) if self.backend == "tensorrt_rtx" and self.gpu else None
 
     def within(self, memory: int, manifest: Manifest) -> EngineSet:
         """Return the same engines for the largest sides within a memory budget; a CCNetError if it is too small.
@@ -90,23 +102,31 @@ class Job:
     why: str
 
 
-def choose(request: Request) -> tuple[trt.Name | None, str]:
-    """Return the TensorRT to build with, None for none, and why; a request for a missing one is refused by ``plan``."""
+def choose(request: Request, device: int = 0) -> tuple[trt.Name | None, str]:
+    """Return the TensorRT to build with, None for none, and why; a request for a missing one is refused by ``plan``.
+
+    Args:
+        request: What was asked for.
+        device: Index of the GPU that the engines are for.
+
+    Returns:
+        The module's name, and the reason in one line.
+    """
     named: dict[str, trt.Name] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
     if request in named:
         return named[request], f"{request} was asked for"
     if request == "onnxruntime":
         return None, "ONNX Runtime was asked for, and it runs the graphs themselves"
-    return _choose_for(gpus()[0]) if trt.has_gpu() else _choose_without_gpu()
+    return _choose_for(gpu(device)) if device or trt.has_gpu() else _choose_without_gpu()
 
 
-def _choose_for(gpu: str) -> tuple[trt.Name | None, str]:
+def _choose_for(here: str) -> tuple[trt.Name | None, str]:
     lacks: list[str] = []
     names = {"tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT-RTX"}
     for library in get_args(trt.Name):
-        why = "not installed" if library not in trt.available() else architectures.why_unsupported(library, gpu)
+        why = "not installed" if library not in trt.available() else architectures.why_unsupported(library, here)
         if not why:
-            return library, "; ".join((f"{names[library]} is here, and {gpu} for it", *lacks))
+            return library, "; ".join((f"{names[library]} is here, and {here} for it", *lacks))
         lacks.append(f"{names[library]}: {why}")
     return None, f"{'; '.join(lacks)}: ONNX Runtime runs the graphs themselves"
 
@@ -117,11 +137,6 @@ def _choose_without_gpu() -> tuple[trt.Name | None, str]:
     if "tensorrt_rtx" in loads:
         return "tensorrt_rtx", f"{lack}; TensorRT-RTX is, and builds without a GPU"
     return None, f"{lack}, nor is TensorRT-RTX: ONNX Runtime runs the graphs themselves"
-
-
-def _capability(backend: trt.Name) -> architectures.Capability | None:
-    """Return the architecture that an engine for this machine must name; None where a default engine does."""
-    return architectures.target(gpus()[0]) if backend == "tensorrt_rtx" and trt.has_gpu() else None
 
 
 def plan(folder: Path | ArtifactFolder, wanted: EngineSet, *, force: bool = False) -> list[Job]:
@@ -164,10 +179,11 @@ def build(
             backend=wanted.backend,
             shapes={RGB: job.shapes},
             workspace_bytes=wanted.workspace_bytes,
-            timing_cache=folder.path / _timings_file() if wanted.backend == "tensorrt" else None,
+            timing_cache=folder.path / _timings_file(wanted.gpu) if wanted.backend == "tensorrt" else None,
             compatible=wanted.compatible,
             strip=wanted.strip,
-            capability=_capability(wanted.backend),
+            capability=wanted.capability,
+            device=wanted.device,
         )
         report = build_isolated(folder.path / job.source.file, folder.path / job.file, options, progress=progress)
         folder.add(_artifact(folder.path, job, wanted, report))
@@ -181,16 +197,15 @@ def _job(folder: ArtifactFolder, wanted: EngineSet, kind: str, precision: str, f
     # An engine without weights depends on the rest of its graph only
     graph = source.details.get("structure", source.sha256) if wanted.strip else source.sha256
     shapes = _range(folder.manifest, kind, wanted)
-    capability = _capability(wanted.backend)
     flags = (
-        capability,
+        wanted.capability,
         wanted.static and kind == "decode",
         wanted.compatible,
         wanted.strip,
         wanted.workspace_bytes,
     )
-    gpu = gpus()[0] if wanted.backend == "tensorrt" and trt.has_gpu() else ""
-    fingerprint = digest(graph, shapes, trt.title(wanted.backend), gpu, flags, source_hashes(_SOURCES))
+    built_on = wanted.gpu if wanted.backend == "tensorrt" else ""
+    fingerprint = digest(graph, shapes, trt.title(wanted.backend), built_on, flags, source_hashes(_SOURCES))
     file = f"{kind}.{precision}.{wanted.backend}.engine"
     return Job(
         source=source,
@@ -222,10 +237,10 @@ def _range(manifest: Manifest, kind: str, wanted: EngineSet) -> Range:
     return smallest, largest, largest
 
 
-def _timings_file() -> str:
+def _timings_file(here: str) -> str:
     """Return the name of the file of kernel timings, which are those of one version on one GPU."""
-    gpu = re.sub(r"\W+", "-", gpus()[0]) if trt.has_gpu() else ""
-    return f"{trt.title('tensorrt').replace(' ', '-')}-{gpu}.timings"
+    gpu_name = re.sub(r"\W+", "-", here)
+    return f"{trt.title('tensorrt').replace(' ', '-')}-{gpu_name}.timings"
 
 
 def _memory(job: Job, report: EngineReport) -> dict[str, int]:
@@ -246,7 +261,7 @@ def _artifact(folder: Path, job: Job, wanted: EngineSet, report: EngineReport) -
         "window": [least[2], most[2]],  # rgb is square: (1, 3, H, W) or (1, H, W, 3)
         "version": report.version,
         "gpu": report.gpu,
-        "capability": architectures.written(named) if (named := _capability(wanted.backend)) else "",
+        "capability": architectures.written(wanted.capability) if wanted.capability else "",
         "compatible": wanted.compatible,
         "stripped": wanted.strip,
         "structure": job.source.details.get("structure", ""),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ccnet.runtime.backends import trt_api as trt
-from ccnet.runtime.gpu.cuda import gpus
+from ccnet.runtime.gpu.cuda import gpu
 
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]
@@ -86,10 +86,10 @@ def count_types(network: Any) -> dict[str, int]:
     return dict(Counter(layer.get_output(0).dtype.name for layer in layers if layer.num_outputs))
 
 
-def purpose(backend: trt.Name) -> str:
-    """Return one sentence on where an engine of this machine runs."""
+def purpose(backend: trt.Name, device: int = 0) -> str:
+    """Return one sentence on where an engine that was built for a GPU of this machine runs."""
     if backend == "tensorrt":
-        return f"Runs on {gpus()[0]} with {trt.title(backend)}; another GPU or TensorRT needs its own build."
+        return f"Runs on {gpu(device)} with {trt.title(backend)}; another GPU or TensorRT needs its own build."
     return (
         "Shows that the graph compiles, and runs on RTX PCs (SM 8.6, 8.9 and 12.0; others where it is built for them);"
         " not for Jetson, whose engine tensorrt builds on the device."

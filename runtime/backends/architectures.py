@@ -1,6 +1,7 @@
 """The one table of GPU architectures: which TensorRT runs on which GPU. Build, choice and check all ask it.
 
-A compute capability is (major, minor), such as (8, 7) for Orin; a GPU is a name of ``cuda.gpus``.
+A compute capability is (major, minor), such as (8, 7) for Orin; a GPU is a name of ``cuda.gpus``, such as
+``Orin (sm_87, 16 SM)``. Names of version 0.1.0 had no number of multiprocessors.
 """
 
 from __future__ import annotations
@@ -31,9 +32,14 @@ an engine is built, which then runs on no other. Orin (8.7), Hopper (9.0) and Th
 
 
 def capability(gpu: str) -> Capability | None:
-    """Return the compute capability in a GPU's name, such as (8, 7) for ``Orin (sm_87)``; None if it has none."""
+    """Return the compute capability in a GPU's name, such as (8, 7) for ``Orin (sm_87, 16 SM)``; None if it has none."""
     found = re.search(r"\(sm_(\d+)(\d)\b", gpu)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def is_same_gpu(built_for: str, gpu: str) -> bool:
+    """Return whether an engine's GPU is a GPU of this machine; an old name fits each number of multiprocessors."""
+    return built_for in (gpu, re.sub(r", \d+ SM\)$", ")", gpu))
 
 
 def written(architecture: Capability) -> str:

@@ -62,13 +62,16 @@ class OnnxRuntimeBackend:
     name: str
     metadata: Mapping[str, str]
 
-    def __init__(self, model: Path | bytes, *, provider: Provider = "cpu", threads: int | None = None) -> None:
+    def __init__(
+        self, model: Path | bytes, *, provider: Provider = "cpu", threads: int | None = None, device: int = 0
+    ) -> None:
         """Load a model. It may come from an untrusted source: nothing outside it is read.
 
         Args:
             model: Path or content of an ONNX file.
             provider: Device or library inside ONNX Runtime.
             threads: CPU threads of an operator; None is one per core.
+            device: Index of the GPU, for the providers that use one.
 
         Raises:
             CCNetError: The file is not a whole ONNX model, keeps tensors in other files, or has inputs that are not
@@ -78,8 +81,8 @@ class OnnxRuntimeBackend:
         label, data = ("the ONNX model", model) if isinstance(model, bytes) else (str(model), _read(model))
         refuse_external(label, data)
         ort = _onnxruntime()
-        self.name = library_name(provider)
-        self._session: Any = _session(ort, label, data, provider, threads)
+        self.name = library_name(provider, device)
+        self._session: Any = _session(ort, label, data, provider, threads, device)
         _open_backends.add(self)
         self._options = ort.RunOptions()
         # Costs nothing measurable: of encode and decode, only the one that runs holds its memory
@@ -145,9 +148,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep_sessions)
 
 
-def library_name(provider: Provider) -> str:
+def library_name(provider: Provider, device: int = 0) -> str:
     """Return library, version and device of a provider, for reports; a CCNetError if ONNX Runtime is not there."""
-    return f"onnxruntime {_onnxruntime().__version__} ({provider})"
+    place = provider if provider == "cpu" else f"{provider}:{device}"
+    return f"onnxruntime {_onnxruntime().__version__} ({place})"
 
 
 def check_threads(threads: int | None) -> None:
@@ -187,10 +191,17 @@ def register_operators(options: Any) -> None:
 
 
 @functools.cache
-def cuda_refusal() -> str:
-    """Return why ONNX Runtime's CUDA provider does not start here, empty if it does; a graph of one node is loaded."""
+def cuda_refusal(device: int = 0) -> str:
+    """Return why ONNX Runtime's CUDA provider does not start on a GPU, empty if it does: a graph of one node is loaded.
+
+    Args:
+        device: Index of the GPU.
+
+    Returns:
+        The reason.
+    """
     try:
-        OnnxRuntimeBackend(_ONE_NODE, provider="cuda").close()
+        OnnxRuntimeBackend(_ONE_NODE, provider="cuda", device=device).close()
     except CCNetError as error:
         return str(error)
     return ""
@@ -211,7 +222,7 @@ def _read(path: Path) -> bytes:
         raise CCNetError(f"{path}: cannot be read ({error.strerror}), expected an ONNX model") from error
 
 
-def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int | None) -> Any:
+def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int | None, device: int) -> Any:
     if provider not in _PROVIDERS:
         raise ValueError(f"provider is {provider!r}, expected one of {', '.join(_PROVIDERS)}")
     wanted = _PROVIDERS[provider][0]
@@ -228,7 +239,7 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     options.intra_op_num_threads = threads or 0
     # Both plan ahead by keeping buffers: decode at 512 px took 7.3 GB and 24 s with them, 0.9 GB and 15 s without
     options.enable_mem_reuse = options.enable_mem_pattern = False
-    providers = [(name, _PROVIDER_OPTIONS.get(name, {})) for name in _PROVIDERS[provider] if name in available]
+    providers = [(name, _provider_options(name, device)) for name in _PROVIDERS[provider] if name in available]
     register_operators(options)
     try:
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
@@ -237,6 +248,12 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     if session.get_providers()[0] != wanted:
         raise CCNetError(f"onnxruntime's {wanted} does not start here: check the GPU's driver, CUDA and cuDNN")
     return session
+
+
+def _provider_options(name: str, device: int) -> dict[str, str]:
+    """Return the options of one of ONNX Runtime's providers, with the GPU for those that use one."""
+    place = {} if name == "CPUExecutionProvider" else {"device_id": str(device)}
+    return {**_PROVIDER_OPTIONS.get(name, {}), **place}
 
 
 def _load_cuda_libraries(ort: Any) -> None:

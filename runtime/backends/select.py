@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ccnet.contract import NATIVE_FORMAT, Artifact, ArtifactFolder, CCNetError, Manifest, prefix_errors
-from ccnet.runtime.gpu.cuda import Device, gpus, has_gpu
+from ccnet.runtime.gpu.cuda import Device, gpu, has_gpu
 from ccnet.runtime.gpu.scratch import Scratch
 
 from . import architectures
@@ -41,6 +41,7 @@ class Selection:
         decode: Entry of the file for ``decode``.
         why: Why it is this backend, in one line.
         full: Entry of the file for ``full``. None: every frame takes two passes, ``encode`` and then ``decode``.
+        device: Index of the GPU, for all backends that use one.
     """
 
     folder: ArtifactFolder
@@ -49,6 +50,7 @@ class Selection:
     decode: Artifact
     why: str = "it was asked for"
     full: Artifact | None = None
+    device: int = 0
 
     def open(
         self, artifact: Artifact, data: bytes, threads: int | None = None, scratch: Scratch | None = None
@@ -65,10 +67,11 @@ class Selection:
             The backend, which the caller must close.
         """
         if self.backend in _PROVIDERS:
-            return OnnxRuntimeBackend(data, provider=_PROVIDERS[self.backend], threads=threads)
-        return TensorRTBackend(
-            data, runtime_cache=self.kernel_cache(artifact), scratch=scratch, **self._engine_options(artifact)
-        )
+            provider = _PROVIDERS[self.backend]
+            return OnnxRuntimeBackend(data, provider=provider, threads=threads, device=self.device)
+        options = self._engine_options(artifact)
+        cache = self.kernel_cache(artifact)
+        return TensorRTBackend(data, device=self.device, runtime_cache=cache, scratch=scratch, **options)
 
     @property
     def runs_engines(self) -> bool:
@@ -97,7 +100,7 @@ class Selection:
 
     def _engine_options(self, artifact: Artifact) -> dict[str, Any]:
         variant, details = _TENSORRT_VARIANTS[self.backend], artifact.details
-        _check_machine(variant, details)
+        _check_machine(variant, details, gpu(self.device))
         return {
             "backend": variant,
             "weights": _weights(self.folder, artifact) if details.get("stripped") else None,
@@ -105,7 +108,9 @@ class Selection:
         }
 
 
-def select(folder: ArtifactFolder, backend: BackendName = "auto", precision: Precision | None = None) -> Selection:
+def select(
+    folder: ArtifactFolder, backend: BackendName = "auto", precision: Precision | None = None, device: int = 0
+) -> Selection:
     """Choose a backend and the files that it runs.
 
     ``auto`` is what ``best_backend`` says. Any other backend is never replaced: a CCNetError says what is missing.
@@ -115,28 +120,31 @@ def select(folder: ArtifactFolder, backend: BackendName = "auto", precision: Pre
         backend: The backend to use.
         precision: Precision of ``decode``. None is the engine's own (FP16 if there are several), and FP32 in ONNX
             Runtime.
+        device: Index of the GPU, for all backends that use one.
 
     Returns:
         The backend and its files.
 
     Raises:
-        CCNetError: The backend is unknown, or something that it needs is missing.
+        CCNetError: The backend is unknown, or something that it needs is missing, such as a GPU of this index.
     """
     why = "it was asked for"
     with prefix_errors(folder.path):
         if backend == "auto":
-            backend, why = best_backend(folder.manifest, precision)
+            backend, why = best_backend(folder.manifest, precision, device)
         if backend in _TENSORRT_VARIANTS:
-            encode, decode = _find_engines(folder.manifest, backend, precision)
+            encode, decode = _find_engines(folder.manifest, backend, precision, device)
         elif backend in _PROVIDERS:
             encode, decode = _find_graphs(folder.manifest, backend, precision or "fp32")
         else:
             raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
     full = _find_full(folder.manifest, decode) if backend == "onnxruntime" else None
-    return Selection(folder=folder, backend=backend, encode=encode, decode=decode, full=full, why=why)
+    return Selection(folder=folder, backend=backend, encode=encode, decode=decode, full=full, why=why, device=device)
 
 
-def best_backend(manifest: Manifest | None = None, precision: Precision | None = None) -> tuple[BackendName, str]:
+def best_backend(
+    manifest: Manifest | None = None, precision: Precision | None = None, device: int = 0
+) -> tuple[BackendName, str]:
     """Return the fastest backend that can run on this machine, and why, in one line.
 
     It is the first of TensorRT, TensorRT-RTX, ONNX Runtime's CUDA provider and the CPU for which all is here: a GPU
@@ -145,23 +153,27 @@ def best_backend(manifest: Manifest | None = None, precision: Precision | None =
     Args:
         manifest: Manifest of the artifact folder; None is a folder that has all engines.
         precision: Precision of ``decode``; None is any.
+        device: Index of the GPU.
 
     Returns:
         The backend and the reason.
+
+    Raises:
+        CCNetError: There is no GPU of this index, which is not the first.
     """
-    if not has_gpu():
+    if not (device or has_gpu()):
         return "onnxruntime", "there is no NVIDIA GPU"
-    gpu = gpus()[0]
+    here = gpu(device)
     lacks: list[str] = []
     names: tuple[BackendName, ...] = ("tensorrt", "tensorrt-rtx")
     for name in names:
-        why = _lack(_TENSORRT_VARIANTS[name], gpu, manifest, precision)
+        why = _lack(_TENSORRT_VARIANTS[name], here, manifest, precision)
         if not why:
-            return name, "; ".join((f"it runs on {gpu}", *lacks))
+            return name, "; ".join((f"it runs on {here}", *lacks))
         lacks.append(f"{name}: {why}")
-    if why := cuda_refusal():
-        return "onnxruntime", "; ".join((f"nothing else runs on {gpu}", *lacks, f"onnxruntime-cuda: {why}"))
-    return "onnxruntime-cuda", "; ".join((f"it runs on {gpu}", *lacks))
+    if why := cuda_refusal(device):
+        return "onnxruntime", "; ".join((f"nothing else runs on {here}", *lacks, f"onnxruntime-cuda: {why}"))
+    return "onnxruntime-cuda", "; ".join((f"it runs on {here}", *lacks))
 
 
 def _lack(variant: trt.Name, gpu: str, manifest: Manifest | None, precision: Precision | None) -> str:
@@ -188,9 +200,11 @@ def _find_full(manifest: Manifest, decode: Artifact) -> Artifact | None:
     return next((a for a in manifest.artifacts if (a.kind, a.format, a.precision) == wanted), None)
 
 
-def _find_engines(manifest: Manifest, backend: str, precision: Precision | None) -> tuple[Artifact, Artifact]:
+def _find_engines(
+    manifest: Manifest, backend: str, precision: Precision | None, device: int
+) -> tuple[Artifact, Artifact]:
     trt.load(_TENSORRT_VARIANTS[backend])
-    gpus()
+    gpu(device)
     engines = _engines(manifest, _TENSORRT_VARIANTS[backend], precision)
     if engines is None:
         what = f"{precision} engines" if precision else "engines"
@@ -209,16 +223,16 @@ def _engines(manifest: Manifest, variant: trt.Name, precision: Precision | None)
     return (encode, decode) if encode and decode else None
 
 
-def _check_machine(variant: trt.Name, details: Mapping[str, Any]) -> None:
+def _check_machine(variant: trt.Name, details: Mapping[str, Any], here: str) -> None:
     """Refuse an engine that was built for another version or GPU: TensorRT may crash on it."""
-    built, here = str(details.get("version")), trt.load(variant).__version__
-    if built != here and details.get("compatible") is not True:
-        raise CCNetError(f"built with {variant} {built}, this is {here}: ccnet build, or build with --compatible")
-    if variant == "tensorrt_rtx" and (why := architectures.why_other_target(details.get("capability"), gpus()[0])):
+    built, version = str(details.get("version")), trt.load(variant).__version__
+    if built != version and details.get("compatible") is not True:
+        raise CCNetError(f"built with {variant} {built}, this is {version}: ccnet build, or build with --compatible")
+    if variant == "tensorrt_rtx" and (why := architectures.why_other_target(details.get("capability"), here)):
         raise CCNetError(f"{why}: ccnet build, or use the backend onnxruntime")
-    gpu = details.get("gpu")
-    if gpu and gpu != gpus()[0] and details.get("compatible") is not True:
-        raise CCNetError(f"built for {gpu}, this is {gpus()[0]}: ccnet build, or build with --compatible")
+    built_for = details.get("gpu")
+    if built_for and not architectures.is_same_gpu(built_for, here) and details.get("compatible") is not True:
+        raise CCNetError(f"built for {built_for}, this is {here}: ccnet build, or build with --compatible")
 
 
 def _weights(folder: ArtifactFolder, engine: Artifact) -> bytes:

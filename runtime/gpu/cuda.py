@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .copies import Block, copy, fill
-from .devices import Device, gpus, has_gpu, release_devices
+from .devices import Device, gpu, gpus, has_gpu, release_devices
 from .library import driver
 from .memory import Buffer, DeviceMemory, PinnedMemory, RegisteredMemory, is_page_locked, registered
 from .out_of_memory import OutOfMemoryError
@@ -23,6 +23,7 @@ __all__ = [
     "copy",
     "driver",
     "fill",
+    "gpu",
     "gpus",
     "has_gpu",
     "is_page_locked",

@@ -21,7 +21,10 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 
 @functools.cache
 def gpus() -> tuple[str, ...]:
-    """Return name and architecture of each GPU, such as ``Orin (sm_87)``; a CCNetError says why there is none."""
+    """Return the name of each GPU, such as ``Orin (sm_87, 16 SM)``; a CCNetError says why there is none.
+
+    It has the architecture and the number of multiprocessors, which tells an AGX Orin from an Orin Nano.
+    """
     driver = library.driver()
     count = c_int()
     library.check(driver, "cuInit", driver.cuInit(0))
@@ -44,8 +47,16 @@ def _describe(driver: Any, index: int) -> str:
     device = c_int()
     library.check(driver, "cuDeviceGet", driver.cuDeviceGet(ctypes.byref(device), index))
     library.check(driver, "cuDeviceGetName", driver.cuDeviceGetName(name, len(name), device))
-    major, minor = (_attribute(driver, key, device) for key in (_MAJOR, _MINOR))
-    return f"{name.value.decode(errors='replace')} (sm_{major}{minor})"
+    major, minor, count = (_attribute(driver, key, device) for key in (_MAJOR, _MINOR, _MULTIPROCESSORS))
+    return f"{name.value.decode(errors='replace')} (sm_{major}{minor}, {count} SM)"
+
+
+def gpu(index: int = 0) -> str:
+    """Return the name of a GPU as in ``gpus``; a CCNetError lists the GPUs if there is none of this index."""
+    names = gpus()
+    if not 0 <= index < len(names):
+        raise CCNetError(f"device is {index}, expected 0 to {len(names) - 1}: {', '.join(names)}")
+    return names[index]
 
 
 def _attribute(driver: Any, key: int, device: c_int) -> int:
@@ -62,7 +73,7 @@ class Device:
 
     Attributes:
         index: Number of the GPU.
-        name: Name and architecture, such as ``Orin (sm_87)``.
+        name: Name as in ``gpus``, such as ``Orin (sm_87, 16 SM)``.
         compute_capability: Major and minor number, such as (8, 7).
         multiprocessors: Number of streaming multiprocessors.
         is_integrated: Host and GPU share one memory, as on a Jetson.
@@ -89,10 +100,7 @@ class Device:
             return _opened[index]
 
     def _open(self, index: int) -> None:
-        names = gpus()
-        if not 0 <= index < len(names):
-            raise CCNetError(f"device is {index}, expected 0 to {len(names) - 1}: {', '.join(names)}")
-        self.index, self.name = index, names[index]
+        self.index, self.name = index, gpu(index)
         self._driver, self._device, self._context = library.driver(), c_int(), c_void_p()
         self.call("cuDeviceGet", ctypes.byref(self._device), index)
         attribute = functools.partial(_attribute, self._driver, device=self._device)

@@ -28,7 +28,7 @@ def open_resident(selection: Selection, rules: TileRules, *, encode_pixels: int)
     Returns:
         The path, which the caller must close; None for engines of version 0.1.0, whose cubes the host must check.
     """
-    with Device() as device, ExitStack() as stack:
+    with Device(selection.device) as device, ExitStack() as stack:
         decode = _open(selection, selection.decode, device)
         stack.callback(decode.close)
         if CUBE_SUM not in decode.tensors:

@@ -127,10 +127,10 @@ def test_missing_module_names_what_to_install(build: Build, tmp_path: Path) -> N
 
 
 def test_tensorrt_without_a_gpu_is_refused(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def gpus() -> tuple[str, ...]:
+    def gpu(device: int) -> str:
         raise CCNetError("no CUDA driver")
 
-    monkeypatch.setattr("ccnet.export.engine.builder.gpus", gpus)
+    monkeypatch.setattr("ccnet.export.engine.builder.gpu", gpu)
     monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="11.4.0"))
     line = refusal(build, model(), backend="tensorrt", folder=tmp_path)
     assert re.search(r"only on the GPU that will run it \(no CUDA driver\).*tensorrt_rtx", line)

@@ -170,7 +170,7 @@ def test_choice_of_backend_is_explained(monkeypatch: pytest.MonkeyPatch) -> None
     def machine(loads: list[str], gpu: bool, name: str = "Orin (sm_87)") -> tuple[trt.Name | None, str]:
         monkeypatch.setattr(trt, "available", lambda: loads)
         monkeypatch.setattr(trt, "has_gpu", lambda: gpu)
-        monkeypatch.setattr(module, "gpus", lambda: (name,))
+        monkeypatch.setattr(module, "gpu", lambda device: name)
         return choose("auto")
 
     assert machine(["tensorrt", "tensorrt_rtx"], True) == ("tensorrt", "TensorRT is here, and Orin (sm_87) for it")
@@ -189,7 +189,7 @@ def test_engine_for_turing_names_its_architecture(
 ) -> None:
     build(copy, RTX)
     monkeypatch.setattr(trt, "has_gpu", lambda: True)
-    monkeypatch.setattr(module, "gpus", lambda: ("RTX 2080 Ti (sm_75)",))
+    monkeypatch.setattr(module, "gpu", lambda device: "RTX 2080 Ti (sm_75)")
     assert reasons(copy, RTX)[0].startswith("graph, options"), "those for other GPUs are built again"
     manifest, _ = build(copy, RTX)
     assert [one["capability"] for one in builder] == [None, None, (7, 5), (7, 5)]

@@ -55,6 +55,6 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pretend that there are a GPU and TensorRT-RTX, and fail if this process opens an engine."""
     monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="1.7.1.116"))
     monkeypatch.setattr(trt, "available", lambda: ["tensorrt_rtx"])
-    monkeypatch.setattr(backend, "gpus", lambda: ("RTX 4090 (sm_89)",))
+    monkeypatch.setattr(backend, "gpu", lambda device: "RTX 4090 (sm_89, 128 SM)")
     monkeypatch.setattr(backend, "has_gpu", lambda: True)
     monkeypatch.setattr(backend, "TensorRTBackend", lambda *_, **__: pytest.fail("opened before it was tried"))

@@ -38,18 +38,19 @@ MACHINES = {
 
 
 def simulate(monkeypatch: pytest.MonkeyPatch, gpu: str, loads: list[str], cuda: bool) -> None:
-    """Pretend a machine; the CUDA provider starts there or not."""
+    """Pretend a machine with GPUs, separated by " + "; the CUDA provider starts there or not."""
+    names = gpu.split(" + ") if gpu else []
 
-    def gpus() -> tuple[str, ...]:
-        if not gpu:
-            raise CCNetError("no CUDA driver")
-        return (gpu,)
+    def found(device: int) -> str:
+        if device >= len(names):
+            raise CCNetError(f"device is {device}")
+        return names[device]
 
     monkeypatch.setattr(trt, "available", lambda: loads)
     monkeypatch.setattr(backend, "has_gpu", lambda: bool(gpu))
-    monkeypatch.setattr(backend, "gpus", gpus)
+    monkeypatch.setattr(backend, "gpu", found)
     monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="1.7.1"))
-    monkeypatch.setattr(backend, "cuda_refusal", lambda: "" if cuda else "no CUDAExecutionProvider")
+    monkeypatch.setattr(backend, "cuda_refusal", lambda device: "" if cuda else "no CUDAExecutionProvider")
 
 
 FOLDER = ArtifactFolder(Path("folder"), manifest(artifacts=GRAPHS + ENGINES))
@@ -112,18 +113,38 @@ def test_an_engine_for_other_architectures_is_never_loaded(
         chosen.open(engine, b"")
 
 
-def test_engine_of_a_second_gpu_is_refused_as_the_first_would_run_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    simulate(monkeypatch, "A10 (sm_86)", ["tensorrt"], cuda=False)
-    monkeypatch.setattr(backend, "gpus", lambda: ("A10 (sm_86)", "RTX 4090 (sm_89)"))
-    monkeypatch.setattr(backend, "TensorRTBackend", lambda *_, **__: pytest.fail("it is loaded"))
+def test_engine_of_the_second_gpu_runs_on_the_second_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    opened: list[int] = []
+    simulate(monkeypatch, "A10 (sm_86) + RTX 4090 (sm_89)", ["tensorrt"], cuda=False)
+    monkeypatch.setattr(backend, "TensorRTBackend", lambda *_, device, **__: opened.append(device))
     engine = replace(ENGINES[0], details={"version": "1.7.1", "gpu": "RTX 4090 (sm_89)"})
     chosen = Selection(
         folder=ArtifactFolder(tmp_path, FOLDER.manifest), backend="tensorrt", encode=engine, decode=engine
     )
     with pytest.raises(CCNetError, match=r"built for RTX 4090 \(sm_89\), this is A10"):
         chosen.open(engine, b"")
+    replace(chosen, device=1).open(engine, b"")
+    assert opened == [1]
+
+
+def test_auto_looks_at_the_gpu_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate(monkeypatch, "RTX 4090 (sm_89) + H200 (sm_90)", ["tensorrt_rtx"], cuda=True)
+    chosen = [select(FOLDER, device=index) for index in (0, 1)]
+    assert [one.backend for one in chosen] == ["tensorrt-rtx", "onnxruntime-cuda"]
+    assert [one.device for one in chosen] == [0, 1]
+    assert "it runs on H200" in chosen[1].why
+    for gpus in ("RTX 4090 (sm_89) + H200 (sm_90)", ""):
+        simulate(monkeypatch, gpus, ["tensorrt_rtx"], cuda=True)
+        with pytest.raises(CCNetError, match="device is 2"):
+            select(FOLDER, device=2)
+
+
+def test_an_old_name_fits_each_number_of_multiprocessors() -> None:
+    nano, agx = "Orin (sm_87, 8 SM)", "Orin (sm_87, 16 SM)"
+    assert architectures.is_same_gpu(nano, nano) and architectures.is_same_gpu("Orin (sm_87)", nano)
+    assert not architectures.is_same_gpu(nano, agx)
+    assert not architectures.is_same_gpu("A10 (sm_86)", nano)
+    assert architectures.capability(nano) == (8, 7)
 
 
 @pytest.mark.parametrize("starts", [True, False])

@@ -44,14 +44,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             if name not in variants:
                 raise CCNetError(f"{name} is not installed")
 
-        def gpus() -> tuple[str, ...]:
+        def found(device: int) -> str:
             if not gpu:
                 raise CCNetError("no CUDA driver")
-            return (name,)
+            return name
 
         monkeypatch.setattr(trt, "load", load)
         monkeypatch.setattr(trt, "available", lambda: list(variants))
-        monkeypatch.setattr(backend, "gpus", gpus)
+        monkeypatch.setattr(backend, "gpu", found)
         monkeypatch.setattr(backend, "has_gpu", lambda: gpu)
 
     return sets
@@ -106,9 +106,11 @@ def test_requested_engine_is_never_replaced(machine: Callable[..., None], name: 
         ({}, "built with tensorrt None"),
         ({"version": "10.2.0", "compatible": "yes"}, "built with tensorrt 10.2.0"),
         ({"version": "10.2.0", "gpu": "RTX 4090 (sm_89)", "compatible": True}, "it is loaded"),
+        ({"version": "10.3.0", "gpu": "Orin (sm_87, 16 SM)"}, "it is loaded"),
         ({"version": "10.3.0", "gpu": "Orin (sm_87)"}, "it is loaded"),
+        ({"version": "10.3.0", "gpu": "Orin (sm_87, 8 SM)"}, r"built for Orin \(sm_87, 8 SM\), this is Orin .* 16 SM"),
     ],
-    ids=["version", "GPU", "nothing", "not a bool", "compatible", "fitting"],
+    ids=["version", "GPU", "nothing", "not a bool", "compatible", "fitting", "0.1.0", "multiprocessors"],
 )
 def test_engine_of_another_machine_is_never_loaded(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, details: dict[str, Any], words: str
@@ -117,7 +119,7 @@ def test_engine_of_another_machine_is_never_loaded(
         raise CCNetError("it is loaded")
 
     monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="10.3.0"))
-    monkeypatch.setattr(backend, "gpus", lambda: ("Orin (sm_87)",))
+    monkeypatch.setattr(backend, "gpu", lambda device: "Orin (sm_87, 16 SM)")
     monkeypatch.setattr(backend, "TensorRTBackend", load)
     engine = dataclasses.replace(ENGINES[0], details=details)
     chosen = Selection(folder=opened(GRAPHS, tmp_path), backend="tensorrt", encode=engine, decode=engine)
