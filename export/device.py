@@ -30,24 +30,25 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", choices=get_args(Request), default="auto", help="engines to build")
     parser.add_argument("--tile", "--window", type=int, default=DECODE_SIDE, help="largest side of a tile, px")
     parser.add_argument("--memory", type=float, help="MB of GPU memory that the engines may take; decides the tile")
+    parser.add_argument("--device", type=int, default=0, help="index of the GPU")
     options = parser.parse_args(arguments)
     try:
         unpack(options.bundle, options.folder)
         print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
-        _build(options.folder, options.backend, options.tile, options.memory)
-        return _check(options.folder)
+        _build(options.folder, options.backend, options.tile, options.memory, options.device)
+        return _check(options.folder, options.device)
     except (CCNetError, OSError) as error:
         print("ccnet:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
 
 
-def _build(folder: Path, request: Request, tile: int, memory: float | None) -> None:
+def _build(folder: Path, request: Request, tile: int, memory: float | None, device: int) -> None:
     """Build the best engines that this machine can have, or print why it has none."""
-    backend, why = choose(request)
+    backend, why = choose(request, device)
     print(f"engines of {backend}: {why}" if backend else f"no engine built: {why}")
     if backend is None:
         return
-    wanted = EngineSet(backend=backend, tile=tile)
+    wanted = EngineSet(backend=backend, tile=tile, device=device)
     if memory is not None:
         wanted = wanted.within(int(memory * 1e6), ArtifactFolder.open(folder).manifest)
     _, reports = build(folder, wanted, progress=_print_progress)
@@ -62,10 +63,10 @@ def _print_progress(phase: str, done: int, steps: int) -> None:
         print(f"\r{phase[:60]:60} {done}/{steps}\033[K", end="\n" if done == steps else "", file=sys.stderr, flush=True)
 
 
-def _check(folder: Path) -> int:
+def _check(folder: Path, device: int) -> int:
     """Print a line for each comparison with the golden outputs, unless all of them have passed before."""
     opened = ArtifactFolder.open(folder)
-    fingerprint = check_fingerprint(opened, None, [], [])
+    fingerprint = check_fingerprint(opened, None, [], [device])
     if has_passed(folder, opened, fingerprint):
         print("up to date: this check has passed before")
         return 0
@@ -73,7 +74,7 @@ def _check(folder: Path) -> int:
     for reference in golden(opened.read(opened.find("golden", format="npz")), opened.manifest):
         height, width = reference.frame.shape[:2]
         print(f"\n{reference.source}, {width}×{height} px, against {reference.made_by}")
-        for comparison in check(opened, reference):
+        for comparison in check(opened, reference, device=device):
             print(_line(comparison))
             broken |= bool(comparison.broken)
     write_atomic(folder / CHECKED, json.dumps({"inputs": fingerprint, "passed": not broken}).encode())

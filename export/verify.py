@@ -204,11 +204,11 @@ class _Check:
         backend: BackendName = "tensorrt" if artifact.format == "tensorrt" else "tensorrt-rtx"
         precision: Any = artifact.precision
         engine = f"{artifact.format} engine"
-        if why := _cannot_run(artifact.format):
+        if why := _cannot_run(artifact.format, self.device):
             what = f"decode {precision}, {engine}"
             yield Comparison(what=what, against=self.reference.made_by, backend=f"not run: {why}")
             return
-        probe_in_subprocess(self.folder.path, backend, precision)
+        probe_in_subprocess(self.folder.path, backend, precision, self.device)
         with self._open(_ENGINE_TILE, backend=backend, precision=precision) as runner:
             yield self._judge_encode(f"encode fp32, {engine}", runner)
             self._decode(runner)  # the first run plans and compiles
@@ -239,7 +239,8 @@ class _Check:
     def _open(
         self, tile: int, *, backend: BackendName = "onnxruntime", precision: Precision | None = None
     ) -> Reconstructor:
-        return Reconstructor.open(self.folder, input_space="camera", backend=backend, tile=tile, precision=precision)
+        options: dict[str, Any] = {"backend": backend, "precision": precision, "device": self.device}
+        return Reconstructor.open(self.folder, input_space="camera", tile=tile, **options)
 
     def _decode(self, runner: Reconstructor) -> _Run:
         return _timed(runner, self.reference.frame, self.reference.context)

@@ -18,6 +18,7 @@ def describe(selection: Selection, path: FramePath, converter: FrameConverter) -
     return {
         "backend": about["backend"],
         "chosen": f"{selection.backend}: {selection.why}",
+        **({"GPU": selection.gpu} if selection.gpu else {}),
         "graph": selection.decode.file,
         "precision": f"decode {selection.decode.precision}, encode {selection.encode.precision}",
         "input space": converter.describe(),

@@ -32,6 +32,7 @@ def open_probed(
     precision: Precision | None = None,
     tile: int | None = None,
     memory: int | None = None,
+    device: int = 0,
 ) -> Reconstructor:
     """Open a Reconstructor; if TensorRT or a GPU will load the files, let another process try first.
 
@@ -44,19 +45,20 @@ def open_probed(
         precision: Precision of ``decode``.
         tile: Side of all tiles, px; None: as large as memory allows.
         memory: Memory budget, bytes; None is the default.
+        device: Index of the GPU, for all backends that use one.
 
     Returns:
         The Reconstructor.
     """
-    selection = select(ArtifactFolder.open(folder), backend, precision)
+    selection = select(ArtifactFolder.open(folder), backend, precision, device)
     if selection.backend != "onnxruntime":
-        probe_in_subprocess(selection.folder.path, selection.backend, selection.decode.precision)
+        probe_in_subprocess(selection.folder.path, selection.backend, selection.decode.precision, device)
     return Reconstructor.open_selection(selection, input_space=input_space, tile=tile, memory=memory)
 
 
-def probe_in_subprocess(folder: Path, backend: str, precision: str) -> None:
+def probe_in_subprocess(folder: Path, backend: str, precision: str, device: int = 0) -> None:
     """Open the folder and run a small frame in another process; a CCNetError if that fails or kills the process."""
-    check_exit(folder, python_command(__name__, str(folder), backend, precision))
+    check_exit(folder, python_command(__name__, str(folder), backend, precision, str(device)))
 
 
 def python_command(module: str, *arguments: str) -> list[str]:
@@ -94,19 +96,21 @@ def describe_exit(code: int) -> str:
     return names.get(-code, f"signal {-code}") if code < 0 else f"exit code {code}"
 
 
-def main(folder: str, backend: Any, precision: Any) -> int:
+def main(folder: str, backend: Any, precision: Any, device: str) -> int:
     """Open the folder and run one small frame.
 
     Args:
         folder: Path of the artifact folder.
         backend: A BackendName.
         precision: A Precision.
+        device: Index of the GPU.
 
     Returns:
         Exit code: 0 if the frame was reconstructed; 2 after a CCNetError, whose message goes to stderr.
     """
     try:
-        with Reconstructor.open(folder, input_space="camera", backend=backend, precision=precision) as reconstruct:
+        options: dict[str, Any] = {"backend": backend, "precision": precision, "device": int(device)}
+        with Reconstructor.open(folder, input_space="camera", **options) as reconstruct:
             frame = np.full((16, 16, 3), 128, np.uint8)
             reconstruct(frame)  # by the graph full, where there is one
             reconstruct(frame, reconstruct.encode(frame))

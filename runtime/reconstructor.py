@@ -55,6 +55,7 @@ class Reconstructor:
         memory: int | None = None,
         threads: int | None = None,
         encode_pixels: int = ENCODE_PIXELS,
+        device: int = 0,
         window: int | None = None,
     ) -> Reconstructor:
         """Load a folder that ``ccnet export`` wrote, with engines if ``ccnet build`` added some.
@@ -77,13 +78,14 @@ class Reconstructor:
                 a GPU half of its free memory; an engine takes the memory that it was built for.
             threads: CPU threads of ONNX Runtime. None is one per core.
             encode_pixels: Maximum of pixels that ``encode`` reads.
+            device: Index of the GPU, for all backends that use one.
             window: Old name of ``tile``.
 
         Returns:
             The Reconstructor.
         """
         tile = _tile(tile, window)
-        selection = select(ArtifactFolder.open(folder), backend, precision)
+        selection = select(ArtifactFolder.open(folder), backend, precision, device)
         return cls.open_selection(
             selection,
             input_space=input_space,

@@ -9,7 +9,7 @@ import typer
 from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.export.engine.plan import Request
 from ccnet.runtime.backends.select import Precision
-from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, TILE_FLAGS, ArtifactsArgument
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, TILE_FLAGS, ArtifactsArgument, DeviceOption
 
 from .tables import print_artifacts
 
@@ -59,6 +59,7 @@ def build(
             help="Leave the weights out of the engines: they come from the graph, new ones need no new build.",
         ),
     ] = False,
+    device: DeviceOption = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be built and why, and build nothing.")
     ] = False,
@@ -73,7 +74,7 @@ def build(
     from ccnet.export.engine.plan import EngineSet, choose, plan
 
     console = _console()
-    chosen, why = choose(backend)
+    chosen, why = choose(backend, device)
     if chosen is None:
         console.print(f"no engine built: {why}")
         return
@@ -87,6 +88,7 @@ def build(
         static=static,
         compatible=compatible,
         strip=strip,
+        device=device,
     )
     if memory is not None:
         wanted = wanted.within(int(memory * 1e6), artifacts.manifest)

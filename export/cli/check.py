@@ -15,6 +15,7 @@ from ccnet.runtime.cli.options import (
     ARTIFACTS_FOLDER,
     TILE_FLAGS,
     ArtifactsArgument,
+    DeviceOption,
     InputSpaceOption,
     JsonFlag,
     WeightsOption,
@@ -51,6 +52,7 @@ def check(
         Path | None,
         typer.Option("--out", "-o", help="Folder for check.json and each frame's cube (.mat, .hdr) and pictures."),
     ] = None,
+    device: DeviceOption = 0,
     as_json: JsonFlag = False,
     force: Annotated[bool, typer.Option("--force", help="Check again even where --out holds this very check.")] = False,
 ) -> None:
@@ -68,7 +70,9 @@ def check(
     console = Console(stderr=True)
     paths = frame_paths(frames) if frames else []
     opened = ArtifactFolder.open(folder)
-    fingerprint = check_fingerprint(opened, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, input_space))
+    fingerprint = check_fingerprint(
+        opened, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, input_space, device)
+    )
     if out is not None and not force and not as_json and has_passed(out, opened, fingerprint):
         console.print(f"{out}: up to date, this check has passed before (--force repeats it)", highlight=False)
         return
@@ -77,7 +81,7 @@ def check(
     results: dict[str, list[Comparison]] = {}
     with console.status("check") as status:
         for frame in reference_frames(opened, paths, weights, input_space):
-            results[frame.name] = _check_frame(opened, frame, tile, out, status, quiet=as_json)
+            results[frame.name] = _check_frame(opened, frame, tile, device, out, status, quiet=as_json)
     document = {name: [_as_json(comparison) for comparison in comparisons] for name, comparisons in results.items()}
     broken = list(_broken(results))
     if out is not None:
@@ -91,20 +95,27 @@ def check(
 
 
 def _check_frame(
-    folder: ArtifactFolder, frame: ReferenceFrame, tile: int, out: Path | None, status: Status, *, quiet: bool
+    folder: ArtifactFolder,
+    frame: ReferenceFrame,
+    tile: int,
+    device: int,
+    out: Path | None,
+    status: Status,
+    *,
+    quiet: bool,
 ) -> list[Comparison]:
     """Compare on a frame, print the table, and write the frame's results to ``out``."""
     from ccnet.export.verify import check
 
     comparisons = []
-    for comparison in check(folder, frame.reference, tile=tile):
+    for comparison in check(folder, frame.reference, tile=tile, device=device):
         comparisons.append(comparison)
         status.update(f"{frame.name}: after {comparison.what}")
     if not quiet:
         print_comparisons(frame.name, frame.reference.frame.shape, comparisons)
     if out is not None:
         status.update(f"{frame.name}: cube and pictures")
-        written = _write_results(folder, frame, comparisons, out)
+        written = _write_results(folder, frame, comparisons, out, device)
         if not quiet:
             print_facts(written)
     return [replace(comparison, largest=None) for comparison in comparisons]  # drawn, and as large as the frame
@@ -118,7 +129,7 @@ def _broken(results: dict[str, list[Comparison]]) -> Iterator[str]:
 
 
 def _write_results(
-    folder: ArtifactFolder, frame: ReferenceFrame, comparisons: list[Comparison], out: Path
+    folder: ArtifactFolder, frame: ReferenceFrame, comparisons: list[Comparison], out: Path, device: int
 ) -> dict[str, str]:
     """Reconstruct with the defaults that an integrator has; write cubes and pictures, and return facts about them."""
     from ccnet.runtime import Reconstructor, open_cube
@@ -126,7 +137,7 @@ def _write_results(
 
     make_folder(out)
     name, pixels = Path(frame.name).stem, frame.reference.frame
-    with Reconstructor.open(folder, input_space="camera") as reconstructor:
+    with Reconstructor.open(folder, input_space="camera", device=device) as reconstructor:
         reconstructor(pixels)  # the first run of a shape plans its memory
         started = time.perf_counter()
         cube = reconstructor(pixels)

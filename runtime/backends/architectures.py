@@ -32,7 +32,7 @@ an engine is built, which then runs on no other. Orin (8.7), Hopper (9.0) and Th
 
 
 def capability(gpu: str) -> Capability | None:
-    """Return the compute capability in a GPU's name, such as (8, 7) for ``Orin (sm_87, 16 SM)``; None if it has none."""
+    """Return the compute capability in a GPU's name, such as (8, 7) in ``Orin (sm_87, 16 SM)``; None if it has none."""
     found = re.search(r"\(sm_(\d+)(\d)\b", gpu)
     return (int(found[1]), int(found[2])) if found else None
 

@@ -74,6 +74,11 @@ class Selection:
         return TensorRTBackend(data, device=self.device, runtime_cache=cache, scratch=scratch, **options)
 
     @property
+    def gpu(self) -> str:
+        """Index and name of the GPU that runs the files; empty for the CPU."""
+        return "" if self.backend == "onnxruntime" else f"cuda:{self.device}, {gpu(self.device)}"
+
+    @property
     def runs_engines(self) -> bool:
         """Whether the files are engines, which ``open_engine`` opens."""
         return self.backend in _TENSORRT_VARIANTS

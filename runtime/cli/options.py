@@ -36,6 +36,10 @@ BackendOption = Annotated[
     typer.Option("--backend", help="Library that runs the graphs; auto: an engine that runs here, else the CPU."),
 ]
 
+DeviceOption = Annotated[
+    int, typer.Option("--device", min=0, help="Index of the GPU, as CUDA numbers them, where one is used.")
+]
+
 PrecisionOption = Annotated[
     Precision | None,
     typer.Option("--precision", help="Precision of decode; if not given, the engine's own, or fp32 in ONNX Runtime."),

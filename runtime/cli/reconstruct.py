@@ -28,6 +28,7 @@ from .options import (
     ArtifactsOption,
     BackendOption,
     CubeFormatOption,
+    DeviceOption,
     InputSpaceOption,
     MemoryOption,
     PrecisionOption,
@@ -59,6 +60,7 @@ def reconstruct(
     precision: PrecisionOption = None,
     tile: TileOption = None,
     memory: MemoryOption = None,
+    device: DeviceOption = 0,
     format: CubeFormatOption = "hdr",
     input_space: InputSpaceOption = "srgb",
     picture: Annotated[
@@ -81,7 +83,13 @@ def reconstruct(
     drawings = _Drawings(picture, reprojection)
     drawings.check(frames)
     with open_probed(
-        artifacts, input_space=input_space, backend=backend, precision=precision, tile=tile, memory=to_bytes(memory)
+        artifacts,
+        input_space=input_space,
+        backend=backend,
+        precision=precision,
+        tile=tile,
+        memory=to_bytes(memory),
+        device=device,
     ) as reconstructor:
         for source, target in zip(frames, targets, strict=True):
             _reconstruct(reconstructor, source, target, input_space, drawings)

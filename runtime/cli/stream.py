@@ -27,6 +27,7 @@ from .options import (
     ArtifactsOption,
     BackendOption,
     CubeFormatOption,
+    DeviceOption,
     MemoryOption,
     OptionalInputSpaceOption,
     PrecisionOption,
@@ -50,6 +51,7 @@ def stream(
     precision: PrecisionOption = None,
     tile: TileOption = None,
     memory: MemoryOption = None,
+    device: DeviceOption = 0,
     input_space: OptionalInputSpaceOption = None,
     radiometry: Annotated[
         Path | None,
@@ -91,6 +93,7 @@ def stream(
                 precision=precision,
                 tile=tile,
                 memory=to_bytes(memory),
+                device=device,
             )
         )
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)

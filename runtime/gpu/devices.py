@@ -23,7 +23,13 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
 def gpus() -> tuple[str, ...]:
     """Return the name of each GPU, such as ``Orin (sm_87, 16 SM)``; a CCNetError says why there is none.
 
-    It has the architecture and the number of multiprocessors, which tells an AGX Orin from an Orin Nano.
+    The number of multiprocessors tells an AGX Orin from an Orin Nano.
+
+    Returns:
+        Name, architecture and number of multiprocessors of each.
+
+    Raises:
+        CCNetError: There is no driver, or no GPU.
     """
     driver = library.driver()
     count = c_int()

@@ -233,7 +233,9 @@ def test_close_frees_everything_once(engine: Engine, driver: Driver) -> None:
 
 
 def test_invalid_engine_is_refused_and_frees_everything(engine: Engine, driver: Driver) -> None:
-    with pytest.raises(CCNetError, match=r"cannot load the engine on Orin \(sm_87\): its reason; build it for this"):
+    with pytest.raises(
+        CCNetError, match=r"cannot load the engine on Orin \(sm_87, 16 SM\): its reason; build it for this"
+    ):
         TensorRTBackend(b"rubbish")
     assert not driver.alive
 

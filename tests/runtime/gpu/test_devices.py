@@ -16,7 +16,7 @@ from tests.runtime.gpu.driver_double import Driver
 
 def test_gpus_have_name_and_architecture(driver: Driver) -> None:
     driver.gpus = 2
-    assert cuda.gpus() == ("Orin (sm_87)", "Orin (sm_87)")
+    assert cuda.gpus() == ("Orin (sm_87, 16 SM)", "Orin (sm_87, 16 SM)")
     assert trt.has_gpu()
 
 
@@ -48,7 +48,7 @@ def test_driver_that_does_not_start_gives_its_reason(driver: Driver) -> None:
 @pytest.mark.usefixtures("driver")
 @pytest.mark.parametrize("index", [1, -1])
 def test_absent_device_is_refused(index: int) -> None:
-    with pytest.raises(CCNetError, match=rf"device is {index}, expected 0 to 0: Orin \(sm_87\)"):
+    with pytest.raises(CCNetError, match=rf"device is {index}, expected 0 to 0: Orin \(sm_87, 16 SM\)"):
         cuda.Device(index)
 
 
@@ -80,7 +80,7 @@ def test_device_that_cannot_be_opened_is_tried_again(driver: Driver) -> None:
     with pytest.raises(CCNetError, match="CUDA_ERROR_OUT_OF_MEMORY"):
         cuda.Device()
     driver.failing.clear()
-    assert cuda.Device().name == "Orin (sm_87)"
+    assert cuda.Device().name == "Orin (sm_87, 16 SM)"
 
 
 def test_device_knows_its_properties(driver: Driver) -> None:

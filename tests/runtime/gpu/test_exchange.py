@@ -190,7 +190,7 @@ def test_arrays_of_this_process_are_taken_as_they_are(driver: Driver) -> None:
 def test_arrays_of_the_host_are_on_no_gpu(array: Any) -> None:
     assert device_of(array) is None
     stream = Stream(Device())
-    with pytest.raises(CCNetError, match=r"array is on the host, expected Orin \(sm_87\)"):
+    with pytest.raises(CCNetError, match=r"array is on the host, expected Orin \(sm_87, 16 SM\)"):
         device_array(array, stream)
     stream.close()
 
