@@ -259,7 +259,7 @@ print(megabytes("VmHWM") - before, megabytes("VmRSS") - before)
     assert after < 30
 
 
-def test_cuda_provider_is_told_not_to_use_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_provider_is_told_the_gpu_and_not_to_use_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
     class Session(onnxruntime.InferenceSession):
@@ -274,5 +274,5 @@ def test_cuda_provider_is_told_not_to_use_tf32(monkeypatch: pytest.MonkeyPatch) 
         onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider", "CPUExecutionProvider"]
     )
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
-    OnnxRuntimeBackend(convolution().SerializeToString(), provider="cuda").close()
-    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0"}), ("CPUExecutionProvider", {})]
+    OnnxRuntimeBackend(convolution().SerializeToString(), provider="cuda", device=1).close()
+    assert asked == [("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "1"}), ("CPUExecutionProvider", {})]

@@ -132,6 +132,7 @@ def test_weights_of_a_stripped_engine_come_only_from_its_graph(monkeypatch: pyte
     (tmp_path / "encode.fp32.onnx").write_bytes(graph)
     source = dataclasses.replace(GRAPHS[0], sha256=hashlib.sha256(graph).hexdigest())
     monkeypatch.setattr(trt, "load", lambda name: SimpleNamespace(__version__="10.3.0"))
+    monkeypatch.setattr(backend, "gpu", lambda device: "Orin (sm_87, 16 SM)")
     monkeypatch.setattr(backend, "TensorRTBackend", lambda *_, **__: pytest.fail("it is loaded"))
     engine = dataclasses.replace(ENGINES[0], details={"version": "10.3.0", "stripped": True})
     chosen = Selection(folder=opened((source,), tmp_path), backend="tensorrt", encode=engine, decode=engine)
