@@ -22,6 +22,7 @@ from .options import (
     ARTIFACTS_FOLDER,
     ArtifactsOption,
     BackendOption,
+    DeviceOption,
     InputSpaceOption,
     MemoryOption,
     PrecisionOption,
@@ -42,13 +43,14 @@ def plan(
     precision: PrecisionOption = None,
     tile: TileOption = None,
     memory: MemoryOption = None,
+    device: DeviceOption = 0,
     input_space: InputSpaceOption = "srgb",
     picture: Annotated[Path | None, typer.Option(help="PNG to draw of the frame and its tiles.")] = None,
 ) -> None:
     """Show the tiles that a frame would be decoded in, their cost and their memory, without decoding it."""
     if picture is not None:
         check_picture(picture)
-    selection = select(ArtifactFolder.open(artifacts), backend, precision)
+    selection = select(ArtifactFolder.open(artifacts), backend, precision, device)
     manifest = selection.folder.manifest
     if tile is not None:
         check_tile(tile, manifest.halo, manifest.size_multiple)

@@ -87,8 +87,8 @@ def _default_budget(selection: Selection) -> int | None:
         free = available_memory()
         return CPU_MOST if free is None else min(int(free * CPU_SHARE), CPU_MOST)
     if not selection.backend.startswith("onnxruntime"):
-        return None  # an engine has taken the memory of its largest tile when it is opened
+        return None  # an engine's largest tile was chosen when it was built
     try:
-        return int(Device(0).free_memory() * GPU_SHARE)
+        return int(Device(selection.device).free_memory() * GPU_SHARE)
     except CCNetError:
         return None
