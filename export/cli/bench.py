@@ -42,7 +42,7 @@ def bench(
     """
     import torch
 
-    from ccnet.export.bench import report
+    from ccnet.export.bench import host_overhead, report
     from ccnet.model.checkpoint import load_checkpoint
 
     threads = threads or available_cores()
@@ -53,7 +53,7 @@ def bench(
         _compare(model, against, out, repeats, threads, quick)
         return
     document = _measure_all(model, repeats, threads, quick)
-    text = report.markdown(document)
+    text = report.markdown(document) + "\n" + host_overhead.markdown(document["host"])
     write_atomic(out / "bench.json", strict_json(document, 2).encode())
     write_atomic(out / "bench.md", text.encode())
     report.picture(document, out / "bench.png")
@@ -88,7 +88,7 @@ def _measure_all(model: CCNet, repeats: int, threads: int, quick: bool) -> dict[
     from rich.console import Console
     from rich.progress import Progress
 
-    from ccnet.export.bench import frames, inference, networks, report, roofline
+    from ccnet.export.bench import frames, host_overhead, inference, networks, report, roofline
 
     sizes, large = (inference.QUICK_SIZES, ()) if quick else (inference.SIZES, frames.LARGE_SIZES)
     rows, growth, seconds, console = [], [], {}, Console(stderr=True)
@@ -112,7 +112,9 @@ def _measure_all(model: CCNet, repeats: int, threads: int, quick: bool) -> dict[
             progress.update(task, description=f"frame {size[0]}×{size[1]}")
             growth.append(frames.measure_growth(exported[networks.CCNET], size, threads))
             progress.advance(task)
-    return report.inference_document(rows, growth, rates, seconds, {"repeats": repeats, "threads": threads})
+    host = host_overhead.measure(host_overhead.SIZES[: 1 if quick else None], repeats)
+    document = report.inference_document(rows, growth, rates, seconds, {"repeats": repeats, "threads": threads})
+    return {**document, "host": host_overhead.document(host)}
 
 
 @app.command("bench-train")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from ccnet.runtime.gpu.cuda import Device, Stream
 from ccnet.runtime.gpu.views import View, copy_view
 
 from .memory import TransferMemory
-from .pixels import PixelLayout, mirrored, write_means, write_pixels
+from .pixels import PixelLayout, mirrored, write_pixels
 
 
 class FrameMemory:
@@ -45,19 +46,24 @@ class FrameMemory:
         """Return the rows of ``pixels`` that hold these rows of the frame."""
         return slice(start - self._first, stop - self._first)
 
-    def load(self, frame: npt.NDArray[Any] | View, first: int, size: tuple[int, int], stream: Stream) -> None:
+    def load(
+        self, frame: npt.NDArray[Any] | View, first: int, size: tuple[int, int], dtype: np.dtype[Any], stream: Stream
+    ) -> None:
         """Convert rows of a frame and queue their upload.
 
         Args:
-            frame: The whole frame (H, W, 3), or the view of one in GPU memory whose values are the layout's.
+            frame: The whole frame (H, W, 3); the means of its blocks; or the view of a frame in GPU memory whose values
+                are the layout's.
             first: First row of the frame.
             size: Height and width of the pixels; what lies beyond the frame is mirrored.
+            dtype: The frame's dtype.
             stream: Stream that copies, and mirrors a frame that is on the GPU.
 
         Raises:
             OutOfMemoryError: The GPU or the host has too little memory.
         """
-        self._reserve(size, host=not isinstance(frame, View))
+        self._memory.reserve(self._layout.nbytes(*size), host=not isinstance(frame, View))
+        self._size = size
         self._first = first
         if isinstance(frame, View):
             height = min(frame.shape[0] - first, size[0])
@@ -65,31 +71,13 @@ class FrameMemory:
             for pair in mirrored(self.pixels, height, frame.shape[1]):
                 copy_view(stream, *pair)
         else:
-            write_pixels(self._host(), frame, first)
+            write_pixels(self._host(), frame, first, dtype)
             self._memory.upload(stream, self._layout.nbytes(*size))
-
-    def load_means(self, means: npt.NDArray[Any], dtype: npt.DTypeLike, size: tuple[int, int], stream: Stream) -> None:
-        """Convert the means of a frame's blocks and queue their upload.
-
-        Args:
-            means: (h, w, 3) in the scale of the frame.
-            dtype: The frame's dtype.
-            size: Height and width of the pixels; what lies beyond the means is mirrored.
-            stream: Stream that copies.
-        """
-        self._reserve(size, host=True)
-        self._first = 0
-        write_means(self._host(), means, self._layout, dtype)
-        self._memory.upload(stream, self._layout.nbytes(*size))
 
     def close(self) -> None:
         """Free everything; no work may be left."""
         self.forget()
         self._memory.close()
-
-    def _reserve(self, size: tuple[int, int], host: bool) -> None:
-        self._memory.reserve(self._layout.nbytes(*size), host)
-        self._size = size
 
     def _host(self) -> npt.NDArray[Any]:
         tensor = self._memory.array(self._layout.shape(*self._size)[1:], self._layout.dtype)

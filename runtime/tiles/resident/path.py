@@ -168,7 +168,7 @@ class ResidentPath:
         for tiles in sections(placed_tiles(ys, xs, rows), limit):
             first, last = tiles[0].y.start, tiles[-1].y.stop
             if not self._pipeline.holds(first, last):
-                self._pipeline.load(frame, first, (last - first, xs[-1].stop))
+                self._pipeline.load(frame, first, (last - first, xs[-1].stop), frame.dtype)
             self._decode(tiles, rows[0], out)
 
     def _encode(self, frame: CameraFrame, size: tuple[int, int] = (0, 0)) -> None:
@@ -182,9 +182,9 @@ class ResidentPath:
         )
         read = (read_height, read_width)
         if side > 1:
-            self._pipeline.load_means(reduced, frame.dtype, read)
+            self._pipeline.load_means(reduced, read, frame.dtype)
         else:
-            self._pipeline.load(frame, 0, (max(read_height, size[0]), max(read_width, size[1])))
+            self._pipeline.load(frame, 0, (max(read_height, size[0]), max(read_width, size[1])), frame.dtype)
         self._pipeline.encode(read, means=side > 1)
 
     def _decode(self, tiles: Sequence[PlacedTile], first: int, out: Array | View) -> None:

@@ -156,13 +156,13 @@ class Pipeline:
         self._encode.keep_kernels()
         return array.copy()
 
-    def load(self, frame: npt.NDArray[Any] | View, first: int, size: tuple[int, int]) -> None:
+    def load(self, frame: npt.NDArray[Any] | View, first: int, size: tuple[int, int], dtype: np.dtype[Any]) -> None:
         """Queue the upload of rows of a frame, see ``FrameMemory.load``; no tiles may be left to decode."""
-        self._frame.load(frame, first, size, self._compute)
+        self._frame.load(frame, first, size, dtype, self._compute)
 
-    def load_means(self, means: npt.NDArray[Any], dtype: npt.DTypeLike, size: tuple[int, int]) -> None:
-        """Queue the upload of the means of a frame's blocks, see ``FrameMemory.load_means``."""
-        self._means.load_means(means, dtype, size, self._compute)
+    def load_means(self, means: npt.NDArray[Any], size: tuple[int, int], dtype: np.dtype[Any]) -> None:
+        """Queue the upload of the means of a frame's blocks, see ``FrameMemory.load``."""
+        self._means.load(means, 0, size, dtype, self._compute)
 
     def decode_into(self, tiles: Sequence[PlacedTile], cube: View, first: int) -> None:
         """Decode tiles straight into a cube that the GPU can write.

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from ccnet.contract import FRAME_SCALE, reflect_index
 from ccnet.runtime.gpu.views import View
-from ccnet.runtime.io.frames import rgb_tensor
 
 
 @dataclass(frozen=True)
@@ -50,40 +49,28 @@ class PixelLayout:
         return tensor if self.input == "uint8" else tensor.transpose(1, 2, 0)
 
 
-def write_pixels(target: npt.NDArray[Any], frame: npt.NDArray[Any], first: int) -> None:
+def write_pixels(target: npt.NDArray[Any], frame: npt.NDArray[Any], first: int, dtype: np.dtype[Any]) -> None:
     """Write some rows of a frame as the tensor's values, the same as ``rgb_tensor`` of ``crop`` gives.
 
     Args:
         target: Array (h, w, 3) of a ``PixelLayout``; what lies beyond the frame is mirrored.
-        frame: The whole frame (H, W, 3) uint8, uint16 or float32; uint8 for the layout ``uint8``.
+        frame: The whole frame (H, W, 3), or the float32 means of its blocks.
         first: The row of the frame that the target begins with.
+        dtype: The frame's dtype, which defines the scale of its means, too.
     """
     height, width = frame.shape[:2]
     last = min(first + target.shape[0], height)
-    pixels = target[: last - first, :width]
-    # With the channels outside, both loops of numpy run over pixels
-    planes = pixels.transpose(2, 0, 1)
-    np.copyto(planes, frame[first:last].transpose(2, 0, 1))
-    scale = 1.0 if target.dtype == np.uint8 else FRAME_SCALE[frame.dtype.name]
-    if scale != 1:
-        np.divide(planes, np.float32(scale), out=planes)
+    pixels, rows = target[: last - first, :width], frame[first:last]
+    if target.dtype == np.uint8:
+        np.copyto(pixels, rows if rows.dtype == np.uint8 else np.rint(rows), casting="unsafe")
+    else:
+        # With the channels outside, the loops of numpy run over pixels
+        planes = pixels.transpose(2, 0, 1)
+        np.copyto(planes, rows.transpose(2, 0, 1))
+        if (scale := FRAME_SCALE[dtype.name]) != 1:
+            np.divide(planes, np.float32(scale), out=planes)
     target[: last - first, width:] = pixels[:, reflect_index(width, width, target.shape[1])]
     target[last - first :] = target[reflect_index(height, last, first + target.shape[0]) - first]
-
-
-def write_means(target: npt.NDArray[Any], means: npt.NDArray[Any], layout: PixelLayout, dtype: npt.DTypeLike) -> None:
-    """Write the means of a frame's blocks as the tensor's values.
-
-    Args:
-        target: Array (h, w, 3) of the layout; what lies beyond the means is mirrored.
-        means: (H, W, 3) float32 in the scale of the frame.
-        layout: Layout of the target.
-        dtype: The frame's dtype.
-    """
-    height, width = means.shape[:2]
-    extended = means[np.ix_(reflect_index(height, 0, target.shape[0]), reflect_index(width, 0, target.shape[1]))]
-    tensor = rgb_tensor(extended, layout.input, np.dtype(dtype))[0]
-    target[...] = layout.pixels(tensor)
 
 
 def mirrored(pixels: View, height: int, width: int) -> list[tuple[View, View]]:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ccnet.contract import padded_size
 from ccnet.runtime.gpu.views import View, blocks
 from ccnet.runtime.io.frames import block_mean, rgb_tensor
-from ccnet.runtime.tiles.resident.pixels import PixelLayout, mirrored, write_means, write_pixels
+from ccnet.runtime.tiles.resident.pixels import PixelLayout, mirrored, write_pixels
 from ccnet.runtime.tiles.tiling import Span, crop
 from tests.runtime.conftest import pixels
 from tests.runtime.gpu.test_views import perform
@@ -39,7 +39,7 @@ def test_written_pixels_are_those_of_the_hosts_path(
 ) -> None:
     frame, layout = pixels(height, width, types[1]), PixelLayout(types[0])
     target = empty(layout, height + below, width + right)
-    write_pixels(target, frame, 0)
+    write_pixels(target, frame, 0, frame.dtype)
     np.testing.assert_array_equal(target, expected(frame, types[0], *target.shape[:2]))
 
 
@@ -51,7 +51,7 @@ def test_rows_of_a_frame_are_written_alone(
     last = padded_size(height)
     first = data.draw(st.integers(0, height - 32))
     target = empty(layout, last - first, width)
-    write_pixels(target, frame, first)
+    write_pixels(target, frame, first, frame.dtype)
     np.testing.assert_array_equal(target, expected(frame, types[0], last, width)[first:])
 
 
@@ -73,6 +73,6 @@ def test_means_are_those_of_the_hosts_path(input: str, dtype: str) -> None:
     frame, layout = pixels(70, 90, dtype), PixelLayout(input)
     means = block_mean(frame, 3)
     target = empty(layout, 32, 48)
-    write_means(target, means, layout, frame.dtype)
+    write_pixels(target, means, 0, frame.dtype)
     tensor = rgb_tensor(crop(means, Span(0, 32, 0, 24), Span(0, 48, 0, 30)), input, frame.dtype)[0]
     np.testing.assert_array_equal(target, tensor if input == "uint8" else tensor.transpose(1, 2, 0))
