@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import asdict, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ccnet.contract import CCNetError, strict_json, write_atomic
+from ccnet.contract.signals import call_on_stop_signals
 from ccnet.data.options import (
     SOURCE_FORMAT,
     CameraOption,
@@ -24,6 +28,8 @@ from .recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
     from ccnet.model.config import CCNetConfig
+
+    from .trainer import Trainer
 
 app = typer.Typer()
 
@@ -113,11 +119,23 @@ def train(
             recipe = replace(recipe, steps=steps)
         weights = load_checkpoint(start) if start else None
         trainer = Trainer(out, network, recipe, train_scenes, val_scenes, chosen, weights)
-        train_with_progress(trainer)
+        # Of several processes, each would stop at a step of its own and wait for the others: torchrun ends them
+        with nullcontext() if trainer.has_partners else call_on_stop_signals(partial(_stop, trainer)):
+            train_with_progress(trainer)
+        if trainer.stopped and trainer.step < recipe.steps:
+            typer.echo(f"{trainer.last_file}: interrupted at step {trainer.step}, the same command resumes", err=True)
+            raise typer.Exit(130)
         if trainer.is_first_process:
             best = f"MRAE {trainer.best.mrae:.4f}, PSNR {trainer.best.psnr:.2f} dB on {len(val_scenes)} scenes"
             typer.echo(f"{trainer.best_file}: {best}")
             typer.echo(f"{trainer.last_file}: step {trainer.step} of {recipe.steps}, trained on {chosen}")
+
+
+def _stop(trainer: Trainer) -> None:
+    """End a training after the step in work; at a second signal at once, with the last save."""
+    if trainer.stopped:
+        os._exit(130)
+    trainer.stop()
 
 
 @app.command()

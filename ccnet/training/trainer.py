@@ -77,6 +77,7 @@ class Trainer:
         start: CCNet | None = None,
     ) -> None:
         self.folder, self.recipe, self.val = folder, recipe, val
+        self.stopped = False
         torch.manual_seed(recipe.seed)
         self.model = CCNet(config).to(device)
         if start is not None:
@@ -115,15 +116,20 @@ class Trainer:
         """True in the process that validates, saves and reports."""
         return self._training_step.rank == 0
 
+    @property
+    def has_partners(self) -> bool:
+        """True if other processes train the same network."""
+        return self._training_step.world_size > 1
+
     def run(self) -> Iterator[TrainingEvent]:
-        """Train to the end of the recipe, validating and saving at the recipe's intervals.
+        """Train to the end of the recipe, or until ``stop``, validating and saving at the recipe's intervals.
 
         Yields:
             An event after each step.
         """
         recipe = self.recipe
         curves = SummaryWriter(str(self.folder), purge_step=self.step + 1) if self.is_first_process else None
-        while self.step < recipe.steps:
+        while self.step < recipe.steps and not self.stopped:
             loss, lr = self._training_step(self.step)
             self.step += 1
             score = None
@@ -132,12 +138,16 @@ class Trainer:
             event = TrainingEvent(step=self.step, loss=loss, lr=lr, score=score)
             if curves:
                 _add_to_curves(curves, event)
-            if curves and (score or self.step % recipe.save_every == 0):
+            if curves and (score or self.step % recipe.save_every == 0 or self.stopped):
                 curves.flush()  # before the save: the curves must hold all steps that a resumed run will not repeat
                 save_run(self.last_file, self.model, self._training_step.optimizer, self._metadata(self.best))
             yield event
         if curves:
             curves.close()
+
+    def stop(self) -> None:
+        """End the run after the step that is in work, with a save; from any thread or signal handler."""
+        self.stopped = True
 
     def _validate(self) -> ValidationScore:
         """Validate, and save the weights if no earlier validation had a lower MRAE."""

@@ -4,24 +4,59 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from typing import Any
 
-from ccnet.contract import CCNetError
-from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
+# Nothing else here: everything is imported below main, where an interrupt is one line as well
 
-from .errors import explain
+
+class _Terminated(BaseException):
+    """SIGTERM as an exception, so that what was begun is removed as after Ctrl-C."""
 
 
 def main() -> None:
     """Run the command in ``sys.argv`` and exit.
 
-    Exit codes: 0 success, 1 a failed check, 2 an error, printed as one line on stderr, 130 interrupted.
+    Exit codes: 0 success, 1 a failed check, 2 an error, printed as one line on stderr, 130 interrupted, 143 terminated.
     """
-    _open_closed_streams()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold characters that the terminal cannot show
-    sys.exit(_exit_code(sys.argv[1:]))
+    with _SignalLines() as signals:
+        _open_closed_streams()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a path may hold what the terminal cannot show
+        signals.code = _exit_code(sys.argv[1:])
+    sys.exit(signals.code)
+
+
+class _SignalLines:
+    """One line and an exit code for Ctrl-C and SIGTERM, whatever they interrupt."""
+
+    code = 0
+
+    def __enter__(self) -> _SignalLines:
+        self._line = ""
+        self._previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, self._terminate)}
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as in a background job
+            self._previous[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupt)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        stopped = kind is not None and issubclass(kind, KeyboardInterrupt | _Terminated)
+        if stopped:
+            self.code = 143 if kind is _Terminated else 130
+        if self._line and self.code in (130, 143):  # click makes 130 of Ctrl-C by itself
+            print("ccnet:", self._line, file=sys.stderr)
+        return stopped
+
+    def _interrupt(self, *_: object) -> None:
+        self._line = "interrupted"
+        raise KeyboardInterrupt
+
+    def _terminate(self, *_: object) -> None:
+        self._line = "terminated"
+        raise _Terminated
 
 
 def _open_closed_streams() -> None:
@@ -37,6 +72,11 @@ def _open_closed_streams() -> None:
 
 def _exit_code(arguments: list[str]) -> int:
     """Run a command, print its error as one line, and return the exit code."""
+    from ccnet.contract import CCNetError
+    from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
+
+    from .errors import explain
+
     try:
         code = _run(arguments)
         sys.stdout.flush()
@@ -44,8 +84,6 @@ def _exit_code(arguments: list[str]) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the interpreter's exit
         return 1
-    except KeyboardInterrupt:
-        return 130
     except (CCNetError, ImportError, MemoryError, OSError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not is_out_of_memory(error):
             raise
@@ -55,6 +93,8 @@ def _exit_code(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     import typer  # here, so that a machine without it reads which extra to install
+
+    from ccnet.contract import CCNetError
 
     from .app import build_app
 

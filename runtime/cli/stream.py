@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from ccnet.contract import CCNetError, Manifest
+from ccnet.contract.signals import call_on_stop_signals
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
@@ -34,7 +35,6 @@ from .options import (
     TileOption,
     to_bytes,
 )
-from .signals import call_on_stop_signals
 
 app = typer.Typer()
 

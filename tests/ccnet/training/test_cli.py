@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,6 +73,24 @@ def test_same_command_resumes_and_other_options_are_refused(sources: dict[str, s
     folder = Path(sources["train"].removeprefix("cave:"))
     moved = folder.rename(folder.with_name("moved"))  # scenes of the same names in another folder
     refusal(train(sources | {"train": f"cave:{moved}"}, out), "belongs to another recipe or other data")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_saves_before_the_training_ends(sources: dict[str, str], out: Path, number: signal.Signals) -> None:
+    options = ["--data", sources["train"], "--val", sources["val"], "--camera", sources["camera"], "--out", str(out)]
+    code = "import sys; from ccnet.runtime.cli.main import main; sys.argv[0] = 'ccnet'; main()"
+    long = ["--steps", "100000", *TRAIN[2:], "--save-every", "1000000", "--evaluate-every", "1000000"]
+    command = [sys.executable, "-c", code, "train", *options, *long]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        while not list(out.glob("events.*")):  # the first step is in work
+            time.sleep(0.05)
+            assert process.poll() is None
+        time.sleep(1)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert "last.safetensors: interrupted at step" in err and "Traceback" not in err
+    assert (out / "last.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

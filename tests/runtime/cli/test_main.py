@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -165,3 +166,35 @@ main()
 """
     result = python(code, env={"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
     assert result.returncode == 0 and result.stdout.startswith("\\udcff\\xd7.npy: 70\\xd740 px"), result
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+@pytest.mark.parametrize("moment", ["numpy", "typer", "ccnet.runtime.reconstructor", "frame"])
+def test_signal_at_any_moment_is_one_line_and_leaves_nothing(
+    work: Path, number: signal.Signals, code: int, said: str, moment: str
+) -> None:
+    """The program sends itself the signal while it imports a module, or while it writes a cube."""
+    program = """
+import os, sys
+moment, number = sys.argv[1], int(sys.argv[2])
+sys.argv[:3] = ["ccnet"]
+class Finder:
+    def find_spec(self, name, *_):
+        if name == moment:
+            os.kill(os.getpid(), number)
+sys.meta_path.insert(0, Finder())
+from ccnet.runtime.cli.main import main
+if moment == "frame":
+    from ccnet.runtime import Reconstructor
+    def strips(self, frame, context=None):
+        os.kill(os.getpid(), number)
+        yield from ()
+    Reconstructor.strips = strips
+main()
+"""
+    command = [sys.executable, "-c", program, moment, str(int(number)), "reconstruct", "photo.png", "-o", "c/photo.hdr"]
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stderr) == (code, f"ccnet: {said}\n")
+    assert not [path for path in work.rglob("*photo.*") if path.suffix != ".png"] and not list(work.rglob(".ccnet*"))

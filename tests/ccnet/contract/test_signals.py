@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ccnet.runtime.cli.signals import call_on_stop_signals
+from ccnet.contract.signals import call_on_stop_signals
 
 STREAM = """
 import hashlib, time
