@@ -5,6 +5,7 @@ Legend: a frame is (H, W, 3) of the weights' camera; a context is (1, N) float32
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from ccnet.contract import ArtifactFolder
 from ccnet.metrics import mrae, sam
 from ccnet.runtime import Reconstructor
-from ccnet.runtime.io.frames import Frame
+from ccnet.runtime.io.frames import Frame, block_mean
 
 Context = npt.NDArray[np.float32]
 
@@ -107,8 +108,8 @@ def cheaper_contexts(run: Reconstructor, frame: Frame) -> Iterator[CheapContext]
     pixels = frame[..., 0].size
     for side in MEANS_SIDES:
         if side * side < pixels:
-            blocks = side * side
-            yield CheapContext(f"means of at most {side}² blocks", blocks, _encode(run, frame, blocks))
+            means = block_mean(frame, _block_side(frame, side * side))
+            yield CheapContext(f"means of at most {side}² blocks", means[..., 0].size, _encode(run, means))
     for side in SAMPLED_TILES:
         if (sampled := sample_tiles(frame, side)).size:
             yield CheapContext(f"one tile in four, {side} px", sampled[..., 0].size, _encode(run, sampled))
@@ -141,9 +142,18 @@ def _foreign_contexts(others: Sequence[Context]) -> Iterator[CheapContext]:
         yield CheapContext("another frame's context", 0, others[0])
 
 
-def _encode(run: Reconstructor, frame: Frame, max_pixels: int | None = None) -> Context:
-    run.encode_pixels = max_pixels or frame[..., 0].size
+def _encode(run: Reconstructor, frame: Frame) -> Context:
+    """Return the context of all pixels of a frame."""
+    run.encode_pixels = frame[..., 0].size
     return run.encode(frame)
+
+
+def _block_side(frame: Frame, max_blocks: int) -> int:
+    """Return the side, px, of the smallest square blocks of which at most ``max_blocks`` cover the frame."""
+    side = 1
+    while math.prod(math.ceil(size / side) for size in frame.shape[:2]) > max_blocks:
+        side += 1
+    return side
 
 
 def _centre(frame: Frame, side: int) -> Frame:

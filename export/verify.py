@@ -36,7 +36,7 @@ from ccnet.runtime.gpu.cuda import gpu
 from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 from ccnet.runtime.probe import probe_in_subprocess
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare, worst
-from ccnet.runtime.tiles.context_encoder import block_side
+from ccnet.runtime.tiles.context_encoder import REDUCED_PIXELS, block_side
 from ccnet.runtime.tiles.host_path import ENCODE_PIXELS
 
 from .reference import Reference
@@ -194,8 +194,11 @@ class _Check:
         """Report what a context from fewer pixels costs, all else equal; no tolerance says how much is too much."""
         frame = self.reference.frame
         pixels = frame.shape[0] * frame.shape[1]
-        for what, most in (("default context", ENCODE_PIXELS), ("context of 1/4 of the pixels", pixels // 4)):
-            runner.encode_pixels = max(most, 1)
+        schemes = {"default context": ENCODE_PIXELS}
+        if pixels // 4 <= REDUCED_PIXELS:  # else the default reads fewer
+            schemes["context of 1/4 of the pixels"] = max(pixels // 4, 1)
+        for what, most in schemes.items():
+            runner.encode_pixels = most
             run = _timed(runner, frame, runner.encode(frame))
             yield _comparison(what, run, whole, None, against="the whole frame's context")
 

@@ -9,6 +9,7 @@ from ccnet.contract import Manifest
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.io.camera_frame import FrameConverter
 
+from .tiles.context_encoder import REDUCED_PIXELS
 from .tiles.frame_path import FramePath
 
 
@@ -23,8 +24,13 @@ def describe(selection: Selection, path: FramePath, converter: FrameConverter) -
         "precision": f"decode {selection.decode.precision}, encode {selection.encode.precision}",
         "input space": converter.describe(),
         **{name: words for name, words in about.items() if name != "backend"},
-        "context": f"whole frame, as block means of at most {path.encode_pixels / 1e6:.2g} Mpx",
+        "context": _describe_context(path.encode_pixels),
     }
+
+
+def _describe_context(encode_pixels: int) -> str:
+    blocks = min(encode_pixels, REDUCED_PIXELS)
+    return f"whole frame, above {encode_pixels / 1e6:.2g} Mpx as means of at most {blocks / 1e6:.2g} M blocks"
 
 
 def provenance(manifest: Manifest, about: Mapping[str, str]) -> dict[str, str]:

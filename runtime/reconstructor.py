@@ -77,7 +77,7 @@ class Reconstructor:
                 returned as a whole is not in it. None: on a CPU half of the memory that is free now, at most 2 GB, on
                 a GPU half of its free memory; an engine takes the memory that it was built for.
             threads: CPU threads of ONNX Runtime. None is one per core.
-            encode_pixels: Maximum of pixels that ``encode`` reads.
+            encode_pixels: Maximum of pixels of a frame that ``encode`` reads as it is; see ``encode``.
             device: Index of the GPU, for all backends that use one.
             window: Old name of ``tile``.
 
@@ -210,7 +210,17 @@ class Reconstructor:
         return self._convert(frame)
 
     def encode(self, frame: Frame) -> Array:
-        """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
+        """Return the context (1, N) of a frame.
+
+        A frame of more than ``encode_pixels`` pixels is reduced to means of square blocks: at most that number, and at
+        most 256² of them (docs/contexts.md has the error).
+
+        Args:
+            frame: Frame (H, W, 3).
+
+        Returns:
+            The context (1, N) float32.
+        """
         return self._path.encode(self.camera_frame(frame))
 
     def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:

@@ -21,6 +21,11 @@ from .tiling import Span, crop
 Array = npt.NDArray[np.float32]
 
 
+REDUCED_PIXELS = 256 * 256
+"""Maximum of blocks that a frame too large for ``encode`` is reduced to. They move the cube by a twentieth of the
+network's own error (docs/contexts.md)."""
+
+
 class ContextEncoder:
     """Runs ``encode`` on a reduced frame."""
 
@@ -30,7 +35,7 @@ class ContextEncoder:
         self._manifest = manifest
 
     def encode(self, frame: CameraFrame, max_pixels: int) -> Array:
-        """Return the context (1, N) of a frame, from means of the smallest blocks that give at most ``max_pixels``."""
+        """Return the context (1, N) of a frame; of more than ``max_pixels`` pixels, from means, see ``block_side``."""
         multiple, least = self._manifest.size_multiple, self._limits.least
         reduced = block_mean(frame, self._block_side(frame, max_pixels))
         y, x = (Span(0, max(padded_size(size, multiple), least), 0, size) for size in reduced.shape[:2])
@@ -51,17 +56,20 @@ class ContextEncoder:
 
 
 def block_side(height: int, width: int, max_pixels: int, longest: int) -> int:
-    """Return the side, px, of the smallest square blocks whose means are few enough.
+    """Return the side, px, of the smallest square blocks whose means are few enough for ``encode``.
 
     Args:
         height: Height of the frame, px.
         width: Width of the frame, px.
-        max_pixels: Maximum number of blocks.
+        max_pixels: Maximum of pixels of a frame that is read as it is. A larger frame is reduced to at most that number
+            of blocks, and at most ``REDUCED_PIXELS``.
         longest: Maximum number of blocks along one axis.
 
     Returns:
         The side of a block, at least 1 px.
     """
+    if height * width > max_pixels:
+        max_pixels = min(max_pixels, REDUCED_PIXELS)
     side = max(1, math.isqrt(height * width // max_pixels), math.ceil(max(height, width) / longest))
     while math.ceil(height / side) * math.ceil(width / side) > max_pixels:
         side += 1

@@ -27,7 +27,7 @@ from .tile_decoder import TileDecoder
 Array = npt.NDArray[np.float32]
 
 ENCODE_PIXELS = 512 * 512
-"""Default maximum of pixels that ``encode`` reads; a larger frame is reduced to means of blocks first."""
+"""Default maximum of pixels of a frame that ``encode`` reads as it is; a larger one is reduced, see ``block_side``."""
 
 
 class HostPath:

@@ -43,8 +43,8 @@ def test_schemes_read_the_pixels_that_they_say(artifacts: tuple[CCNet, Path], mo
             assert cheap.context.shape == (1, run.manifest.context_size)
             read[cheap.name] = cheap.pixels
     assert read == {
-        "means of at most 64² blocks": 64 * 64,
-        "means of at most 32² blocks": 32 * 32,
+        "means of at most 64² blocks": 43 * 54,  # of 3×3 px
+        "means of at most 32² blocks": 26 * 32,  # of 5×5 px
         "one tile in four, 64 px": 64 * 64,
         "one tile in four, 32 px": 64 * 64,
         "the frame before, moved by 16 px": 0,
@@ -70,7 +70,7 @@ def test_costs_are_the_distances_of_the_cubes(artifacts: tuple[CCNet, Path], mon
     assert foreign.mrae == pytest.approx(np.median(distances), rel=1e-6)
     means = costs["means of at most 48² blocks"]
     assert means.worst_mrae == pytest.approx(max(reduced), rel=1e-6)
-    assert means.share == pytest.approx(48 * 48 / 64**2)
+    assert means.share == pytest.approx(1 / 4)  # blocks of 2×2 px
 
 
 def test_command_prints_the_table_and_writes_it(artifacts: tuple[CCNet, Path], photos: Path, tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.io.frames import block_mean
+from ccnet.runtime.tiles.context_encoder import REDUCED_PIXELS, block_side
+from ccnet.runtime.tiles.host_path import ENCODE_PIXELS
 from tests.runtime.conftest import (
     Array,
     Spy,
@@ -63,6 +65,16 @@ def test_encode_reduces_by_the_smallest_factor_within_its_limit(
         reconstruct.encode(pixels(*size))
     height, width = (-(-side // 16) * 16 for side in reduced)
     assert seen.shapes == [(1, 3, height, width)]
+
+
+@pytest.mark.parametrize(
+    ("size", "side"), [((482, 512), 1), ((512, 512), 1), ((513, 512), 3), ((1080, 1920), 6), ((3000, 4000), 14)]
+)
+def test_a_frame_beyond_the_default_is_reduced_to_few_blocks(size: tuple[int, int], side: int) -> None:
+    """A frame is read as it is, or as at most 256² blocks: no size between has a context that costs more."""
+    assert block_side(*size, ENCODE_PIXELS, 1 << 30) == side
+    blocks = [-(-length // side) for length in size]
+    assert side == 1 or blocks[0] * blocks[1] <= REDUCED_PIXELS
 
 
 def test_reduced_frame_has_the_context_of_its_means(folder: Path) -> None:
