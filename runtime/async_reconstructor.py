@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +42,13 @@ class AsyncReconstructor:
         # One thread: tiles take turns anyway, and two frames that alternate would both be late
         self._pool = ThreadPoolExecutor(1, "ccnet-slots")
 
-    def submit(self, frame: Frame, context: Array | None = None, *, out: Array | None = None) -> Future[Array]:
+    def submit(self, frame: Frame, context: Array | None = None, *, out: Any = None) -> Future[Any]:
         """Queue a frame. Leave ``frame`` and ``out`` alone until the Future is done.
 
         Args:
             frame: Frame (H, W, 3), as for ``Reconstructor.__call__``.
             context: Context to decode under. None is the frame's own.
-            out: Array (31, H, W) float32 to fill and return.
+            out: Array (31, H, W) float32 to fill and return, as for ``Reconstructor.__call__``.
 
         Returns:
             Future of the cube (31, H, W) float32; it raises the errors of the reconstruction.

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ from .tiles.opening import open_path
 from .tiles.planner import FramePlan
 
 Array = npt.NDArray[np.float32]
+Out = TypeVar("Out")
 
 
 class Reconstructor:
@@ -154,7 +156,13 @@ class Reconstructor:
         """Colour space of the frames, as passed to ``open``."""
         return self._convert.input_space
 
-    def __call__(self, frame: Frame, context: Array | None = None, *, out: Array | None = None) -> Array:
+    @overload
+    def __call__(self, frame: Frame, context: Array | None = None, *, out: None = None) -> Array: ...
+
+    @overload
+    def __call__(self, frame: Frame, context: Array | None = None, *, out: Out) -> Out: ...
+
+    def __call__(self, frame: Frame, context: Array | None = None, *, out: Any = None) -> Any:
         """Return the cube of a frame.
 
         A CCNetError says so if the frame is not RGB of a known dtype and range, or if the cube is not finite. With
@@ -163,14 +171,15 @@ class Reconstructor:
         Args:
             frame: Frame (H, W, 3), also by DLPack or ``__cuda_array_interface__``, see ``io.arrays.as_frame``.
             context: Context to decode under, such as that of an earlier frame. None is the frame's own.
-            out: Array (31, H, W) float32 to fill and return.
+            out: Array (31, H, W) float32 to fill and return. With engines, it may also be on their GPU, by DLPack or
+                ``__cuda_array_interface__``, such as a tensor of torch or a ``DeviceArray``: the cube stays there.
 
         Returns:
-            The cube (31, H, W) float32.
+            The cube (31, H, W) float32, complete.
         """
         camera_frame = self.camera_frame(frame)
         context = self._path.context(camera_frame, context)
-        cube = output_array(out, (len(BANDS_NM), *camera_frame.shape[:2]))
+        cube = output_array(out, (len(BANDS_NM), *camera_frame.shape[:2]), self._path.device)
         self._path.fill(camera_frame, context, (0, camera_frame.shape[0]), cube)
         return cube
 

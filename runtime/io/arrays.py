@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.gpu.devices import Device
@@ -52,10 +51,27 @@ def _download(array: Any, device: Device) -> Frame:
         stream.close()
 
 
-def output_array(out: npt.NDArray[np.float32] | None, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-    """Return ``out`` if it is a float32 array of this shape, or a new array; a CCNetError otherwise."""
+def output_array(out: Any, shape: tuple[int, ...], device: Device | None = None) -> Any:
+    """Return the array to fill.
+
+    Args:
+        out: Array of the caller; None for a new numpy array.
+        shape: Its shape; that of an array on a GPU is checked when it is written.
+        device: GPU whose memory can be written; None for arrays of the host alone.
+
+    Returns:
+        The array, ``out`` itself if it is not None.
+
+    Raises:
+        CCNetError: ``out`` is no writeable float32 array of this shape, or it is on another GPU.
+    """
     if out is None:
         return np.empty(shape, np.float32)
+    if (place := device_of(out)) is not None:
+        if place is not device:
+            writes = device.name if device else "the host"
+            raise CCNetError(f"out is on {place.name}, expected memory of {writes}, where this backend writes")
+        return out
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32 or not out.flags.writeable:
         kind = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
         raise CCNetError(f"out is {kind}, expected a writeable float32 {shape}")

@@ -7,11 +7,12 @@ everything that a tile must know of the rest of its frame.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from ccnet.runtime.gpu.devices import Device
 from ccnet.runtime.io.camera_frame import CameraFrame
 
 from .planner import FramePlan
@@ -32,6 +33,10 @@ class FramePath(Protocol):
     """
 
     encode_pixels: int
+
+    @property
+    def device(self) -> Device | None:
+        """GPU whose memory ``fill`` can write as well; None if there is none."""
 
     @property
     def tile(self) -> int:
@@ -69,7 +74,7 @@ class FramePath(Protocol):
             Rows and columns in the cube, and their values (31, h, w).
         """
 
-    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array) -> None:
+    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
         """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
 
     def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:

@@ -35,7 +35,10 @@ class HostPath:
 
     Attributes:
         encode_pixels: Maximum of pixels that ``encode`` reads.
+        device: None, for tiles are put together on the host.
     """
+
+    device = None
 
     def __init__(
         self,

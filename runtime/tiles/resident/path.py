@@ -9,6 +9,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from ccnet.contract import BANDS_NM, CCNetError, padded_size
 from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu.cuda import is_page_locked
+from ccnet.runtime.gpu.device_array import DeviceArray
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.gpu.views import View
 from ccnet.runtime.io.camera_frame import CameraFrame
@@ -42,6 +44,7 @@ class ResidentPath:
 
     Attributes:
         encode_pixels: Maximum of pixels that ``encode`` reads.
+        device: The GPU.
     """
 
     def __init__(self, selection: Selection, pipeline: Pipeline, rules: TileRules, *, encode_pixels: int) -> None:
@@ -64,7 +67,7 @@ class ResidentPath:
         self._encode_limits = SizeLimits.of(selection.encode, manifest.size_multiple)
         self._asked = self._rules = rules
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
-        self._pipeline = pipeline
+        self._pipeline, self.device = pipeline, pipeline.device
         self._lock = threading.Lock()
         self._closed = False
 
@@ -118,19 +121,22 @@ class ResidentPath:
             self.fill(frame, context, (first, last), strip)
             yield slice(first, last), slice(0, frame.shape[1]), strip
 
-    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array | View) -> None:
+    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
         """Decode the rows of the cube from ``rows[0]`` to ``rows[1]``. When memory runs out, tiles shrink.
 
         Args:
             frame: The whole frame.
             context: Its context; None is the frame's own.
             rows: First row, and the row after the last.
-            out: Array (31, rows[1] - rows[0], W), or the view of one in GPU memory. The GPU writes into page-locked
-                memory itself.
+            out: Array (31, rows[1] - rows[0], W) in host memory, or an array of any library in the memory of the GPU.
+                The GPU writes into page-locked memory itself.
         """
         if isinstance(out, np.ndarray) and min(out.strides) > 0 and is_page_locked(self._pipeline.device, out):
             out = View.of(out)
         with self._turn():
+            lent = None if isinstance(out, np.ndarray | View) else self._pipeline.borrow(out)  # keeps the memory alive
+            if lent:
+                out = _writable(lent, (len(BANDS_NM), rows[1] - rows[0], frame.shape[1]))
             while True:
                 try:
                     self._fill(frame, context, rows, out)
@@ -206,3 +212,11 @@ class ResidentPath:
             raise error
         self._rules = rules
         _logger.warning("%s; from now on tiles are at most %d px", error, rules.largest)
+
+
+def _writable(array: DeviceArray, shape: tuple[int, ...]) -> View:
+    """Return the view of an array in GPU memory; a CCNetError unless it is float32 of this shape and writeable."""
+    if array.shape != shape or array.dtype != np.float32 or array.read_only or min(array.strides) < 0:
+        kind = f"{'read-only ' * array.read_only}{array.dtype} {array.shape}"
+        raise CCNetError(f"out is {kind} on the GPU, expected a writeable float32 {shape}")
+    return View("device", array.address, array.shape, array.strides, array.dtype.itemsize)

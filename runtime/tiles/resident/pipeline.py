@@ -22,6 +22,8 @@ import numpy.typing as npt
 from ccnet.contract import CONTEXT, RGB, CCNetError, Manifest
 from ccnet.runtime.backends.trt_engine import Engine
 from ccnet.runtime.gpu.cuda import Stream
+from ccnet.runtime.gpu.device_array import DeviceArray
+from ccnet.runtime.gpu.exchange import device_array
 from ccnet.runtime.gpu.scratch import Scratch
 from ccnet.runtime.gpu.views import View, copy_view
 
@@ -118,6 +120,10 @@ class Pipeline:
             except BaseException:
                 self._synchronize()
                 raise
+
+    def borrow(self, array: Any) -> DeviceArray:
+        """Return the memory of an array on the GPU, for ``decode_into``; its library's work on it is done before."""
+        return device_array(array, self._transfer)
 
     def forget(self) -> None:
         """Forget the rows of the last frame."""
