@@ -66,7 +66,7 @@ def tile_rules(selection: Selection, tile: int | None, memory: int | None) -> Ti
         tile_bytes=tile_bytes(decode),
         base_bytes=BASE_BYTES if on_cpu else 0,
         strip_bytes=STRIP_BYTES if on_cpu else 0,
-        may_exceed=memory is None,
+        is_soft=memory is None,
     )
 
 

@@ -16,6 +16,9 @@ from ccnet.contract import BANDS_NM, CCNetError, padded_size
 
 from .tiling import Span, place, plan
 
+SOFT_SIDE = 512
+"""Tiles of at most this side, px, are used beyond a soft budget too: smaller ones would compute far more pixels."""
+
 STRIP_BYTES = 4 * len(BANDS_NM)
 """Memory of a pixel of the strip that collects the kept parts of tiles, float32."""
 
@@ -36,7 +39,7 @@ class TileRules:
         tile_bytes: Memory for each pixel of the tile that is computed.
         base_bytes: Memory that is taken whatever the tiles are.
         strip_bytes: Memory for each pixel of the strip that collects tiles; 0 where it is on another device.
-        may_exceed: Where no tile fits the budget, take those of the least memory, instead of an error.
+        is_soft: Tiles up to ``SOFT_SIDE`` may exceed the budget; no frame is refused.
     """
 
     halo: int
@@ -50,7 +53,7 @@ class TileRules:
     tile_bytes: int = 0
     base_bytes: int = 0
     strip_bytes: int = STRIP_BYTES
-    may_exceed: bool = False
+    is_soft: bool = False
 
     @property
     def smallest(self) -> int:
@@ -171,7 +174,7 @@ def plan_frame(height: int, width: int, frame_bytes: int, rules: TileRules) -> F
     grids = itertools.starmap(_Grid, itertools.product(*axes))
     best = min(grids, key=lambda grid: _rank(grid, memory(grid), rules))
     needed = memory(best)
-    if not _fits(best, needed, rules) and not rules.may_exceed:
+    if not _fits(best, needed, rules) and not rules.is_soft:
         raise CCNetError(
             f"memory is {(rules.memory or 0) / 1e6:.0f} MB, a frame of {width}×{height} px needs at least"
             f" {math.ceil(needed / 1e6)} MB: allow more (--memory, in MB) or take a smaller frame"
@@ -229,8 +232,10 @@ def _rank(grid: _Grid, memory: int, rules: TileRules) -> tuple[bool, int, int]:
 
 
 def _fits(grid: _Grid, memory: int, rules: TileRules) -> bool:
-    is_small = rules.max_pixels is None or grid.rows.length * grid.columns.length <= rules.max_pixels
-    return is_small and (rules.memory is None or memory <= rules.memory)
+    if rules.max_pixels is not None and grid.rows.length * grid.columns.length > rules.max_pixels:
+        return False
+    is_modest = max(grid.rows.length, grid.columns.length) <= SOFT_SIDE
+    return rules.memory is None or memory <= rules.memory or (rules.is_soft and is_modest)
 
 
 def _memory(grid: _Grid, height: int, width: int, frame_bytes: int, rules: TileRules) -> int:

@@ -24,7 +24,7 @@ def test_default_is_half_of_what_is_free_and_at_most_2_gb(
 ) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: free)
     rules = tile_rules(select(ArtifactFolder.open(folder)), None, None)
-    assert (rules.memory, rules.tile, rules.may_exceed) == (budget, None, True)
+    assert (rules.memory, rules.tile, rules.is_soft) == (budget, None, True)
 
 
 def test_engines_and_fixed_sides_have_no_default_budget(folder: Path) -> None:
@@ -85,11 +85,17 @@ def test_budget_that_is_too_small_is_refused_with_what_is_needed(folder: Path) -
     refusal(lambda: open_camera(folder, memory=10**9, tile=64), "tile and memory both decide")
 
 
-def test_default_budget_never_refuses_a_frame(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_budget_never_refuses_a_frame_nor_cuts_it_finer_than_512_px(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(memory, "available_memory", lambda: 1000)
     with open_camera(folder) as reconstruct:
         assert reconstruct(pixels(100, 200)).shape == (31, 100, 200)
-        assert reconstruct.plan(pixels(100, 200)).tile == (48, 48)
+        assert reconstruct.plan(pixels(100, 200)).tile == (112, 208)
+        large = reconstruct.plan(pixels(1000, 1000))
+    with open_camera(folder, tile=512) as reconstruct:
+        assert large.tile <= (512, 512)
+        assert large.pixels <= reconstruct.plan(pixels(1000, 1000)).pixels
 
 
 def test_describe_names_the_budget(folder: Path) -> None:

@@ -53,7 +53,7 @@ def test_plan_never_exceeds_its_budget(height: int, width: int, frame_bytes: int
         found = plan_frame(height, width, frame_bytes, by)
     except CCNetError as error:
         assert by.memory is not None
-        least = plan_frame(height, width, frame_bytes, replace(by, may_exceed=True))
+        least = plan_frame(height, width, frame_bytes, replace(by, is_soft=True))
         assert least.memory > by.memory
         assert "allow more" in str(error) and f"{width}×{height} px" in str(error)
         return
@@ -64,7 +64,7 @@ def test_plan_never_exceeds_its_budget(height: int, width: int, frame_bytes: int
 @settings(max_examples=40)
 @given(sizes, sizes, rules())
 def test_kept_parts_cover_each_pixel_once(height: int, width: int, by: TileRules) -> None:
-    found = plan_frame(height, width, 0, replace(by, may_exceed=True))
+    found = plan_frame(height, width, 0, replace(by, is_soft=True))
     for size, spans in ((height, found.rows), (width, found.columns)):
         assert [span.first for span in spans] == [0, *(span.last for span in spans[:-1])]
         assert spans[-1].last == size
@@ -74,7 +74,7 @@ def test_kept_parts_cover_each_pixel_once(height: int, width: int, by: TileRules
 @settings(max_examples=40)
 @given(sizes, sizes, rules())
 def test_kept_parts_are_a_halo_from_tile_edges_inside_the_frame(height: int, width: int, by: TileRules) -> None:
-    found = plan_frame(height, width, 0, replace(by, may_exceed=True))
+    found = plan_frame(height, width, 0, replace(by, is_soft=True))
     for size, spans in ((height, found.rows), (width, found.columns)):
         for span in spans:
             assert span.start == 0 or span.first - span.start >= by.halo
@@ -99,7 +99,7 @@ def test_plan_computes_no_more_pixels_than_squares(height: int, width: int, by: 
 @settings(max_examples=40)
 @given(sizes, sizes, rules())
 def test_smaller_rules_give_smaller_tiles_until_none_is_left(height: int, width: int, by: TileRules) -> None:
-    current: TileRules | None = replace(by, memory=None, may_exceed=True)
+    current: TileRules | None = replace(by, memory=None, is_soft=True)
     pixels = []
     while current is not None and len(pixels) < 50:
         found = plan_frame(height, width, 0, current)
@@ -113,7 +113,7 @@ def test_smaller_rules_give_smaller_tiles_until_none_is_left(height: int, width:
 @given(sizes, sizes)
 def test_more_memory_never_computes_more_pixels(height: int, width: int) -> None:
     budgets = (400_000_000, 700_000_000, 1_500_000_000, None)
-    plans = [plan_frame(height, width, 0, replace(PAPER, memory=budget, may_exceed=True)) for budget in budgets]
+    plans = [plan_frame(height, width, 0, replace(PAPER, memory=budget, is_soft=True)) for budget in budgets]
     assert [found.pixels for found in plans] == sorted((found.pixels for found in plans), reverse=True)
 
 
@@ -139,7 +139,7 @@ def test_planning_takes_little_time(size: tuple[int, int]) -> None:
     took = []
     for repeat in range(5):  # the least of several, as other processes take turns
         started = time.perf_counter()
-        plan_frame(*size, repeat, replace(PAPER, memory=2_000_000_000, may_exceed=True))
+        plan_frame(*size, repeat, replace(PAPER, memory=2_000_000_000, is_soft=True))
         took.append(time.perf_counter() - started)
     assert min(took) < 0.01
 
