@@ -50,6 +50,9 @@ _REGISTRATION_LOCK = threading.Lock()  # the first session creates the operators
 _EXTERNAL = re.compile(rb"[\x08\x00]location")
 """Protobuf's bytes of the key of a tensor in another file: a length of 8 (or 8 in a longer form), the word."""
 
+_NATIVE_NODE = b":\x05ccnet"
+"""Protobuf's bytes of a node's domain, for the compiled operators: field 7, a length of 5, the word."""
+
 
 class OnnxRuntimeBackend:
     """A graph on the CPU or a GPU. Use it in ``with`` or call ``close``; threads may share it.
@@ -241,6 +244,8 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     options.enable_mem_reuse = options.enable_mem_pattern = False
     providers = [(name, _provider_options(name, device)) for name in _PROVIDERS[provider] if name in available]
     register_operators(options)
+    if provider == "cpu" and _NATIVE_NODE in data and _has_exact_arena():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     try:
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base
@@ -248,6 +253,25 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     if session.get_providers()[0] != wanted:
         raise CCNetError(f"onnxruntime's {wanted} does not start here: check the GPU's driver, CUDA and cuDNN")
     return session
+
+
+@functools.cache
+def _has_exact_arena() -> bool:
+    """Return whether sessions can share a CPU arena that grows by what is asked for; register it.
+
+    A session's own arena grows by powers of two. With it ``decode`` at 512 px took 890 bytes a pixel, with this one
+    820, as most tensors of the compiled operators have one size. The unrolled graph took 3250, and 3960 with this one.
+
+    Returns:
+        False where the program around this package has registered another.
+    """
+    ort = _onnxruntime()
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    try:
+        ort.create_and_register_allocator(place, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
+    except Exception:  # ONNX Runtime's errors have no common base
+        return False
+    return True
 
 
 def _provider_options(name: str, device: int) -> dict[str, str]:

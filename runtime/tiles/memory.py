@@ -12,7 +12,7 @@ from ccnet.runtime.io.frames import Frame
 
 from .planner import STRIP_BYTES, TileRules
 
-BYTES_PER_PIXEL: Mapping[str, int] = {NATIVE_FORMAT: 900, "onnx": 3500, "tensorrt": 1800, "tensorrt_rtx": 1800}
+BYTES_PER_PIXEL: Mapping[str, int] = {NATIVE_FORMAT: 850, "onnx": 3500, "tensorrt": 1800, "tensorrt_rtx": 1800}
 """Format of a file → memory of each pixel of a tile while ``decode`` runs, beyond the loaded file, at most.
 
 With the paper's network. The first two are peaks of a process with ONNX Runtime on a CPU, at 256² to 1088×1920 px and
@@ -23,7 +23,7 @@ file in the manifest may state its own number as ``bytes_per_pixel``.
 FULL_RATIO = 1.15
 """Memory of a pixel of ``full``, which computes the context too, relative to that of ``decode``; measured on a CPU."""
 
-BASE_BYTES = 200_000_000
+BASE_BYTES = 150_000_000
 """Memory of a process that has loaded its libraries and graphs for the CPU, and reads and writes files."""
 
 CPU_SHARE, CPU_MOST = 0.5, 2_000_000_000

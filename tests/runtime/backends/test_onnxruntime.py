@@ -15,8 +15,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ccnet.contract import CCNetError
-from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.contract import ArtifactFolder, CCNetError
+from ccnet.model import CCNet
+from ccnet.runtime.backends import onnxruntime as module
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, _has_exact_arena
+from ccnet.runtime.backends.select import select
 
 Array = npt.NDArray[Any]
 
@@ -276,3 +279,19 @@ def test_cuda_provider_is_told_the_gpu_and_not_to_use_tf32(monkeypatch: pytest.M
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     OnnxRuntimeBackend(convolution().SerializeToString(), provider="cuda", device=1).close()
     assert asked == [("CUDAExecutionProvider", {"use_tf32": "0", "device_id": "1"}), ("CPUExecutionProvider", {})]
+
+
+@pytest.mark.parametrize("registered", [True, False])
+def test_compiled_operators_run_with_and_without_an_arena_of_their_own(
+    registered: bool, artifacts: tuple[CCNet, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program may have registered an arena for all sessions before; then a session keeps its own."""
+    monkeypatch.setattr(module, "_has_exact_arena", lambda: registered and _has_exact_arena())
+    decode = select(ArtifactFolder.open(artifacts[1])).decode
+    feeds = {
+        "rgb": np.zeros((1, 3, 32, 32), np.float32),
+        "context": np.zeros((1, artifacts[0].context_size), np.float32),
+    }
+    with OnnxRuntimeBackend(artifacts[1] / decode.file) as backend:
+        assert np.isfinite(backend.run(feeds)["cube"]).all()
+    assert _has_exact_arena() is True

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from ccnet.contract import ArtifactFolder, CCNetError
+from ccnet.model import CCNet
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import select
 from ccnet.runtime.tiles import memory
@@ -79,7 +82,7 @@ def test_smallest_tile_beyond_memory_is_an_error(folder: Path) -> None:
 def test_budget_that_is_too_small_is_refused_with_what_is_needed(folder: Path) -> None:
     with open_camera(folder, memory=memory.BASE_BYTES + 1_000_000) as reconstruct:
         refusal(
-            lambda: reconstruct(pixels(200, 200)), "memory is 201 MB, a frame of 200×200 px needs at least", "--memory"
+            lambda: reconstruct(pixels(200, 200)), "memory is 151 MB, a frame of 200×200 px needs at least", "--memory"
         )
     refusal(lambda: open_camera(folder, memory=0), "memory is 0 bytes, expected a positive number")
     refusal(lambda: open_camera(folder, memory=10**9, tile=64), "tile and memory both decide")
@@ -96,6 +99,31 @@ def test_default_budget_never_refuses_a_frame_nor_cuts_it_finer_than_512_px(
     with open_camera(folder, tile=512) as reconstruct:
         assert large.tile <= (512, 512)
         assert large.pixels <= reconstruct.plan(pixels(1000, 1000)).pixels
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read from Linux")
+@pytest.mark.parametrize("side", [256, 400])
+def test_decode_takes_no_more_memory_than_the_table_says(artifacts: tuple[CCNet, Path], side: int) -> None:
+    script = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from ccnet.model import CCNet
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+decode = OnnxRuntimeBackend(Path(sys.argv[1]))
+rgb = np.zeros((1, 3, {side}, {side}), np.float32)
+def kilobytes(name):
+    return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+loaded = kilobytes("VmRSS")
+decode.run({{"rgb": rgb, "context": np.zeros((1, int(sys.argv[2])), np.float32)}})
+print(1024 * (kilobytes("VmHWM") - loaded))
+"""
+    selection = select(ArtifactFolder.open(artifacts[1]))
+    arguments = [str(artifacts[1] / selection.decode.file), str(selection.folder.manifest.context_size)]
+    result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=True)
+    taken = int(result.stdout) / side**2
+    assert 0.3 * tile_bytes(selection.decode) < taken <= tile_bytes(selection.decode)
 
 
 def test_describe_names_the_budget(folder: Path) -> None:
