@@ -19,6 +19,7 @@ from ccnet.contract import (
     HALO,
     MANIFEST_KEY,
     NATIVE_FORMAT,
+    PLUGIN_FORMAT,
     PRECISION_KEY,
     RGB,
     SIZE_MULTIPLE,
@@ -38,7 +39,7 @@ from ccnet.runtime.quality.tolerances import TOLERANCES, compare
 
 from .fingerprint import tools
 from .graph import cut
-from .graph.fuse import fuse_operators
+from .graph.fuse import fuse_operators, fuse_pooled_nescm
 from .graph.mixed_precision import precisions, to_fp16
 from .graph.serialize import stamp, structure
 from .graph.trace import gc_paused, trace
@@ -46,6 +47,9 @@ from .graph.trace import gc_paused, trace
 Input = Literal["float32", "uint8"]
 Progress = Callable[[str], None]
 Array = npt.NDArray[np.float32]
+
+
+_INFIXES = {NATIVE_FORMAT: ".native", PLUGIN_FORMAT: ".plugin"}
 
 
 class GraphKey(NamedTuple):
@@ -58,7 +62,7 @@ class GraphKey(NamedTuple):
     @property
     def file(self) -> str:
         """Name of the graph's file."""
-        return f"{self.kind}.{self.precision}{'.native' if self.format == NATIVE_FORMAT else ''}.onnx"
+        return f"{self.kind}.{self.precision}{_INFIXES.get(self.format, '')}.onnx"
 
 
 @gc_paused()
@@ -69,6 +73,7 @@ def export(
     input: Input = "float32",
     camera: dict[str, Any] | None = None,
     fingerprint: str = "",
+    plugin: bool = False,
     progress: Progress = lambda stage: None,
 ) -> Manifest:
     """Trace, cut, check and compare through the shipped runtime, and only then write: graphs first, the manifest last.
@@ -79,6 +84,7 @@ def export(
         input: Type of the graphs' frames: float32 (1, 3, H, W) in [0, 1], or uint8 (1, H, W, 3).
         camera: The camera that the weights are for, see ``checkpoint_camera``; the runtime judges its cubes by it.
         fingerprint: What this export depends on, see ``export_fingerprint``; a later export compares its own with it.
+        plugin: Write ``decode`` in FP16 with nodes of TensorRT's plugin, too.
         progress: Called with the name of each stage.
 
     Returns:
@@ -90,7 +96,7 @@ def export(
     """
     _check_halo(model.config)
     make_folder(folder)
-    graphs = _graphs(model, progress)
+    graphs = _graphs(model, progress, plugin)
     manifest = Manifest(
         config=model.config.to_dict(),
         weights_sha256=weights_hash(model),
@@ -118,7 +124,7 @@ def _check_halo(config: CCNetConfig) -> None:
         )
 
 
-def _graphs(model: CCNet, progress: Progress) -> dict[GraphKey, ir.Model]:
+def _graphs(model: CCNet, progress: Progress, plugin: bool) -> dict[GraphKey, ir.Model]:
     """Return all graphs of the network; those with fused operators only where the operators are compiled."""
     progress("trace")
     traced = trace(model)
@@ -126,6 +132,12 @@ def _graphs(model: CCNet, progress: Progress) -> dict[GraphKey, ir.Model]:
     cuts = {"encode": cut.encode(traced), "decode": cut.decode(traced, model.context_shapes), "full": cut.full(traced)}
     graphs = {GraphKey(kind, "fp32"): graph for kind, graph in cuts.items()}
     graphs[GraphKey("decode", "fp16")] = cuts["decode"]
+    if plugin:
+        if not operators():
+            raise CCNetError(
+                "--plugin needs the compiled kernels, which know what it fuses: install a C compiler first"
+            )
+        graphs[GraphKey("decode", "fp16", PLUGIN_FORMAT)] = fuse_pooled_nescm(cuts["decode"], model)
     if operators():  # a graph that cannot be compared here is not written
         for kind, graph in cuts.items():
             graphs[GraphKey(kind, "fp32", NATIVE_FORMAT)] = fuse_operators(graph, model)
@@ -162,7 +174,8 @@ def _compare(model: CCNet, files: Mapping[GraphKey, bytes], input: Input) -> Non
             )
 
     with ThreadPoolExecutor() as pool:  # ONNX Runtime takes most of the time to optimise a graph, on one core
-        [*pool.map(judge, files)]
+        # ONNX Runtime has no plugin: the tests compare its graph, in FP32, with the operators
+        [*pool.map(judge, (key for key in files if key.format != PLUGIN_FORMAT))]
 
 
 def _patchwork(height: int, width: int) -> npt.NDArray[np.uint8]:

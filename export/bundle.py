@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ccnet.contract import (
+    GRAPH_FORMATS,
     MANIFEST_NAME,
-    ONNX_FORMATS,
     Artifact,
     ArtifactFolder,
     CCNetError,
@@ -48,7 +48,7 @@ def make_bundle(folder: Path | ArtifactFolder, references: Sequence[Reference], 
     folder = ArtifactFolder.open(folder)
     manifest = folder.manifest
     outputs = pack(references)
-    graphs = [artifact for artifact in manifest.artifacts if artifact.format in ONNX_FORMATS]
+    graphs = [artifact for artifact in manifest.artifacts if artifact.format in GRAPH_FORMATS]
     artifacts = (*graphs, _golden_entry(outputs))
     files = [*(folder.read(graph) for graph in graphs), outputs]
     bundled = dataclasses.replace(manifest, artifacts=artifacts)
@@ -119,4 +119,4 @@ def _kept_engines(folder: Path, manifest: Manifest) -> list[Artifact]:
         return []  # nothing was there, or nothing worth keeping
     if old.fingerprint != manifest.fingerprint or old.weights_sha256 != manifest.weights_sha256:
         return []
-    return [artifact for artifact in old.artifacts if artifact.format not in (*ONNX_FORMATS, "npz")]
+    return [artifact for artifact in old.artifacts if artifact.format not in (*GRAPH_FORMATS, "npz")]

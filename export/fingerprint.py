@@ -53,17 +53,18 @@ def tools(packages: Sequence[str] = _PACKAGES) -> dict[str, str]:
     return {"python": platform.python_version(), **{name: found for name in packages if (found := _version(name))}}
 
 
-def export_fingerprint(weights: Path, input: str) -> str:
+def export_fingerprint(weights: Path, input: str, plugin: bool = False) -> str:
     """Return the fingerprint of an export.
 
     Args:
         weights: File of the weights.
         input: Type of the graphs' frames, ``float32`` or ``uint8``.
+        plugin: Whether there is a graph for TensorRT's plugin.
 
     Returns:
         The hash of weights, type, tools, the modules that shape graphs, and the compiled kernels.
     """
-    return digest(_sha256(weights), input, tools(), source_hashes(GRAPH_SOURCES), _kernels())
+    return digest(_sha256(weights), input, plugin, tools(), source_hashes(GRAPH_SOURCES), _kernels())
 
 
 def check_fingerprint(

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from ccnet.contract import (
     CONTEXT,
+    GRAPH_FORMATS,
     NATIVE_FORMAT,
-    ONNX_FORMATS,
     RGB,
     Artifact,
     ArtifactFolder,
@@ -173,7 +173,7 @@ class _Check:
             yield self._judge("decode fp32, unrolled", unrolled, reference.cube, "fp32")
         yield from self._tiled(whole.cube)
         for artifact in self.manifest.artifacts:
-            if artifact.kind == "decode" and artifact.format not in ONNX_FORMATS:
+            if artifact.kind == "decode" and artifact.format not in GRAPH_FORMATS:
                 yield from self._engine(artifact)
 
     def _tiled(self, whole: Array) -> Iterator[Comparison]:

@@ -12,11 +12,13 @@ from ccnet.contract.files import (
 )
 from ccnet.contract.machine import available_cores, available_memory, cpu_name
 from ccnet.contract.manifest import (
+    GRAPH_FORMATS,
     MANIFEST_KEY,
     MANIFEST_NAME,
     NATIVE_DOMAIN,
     NATIVE_FORMAT,
     ONNX_FORMATS,
+    PLUGIN_FORMAT,
     PRECISION_KEY,
     Artifact,
     Manifest,
@@ -41,12 +43,14 @@ __all__ = [
     "CUBE",
     "CUBE_SUM",
     "FRAME_SCALE",
+    "GRAPH_FORMATS",
     "HALO",
     "MANIFEST_KEY",
     "MANIFEST_NAME",
     "NATIVE_DOMAIN",
     "NATIVE_FORMAT",
     "ONNX_FORMATS",
+    "PLUGIN_FORMAT",
     "PRECISION_KEY",
     "RGB",
     "SHIPPED_WEIGHTS",

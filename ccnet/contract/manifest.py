@@ -26,8 +26,14 @@ NATIVE_FORMAT = "onnx-native"
 NATIVE_DOMAIN = "ccnet"
 """ONNX domain of the compiled operators."""
 
+PLUGIN_FORMAT = "onnx-plugin"
+"""Format of graphs with nodes of TensorRT's plugin (``runtime/backends/trt_plugin.py``); ONNX Runtime runs none."""
+
 ONNX_FORMATS = ("onnx", NATIVE_FORMAT)
 """Formats that ONNX Runtime runs."""
+
+GRAPH_FORMATS = (*ONNX_FORMATS, PLUGIN_FORMAT)
+"""Formats of graphs; an engine's is the library that it is for."""
 
 PRECISION_KEY = "ccnet.precision"
 """ONNX metadata key of a JSON object with two entries.
@@ -69,8 +75,8 @@ class Artifact:
         file: Name inside the folder.
         kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), or ``golden`` (frames
             and the outputs of the network for them).
-        format: ``onnx``, ``onnx-native`` (uses the package's compiled operators), ``npz``, or the library that the
-            engine is for (``tensorrt``, ``tensorrt_rtx``).
+        format: ``onnx``, ``onnx-native`` (uses the package's compiled operators), ``onnx-plugin``, ``npz``, or the
+            library that the engine is for (``tensorrt``, ``tensorrt_rtx``).
         precision: ``fp32``, ``fp16`` (mixed: FP16 with FP32-kept nodes) or ``int8`` (Q/DQ convolutions, the rest
             mixed).
         sha256: Hash of the file, as hex digits.

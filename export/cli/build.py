@@ -59,6 +59,10 @@ def build(
             help="Leave the weights out of the engines: they come from the graph, new ones need no new build.",
         ),
     ] = False,
+    plugin: Annotated[
+        bool,
+        typer.Option("--plugin", help="tensorrt only: NeSCM as one kernel of this package; no GPU has run it yet."),
+    ] = False,
     device: DeviceOption = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be built and why, and build nothing.")
@@ -89,6 +93,7 @@ def build(
         compatible=compatible,
         strip=strip,
         device=device,
+        plugin=plugin,
     )
     if memory is not None:
         wanted = wanted.within(int(memory * 1e6), artifacts.manifest)

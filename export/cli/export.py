@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ccnet.contract import MANIFEST_NAME, ONNX_FORMATS, SHIPPED_WEIGHTS, ArtifactFolder, CCNetError
+from ccnet.contract import GRAPH_FORMATS, MANIFEST_NAME, SHIPPED_WEIGHTS, ArtifactFolder, CCNetError
 from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, WeightsOption
 
 from .tables import print_artifacts
@@ -26,6 +26,13 @@ def export(
             help="Type of the graphs' frames: float32 (1, 3, H, W) in [0, 1], or uint8 (1, H, W, 3) as cameras deliver."
         ),
     ] = "float32",
+    plugin: Annotated[
+        bool,
+        typer.Option(
+            "--plugin",
+            help="Also write decode for TensorRT's plugin, which 'ccnet build --plugin' builds; not run yet.",
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Export again even where nothing has changed.")] = False,
 ) -> None:
     """Weights → ONNX: encode, decode and full in FP32, decode in mixed FP16, and the manifest.
@@ -39,7 +46,7 @@ def export(
 
     console, started = Console(stderr=True), time.perf_counter()
     path = weights or SHIPPED_WEIGHTS
-    fingerprint = export_fingerprint(path, input)
+    fingerprint = export_fingerprint(path, input, plugin)
     if not force and _is_fresh(folder, fingerprint):
         console.print(f"{folder}: up to date, nothing to export", highlight=False)
         return
@@ -54,6 +61,7 @@ def export(
             input=input,
             camera=camera,
             fingerprint=fingerprint,
+            plugin=plugin,
             progress=lambda stage: status.update(f"export: {stage}"),
         )
     console.print(f"exported in {time.perf_counter() - started:.0f} s")
@@ -68,5 +76,5 @@ def _is_fresh(folder: Path, fingerprint: str) -> bool:
         opened = ArtifactFolder.open(folder)
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
-    graphs = [artifact for artifact in opened.manifest.artifacts if artifact.format in ONNX_FORMATS]
+    graphs = [artifact for artifact in opened.manifest.artifacts if artifact.format in GRAPH_FORMATS]
     return opened.manifest.fingerprint == fingerprint and opened.is_intact(graphs)

@@ -12,11 +12,13 @@ from typing import Any
 
 from ccnet.contract import CCNetError, decode_errors_as, write_atomic
 from ccnet.runtime.backends import trt_api as trt
+from ccnet.runtime.backends import trt_plugin
 from ccnet.runtime.backends.onnxruntime import refuse_external
 from ccnet.runtime.gpu.cuda import Device, gpu, has_gpu
 
 from .cube_sum import add_cube_sum
 from .monitor import Progress, deferred_interrupt, make_monitor
+from .plugin import compile_kernels
 from .report import EngineReport, Range, Shape, count_types, describe_io, inputs_of, purpose, scratch_bytes
 
 
@@ -32,6 +34,7 @@ class BuildOptions:
         compatible: The engine loads in later versions and on other GPUs from Ampere on; may be slower (``tensorrt``
             only).
         strip: The engine has no weights, and a runtime must give it back; needs a GPU.
+        plugin: The graph has nodes of the plugin ``PooledNeSCM`` (``tensorrt`` only).
         capability: The one compute capability that a ``tensorrt_rtx`` engine is for; None is all that are portable.
         device: Index of the GPU that ``tensorrt`` builds on, and for.
     """
@@ -42,6 +45,7 @@ class BuildOptions:
     timing_cache: Path | None = None
     compatible: bool = False
     strip: bool = False
+    plugin: bool = False
     capability: tuple[int, int] | None = None
     device: int = 0
 
@@ -75,6 +79,8 @@ def _build(onnx_path: Path, out_path: Path, options: BuildOptions, progress: Pro
     backend, module = options.backend, trt.load(options.backend)
     started = time.perf_counter()
     builder = module.Builder(trt.log(backend))
+    if options.plugin:
+        trt_plugin.register(module, compile_kernels(gpu(options.device)))
     with decode_errors_as(onnx_path, "a whole graph from 'ccnet export'"):
         network, parser = _parse(module, builder, onnx_path, backend)
         add_cube_sum(module, network)
@@ -117,6 +123,8 @@ def _check_request(out: Path, options: BuildOptions) -> None:
             "tensorrt_rtx has no timing cache, as it compiles kernels at run time: leave it out, and give"
             " TensorRTBackend a runtime_cache"
         )
+    if backend == "tensorrt_rtx" and options.plugin:
+        raise CCNetError("tensorrt_rtx runs no plugins, and its parser dies on them: build with tensorrt")
     for path in filter(None, (out, options.timing_cache)):
         _check_writable(path)
     if backend == "tensorrt":

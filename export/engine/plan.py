@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from ccnet.contract import RGB, Artifact, ArtifactFolder, Manifest, sha256
+from ccnet.contract import PLUGIN_FORMAT, RGB, Artifact, ArtifactFolder, CCNetError, Manifest, sha256
 from ccnet.export.fingerprint import digest, source_hashes
 from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
@@ -27,7 +27,7 @@ from .report import EngineReport, Range
 
 Request = Literal["auto", "tensorrt", "tensorrt-rtx", "onnxruntime"]
 
-_SOURCES = {"export": ("engine/budget.py", "engine/builder.py", "engine/plan.py")}
+_SOURCES = {"export": ("engine/budget.py", "engine/builder.py", "engine/plan.py", "engine/plugin.py")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +44,10 @@ class EngineSet:
         strip: The engines have no weights; the runtime takes them from the graph, and new ones need no new engine.
         workspace_bytes: Limit on scratch memory; None leaves it to TensorRT.
         device: Index of the GPU that the engines are for.
+        plugin: ``decode`` is built from the graph with nodes of the plugin (``tensorrt`` only).
+
+    Raises:
+        CCNetError: The plugin was asked for with options that exclude it.
     """
 
     backend: trt.Name
@@ -55,6 +59,15 @@ class EngineSet:
     strip: bool = False
     workspace_bytes: int | None = None
     device: int = 0
+    plugin: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.plugin:
+            return
+        if self.backend != "tensorrt":
+            raise CCNetError("tensorrt_rtx runs no plugins, and its parser dies on them: leave --plugin out")
+        if self.precision != "fp16" or self.strip or self.compatible:
+            raise CCNetError("the plugin is for fp16 engines with their weights and of one GPU: use no other options")
 
     @property
     def gpu(self) -> str:
@@ -184,6 +197,7 @@ def build(
             strip=wanted.strip,
             capability=wanted.capability,
             device=wanted.device,
+            plugin=job.source.format == PLUGIN_FORMAT,
         )
         report = build_isolated(folder.path / job.source.file, folder.path / job.file, options, progress=progress)
         folder.add(_artifact(folder.path, job, wanted, report))
@@ -192,7 +206,7 @@ def build(
 
 
 def _job(folder: ArtifactFolder, wanted: EngineSet, kind: str, precision: str, force: bool) -> Job:
-    source = folder.find(kind, precision=precision)
+    source = _source(folder, kind, precision, wanted.plugin and kind == "decode")
     folder.verify(source)  # a graph that the manifest does not vouch for becomes no engine
     # An engine without weights depends on the rest of its graph only
     graph = source.details.get("structure", source.sha256) if wanted.strip else source.sha256
@@ -203,6 +217,7 @@ def _job(folder: ArtifactFolder, wanted: EngineSet, kind: str, precision: str, f
         wanted.compatible,
         wanted.strip,
         wanted.workspace_bytes,
+        source.format,
     )
     built_on = wanted.gpu if wanted.backend == "tensorrt" else ""
     fingerprint = digest(graph, shapes, trt.title(wanted.backend), built_on, flags, source_hashes(_SOURCES))
@@ -214,6 +229,16 @@ def _job(folder: ArtifactFolder, wanted: EngineSet, kind: str, precision: str, f
         fingerprint=fingerprint,
         why="a new build was asked for" if force else _why_stale(folder, file, fingerprint),
     )
+
+
+def _source(folder: ArtifactFolder, kind: str, precision: str, plugin: bool) -> Artifact:
+    """Return the graph to build from."""
+    if not plugin:
+        return folder.find(kind, precision=precision)
+    try:
+        return folder.find(kind, format=PLUGIN_FORMAT, precision=precision)
+    except CCNetError as error:
+        raise CCNetError(f"{error}; the graph for the plugin comes from: ccnet export FOLDER --plugin") from error
 
 
 def _why_stale(folder: ArtifactFolder, file: str, fingerprint: str) -> str:
@@ -264,6 +289,7 @@ def _artifact(folder: Path, job: Job, wanted: EngineSet, report: EngineReport) -
         "capability": architectures.written(wanted.capability) if wanted.capability else "",
         "compatible": wanted.compatible,
         "stripped": wanted.strip,
+        "plugin": job.source.format == PLUGIN_FORMAT,
         "structure": job.source.details.get("structure", ""),
         "layers": report.layers,
         "types": dict(report.types),

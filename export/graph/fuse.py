@@ -41,6 +41,22 @@ def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
     return fused
 
 
+def fuse_pooled_nescm(portable: ir.Model, module: nn.Module) -> ir.Model:
+    """Return a copy of a graph with the nodes of each NeSCM and of SIA's pooling fused, for TensorRT's plugin.
+
+    Args:
+        portable: A graph of ONNX's own operators.
+        module: The module that it was traced from.
+
+    Returns:
+        The graph with nodes ``PooledNeSCM`` of the domain ``ccnet``.
+    """
+    fused = applied(portable, FuseNeSCM(module))
+    fused.graph.opset_imports[NATIVE_DOMAIN] = 1
+    prune(fused)
+    return fused
+
+
 class FusePass(InPlacePass):
     """A pass that fuses parts of a module; its nodes are found by the names of the parts.
 

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
-from ccnet.contract import CCNetError
+from ccnet.contract import NATIVE_DOMAIN, CCNetError
 
 from .nodes import applied, initializer, prune, required
 
@@ -88,7 +88,9 @@ class MixedPrecision(InPlacePass):
             keep = is_kept_fp32(node.name) or is_residual_sum(node)
             wanted = ir.DataType.FLOAT if keep else ir.DataType.FLOAT16
             _retarget(node, wanted)
-            for index, value in enumerate(node.inputs):
+            # The plugin computes in float: its weights are no FP16
+            inputs = node.inputs[:1] if node.domain == NATIVE_DOMAIN else node.inputs
+            for index, value in enumerate(inputs):
                 if node.op_type != "Cast" and value is not None and value.dtype in _FLOATS - {wanted}:
                     node.replace_input_with(index, converter.convert(value, wanted, before=node))
             for value in node.outputs:

@@ -12,7 +12,7 @@ from ccnet.contract import NATIVE_FORMAT, Artifact, ArtifactFolder, CCNetError, 
 from ccnet.runtime.gpu.cuda import Device, gpu, has_gpu
 from ccnet.runtime.gpu.scratch import Scratch
 
-from . import architectures
+from . import architectures, trt_plugin
 from . import trt_api as trt
 from .base import Backend
 from .onnxruntime import OnnxRuntimeBackend, Provider, cuda_refusal, operators, refuse_external
@@ -229,7 +229,7 @@ def _engines(manifest: Manifest, variant: trt.Name, precision: Precision | None)
 
 
 def _check_machine(variant: trt.Name, details: Mapping[str, Any], here: str) -> None:
-    """Refuse an engine that was built for another version or GPU: TensorRT may crash on it."""
+    """Refuse an engine that was built for another version or GPU, as TensorRT may crash on it; register its plugin."""
     built, version = str(details.get("version")), trt.load(variant).__version__
     if built != version and details.get("compatible") is not True:
         raise CCNetError(f"built with {variant} {built}, this is {version}: ccnet build, or build with --compatible")
@@ -238,6 +238,8 @@ def _check_machine(variant: trt.Name, details: Mapping[str, Any], here: str) -> 
     built_for = details.get("gpu")
     if built_for and not architectures.is_same_gpu(built_for, here) and details.get("compatible") is not True:
         raise CCNetError(f"built for {built_for}, this is {here}: ccnet build, or build with --compatible")
+    if details.get("plugin") is True:
+        trt_plugin.register(trt.load(variant))
 
 
 def _weights(folder: ArtifactFolder, engine: Artifact) -> bytes:
