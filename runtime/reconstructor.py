@@ -25,7 +25,7 @@ from ccnet.runtime.io.srgb import InputSpace
 
 from .description import describe, provenance
 from .projection import Projection
-from .tiles.frame_path import FramePath
+from .tiles.frame_path import FramePath, PathFrame
 from .tiles.host_path import ENCODE_PIXELS
 from .tiles.opening import open_path
 from .tiles.planner import FramePlan
@@ -169,7 +169,9 @@ class Reconstructor:
         ``out`` and camera frames, nothing as large as a frame is allocated.
 
         Args:
-            frame: Frame (H, W, 3), also by DLPack or ``__cuda_array_interface__``, see ``io.arrays.as_frame``.
+            frame: Frame (H, W, 3), also by DLPack or ``__cuda_array_interface__``, see ``io.arrays.as_frame``. With
+                engines and the input space ``camera``, a frame on their GPU of the graphs' dtype stays there; its
+                values are not checked.
             context: Context to decode under, such as that of an earlier frame. None is the frame's own.
             out: Array (31, H, W) float32 to fill and return. With engines, it may also be on their GPU, by DLPack or
                 ``__cuda_array_interface__``, such as a tensor of torch or a ``DeviceArray``: the cube stays there.
@@ -177,7 +179,7 @@ class Reconstructor:
         Returns:
             The cube (31, H, W) float32, complete.
         """
-        camera_frame = self.camera_frame(frame)
+        camera_frame = self._frame(frame)
         context = self._path.context(camera_frame, context)
         cube = output_array(out, (len(BANDS_NM), *camera_frame.shape[:2]), self._path.device)
         self._path.fill(camera_frame, context, (0, camera_frame.shape[0]), cube)
@@ -197,7 +199,7 @@ class Reconstructor:
         Returns:
             The values (K, H, W) float32.
         """
-        camera_frame = self.camera_frame(frame)
+        camera_frame = self._frame(frame)
         context = self._path.context(camera_frame, context)
         out = output_array(out, (len(projection.names), *camera_frame.shape[:2]))
         for rows, columns, values in self._path.tiles(camera_frame, context, (0, camera_frame.shape[0])):
@@ -230,7 +232,7 @@ class Reconstructor:
         Returns:
             The context (1, N) float32.
         """
-        return self._path.encode(self.camera_frame(frame))
+        return self._path.encode(self._frame(frame))
 
     def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
         """Return an iterator of the cube from top to bottom.
@@ -243,7 +245,7 @@ class Reconstructor:
             Pairs of the first row and a strip (31, h, W) float32. All strips are views of one buffer: copy a strip to
             keep it when the next is taken.
         """
-        camera_frame = self.camera_frame(frame)
+        camera_frame = self._frame(frame)
         return self._strips(camera_frame, self._path.context(camera_frame, context))
 
     def save(
@@ -257,10 +259,10 @@ class Reconstructor:
             metadata: Entries for the header of the file.
             context: Context to decode under. None is the frame's own.
         """
-        camera_frame = self.camera_frame(frame)
+        camera_frame = self._frame(frame)
         height, width = camera_frame.shape[:2]
         with open_cube(Path(path), height, width, metadata) as writer:
-            for top, strip in self.strips(camera_frame, context):
+            for top, strip in self._strips(camera_frame, self._path.context(camera_frame, context)):
                 writer.write(top, strip)
 
     def plan(self, frame: Frame) -> FramePlan:
@@ -287,7 +289,12 @@ class Reconstructor:
     ) -> None:
         self.close()
 
-    def _strips(self, frame: CameraFrame, context: Array | None) -> Iterator[tuple[int, Array]]:
+    def _frame(self, frame: Any) -> PathFrame:
+        """Return a frame that may stay on the GPU, or the converted one."""
+        kept = self._path.keep(frame) if self.input_space == "camera" else None
+        return self.camera_frame(frame) if kept is None else kept
+
+    def _strips(self, frame: PathFrame, context: Array | None) -> Iterator[tuple[int, Array]]:
         rows = self._path.strips(frame)
         if context is None and len(rows) > 1:  # tiles shrank since: all strips share one context
             context = self._path.encode(frame)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .copies import Block, copy
+from .device_array import DeviceArray
 from .streams import Stream
 
 Memory = Literal["host", "device"]
@@ -68,6 +69,11 @@ class View:
         return replace(self, shape=shape, strides=strides)
 
 
+def view_of(array: DeviceArray) -> View:
+    """Return the view of an array in GPU memory; the array must live as long as work uses it."""
+    return View("device", array.address, array.shape, array.strides, array.dtype.itemsize)
+
+
 class _Axis(NamedTuple):
     """An axis that the driver walks: its length, and the bytes between two values in the target and in the source."""
 
@@ -99,11 +105,7 @@ def blocks(target: View, source: View) -> Iterator[tuple[Block, Block]]:
         raise ValueError(f"target is {target.shape} of {target.itemsize} bytes, source {source.shape}")
     if 0 in target.shape:
         return
-    width, axes = _rows(target, source)
-    row = axes.pop(0) if axes else _Axis(1, width, width)
-    plane = (
-        axes.pop(0) if axes and _passes_over(axes[0], row) else _Axis(1, row.target * row.size, row.source * row.size)
-    )
+    width, row, plane, axes = min((_walk(target, source, order) for order in _ORDERS), key=_count)
     shape = (width, row.size, plane.size)
     for index in itertools.product(*(range(axis.size) for axis in axes)):
         steps = list(zip(index, axes, strict=True))
@@ -115,11 +117,21 @@ def blocks(target: View, source: View) -> Iterator[tuple[Block, Block]]:
         )
 
 
-def _rows(target: View, source: View) -> tuple[int, list[_Axis]]:
-    """Return the longest runs of bytes that both views have, and the axes around them, the closest first."""
+_Walk = tuple[int, _Axis, _Axis, list[_Axis]]
+"""Bytes of a row, the axes that the driver walks, and those that are left, each step of which is a copy."""
+
+_ORDERS: tuple[Callable[[_Axis], int], ...] = (lambda axis: axis.target, lambda axis: axis.source)
+
+
+def _count(walk: _Walk) -> int:
+    return math.prod(axis.size for axis in walk[3])
+
+
+def _walk(target: View, source: View, order: Callable[[_Axis], int]) -> _Walk:
+    """Return the longest rows that both views have, and the axes around them, the closest in an order first."""
     axes = [_Axis(*axis) for axis in zip(target.shape, target.strides, source.strides, strict=True) if axis[0] > 1]
     width, merged = target.itemsize, list[_Axis]()
-    for axis in sorted(axes, key=lambda axis: axis.target):
+    for axis in sorted(axes, key=order):
         inner = merged[-1] if merged else _Axis(1, width, width)
         adjoins = axis.target == inner.target * inner.size and axis.source == inner.source * inner.size
         if not merged and adjoins:
@@ -128,7 +140,10 @@ def _rows(target: View, source: View) -> tuple[int, list[_Axis]]:
             merged[-1] = inner._replace(size=inner.size * axis.size)
         else:
             merged.append(axis)
-    return width, merged
+    row = merged.pop(0) if merged else _Axis(1, width, width)
+    if merged and _passes_over(merged[0], row):
+        return width, row, merged.pop(0), merged
+    return width, row, _Axis(1, row.target * row.size, row.source * row.size), merged
 
 
 def _passes_over(plane: _Axis, row: _Axis) -> bool:

@@ -12,12 +12,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from ccnet.runtime.gpu.device_array import DeviceArray
 from ccnet.runtime.gpu.devices import Device
-from ccnet.runtime.io.camera_frame import CameraFrame
 
 from .planner import FramePlan
 
 Array = npt.NDArray[np.float32]
+
+PathFrame = Any
+"""A CameraFrame; or what ``FramePath.keep`` returns, a ``DeviceArray``: both have a shape and a dtype."""
 
 Tiles = Iterator[tuple[slice, slice, Array]]
 """Rows and columns in the cube, and their values (31, h, w)."""
@@ -45,10 +48,13 @@ class FramePath(Protocol):
     def describe(self) -> Mapping[str, str]:
         """Return ``backend``, ``passes``, ``tile``, ``halo`` and ``memory`` in words."""
 
-    def plan(self, frame: CameraFrame) -> FramePlan:
+    def keep(self, frame: object) -> DeviceArray | None:
+        """Return a linear frame of the weights' camera that is where this path decodes; None for all other frames."""
+
+    def plan(self, frame: PathFrame) -> FramePlan:
         """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
 
-    def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
+    def context(self, frame: PathFrame, context: Array | None) -> Array | None:
         """Return the context to decode under, checked; None for a frame that needs one pass.
 
         Args:
@@ -59,10 +65,10 @@ class FramePath(Protocol):
             The context for all parts of this frame, or None.
         """
 
-    def encode(self, frame: CameraFrame) -> Array:
+    def encode(self, frame: PathFrame) -> Array:
         """Return the context (1, N) of a frame."""
 
-    def tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
+    def tiles(self, frame: PathFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
         """Return an iterator of parts of the cube that cover some rows of it; some may come twice.
 
         Args:
@@ -74,10 +80,10 @@ class FramePath(Protocol):
             Rows and columns in the cube, and their values (31, h, w).
         """
 
-    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
+    def fill(self, frame: PathFrame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
         """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
 
-    def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
+    def strips(self, frame: PathFrame) -> list[tuple[int, int]]:
         """Return the strips to decode one after the other: first row, and the row after the last."""
 
     def close(self) -> None:

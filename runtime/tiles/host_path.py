@@ -90,6 +90,9 @@ class HostPath:
             **self._decoder.rules.describe(self._asked),
         }
 
+    def keep(self, frame: object) -> None:
+        """Return None: all frames are converted on the host."""
+
     def plan(self, frame: CameraFrame) -> FramePlan:
         """Return the tiles that a frame is decoded in."""
         return self._decoder.plan(frame)

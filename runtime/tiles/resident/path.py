@@ -19,8 +19,9 @@ from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu.cuda import is_page_locked
 from ccnet.runtime.gpu.device_array import DeviceArray
+from ccnet.runtime.gpu.exchange import device_of
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
-from ccnet.runtime.gpu.views import View
+from ccnet.runtime.gpu.views import View, view_of
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import block_mean
 from ccnet.runtime.tiles.context_encoder import block_side, check_context
@@ -32,6 +33,8 @@ from .pipeline import NotFiniteError, Pipeline
 from .placement import PlacedTile, placed_tiles, sections
 
 Array = npt.NDArray[np.float32]
+
+Frame = CameraFrame | DeviceArray
 
 FRAME_BYTES = 256_000_000
 """Maximum size of the pixels on the GPU, bytes; a larger frame is uploaded and decoded section by section."""
@@ -84,21 +87,33 @@ class ResidentPath:
             **self._rules.describe(self._asked),
         }
 
-    def plan(self, frame: CameraFrame) -> FramePlan:
+    def keep(self, frame: object) -> DeviceArray | None:
+        """Return a frame on the pipeline's GPU whose values are the engines' pixels; None for all other frames."""
+        try:
+            if isinstance(frame, np.ndarray) or device_of(frame) is not self._pipeline.device:
+                return None
+            with self._turn():
+                array = self._pipeline.borrow_frame(frame)
+        except (AttributeError, BufferError, KeyError, RuntimeError, TypeError, ValueError):
+            return None  # it cannot be exported: the conversion on the host says why
+        fits = array.ndim == 3 and array.shape[2] == 3 and 0 not in array.shape and min(array.strides) > 0
+        return array if fits and array.dtype == self._pipeline.layout.dtype else None
+
+    def plan(self, frame: Frame) -> FramePlan:
         """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
         return plan_frame(*frame.shape[:2], 0, self._rules)
 
-    def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
+    def context(self, frame: Frame, context: Array | None) -> Array | None:
         """Return a context after a check; None stands for the frame's own, which never leaves the GPU."""
         return None if context is None else check_context(context, self._manifest)
 
-    def encode(self, frame: CameraFrame) -> Array:
+    def encode(self, frame: Frame) -> Array:
         """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
         with self._turn():
             self._encode(frame)
             return check_context(self._pipeline.context(), self._manifest)
 
-    def tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
+    def tiles(self, frame: Frame, context: Array | None, rows: tuple[int, int]) -> Tiles:
         """Decode some rows of the cube, a row of tiles at a time.
 
         Args:
@@ -121,7 +136,7 @@ class ResidentPath:
             self.fill(frame, context, (first, last), strip)
             yield slice(first, last), slice(0, frame.shape[1]), strip
 
-    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
+    def fill(self, frame: Frame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
         """Decode the rows of the cube from ``rows[0]`` to ``rows[1]``. When memory runs out, tiles shrink.
 
         Args:
@@ -144,7 +159,7 @@ class ResidentPath:
                 except OutOfMemoryError as error:
                     self._shrink(self.plan(frame), error)
 
-    def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
+    def strips(self, frame: Frame) -> list[tuple[int, int]]:
         """Return the strips to decode one after the other: first row, and the row after the last."""
         return [(y.first, y.last) for y in self.plan(frame).rows]
 
@@ -162,7 +177,7 @@ class ResidentPath:
             with self._pipeline.frame():
                 yield
 
-    def _fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array | View) -> None:
+    def _fill(self, frame: Frame, context: Array | None, rows: tuple[int, int], out: Array | View) -> None:
         found = self.plan(frame)
         ys, xs = found.rows, found.columns
         self._pipeline.forget()
@@ -174,23 +189,23 @@ class ResidentPath:
         for tiles in sections(placed_tiles(ys, xs, rows), limit):
             first, last = tiles[0].y.start, tiles[-1].y.stop
             if not self._pipeline.holds(first, last):
-                self._pipeline.load(frame, first, (last - first, xs[-1].stop), frame.dtype)
+                self._pipeline.load(_source(frame), first, (last - first, xs[-1].stop), frame.dtype)
             self._decode(tiles, rows[0], out)
 
-    def _encode(self, frame: CameraFrame, size: tuple[int, int] = (0, 0)) -> None:
+    def _encode(self, frame: Frame, size: tuple[int, int] = (0, 0)) -> None:
         """Queue ``encode`` of a frame; its pixels are loaded to at least ``size`` px unless their means are enough."""
         limits = self._encode_limits
         height, width = frame.shape[:2]
         side = block_side(height, width, self.encode_pixels, limits.most)
-        reduced = block_mean(frame, side)
+        reduced = frame if side == 1 else block_mean(_download(frame), side)
         read_height, read_width = (
             max(padded_size(length, self._manifest.size_multiple), limits.least) for length in reduced.shape[:2]
         )
         read = (read_height, read_width)
         if side > 1:
-            self._pipeline.load_means(reduced, read, frame.dtype)
+            self._pipeline.load_means(_download(reduced), read, frame.dtype)
         else:
-            self._pipeline.load(frame, 0, (max(read_height, size[0]), max(read_width, size[1])), frame.dtype)
+            self._pipeline.load(_source(frame), 0, (max(read_height, size[0]), max(read_width, size[1])), frame.dtype)
         self._pipeline.encode(read, means=side > 1)
 
     def _decode(self, tiles: Sequence[PlacedTile], first: int, out: Array | View) -> None:
@@ -219,4 +234,12 @@ def _writable(array: DeviceArray, shape: tuple[int, ...]) -> View:
     if array.shape != shape or array.dtype != np.float32 or array.read_only or min(array.strides) < 0:
         kind = f"{'read-only ' * array.read_only}{array.dtype} {array.shape}"
         raise CCNetError(f"out is {kind} on the GPU, expected a writeable float32 {shape}")
-    return View("device", array.address, array.shape, array.strides, array.dtype.itemsize)
+    return view_of(array)
+
+
+def _source(frame: Frame) -> npt.NDArray[Any] | View:
+    return view_of(frame) if isinstance(frame, DeviceArray) else frame
+
+
+def _download(frame: npt.NDArray[Any] | DeviceArray) -> npt.NDArray[Any]:
+    return frame.download() if isinstance(frame, DeviceArray) else frame

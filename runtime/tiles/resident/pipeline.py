@@ -125,6 +125,10 @@ class Pipeline:
         """Return the memory of an array on the GPU, for ``decode_into``; its library's work on it is done before."""
         return device_array(array, self._transfer)
 
+    def borrow_frame(self, array: Any) -> DeviceArray:
+        """Return the memory of a frame on the GPU, for ``load``; its library's work on it is done before."""
+        return device_array(array, self._compute)
+
     def forget(self) -> None:
         """Forget the rows of the last frame."""
         self._frame.forget()

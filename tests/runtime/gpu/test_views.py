@@ -82,6 +82,7 @@ def planes_of(*shape: int, address: int = 0) -> View:
 
 def test_pixels_become_planes_by_one_copy_a_channel() -> None:
     assert len(list(blocks(planes_of(3, 5, 7), planes_of(5, 7, 3).transpose(2, 0, 1)))) == 3
+    assert len(list(blocks(planes_of(5, 7, 3), planes_of(3, 5, 7).transpose(1, 2, 0)))) == 3
 
 
 def test_different_shapes_are_refused() -> None:
