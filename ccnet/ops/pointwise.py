@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -49,6 +50,9 @@ def pointwise_per_image(x_BCHW: Tensor, matrices: Tensor, bias: Tensor | None) -
         ``matrices @ x + bias`` for every pixel.
     """
     images, count = len(x_BCHW), len(matrices)
+    if torch.compiler.is_compiling() and images == count == 1:
+        # A product of flattened pixels would be copied to other layouts and back by TensorRT
+        return F.conv2d(x_BCHW, matrices.reshape(*matrices.shape[1:], 1, 1), bias)
     if not cpu_kernel_supported(matrices, x_BCHW) or count not in (1, images) or not images:
         y = (matrices @ x_BCHW.flatten(2)).reshape(x_BCHW.shape)
         return y if bias is None else y + bias[:, None, None]

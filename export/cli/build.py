@@ -137,6 +137,8 @@ def _build(artifacts: ArtifactFolder, wanted: EngineSet, force: bool) -> None:
         types = ", ".join(f"{count} {name}" for name, count in sorted(report.types.items()))
         size = f"{report.bytes / 1e6:.0f} MB" if report.bytes > 1e6 else f"{report.bytes / 1e3:.0f} kB"
         console.print(f"built in {report.seconds:.0f} s: {size} from {report.layers} layers ({types})")
+        kernels = ", ".join(f"{part} {count}" for part, (count, _) in report.kernels.items())
+        console.print(f"kernels: {kernels or 'not counted'}")
     for purpose in dict.fromkeys(report.purpose for report in reports):
         console.print(purpose)
     print_artifacts(artifacts)

@@ -17,6 +17,7 @@ from ccnet.runtime.backends.onnxruntime import refuse_external
 from ccnet.runtime.gpu.cuda import Device, gpu, has_gpu
 
 from .cube_sum import add_cube_sum
+from .kernel_count import count_kernels
 from .monitor import Progress, deferred_interrupt, make_monitor
 from .plugin import compile_kernels
 from .report import EngineReport, Range, Shape, count_types, describe_io, inputs_of, purpose, scratch_bytes
@@ -105,6 +106,7 @@ def _build(onnx_path: Path, out_path: Path, options: BuildOptions, progress: Pro
         io=io,
         purpose=purpose(backend, options.device),
         scratch_bytes=scratch_bytes(messages),
+        kernels=count_kernels(line for message in messages for line in message.splitlines()),
     )
 
 
@@ -196,6 +198,7 @@ def _configure(module: Any, builder: Any, network: Any, options: BuildOptions) -
 
 
 def _set_flags(module: Any, config: Any, options: BuildOptions) -> None:
+    config.profiling_verbosity = module.ProfilingVerbosity.DETAILED  # the log lists kernels, which are counted
     if options.capability is not None:
         config.num_compute_capabilities = 1
         config.set_compute_capability(getattr(module.ComputeCapability, "SM{}{}".format(*options.capability)), 0)

@@ -124,4 +124,5 @@ def _report(raw: dict[str, Any]) -> EngineReport:
         )
         for entry in raw["io"]
     )
-    return EngineReport(**{**raw, "io": tuple(tensors)})
+    kernels = {part: tuple(counts) for part, counts in raw["kernels"].items()}
+    return EngineReport(**{**raw, "io": tuple(tensors), "kernels": kernels})

@@ -293,6 +293,7 @@ def _artifact(folder: Path, job: Job, wanted: EngineSet, report: EngineReport) -
         "structure": job.source.details.get("structure", ""),
         "layers": report.layers,
         "types": dict(report.types),
+        "kernels": {part: list(counts) for part, counts in report.kernels.items()},
         "seconds": round(report.seconds, 1),
         **_memory(job, report),
     }

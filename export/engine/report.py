@@ -11,6 +11,8 @@ from typing import Any, Literal
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.gpu.cuda import gpu
 
+from .kernel_count import PartCounts
+
 Shape = tuple[int, ...]
 Range = tuple[Shape, Shape, Shape]
 """Smallest, most usual and largest shape of an input."""
@@ -42,6 +44,7 @@ class EngineReport:
         io: Inputs and outputs.
         purpose: One sentence on where the engine runs.
         scratch_bytes: Scratch memory for the largest shape, bytes; None if TensorRT does not report it.
+        kernels: Part of the network → kernels and the bytes that they move; empty where TensorRT lists no kernels.
     """
 
     backend: trt.Name
@@ -53,6 +56,7 @@ class EngineReport:
     seconds: float
     io: tuple[Tensor, ...]
     purpose: str
+    kernels: PartCounts
     scratch_bytes: int | None = None
 
 

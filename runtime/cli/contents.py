@@ -70,7 +70,8 @@ def _folder(path: Path) -> list[Table]:
         size, state = _size_and_state(folder, artifact)
         table.append((artifact.file, artifact.kind, artifact.format, artifact.precision, size, state))
     with decode_errors_as(path, "ccnet's manifest"):
-        engines = [_engine(artifact) for artifact in manifest.artifacts if "layers" in artifact.details]
+        built = [artifact for artifact in manifest.artifacts if "layers" in artifact.details]
+        engines = [table for artifact in built for table in (_engine(artifact), kernel_table(artifact.details))]
         return [table, *engines, *_manifest(manifest), [("backend auto", _auto(folder))]]
 
 
@@ -99,6 +100,28 @@ def _engine(artifact: Artifact) -> Table:
         graph = f"{artifact.kind}.{artifact.precision}.onnx"
         facts.append(("  not FP16", f"{about['types']['FLOAT']} layers are FP32: 'ccnet inspect' {graph} says why"))
     return facts
+
+
+def kernel_table(details: Mapping[str, Any]) -> Table:
+    """Return the kernels of an engine and the GB that a run of them moves, by part of the network.
+
+    Args:
+        details: The manifest's entry of the engine.
+
+    Returns:
+        A row for each part, and the totals last; a single row where they were not counted.
+    """
+    parts = details.get("kernels", {})
+    if not parts:
+        return [("  kernels", "not counted")]
+    kernels, moved = (list(column) for column in zip(*parts.values(), strict=True))
+    totals = (sum(kernels), None if None in moved else sum(moved))
+    rows = [(f"  {part}", str(count), _gigabytes(size)) for part, (count, size) in (*parts.items(), ("total", totals))]
+    return [("  part", "kernels", "GB a tile"), *rows]
+
+
+def _gigabytes(moved: int | None) -> str:
+    return "not counted: free size" if moved is None else f"{moved / 1e9:.2f}"
 
 
 def _counts(types: Mapping[str, int]) -> str:

@@ -51,6 +51,7 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
             seconds=0.5,
             io=(),
             purpose="for tests",
+            kernels={"NeSCM": (138, 3_000_000_000), "rest": (90, None)},
         )
 
     monkeypatch.setattr(module, "build_isolated", build_engine)

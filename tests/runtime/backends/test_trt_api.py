@@ -31,6 +31,7 @@ SURFACE: dict[str, set[str]] = {
         "set_flag",
         "clear_flag",
         "hardware_compatibility_level",
+        "profiling_verbosity",
     },
     "ICudaEngine": {
         "create_execution_context",
@@ -69,6 +70,7 @@ SURFACE: dict[str, set[str]] = {
     "OnnxParserRefitter": {"refit_from_bytes"},
     "OnnxParser": {"parse", "num_errors", "get_error"},
     "PreviewFeature": set(),  # RUNTIME_ACTIVATION_RESIZE_10_10 is set where it is
+    "ProfilingVerbosity": {"DETAILED"},
     "ParserError": {"code", "desc", "node_name", "node_operator"},
     "ReduceOperation": {"SUM"},
     "Refitter": {"refit_cuda_engine"},
