@@ -88,6 +88,7 @@ class Driver:
             "cuCtxPopCurrent_v2": self._pop,
             **self._streams.functions,
             **self._blocks.functions,
+            **dict.fromkeys(_KERNEL_CALLS, _refuse_machine_code),
         }
         assert self._functions.keys() == library.SIGNATURES.keys()
 
@@ -216,6 +217,13 @@ def installed(driver: Driver) -> Iterator[Driver]:
         finally:
             _forget()
         assert not driver.contexts
+
+
+_KERNEL_CALLS = ("cuCtxGetCurrent", "cuModuleLoadData", "cuModuleGetFunction", "cuLaunchKernel")
+
+
+def _refuse_machine_code(*arguments: Any) -> None:
+    raise AssertionError("the double runs no machine code: test_kernels.py has a driver for it")
 
 
 def _forget() -> None:
