@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -73,6 +74,7 @@ class ResidentPath:
         self._pipeline, self.device = pipeline, pipeline.device
         self._lock = threading.Lock()
         self._closed = False
+        self._process = os.getpid()
 
     @property
     def tile(self) -> int:
@@ -164,13 +166,20 @@ class ResidentPath:
         return [(y.first, y.last) for y in self.plan(frame).rows]
 
     def close(self) -> None:
-        """Free everything, after the frame that another thread may be decoding; harmless when called twice."""
+        """Free everything, after the frame that another thread may be decoding; harmless when called twice.
+
+        In a process that was forked after it was opened, nothing is done: CUDA does not work there.
+        """
+        if os.getpid() != self._process:
+            return
         with self._lock, self._pipeline.device:
             self._closed = True
             self._pipeline.close()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
+        if os.getpid() != self._process:  # CUDA's context, and maybe the owner of the lock, stayed in that process
+            raise CCNetError("the reconstructor was opened before this process was forked: open the folder again here")
         with self._lock:
             if self._closed:
                 raise CCNetError("the reconstructor is closed: open the folder again")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections import Counter
 from pathlib import Path
@@ -119,3 +120,14 @@ def test_a_closed_path_says_so(engines: Path) -> None:
         reconstructor.close()
         with pytest.raises(CCNetError, match="the reconstructor is closed"):
             reconstructor(pixels(50, 60))
+
+
+def test_a_forked_process_is_refused_and_frees_nothing(engines: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pixels(50, 60)
+    with gpu(0, integrated=False), resident(engines, tile=64) as reconstructor:
+        with monkeypatch.context() as child:
+            child.setattr(os, "getpid", lambda: -1)
+            with pytest.raises(CCNetError, match="opened before this process was forked"):
+                reconstructor(frame)
+            reconstructor.close()
+        reconstructor(frame)
