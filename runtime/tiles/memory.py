@@ -23,7 +23,7 @@ file in the manifest may state its own number as ``bytes_per_pixel``.
 FULL_RATIO = 1.15
 """Memory of a pixel of ``full``, which computes the context too, relative to that of ``decode``; measured on a CPU."""
 
-BASE_BYTES = 150_000_000
+BASE_BYTES = 180_000_000
 """Memory of a process that has loaded its libraries and graphs for the CPU, and reads and writes files."""
 
 CPU_SHARE, CPU_MOST = 0.5, 2_000_000_000

@@ -82,7 +82,7 @@ def test_smallest_tile_beyond_memory_is_an_error(folder: Path) -> None:
 def test_budget_that_is_too_small_is_refused_with_what_is_needed(folder: Path) -> None:
     with open_camera(folder, memory=memory.BASE_BYTES + 1_000_000) as reconstruct:
         refusal(
-            lambda: reconstruct(pixels(200, 200)), "memory is 151 MB, a frame of 200×200 px needs at least", "--memory"
+            lambda: reconstruct(pixels(200, 200)), "memory is 181 MB, a frame of 200×200 px needs at least", "--memory"
         )
     refusal(lambda: open_camera(folder, memory=0), "memory is 0 bytes, expected a positive number")
     refusal(lambda: open_camera(folder, memory=10**9, tile=64), "tile and memory both decide")
