@@ -13,8 +13,8 @@ from types import MappingProxyType
 from ccnet.contract import BANDS_NM, CCNetError
 
 ENCODE_SIDE = 640
-"""Longest side, px, that ``encode`` takes by default. The runtime gives it at most 512×512 px: 640×360 of a video of
-16:9, 600×400 of a photograph of 3:2."""
+"""Longest side, px, that ``encode`` takes by default. The runtime gives it at most 512×512 px, which may be 640×360 or
+600×400."""
 
 DECODE_SIDE = 512
 """Longest side of a tile, px, by default."""
