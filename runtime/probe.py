@@ -33,6 +33,7 @@ def open_probed(
     tile: int | None = None,
     memory: int | None = None,
     device: int = 0,
+    threads: int | None = None,
 ) -> Reconstructor:
     """Open a Reconstructor; if TensorRT or a GPU will load the files, let another process try first.
 
@@ -46,6 +47,7 @@ def open_probed(
         tile: Side of all tiles, px; None: as large as memory allows.
         memory: Memory budget, bytes; None is the default.
         device: Index of the GPU, for all backends that use one.
+        threads: CPU threads of ONNX Runtime; None is one per core.
 
     Returns:
         The Reconstructor.
@@ -53,7 +55,7 @@ def open_probed(
     selection = select(ArtifactFolder.open(folder), backend, precision, device)
     if selection.backend != "onnxruntime":
         probe_in_subprocess(selection.folder.path, selection.backend, selection.decode.precision, device)
-    return Reconstructor.open_selection(selection, input_space=input_space, tile=tile, memory=memory)
+    return Reconstructor.open_selection(selection, input_space=input_space, tile=tile, memory=memory, threads=threads)
 
 
 def probe_in_subprocess(folder: Path, backend: str, precision: str, device: int = 0) -> None:

@@ -10,7 +10,7 @@ from ccnet.contract.files import (
     strict_json,
     write_atomic,
 )
-from ccnet.contract.machine import available_cores, available_memory, cpu_name
+from ccnet.contract.machine import available_cores, available_memory, core_quota, cpu_name
 from ccnet.contract.manifest import (
     GRAPH_FORMATS,
     MANIFEST_KEY,
@@ -62,6 +62,7 @@ __all__ = [
     "available_cores",
     "available_memory",
     "camera_response",
+    "core_quota",
     "cpu_name",
     "decode_errors_as",
     "kernel_library_path",

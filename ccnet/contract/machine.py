@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import platform
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
@@ -15,11 +17,16 @@ _CGROUP, _CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 def available_cores() -> int:
     """Return how many CPU cores this process may use, at least 1.
 
-    Linux knows which cores the process may run on. macOS and Windows do not: there, all cores of the machine count.
+    Linux knows which cores the process may run on, and how much of their time its control groups have. macOS and
+    Windows do not: there, all cores of the machine count.
     """
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, core_quota() or cores)
+
+
+def core_quota() -> int | None:
+    """Return how many cores the control groups (a container, a service) leave, rounded up; None without a limit."""
+    return min((max(1, math.ceil(quota)) for quota in _group_quotas()), default=None)
 
 
 def cpu_name() -> str:
@@ -51,27 +58,45 @@ def available_memory() -> int | None:
     return max(0, min([free, *_group_memory()]))
 
 
+def _group_quotas() -> Iterator[float]:
+    """Yield the limits of CPU time, in cores, of this process's control groups and of those around them."""
+    for folder, version in _group_folders("cpu"):
+        with suppress(OSError, ValueError):  # no such group in this namespace, or "max": no limit
+            if version == 2:
+                quota, period = (int(text) for text in (folder / "cpu.max").read_text().split())
+            else:
+                quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            if quota > 0 < period:
+                yield quota / period
+
+
 def _group_memory() -> Iterator[int]:
-    """Yield what is left of the memory of this process's control groups and of those around them, versions 1 and 2."""
+    """Yield what is left of the memory of this process's control groups and of those around them.
+
+    Pages of files that can be dropped do not count as used.
+    """
+    names = {
+        1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+        2: ("memory.max", "memory.current", "inactive_file"),
+    }
+    for folder, version in _group_folders("memory"):
+        limit, usage, cache = names[version]
+        with suppress(OSError, ValueError):
+            most, used = (int((folder / name).read_text()) for name in (limit, usage))
+            statistics = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+            yield most - used + int(statistics.get(cache, 0))
+
+
+def _group_folders(controller: str) -> Iterator[tuple[Path, int]]:
+    """Yield the folders of this process's control group and of those around it, each with its version, 1 or 2."""
     lines = _CGROUP.read_text().splitlines() if _CGROUP.is_file() else []
     for line in lines:
         _, controllers, group = line.split(":", 2)
-        if not controllers:
-            yield from _left(_CGROUP_ROOT, group, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            yield from _left(_CGROUP_ROOT / "memory", group, *names)
-
-
-def _left(root: Path, group: str, limit: str, usage: str, cache: str) -> Iterator[int]:
-    """Yield limit - usage of a group and its parents; pages of files that can be dropped do not count as used."""
-    folder = root / group.strip("/")
-    for place in (folder, *folder.parents):
-        try:
-            most, used = (int((place / name).read_text()) for name in (limit, usage))
-            statistics = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-            yield most - used + int(statistics.get(cache, 0))
-        except (OSError, ValueError):  # no such group in this namespace, or "max": no limit
-            pass
-        if place == root:
-            return
+        if controllers and controller not in controllers.split(","):
+            continue
+        root = _CGROUP_ROOT / controller if controllers else _CGROUP_ROOT
+        folder = root / group.strip("/")
+        for place in (folder, *folder.parents):
+            yield place, 1 if controllers else 2
+            if place == root:
+                break

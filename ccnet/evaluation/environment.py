@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from ccnet import __version__
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, core_quota
 
 DeviceOption = Annotated[
     Literal["cpu", "cuda"] | None, typer.Option(help="Device to compute on; a GPU if available, else cpu.")
@@ -32,7 +32,7 @@ def select_device(device: str | None, threads: int | None) -> str:
     """
     import torch
 
-    if threads:
+    if threads := threads or core_quota():  # torch knows nothing of quotas
         torch.set_num_threads(threads)
     if device == "cuda" and not torch.cuda.is_available():
         raise CCNetError("device is cuda, but this torch sees no CUDA GPU: use --device cpu or install torch for CUDA")

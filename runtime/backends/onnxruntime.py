@@ -19,7 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet.contract import CCNetError, kernel_library_path
+from ccnet.contract import CCNetError, core_quota, kernel_library_path
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError, is_out_of_memory
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
@@ -239,7 +239,7 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
         _load_cuda_libraries(ort)
     options = ort.SessionOptions()
     options.log_severity_level = 4  # fatal: what goes wrong is raised, once
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or core_quota() or 0  # 0: one per core, which knows nothing of quotas
     # Both plan ahead by keeping buffers: decode at 512 px took 7.3 GB and 24 s with them, 0.9 GB and 15 s without
     options.enable_mem_reuse = options.enable_mem_pattern = False
     providers = [(name, _provider_options(name, device)) for name in _PROVIDERS[provider] if name in available]

@@ -32,6 +32,7 @@ from .options import (
     InputSpaceOption,
     MemoryOption,
     PrecisionOption,
+    ThreadsOption,
     TileOption,
     to_bytes,
 )
@@ -61,6 +62,7 @@ def reconstruct(
     tile: TileOption = None,
     memory: MemoryOption = None,
     device: DeviceOption = 0,
+    threads: ThreadsOption = None,
     format: CubeFormatOption = "hdr",
     input_space: InputSpaceOption = "srgb",
     picture: Annotated[
@@ -90,6 +92,7 @@ def reconstruct(
         tile=tile,
         memory=to_bytes(memory),
         device=device,
+        threads=threads,
     ) as reconstructor:
         for source, target in zip(frames, targets, strict=True):
             _reconstruct(reconstructor, source, target, input_space, drawings)

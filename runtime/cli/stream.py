@@ -32,6 +32,7 @@ from .options import (
     MemoryOption,
     OptionalInputSpaceOption,
     PrecisionOption,
+    ThreadsOption,
     TileOption,
     to_bytes,
 )
@@ -52,6 +53,7 @@ def stream(
     tile: TileOption = None,
     memory: MemoryOption = None,
     device: DeviceOption = 0,
+    threads: ThreadsOption = None,
     input_space: OptionalInputSpaceOption = None,
     radiometry: Annotated[
         Path | None,
@@ -94,6 +96,7 @@ def stream(
                 tile=tile,
                 memory=to_bytes(memory),
                 device=device,
+                threads=threads,
             )
         )
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)

@@ -18,6 +18,30 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatc
     assert available_cores() == 3
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "cores"),
+    [
+        ("0::/a/b\n", {"a/cpu.max": "150000 100000", "a/b/cpu.max": "max 100000"}, 2),
+        ("0::/a/b\n", {"a/cpu.max": "400000 100000", "a/b/cpu.max": "20000 100000"}, 1),
+        ("0::/a\n", {"a/cpu.max": "max 100000"}, 3),
+        ("0::/none\n", {}, 3),
+        ("0::/a\n", {"a/cpu.max": "900000 100000"}, 3),
+        ("2:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "200000", "cpu/a/cpu.cfs_period_us": "100000"}, 2),
+        ("2:cpu,cpuacct:/a\n", {"cpu/a/cpu.cfs_quota_us": "-1", "cpu/a/cpu.cfs_period_us": "100000"}, 3),
+        ("2:memory:/a\n", {"cpu/a/cpu.cfs_quota_us": "100000", "cpu/a/cpu.cfs_period_us": "100000"}, 3),
+    ],
+)
+def test_quotas_of_control_groups_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, groups: str, files: dict[str, str], cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    _memory_files(tmp_path, monkeypatch, groups)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    assert available_cores() == cores
+
+
 @pytest.mark.parametrize(("count", "cores"), [(6, 6), (None, 1)])
 def test_without_affinity_all_cores_count(monkeypatch: pytest.MonkeyPatch, count: int | None, cores: int) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)

@@ -213,3 +213,22 @@ def test_invalid_arguments_are_one_line_and_write_nothing(
     before = sorted(work.rglob("*"))
     assert_refused(ccnet(*arguments.split()), said)
     assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["reconstruct photo.png -o a.npy", "stream photo.png --sink cubes"])
+def test_threads_reach_onnx_runtime(
+    work: Path, ccnet: Ccnet, assert_refused: Any, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    import onnxruntime
+
+    seen = []
+    session = onnxruntime.InferenceSession
+
+    def spy(model: Any, options: Any, **others: Any) -> Any:
+        seen.append(options.intra_op_num_threads)
+        return session(model, options, **others)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", spy)
+    assert ccnet(*command.split(), "--threads", "1").code == 0
+    assert seen and set(seen) == {1}
+    assert_refused(ccnet(*command.split(), "--threads", "0"), "--threads")
