@@ -15,6 +15,7 @@ from typing import get_args
 from ccnet.contract import ArtifactFolder, CCNetError, write_atomic
 from ccnet.export.engine.budget import DECODE_SIDE
 from ccnet.export.engine.plan import EngineSet, Request, build, choose
+from ccnet.runtime.io.artifact_lock import lock_artifacts
 
 from .bundle import unpack
 from .fingerprint import CHECKED, check_fingerprint, has_passed
@@ -33,9 +34,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", type=int, default=0, help="index of the GPU")
     options = parser.parse_args(arguments)
     try:
-        unpack(options.bundle, options.folder)
-        print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
-        _build(options.folder, options.backend, options.tile, options.memory, options.device)
+        with lock_artifacts(options.folder, say=print):
+            unpack(options.bundle, options.folder)
+            print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
+            _build(options.folder, options.backend, options.tile, options.memory, options.device)
         return _check(options.folder, options.device)
     except (CCNetError, OSError) as error:
         print("ccnet:", " ".join(str(error).splitlines()), file=sys.stderr)

@@ -21,6 +21,7 @@ from ccnet.calibration.graph_runner import Array, GraphRunner, NodeInputs, modul
 from ccnet.calibration.parity import worst_parity
 from ccnet.contract import CUBE, Artifact, ArtifactFolder, CCNetError, sha256, write_atomic
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.io.artifact_lock import lock_artifacts
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare
 
 from .histogram import Histogram
@@ -265,9 +266,8 @@ def best_variant(variants: Iterable[Variant]) -> Variant:
 
 def write_graph(folder: Path | ArtifactFolder, model: bytes, variant: Variant) -> Path:
     """Write the graph into an artifact folder and its manifest, in place of an older INT8 graph; return its path."""
-    folder = ArtifactFolder.open(folder)
-    path = folder.path / "decode.int8.onnx"
-    write_atomic(path, model)
+    root = ArtifactFolder.open(folder).path
+    path = root / "decode.int8.onnx"
     details = {
         "observer": variant.observer,
         "layers": list(variant.layers),
@@ -275,10 +275,14 @@ def write_graph(folder: Path | ArtifactFolder, model: bytes, variant: Variant) -
         "mrae": variant.parity.mrae,
         "budget": variant.broken or "kept",
     }
-    artifact = Artifact(
-        file=path.name, kind="decode", format="onnx", precision="int8", sha256=sha256(path), details=details
-    )
-    folder.add(artifact)
+    with lock_artifacts(root):
+        opened = ArtifactFolder.open(root)  # as it is now: the search took minutes
+        write_atomic(path, model)
+        opened.add(
+            Artifact(
+                file=path.name, kind="decode", format="onnx", precision="int8", sha256=sha256(path), details=details
+            )
+        )
     return path
 
 

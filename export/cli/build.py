@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +10,8 @@ import typer
 from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.export.engine.plan import Request
 from ccnet.runtime.backends.select import Precision
-from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, TILE_FLAGS, ArtifactsArgument, DeviceOption
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, TILE_FLAGS, ArtifactsArgument, DeviceOption, WaitOption
+from ccnet.runtime.io.artifact_lock import lock_artifacts
 
 from .tables import print_artifacts
 
@@ -68,6 +70,7 @@ def build(
         bool, typer.Option("--dry-run", help="Print what would be built and why, and build nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Build again even where nothing has changed.")] = False,
+    wait: WaitOption = True,
 ) -> None:
     """ONNX → engines, with a note on where each of them runs.
 
@@ -84,7 +87,6 @@ def build(
         return
     if tile is not None and memory is not None:
         raise CCNetError("--tile and --memory both decide the tile: give only one of them")
-    artifacts = ArtifactFolder.open(folder)
     wanted = EngineSet(
         backend=chosen,
         precision=precision,
@@ -95,17 +97,19 @@ def build(
         device=device,
         plugin=plugin,
     )
-    if memory is not None:
-        wanted = wanted.within(int(memory * 1e6), artifacts.manifest)
-    jobs = plan(artifacts, wanted, force=force)
-    if not dry_run and not any(job.why for job in jobs):
-        console.print(f"{folder}: engines are up to date, nothing to build")
-        return
-    console.print(f"engines of {chosen}: {why}")
-    for job in jobs:
-        console.print(_description(job))
-    if not dry_run:
-        _build(artifacts, wanted, force)
+    with nullcontext() if dry_run else lock_artifacts(folder, wait=wait, say=console.print):
+        artifacts = ArtifactFolder.open(folder)
+        if memory is not None:
+            wanted = wanted.within(int(memory * 1e6), artifacts.manifest)
+        jobs = plan(artifacts, wanted, force=force)
+        if not dry_run and not any(job.why for job in jobs):
+            console.print(f"{folder}: engines are up to date, nothing to build")
+            return
+        console.print(f"engines of {chosen}: {why}")
+        for job in jobs:
+            console.print(_description(job))
+        if not dry_run:
+            _build(artifacts, wanted, force)
 
 
 def _console() -> Console:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import GRAPH_FORMATS, MANIFEST_NAME, SHIPPED_WEIGHTS, ArtifactFolder, CCNetError
-from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, WeightsOption
+from ccnet.contract import GRAPH_FORMATS, MANIFEST_NAME, SHIPPED_WEIGHTS, ArtifactFolder, CCNetError, Manifest
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, WaitOption, WeightsOption
+from ccnet.runtime.io.artifact_lock import lock_artifacts
 
 from .tables import print_artifacts
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 app = typer.Typer()
 
@@ -34,6 +38,7 @@ def export(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Export again even where nothing has changed.")] = False,
+    wait: WaitOption = True,
 ) -> None:
     """Weights → ONNX: encode, decode and full in FP32, decode in mixed FP16, and the manifest.
 
@@ -47,15 +52,25 @@ def export(
     console, started = Console(stderr=True), time.perf_counter()
     path = weights or SHIPPED_WEIGHTS
     fingerprint = export_fingerprint(path, input, plugin)
-    if not force and _is_fresh(folder, fingerprint):
-        console.print(f"{folder}: up to date, nothing to export", highlight=False)
-        return
+    with lock_artifacts(folder, wait=wait, say=console.print):
+        if not force and _is_fresh(folder, fingerprint):
+            console.print(f"{folder}: up to date, nothing to export", highlight=False)
+            return
+        manifest = _export(folder, path, input, plugin, fingerprint, console)
+    console.print(f"exported in {time.perf_counter() - started:.0f} s")
+    print_artifacts(ArtifactFolder(folder, manifest))
+
+
+def _export(
+    folder: Path, weights: Path, input: Literal["float32", "uint8"], plugin: bool, fingerprint: str, console: Console
+) -> Manifest:
+    """Export with a line on the terminal that says what is done, and return the manifest."""
     from ccnet.export.artifacts import export as export_model
     from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint
 
-    model, camera = load_checkpoint(path), checkpoint_camera(path)
+    model, camera = load_checkpoint(weights), checkpoint_camera(weights)
     with console.status("export") as status:
-        manifest = export_model(
+        return export_model(
             model,
             folder,
             input=input,
@@ -64,8 +79,6 @@ def export(
             plugin=plugin,
             progress=lambda stage: status.update(f"export: {stage}"),
         )
-    console.print(f"exported in {time.perf_counter() - started:.0f} s")
-    print_artifacts(ArtifactFolder(folder, manifest))
 
 
 def _is_fresh(folder: Path, fingerprint: str) -> bool:

@@ -70,6 +70,10 @@ ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; all cores that are available if not given.")
 ]
 
+WaitOption = Annotated[
+    bool, typer.Option("--wait/--no-wait", help="Wait for another process that writes into the folder, or refuse.")
+]
+
 CubeFormatOption = Annotated[CubeFormat, typer.Option("--format", help="File format of the cubes in a folder.")]
 
 JsonFileOption = Annotated[Path | None, typer.Option("--json", help="JSON file to write all figures to.")]
