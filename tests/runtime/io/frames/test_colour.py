@@ -14,8 +14,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import describe_colour, read_frame
-
-from .frame_files import pixels
+from tests.runtime.io.frames.frame_files import pixels
 
 RGB = Image.fromarray(pixels("uint8", 24, 40))
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

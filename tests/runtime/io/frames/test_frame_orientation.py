@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from ccnet.runtime.io.frames import read_frame
-
-from .frame_files import Pixels, chunk, encoded, pillow, pixels, refusal
+from tests.runtime.io.frames.frame_files import Pixels, chunk, encoded, pillow, pixels, refusal
 
 ORIENTATION = 274
 

@@ -18,8 +18,7 @@ from PIL import Image
 from ccnet.contract import CCNetError
 from ccnet.runtime.io import files
 from ccnet.runtime.io.frames import read_frame
-
-from .frame_files import GOOD, encoded, pillow, pixels, refusal
+from tests.runtime.io.frames.frame_files import GOOD, encoded, pillow, pixels, refusal
 
 
 @given(st.sampled_from(GOOD), st.integers(16, 40), st.integers(16, 40), st.integers(0, 99))

@@ -17,8 +17,7 @@ from PIL import Image, TiffImagePlugin
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import read_frame
-
-from .frame_files import EVERY, chunk, encoded, pillow, pixels, refusal
+from tests.runtime.io.frames.frame_files import EVERY, chunk, encoded, pillow, pixels, refusal
 
 
 def png_header(width: int, height: int, bits: int = 8, colour: int = 2) -> bytes:
