@@ -18,10 +18,10 @@ CHECK_PYTHON := 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "
 target := $(if $(TARGET),--target $(TARGET))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine bundle demo test test-fast lint docs sanitize soak train evaluate bench bench-train gpu-day clean
+.PHONY: help install engine bundle demo dist test test-fast test-arm64 lint docs sanitize soak train evaluate bench bench-train gpu-day clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(INSTALLED)  ## the environment, .venv, for this machine or for TARGET=cpu, gpu, gpu-cu12, jetson, rtx
 
@@ -52,6 +52,11 @@ bundle: $(INSTALLED)  ## the graphs and golden outputs of FRAME in one file, for
 	$(CCNET) export $(ARTIFACTS) $(weights)
 	$(CCNET) bundle $(ARTIFACTS) $(weights) --frames '$(FRAME)' --out build/ccnet-bundle.zip
 
+dist: $(INSTALLED)  ## for other machines, in dist: an archive of the sources, which compiles there, and a wheel without C code
+	rm -rf dist
+	$(BIN)/python -W ignore -c 'import setuptools.build_meta as build; build.build_sdist("dist")' > /dev/null
+	CCNET_PURE=1 $(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-cache-dir --no-deps --wheel-dir dist dist/*.tar.gz
+
 demo: $(INSTALLED)  ## FRAME to its cube and picture with what make engine built
 	$(CCNET) reconstruct '$(FRAME)' --artifacts $(ARTIFACTS) -o $(RESULTS)/demo.hdr --picture $(RESULTS)/demo.png
 
@@ -60,6 +65,9 @@ test: lint  ## lint, types and all tests
 
 test-fast: $(INSTALLED)  ## the tests without the slow ones
 	$(BIN)/pytest -m 'not slow'
+
+test-arm64: dist  ## what make dist wrote and a bundle, on an emulated arm64 Debian; skipped with a reason where that cannot be had
+	$(BIN)/python tests/arm64/arm64.py build/arm64 '$(FRAME)'
 
 lint: $(INSTALLED)  ## style, docstrings, spelling and types; 'pre-commit install' runs the same before each commit
 	$(BIN)/ruff check .

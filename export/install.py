@@ -98,3 +98,7 @@ def _pip(environment: Path) -> tuple[str, ...]:
 def _call(*command: str, output: IO[str] | None = None) -> int:
     """Run a command and return its exit code; its words go to ``output``, or to the terminal."""
     return subprocess.run(command, stdout=output, stderr=output, check=False).returncode  # noqa: S603
+
+
+if __name__ == "__main__":
+    sys.exit(main())

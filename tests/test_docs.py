@@ -5,22 +5,30 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from ccnet.export.machine import Target
 from ccnet.runtime.cli.app import build_app
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DOCUMENTS = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ccnet/weights/README.md")),
     *sorted(REPOSITORY.glob("docs/**/*.md")),
 ]
+PYPROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
 NAMES = {path: path.relative_to(REPOSITORY).as_posix() for path in DOCUMENTS}
 APP = build_app()[0]
 ROOT: Any = typer.main.get_command(APP)
@@ -140,6 +148,20 @@ def test_make_has_the_target(document: str, arguments: str) -> None:
     targets = set(itertools.chain.from_iterable(rule.split() for rule in rules))
     asked = {word for word in arguments.split() if "=" not in word and not word.startswith("-")}
     assert asked <= targets
+
+
+def test_extras_and_targets_that_are_named_exist() -> None:
+    extras = set(PYPROJECT["project"]["optional-dependencies"])
+    sources = [path for folder in SOURCE_FOLDERS for path in (REPOSITORY / folder).rglob("*.py")]
+    named = [
+        name
+        for path in (*DOCUMENTS, *sources)
+        for names in re.findall(r"(?:ccnet-hsi|any\.whl\)|install \"\.)\[([\w,-]+)\]", path.read_text(encoding="utf-8"))
+        for name in names.split(",")
+    ]
+    assert {"cpu", "gpu", "cli", "jetson"} <= set(named) <= extras
+    targets = [name for path in DOCUMENTS for name in re.findall(r"TARGET=([\w-]+)", path.read_text(encoding="utf-8"))]
+    assert "gpu-cu12" in targets and set(targets) <= set(get_args(Target))
 
 
 @pytest.mark.parametrize(("document", "target"), sorted(set(links())))

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import venv
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,8 +20,6 @@ from ccnet.model import CCNet
 
 Artifacts = tuple[CCNet, Path]
 Files = dict[str, bytes]
-
-REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -157,38 +152,3 @@ def test_device_with_wrong_results_fails_the_check(
     make_bundle(artifacts[1], [wrong], tmp_path / "b.zip")
     assert device.main([str(tmp_path / "b.zip"), str(tmp_path / "folder")]) == 1
     assert "FAILS" in capfd.readouterr().out
-
-
-@pytest.mark.slow
-def test_base_install_runs_a_bundle_without_torch(bundle: Path, tmp_path: Path) -> None:
-    """A wheel of the tree in a new environment, with numpy and ONNX Runtime, as a device without TensorRT has it."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    wheels, home = tmp_path / "wheels", tmp_path / "device"
-    subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", wheels, _source(tmp_path)], check=True)
-    venv.create(home, with_pip=True)
-    python = home / "bin" / "python"
-    install = [python, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"]
-    (wheel,) = wheels.glob("*.whl")
-    subprocess.run([*install, "-c", REPOSITORY / "constraints.txt", f"{wheel}[cpu]"], check=True)
-    listed = subprocess.run(
-        [python, "-m", "pip", "list", "--format=freeze"], check=True, capture_output=True, text=True
-    )
-    assert not {"torch", "typer", "onnx", "rich"} & {line.partition("==")[0] for line in listed.stdout.splitlines()}
-    run = [python, "-m", "ccnet.export.device", bundle, tmp_path / "folder"]
-    result = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.count("passes") >= 4 and "FAILS" not in result.stdout
-
-
-def _source(tmp_path: Path) -> Path:
-    """Copy the sources that a wheel needs, without build products."""
-    keep = ("ccnet", "export", "runtime", "calibration", "pyproject.toml", "README.md", "LICENSE")
-    source = tmp_path / "source"
-    source.mkdir()
-    for name in keep:
-        path = REPOSITORY / name
-        if path.is_dir():
-            shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-        else:
-            shutil.copy(path, source / name)
-    return source

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -160,16 +161,19 @@ def test_other_target_removes_the_onnxruntime_of_the_first(
         assert len(removed) == uninstalls and all("onnxruntime onnxruntime-gpu" in line for line in removed)
 
 
-def test_installer_needs_the_standard_library_alone() -> None:
-    command = [
-        sys.executable,
-        "-I",
-        "-S",
-        "-c",
-        "import sys; sys.path.insert(0, '.'); import export.install as i; i.main()",
-    ]
-    result = subprocess.run([*command, "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert result.returncode == 0 and "ENVIRONMENT" in result.stdout and result.stderr == ""
+def test_installer_runs_with_the_standard_library_alone() -> None:
+    command = [sys.executable, "-S", "-m", "export.install", "--help"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    options: dict[str, Any] = {"cwd": REPOSITORY, "env": environment, "capture_output": True, "text": True}
+    result = subprocess.run(command, check=False, **options)
+    assert result.returncode == 0 and "folder of the virtual environment" in result.stdout and result.stderr == ""
+
+
+@pytest.mark.parametrize("arguments", [[], ["--device"]])
+def test_installer_ends_with_the_code_of_what_fails(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "export.install", tmp_path / "file" / "env", *arguments]
+    assert subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode != 0
 
 
 def make(*arguments: str, **options: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -56,6 +57,17 @@ def test_every_graph_is_compared_and_passes(rows: dict[str, Comparison]) -> None
 def test_frame_of_a_single_tile_has_no_tiled_row(artifacts: Artifacts, reference: Reference) -> None:
     small = by_torch(artifacts[0], reference.frame[:, :32], "corner")
     assert not any(row.tolerance == "tiled" for row in check(artifacts[1], small))
+
+
+def test_fp16_is_reported_on_an_arm_cpu_which_adds_up_in_fp16(
+    artifacts: Artifacts, reference: Reference, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    wrong = replace(reference, cube=reference.cube + np.float32(0.01))
+    rows = {row.what: row for row in check(artifacts[1], wrong)}
+    (name,) = (what for what in rows if "fp16" in what)
+    assert name.endswith(", FP16 sums") and rows[name].verdict == "reported"
+    assert rows["decode fp32"].verdict == "FAILS"
 
 
 def test_wrong_reference_fails_where_it_is_wrong(artifacts: Artifacts, reference: Reference) -> None:
