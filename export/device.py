@@ -68,7 +68,7 @@ def _print_progress(phase: str, done: int, steps: int) -> None:
 def _check(folder: Path, device: int) -> int:
     """Print a line for each comparison with the golden outputs, unless all of them have passed before."""
     opened = ArtifactFolder.open(folder)
-    fingerprint = check_fingerprint(opened, None, [], [device])
+    fingerprint = check_fingerprint(opened, None, [], [], device)
     if has_passed(folder, opened, fingerprint):
         print("up to date: this check has passed before")
         return 0

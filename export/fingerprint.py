@@ -68,7 +68,7 @@ def export_fingerprint(weights: Path, input: str, plugin: bool = False) -> str:
 
 
 def check_fingerprint(
-    folder: ArtifactFolder, weights: Path | None, frames: Sequence[Path], options: Sequence[object]
+    folder: ArtifactFolder, weights: Path | None, frames: Sequence[Path], options: Sequence[object], device: int = 0
 ) -> str:
     """Return the fingerprint of a check.
 
@@ -77,14 +77,17 @@ def check_fingerprint(
         weights: File of the weights, if the check needs any.
         frames: Files of the frames.
         options: All other options that decide the result.
+        device: Index of the GPU that runs engines.
 
     Returns:
-        The hash of artifacts, weights, frames, options, tools, GPU, the modules that judge, and the compiled kernels.
+        The hash of artifacts, weights, frames, options, tools, index and name of the GPU, the modules that judge, and
+        the compiled kernels.
     """
     files = [*([weights] if weights else []), *frames]
     named = [(str(folder.path), digest(folder.manifest.to_json())), *((str(path), _sha256(path)) for path in files)]
     code = source_hashes(CHECK_SOURCES)
-    return digest(named, [str(option) for option in options], tools(_RUNNERS), cuda.has_gpu(), code, _kernels())
+    place = [device, _gpu(device)]
+    return digest(named, [str(option) for option in options], tools(_RUNNERS), place, code, _kernels())
 
 
 def has_passed(out: Path, folder: ArtifactFolder, fingerprint: str) -> bool:
@@ -115,6 +118,14 @@ def source_hashes(sources: Sources) -> dict[str, str]:
 def modules(entry: Path) -> list[Path]:
     """Return a module's file, or all modules of a folder and of the folders inside."""
     return sorted(entry.rglob("*.py")) if entry.is_dir() else [entry]
+
+
+def _gpu(device: int) -> str:
+    """Return the name of a GPU; empty if there is none of this index, where the check needs none or refuses it."""
+    try:
+        return cuda.gpu(device)
+    except CCNetError:
+        return ""
 
 
 def _version(package: str) -> str:

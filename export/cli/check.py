@@ -71,7 +71,7 @@ def check(
     paths = frame_paths(frames) if frames else []
     opened = ArtifactFolder.open(folder)
     fingerprint = check_fingerprint(
-        opened, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, input_space, device)
+        opened, (weights or SHIPPED_WEIGHTS) if paths else None, paths, (tile, input_space), device
     )
     if out is not None and not force and not as_json and has_passed(out, opened, fingerprint):
         console.print(f"{out}: up to date, this check has passed before (--force repeats it)", highlight=False)

@@ -13,6 +13,7 @@ import pytest
 from ccnet.contract import ArtifactFolder, Manifest
 from ccnet.export import fingerprint
 from ccnet.export.fingerprint import CHECK_SOURCES, GRAPH_SOURCES, ROOTS, Sources, check_fingerprint, export_fingerprint
+from tests.runtime.gpu.driver_double import Driver, installed
 
 
 @pytest.fixture
@@ -107,6 +108,19 @@ def test_module_that_computes_the_check_makes_a_new_check(
     before = check_fingerprint(folder, weights, [], [320])
     edit(copies[package] / module)
     assert (check_fingerprint(folder, weights, [], [320]) != before) is again
+
+
+def test_another_gpu_makes_a_new_check(weights: Path, tmp_path: Path) -> None:
+    manifest = Manifest(config={}, weights_sha256="", context_size=3, input="float32", tools={})
+    folder, found = ArtifactFolder(tmp_path, manifest), []
+    for gpus, name, device in ((0, b"", 0), (2, b"Orin", 0), (2, b"Orin", 1), (2, b"Thor", 1)):
+        driver = Driver()
+        driver.gpus, driver.name = gpus, name
+        with installed(driver):
+            found.append(check_fingerprint(folder, weights, [], [320], device))
+            assert check_fingerprint(folder, weights, [], [320], device) == found[-1]
+            assert not driver.contexts, "a fingerprint takes no memory on a GPU"
+    assert len(set(found)) == len(found)
 
 
 @pytest.mark.parametrize("sources", [GRAPH_SOURCES, CHECK_SOURCES], ids=["graphs", "check"])

@@ -37,6 +37,15 @@ def test_frame_on_any_gpu_is_downloaded_when_it_is_written(kind: type[Library]) 
                 library.close()
 
 
+@pytest.mark.parametrize("kind", kinds)
+def test_frame_on_the_second_gpu_leaves_the_first_alone(kind: type[Library], driver: Driver) -> None:
+    driver.gpus = 2
+    library = kind(driver, 1)
+    np.testing.assert_array_equal(as_frame(library), PIXELS)
+    assert driver.contexts == 1, "a context on the first GPU would take memory there"
+    library.close()
+
+
 def test_frames_leave_nothing_behind(driver: Driver) -> None:
     library = ByInterface(driver)
     alive = driver.alive

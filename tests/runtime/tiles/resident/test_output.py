@@ -106,6 +106,21 @@ def test_memory_of_another_gpu_is_refused(engines: Path) -> None:
             refused(ours, lent(SHAPE, index=1), "out is on Orin", "where this backend writes")
 
 
+@pytest.mark.parametrize("integrated", [False, True])
+def test_all_memory_is_that_of_the_chosen_gpu(engines: Path, integrated: bool) -> None:
+    """The double reports memory, streams and events of another GPU, and each GPU that is used has a context."""
+    frame = pixels(*SIZE, "uint8")
+    with gpu(3, integrated) as driver, on_host(engines, tile=64) as theirs:
+        driver.gpus = 2
+        with resident(engines, tile=64, device=1) as ours:
+            (cube,) = lent(SHAPE, index=1)
+            np.testing.assert_array_equal(ours(frame, out=cube).download(), theirs(frame))
+            np.testing.assert_array_equal(ours(frame), theirs(frame))
+            assert driver.contexts == 1, "the first GPU is left alone"
+            assert "(cuda:1), frames stay on the GPU" in ours.describe()["backend"]
+            del cube
+
+
 def test_backend_of_the_host_writes_no_gpu_memory(engines: Path) -> None:
     with gpu(0, False), on_host(engines, tile=64) as theirs:
         refused(theirs, lent(SHAPE), "out is on Orin", "expected memory of the host")
