@@ -6,7 +6,9 @@ Legend: a frame is (H, W, 3) uint8, uint16 or float32 in [0, 1].
 from __future__ import annotations
 
 import functools
+import sys
 import warnings
+from types import FrameType
 from typing import Any, get_args
 
 import numpy as np
@@ -83,11 +85,20 @@ class FrameConverter:
             raise CCNetError(f"frame holds {frame.min():g} to {frame.max():g}, expected float32 in [0, 1]: scale it")
 
 
+def _levels_within_the_package() -> int:
+    """Return how many calls, from the caller on, are of this package: a warning is for the program above it."""
+    level = 0
+    frame: FrameType | None = sys._getframe(1)
+    while frame and frame.f_globals.get("__name__", "").startswith("ccnet."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
 @functools.cache  # once per process
 def _warn_of_assumed_space() -> None:
     warnings.warn(
         "Reconstructor.open was called without input_space, so the values of integer frames are taken as linear values"
         ' of the weights\' camera: pass input_space="srgb" for photographs and video, or input_space="camera"',
         UserWarning,
-        stacklevel=5,
+        stacklevel=_levels_within_the_package() + 1,
     )

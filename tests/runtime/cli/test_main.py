@@ -177,7 +177,8 @@ def test_signal_at_any_moment_is_one_line_and_leaves_nothing(
 ) -> None:
     """The program sends itself the signal while it imports a module, or while it writes a cube."""
     program = """
-import os, sys
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started with SIGINT ignored
 moment, number = sys.argv[1], int(sys.argv[2])
 sys.argv[:3] = ["ccnet"]
 class Finder:
