@@ -25,7 +25,7 @@ from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.gpu.views import View, view_of
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import block_mean
-from ccnet.runtime.tiles.context_encoder import block_side, check_context
+from ccnet.runtime.tiles.context_encoder import EncodeMemory, block_side, check_context
 from ccnet.runtime.tiles.frame_path import Tiles
 from ccnet.runtime.tiles.planner import FramePlan, TileRules, plan_frame, smaller
 from ccnet.runtime.tiles.tiling import check_tile
@@ -72,6 +72,7 @@ class ResidentPath:
         self._asked = self._rules = rules
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
         self._pipeline, self.device = pipeline, pipeline.device
+        self._encode_memory = EncodeMemory()
         self._lock = threading.Lock()
         self._closed = False
         self._process = os.getpid()
@@ -154,9 +155,10 @@ class ResidentPath:
             lent = None if isinstance(out, np.ndarray | View) else self._pipeline.borrow(out)  # keeps the memory alive
             if lent:
                 out = _writable(lent, (len(BANDS_NM), rows[1] - rows[0], frame.shape[1]))
+            self._set_context(frame, context)
             while True:
                 try:
-                    self._fill(frame, context, rows, out)
+                    self._fill(frame, rows, out)
                     return
                 except OutOfMemoryError as error:
                     self._shrink(self.plan(frame), error)
@@ -186,14 +188,18 @@ class ResidentPath:
             with self._pipeline.frame():
                 yield
 
-    def _fill(self, frame: Frame, context: Array | None, rows: tuple[int, int], out: Array | View) -> None:
-        found = self.plan(frame)
-        ys, xs = found.rows, found.columns
+    def _set_context(self, frame: Frame, context: Array | None) -> None:
+        """Begin with a frame: queue the upload of its context, or its ``encode``."""
         self._pipeline.forget()
         if context is None:
-            self._encode(frame, (ys[-1].stop, xs[-1].stop))
+            found = self.plan(frame)
+            self._encode(frame, (found.rows[-1].stop, found.columns[-1].stop))
         else:
             self._pipeline.set_context(context)
+
+    def _fill(self, frame: Frame, rows: tuple[int, int], out: Array | View) -> None:
+        found = self.plan(frame)
+        ys, xs = found.rows, found.columns
         limit = FRAME_BYTES // self._pipeline.layout.nbytes(1, xs[-1].stop)
         for tiles in sections(placed_tiles(ys, xs, rows), limit):
             first, last = tiles[0].y.start, tiles[-1].y.stop
@@ -202,10 +208,28 @@ class ResidentPath:
             self._decode(tiles, rows[0], out)
 
     def _encode(self, frame: Frame, size: tuple[int, int] = (0, 0)) -> None:
+        """Queue ``encode`` of a frame, from means of larger blocks when memory runs out.
+
+        Args:
+            frame: The whole frame.
+            size: Height and width that the tiles will read, px.
+        """
+
+        def attempt(pixels: int) -> None:
+            try:
+                self._queue_encode(frame, size, pixels)
+            except OutOfMemoryError:
+                self._pipeline.free()  # what the tiles of earlier frames have taken may be enough
+                self._queue_encode(frame, size, pixels)
+
+        height, width = frame.shape[:2]
+        self._encode_memory.encode((height, width), self.encode_pixels, attempt)
+
+    def _queue_encode(self, frame: Frame, size: tuple[int, int], max_pixels: int) -> None:
         """Queue ``encode`` of a frame; its pixels are loaded to at least ``size`` px unless their means are enough."""
         limits = self._encode_limits
         height, width = frame.shape[:2]
-        side = block_side(height, width, self.encode_pixels, limits.most)
+        side = block_side(height, width, max_pixels, limits.most)
         reduced = frame if side == 1 else block_mean(_download(frame), side)
         read_height, read_width = (
             max(padded_size(length, self._manifest.size_multiple), limits.least) for length in reduced.shape[:2]

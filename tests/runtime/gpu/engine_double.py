@@ -38,14 +38,22 @@ def session(graph: bytes) -> onnxruntime.InferenceSession:
 class EngineDouble:
     """``ICudaEngine`` of a graph. A graph with a cube has its sum as an output, as ``ccnet build`` adds it."""
 
-    def __init__(self, driver: Driver, graph: bytes, sides: tuple[int, int], has_sum: bool = True) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        graph: bytes,
+        sides: tuple[int, int],
+        has_sum: bool = True,
+        encode_scratch: int = SCRATCH,
+    ) -> None:
         self.driver, self.session, self.sides = driver, session(graph), sides
         self.inputs = {node.name: (DTYPES[node.type], tuple(node.shape)) for node in self.session.get_inputs()}
         self.outputs = {node.name: tuple(node.shape) for node in self.session.get_outputs()}
+        self.scratch = SCRATCH if "cube" in self.outputs else encode_scratch
         if "cube" in self.outputs and has_sum:
             self.outputs["cube_sum"] = ()
         self.num_io_tensors = len(self.inputs) + len(self.outputs)
-        self.device_memory_size_v2 = SCRATCH * sides[1] ** 2
+        self.device_memory_size_v2 = self.scratch * sides[1] ** 2
 
     def create_execution_context(self, config: object) -> ContextDouble:
         return ContextDouble(self)
@@ -94,7 +102,7 @@ class ContextDouble:
         return (*shape[:2], *self._size()) if name == "cube" else shape
 
     def update_device_memory_size_for_shapes(self) -> int:
-        return SCRATCH * int(np.prod(self._size()))
+        return self.engine.scratch * int(np.prod(self._size()))
 
     def set_device_memory(self, address: int, size: int) -> None:
         self.scratch = (address, size)
@@ -133,13 +141,16 @@ class ContextDouble:
 
 
 @contextlib.contextmanager
-def installed_engines(driver: Driver, sides: tuple[int, int], has_sum: bool = True) -> Iterator[None]:
+def installed_engines(
+    driver: Driver, sides: tuple[int, int], has_sum: bool = True, encode_scratch: int = SCRATCH
+) -> Iterator[None]:
     """Let ONNX files be engines.
 
     Args:
         driver: The driver double, which must be installed.
         sides: Shortest and longest side that the engines take, px.
         has_sum: Whether engines with a cube have its sum, too.
+        encode_scratch: Scratch memory of ``encode`` for each pixel, bytes.
 
     Yields:
         Nothing.
@@ -147,7 +158,7 @@ def installed_engines(driver: Driver, sides: tuple[int, int], has_sum: bool = Tr
     module = SimpleNamespace(
         __version__="10.3.0",
         Runtime=lambda log: SimpleNamespace(
-            deserialize_cuda_engine=lambda graph: EngineDouble(driver, graph, sides, has_sum)
+            deserialize_cuda_engine=lambda graph: EngineDouble(driver, graph, sides, has_sum, encode_scratch)
         ),
         DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="EAGER"),
         ExecutionContextAllocationStrategy=SimpleNamespace(USER_MANAGED="USER_MANAGED"),

@@ -9,7 +9,7 @@ import pytest
 
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.io.frames import block_mean
-from ccnet.runtime.tiles.context_encoder import REDUCED_PIXELS, block_side
+from ccnet.runtime.tiles.context_encoder import LEAST_PIXELS, REDUCED_PIXELS, block_side
 from ccnet.runtime.tiles.host_path import ENCODE_PIXELS
 from tests.runtime.conftest import (
     Array,
@@ -103,3 +103,36 @@ def test_invalid_context_is_refused(folder: Path, context: Array, words: str) ->
     with open_camera(folder) as reconstruct:
         refusal(lambda: reconstruct(pixels(16, 16), context), words)
         refusal(lambda: reconstruct.strips(pixels(16, 16), context), words)
+
+
+def test_blocks_grow_until_encode_fits_with_one_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frame = pixels(200, 300)
+    encoder = Spy(OnnxRuntimeBackend(folder / "encode.onnx"))
+    encoder.most = 112 * 160
+    with fake(encoder, OnnxRuntimeBackend(folder / "decode.onnx")) as reconstruct:
+        cube = reconstruct(frame)
+        # 60,000 pixels, then blocks of 2 px: 100×150, padded to 112×160
+        assert [shape[2:] for shape in encoder.shapes] == [(112, 160)]
+        (record,) = caplog.records
+        assert record.getMessage() == (
+            "std::bad_alloc; from now on encode reads means of at most 30000 blocks of a frame"
+        )
+        context = reconstruct.encode(pixels(100, 100))
+        assert encoder.shapes[-1][2:] == (112, 112), "a frame that is small enough is read as it is"
+        np.testing.assert_array_equal(reconstruct.encode(frame), reconstruct.encode(frame))
+        assert len(caplog.records) == 1
+        np.testing.assert_array_equal(cube, reconstruct(frame, reconstruct.encode(frame)))
+    with open_camera(folder, encode_pixels=30_000) as reconstruct:
+        np.testing.assert_array_equal(cube, reconstruct(frame))
+        np.testing.assert_array_equal(context, reconstruct.encode(pixels(100, 100)))
+
+
+def test_blocks_that_would_be_too_few_are_an_error(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    encoder = Spy(OnnxRuntimeBackend(folder / "encode.onnx"))
+    encoder.most = LEAST_PIXELS - 1
+    with fake(encoder, OnnxRuntimeBackend(folder / "decode.onnx")) as reconstruct:
+        refusal(lambda: reconstruct(pixels(200, 300)), "std::bad_alloc")
+        assert not caplog.records and not encoder.shapes
+        encoder.most = 1 << 40
+        reconstruct(pixels(200, 300))
+        assert encoder.shapes[-1][2:] == (208, 304), "a failure without a remedy changes nothing"

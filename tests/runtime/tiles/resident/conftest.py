@@ -17,7 +17,7 @@ from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.tiles.host_path import HostPath
 from tests.runtime.conftest import manifest, write
 from tests.runtime.gpu.driver_double import Driver, installed
-from tests.runtime.gpu.engine_double import installed_engines
+from tests.runtime.gpu.engine_double import SCRATCH, installed_engines
 
 SIDES = (48, 96)
 """Shortest and longest side of the engines, px."""
@@ -46,11 +46,11 @@ def write_engines(folder: Path, of: Manifest) -> Path:
 
 
 @contextlib.contextmanager
-def gpu(seed: int, integrated: bool, has_sum: bool = True) -> Iterator[Driver]:
+def gpu(seed: int, integrated: bool, has_sum: bool = True, encode_scratch: int = SCRATCH) -> Iterator[Driver]:
     """Put a driver double with engines in place of CUDA and TensorRT."""
     driver = Driver(seed)
     driver.attributes |= {18: int(integrated)}
-    with installed(driver), installed_engines(driver, SIDES, has_sum):
+    with installed(driver), installed_engines(driver, SIDES, has_sum, encode_scratch):
         yield driver
 
 

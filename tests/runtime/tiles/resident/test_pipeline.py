@@ -75,6 +75,25 @@ def test_lack_of_memory_halves_the_tiles(engines: Path, caplog: pytest.LogCaptur
             ours(pixels(150, 400))
 
 
+def test_blocks_grow_until_encode_fits_with_one_warning(engines: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The scratch memory of ``encode`` is 1.8 MB for the whole frame, and 0.5 MB for means of blocks of 2 px."""
+    frame = pixels(90, 96)
+    with (
+        gpu(0, integrated=False, encode_scratch=200) as driver,
+        resident(engines, tile=48) as ours,
+        on_host(engines, tile=48, encode_pixels=90 * 96 // 2) as theirs,
+        caplog.at_level(logging.WARNING, "ccnet.runtime.reconstructor"),
+    ):
+        driver.capacity = 1_500_000
+        cube = ours(frame)
+        np.testing.assert_array_equal(cube, theirs(frame))
+        np.testing.assert_array_equal(ours(frame), cube)
+        (record,) = caplog.records
+        assert "CUDA_ERROR_OUT_OF_MEMORY" in record.getMessage()
+        assert record.getMessage().endswith("from now on encode reads means of at most 4320 blocks of a frame")
+        assert ours.tile == 48, "tiles are as before"
+
+
 def test_values_that_are_not_finite_are_an_error_that_names_the_rows(engines: Path) -> None:
     frame, huge = pixels(150, 90), np.full((1, 3), 3e38, np.float32)
     with gpu(0, integrated=False) as driver, resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
