@@ -132,7 +132,7 @@ class NullBackend:
 class NullEngine:
     """An engine, and its execution context, that computes nothing."""
 
-    name, is_rtx = "nothing", False
+    name, can_be_captured = "nothing", True
 
     def __init__(self, device: Device) -> None:
         """Remember the GPU."""

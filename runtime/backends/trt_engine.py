@@ -113,6 +113,11 @@ class Engine:
         self.tensors = {name: EngineTensor(self.module, self._engine, name) for name in names}
 
     @property
+    def can_be_captured(self) -> bool:
+        """Whether runs may be captured as CUDA graphs: TensorRT-RTX captures them itself."""
+        return not self.is_rtx
+
+    @property
     def inputs(self) -> list[EngineTensor]:
         """The inputs."""
         return [tensor for tensor in self.tensors.values() if tensor.is_input]

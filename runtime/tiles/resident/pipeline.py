@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CONTEXT, RGB, CCNetError, Manifest
-from ccnet.runtime.backends.trt_engine import Engine
 from ccnet.runtime.gpu.cuda import Stream
 from ccnet.runtime.gpu.device_array import DeviceArray
 from ccnet.runtime.gpu.exchange import device_array
 from ccnet.runtime.gpu.scratch import Scratch
 from ccnet.runtime.gpu.views import View, copy_view
 
+from .engine import PipelineEngine
 from .frame_memory import FrameMemory
 from .memory import GrowingMemory, TransferMemory
 from .pixels import PixelLayout
@@ -70,7 +70,9 @@ class Pipeline:
         layout: Layout of the pixels that the engines read.
     """
 
-    def __init__(self, encode: Engine, decode: Engine, manifest: Manifest, caches: Caches = (None, None)) -> None:
+    def __init__(
+        self, encode: PipelineEngine, decode: PipelineEngine, manifest: Manifest, caches: Caches = (None, None)
+    ) -> None:
         """Take over two engines of one GPU, and close them in ``close``.
 
         Args:
@@ -85,7 +87,7 @@ class Pipeline:
         self._stack = stack = ExitStack()
         stack.callback(encode.close)
         stack.callback(decode.close)
-        scratch, captures = Scratch(), not decode.is_rtx
+        scratch, captures = Scratch(), decode.can_be_captured
         try:
             self._compute, self._transfer = (self._own(Stream(device)) for _ in range(2))
             self._frame, self._means = (self._own(FrameMemory(device, layout)) for _ in range(2))

@@ -7,9 +7,10 @@ import logging
 from collections.abc import Mapping
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.backends.trt_engine import ExecutionContext, Shape
 from ccnet.runtime.gpu.cuda import Graph, Stream
 from ccnet.runtime.gpu.scratch import Scratch
+
+from .engine import PipelineContext, Shape
 
 _logger = logging.getLogger(__name__)
 
@@ -21,7 +22,7 @@ class ReplayedContext:
     memory that it was captured with, and is captured again when one of them changes.
     """
 
-    def __init__(self, context: ExecutionContext, scratch: Scratch, captures: bool) -> None:
+    def __init__(self, context: PipelineContext, scratch: Scratch, captures: bool) -> None:
         """Take over an execution context, and close it in ``close``.
 
         Args:

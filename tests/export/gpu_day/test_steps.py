@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from ccnet.export.gpu_day import __main__ as command
-from ccnet.export.gpu_day import copies, gpu_tests, inference, resident, scans, tf32, training
+from ccnet.export.gpu_day import copies, gpu_tests, inference, scans, tf32, training
 from ccnet.export.gpu_day.rig import Rig, Row, SkippedError
 from ccnet.export.gpu_day.schedule import STEPS
 from ccnet.ops.scan import scan_reference
@@ -47,11 +47,6 @@ def test_copies_through_the_driver_double() -> None:
 def test_copies_are_skipped_without_a_driver() -> None:
     with pytest.raises(SkippedError, match="no CUDA driver"):
         copies.run(Rig("cpu", print))
-
-
-def test_resident_pipeline_is_skipped_with_the_reason() -> None:
-    with pytest.raises(SkippedError, match="needs TensorRT's engines"):
-        resident.run(Rig("cpu", print))
 
 
 @pytest.mark.slow

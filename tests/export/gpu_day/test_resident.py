@@ -1,0 +1,159 @@
+"""The step of the resident pipeline over the driver double, with torch on the CPU in its memory: no GPU is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ccnet.export.gpu_day import resident
+from ccnet.export.gpu_day.computations import Variant, choose, onnxruntime_variant, torch_variant
+from ccnet.export.gpu_day.engines import Computation, Place
+from ccnet.export.gpu_day.rig import Rig, Row, SkippedError
+from ccnet.export.gpu_day.tf32 import network
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.gpu.cuda import Device, Stream, has_gpu
+from tests.runtime.conftest import manifest, model
+from tests.runtime.gpu.driver_double import Driver, installed
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Let torch compute on one thread: the frames are tiny."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class DoubleLauncher:
+    """Runs computations when a stream of the driver double reaches them."""
+
+    torch_device = "cpu"
+
+    def __init__(self, driver: Driver) -> None:
+        self.driver = driver
+
+    def launch(self, stream: Stream, places: Mapping[str, Place], computation: Computation) -> None:
+        def work() -> None:
+            views = {name: self.driver.view(*place, np.float32) for name, place in places.items()}
+            with torch.inference_mode():
+                computation({name: torch.from_numpy(view) for name, view in views.items()})
+
+        self.driver.enqueue(stream.handle, work, [place.address for place in places.values()], "torch")
+
+
+def rehearse(seed: int = 0, variants: list[Variant] | None = None, integrated: bool = False) -> dict[str, Row]:
+    """Return the rows of the step by their names, without the size of the frame."""
+    driver, rows = Driver(seed), list[Row]()
+    driver.attributes |= {18: int(integrated)}
+    with installed(driver):
+        resident.run(Rig("cpu", rows.append), DoubleLauncher(driver), variants)
+    return {row.name.removeprefix("32×192, "): row for row in rows}
+
+
+def variant() -> Variant:
+    return torch_variant(network(Rig("cpu", print)), "fp32")
+
+
+@pytest.mark.parametrize(("seed", "integrated"), [(0, False), (1, False), (2, True)])
+def test_cubes_of_the_pipeline_are_those_of_torch_on_the_whole_frame(seed: int, integrated: bool) -> None:
+    rows = rehearse(seed, [variant()], integrated)
+    assert not [row for row in rows.values() if row.value is None]
+    distance = rows["torch FP32, distance from torch's whole frame"]
+    assert distance.value is not None and distance.target is not None
+    assert distance.value <= distance.target
+    assert distance.note.startswith("within the table; ")
+    assert rows["torch FP32, a cube that is not finite is refused"].value == 1
+    assert rows.keys() >= {
+        "torch FP32, page-locked cube",
+        "torch FP32, page-locked cube, own context",
+        "torch FP32, hidden part of the copy",
+        "no network, cube on the GPU",
+        "no network, page-locked cube",
+    }
+    hidden = rows["torch FP32, hidden part of the copy"]
+    assert hidden.target == 0.5
+    assert hidden.note.endswith("a frame of 2 tiles")
+    assert "replayed CUDA graphs" in rows["torch FP32, page-locked cube"].note
+
+
+def test_wrong_cube_and_a_sum_that_hides_nan_show() -> None:
+    right = variant()
+
+    def wrong(tensors: Mapping[str, Tensor]) -> None:
+        right.decode(None)(tensors)  # type: ignore[arg-type]
+        tensors["cube"].add_(1e-3)
+        tensors["cube_sum"].zero_()
+
+    rows = rehearse(0, [Variant(name="x", precision="fp32", encode=right.encode, decode=lambda _: wrong)])
+    distance = rows["x, distance from torch's whole frame"]
+    assert distance.value == pytest.approx(1e-3, rel=0.1)
+    assert "max_abs" in distance.note
+    assert rows["x, a cube that is not finite is refused"].value == 0
+
+
+def test_variant_that_fails_leaves_the_others() -> None:
+    def fail(tensors: Mapping[str, Tensor]) -> None:
+        raise RuntimeError("no kernel image")
+
+    class Eager(DoubleLauncher):
+        def launch(self, stream: Stream, places: Mapping[str, Place], computation: Computation) -> None:
+            if computation is fail:
+                fail({})
+            super().launch(stream, places, computation)
+
+    rows: list[Row] = []
+    with installed(Driver(0)) as driver:
+        bad = Variant(name="bad", precision="fp32", encode=lambda _: fail, decode=lambda _: fail)
+        resident.run(Rig("cpu", rows.append), Eager(driver), [bad])
+    assert [row.name for row in rows] == [
+        "32×192, bad",
+        "32×192, no network, cube on the GPU",
+        "32×192, no network, page-locked cube",
+    ]
+    assert rows[0].note == "failed: CCNetError: bad (cuda:0) failed to run: no kernel image"
+
+
+def test_library_is_named_with_the_reason() -> None:
+    with installed(Driver(0)):
+        variants, why = choose(network(Rig("cpu", print)), None, Device())
+    assert [each.name for each in variants] == ["torch FP32", "torch FP16"]
+    assert why == "there is no folder of graphs: make install, ccnet export"
+
+
+@pytest.mark.parametrize("kind", ["encode", "decode"])
+def test_onnxruntime_computes_at_the_addresses_of_tensors(kind: str) -> None:
+    graphs = {each: model(each, manifest()).SerializeToString() for each in ("encode", "decode")}
+    with installed(Driver(0)):
+        stream = Stream(Device())
+        found = onnxruntime_variant(graphs["encode"], graphs["decode"], "cpu")
+        compute = getattr(found, kind)(stream)
+        stream.close()
+    rgb, context = torch.rand(1, 3, 48, 64), torch.rand(1, 3)
+    tensors = {"rgb": rgb, "context": context.clone()}
+    if kind == "decode":
+        tensors |= {"cube": torch.full((1, 31, 48, 64), torch.nan), "cube_sum": torch.tensor(torch.nan)}
+    compute(tensors)
+    feeds = {"rgb": rgb.numpy(), **({"context": context.numpy()} if kind == "decode" else {})}
+    with OnnxRuntimeBackend(graphs[kind]) as backend:
+        (expected,) = backend.run(feeds).values()
+    actual = tensors["cube" if kind == "decode" else "context"]
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
+    if kind == "decode":
+        assert tensors["cube_sum"].item() == pytest.approx(float(expected.sum()), rel=1e-4)
+    assert not found.can_be_captured
+
+
+@pytest.mark.skipif(has_gpu(), reason="there is a GPU")
+def test_step_is_skipped_without_a_driver() -> None:
+    with pytest.raises(SkippedError, match="no CUDA driver"):
+        resident.run(Rig("cpu", print))
+
+
+def test_rehearsal_without_the_double_is_skipped() -> None:
+    with installed(Driver(0)), pytest.raises(SkippedError, match="needs the double of the driver"):
+        resident.run(Rig("cpu", print))
