@@ -105,7 +105,7 @@ bench: $(INSTALLED)  ## inference beside the paper's loop, PyTorch, OpenVINO and
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(CCNET) bench
 
-bench-train: $(INSTALLED)  ## our training step beside the paper's loop through autograd, on this CPU
+bench-train: $(INSTALLED)  ## the training step beside the paper's loop through autograd, on this CPU
 	$(CCNET) bench-train
 
 # With torch for CUDA: that of .venv where there is one, else of PYTHON; nothing is installed
