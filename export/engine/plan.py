@@ -286,7 +286,7 @@ def _artifact(folder: Path, job: Job, wanted: EngineSet, report: EngineReport) -
         "window": [least[2], most[2]],  # rgb is square: (1, 3, H, W) or (1, H, W, 3)
         "version": report.version,
         "gpu": report.gpu,
-        "capability": architectures.written(wanted.capability) if wanted.capability else "",
+        "capability": architectures.format_capability(wanted.capability) if wanted.capability else "",
         "compatible": wanted.compatible,
         "stripped": wanted.strip,
         "plugin": job.source.format == PLUGIN_FORMAT,

@@ -42,8 +42,8 @@ def is_same_gpu(built_for: str, gpu: str) -> bool:
     return built_for in (gpu, re.sub(r", \d+ SM\)$", ")", gpu))
 
 
-def written(architecture: Capability) -> str:
-    """Return a compute capability as people write it, such as ``8.7``."""
+def format_capability(architecture: Capability) -> str:
+    """Return a compute capability as text, such as ``8.7``."""
     return ".".join(map(str, architecture))
 
 
@@ -53,10 +53,14 @@ def why_unsupported(library: str, gpu: str) -> str:
     if architecture is None:
         return f"the architecture of {gpu} is unknown"
     if library == "tensorrt":
-        return "" if architecture >= OLDEST_TENSORRT else f"{gpu} is older than {written(OLDEST_TENSORRT)} (Turing)"
+        return (
+            ""
+            if architecture >= OLDEST_TENSORRT
+            else f"{gpu} is older than {format_capability(OLDEST_TENSORRT)} (Turing)"
+        )
     if architecture in TENSORRT_RTX:
         return ""
-    return f"it has no kernels for {gpu}, only for {', '.join(map(written, TENSORRT_RTX))}"
+    return f"it has no kernels for {gpu}, only for {', '.join(map(format_capability, TENSORRT_RTX))}"
 
 
 def target(gpu: str) -> Capability | None:
@@ -69,7 +73,8 @@ def why_other_target(built_for: object, gpu: str) -> str:
     """Return why a TensorRT-RTX engine does not run on a GPU, empty if it does.
 
     Args:
-        built_for: The architecture that was named when it was built, as ``written``; empty or None if none was.
+        built_for: The architecture that was named when it was built, as ``format_capability`` returns it; empty or None
+            if none was.
         gpu: Name of the GPU.
 
     Returns:
@@ -78,8 +83,8 @@ def why_other_target(built_for: object, gpu: str) -> str:
     if why := why_unsupported("tensorrt_rtx", gpu):
         return why
     needed = target(gpu)
-    name = written(needed) if needed else ""
+    name = format_capability(needed) if needed else ""
     if (built_for or "") == name:
         return ""
-    portable = ", ".join(written(one) for one, kind in TENSORRT_RTX.items() if kind == "portable")
+    portable = ", ".join(format_capability(key) for key, kind in TENSORRT_RTX.items() if kind == "portable")
     return f"built for compute capability {built_for or portable}, this is {gpu}"

@@ -282,7 +282,7 @@ class ExecutionContext:
         # The default runs slow kernels until those of a shape are compiled; tiles have few shapes, each many times
         strategy = module.DynamicShapesKernelSpecializationStrategy
         config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
-        # One launch instead of hundreds; a capture of our own would fail while kernels are compiled
+        # One launch instead of hundreds; a capture by this package would fail while kernels are compiled
         config.cuda_graph_strategy = module.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         if path is not None:
             self._use_cache(config, path)

@@ -7,7 +7,6 @@ import math
 from typing import Literal, NamedTuple
 
 from .library import Copy2D, Copy3D
-from .memory import DeviceMemory
 from .streams import Stream
 
 _KINDS = {"host": 1, "device": 2}  # CU_MEMORYTYPE_*
@@ -74,11 +73,6 @@ def copy(stream: Stream, target: Block, source: Block) -> None:
             _copy_rows(stream, target._replace(address=into), source._replace(address=block), target_row, row)
     else:
         _copy_planes(stream, target, source, (target_row, target_plane // target_row), (row, plane // row))
-
-
-def fill(stream: Stream, memory: DeviceMemory, byte: int) -> None:
-    """Queue the setting of all bytes of a block of GPU memory to one value."""
-    stream.device.call("cuMemsetD8Async", memory.address, byte, memory.nbytes, stream.handle)
 
 
 def _pitches(block: Block) -> tuple[int, int]:

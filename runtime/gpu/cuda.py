@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .copies import Block, copy, fill
+from .copies import Block, copy
 from .devices import Device, gpu, gpus, has_gpu, release_devices
 from .library import driver
 from .memory import Buffer, DeviceMemory, PinnedMemory, RegisteredMemory, is_page_locked, registered
@@ -22,7 +22,6 @@ __all__ = [
     "Stream",
     "copy",
     "driver",
-    "fill",
     "gpu",
     "gpus",
     "has_gpu",

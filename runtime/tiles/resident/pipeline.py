@@ -1,4 +1,4 @@
-"""Two streams of a GPU that turn a frame into its cube, with nothing going through the host on the way.
+"""Two streams of a GPU that turn a frame into its cube.
 
 ``compute`` uploads the frame, runs ``encode``, cuts the tiles and runs ``decode`` on each; ``transfer`` copies the part
 that a tile keeps into the caller's cube while the next tile runs. Two ``TileSlot`` take turns. Their order:
@@ -38,7 +38,6 @@ Array = npt.NDArray[np.float32]
 
 Keep = Callable[[PlacedTile, Array], None]
 """Takes a tile and the part (31, h, w) of the cube that it keeps, valid during the call."""
-
 
 Caches = tuple[Path | None, Path | None]
 """Files of compiled kernels of ``encode`` and ``decode``."""
@@ -114,7 +113,7 @@ class Pipeline:
         """Make the device current for the work on a frame.
 
         Yields:
-            Nothing. An error leaves when all work is done: the caller may free the memory that the work uses.
+            Nothing. An error is raised after all queued work is done, so that the caller may free the memory of it.
         """
         with self.device:
             try:
@@ -207,13 +206,13 @@ class Pipeline:
             OutOfMemoryError: The GPU or the host has too little memory for tiles of this size; nothing was decoded.
         """
         sums, totals = self._prepare(tiles, staged=True)
-        behind = len(self._slots)
+        slots = len(self._slots)
         for index, tile in enumerate(tiles):
-            if index >= behind:
-                self._hand_over(tiles[index - behind], index - behind, keep)
+            if index >= slots:
+                self._hand_over(tiles[index - slots], index - slots, keep)
             slot = self._decode(index, tile)
             slot.stage(tile.kept, sums[index : index + 1], self._transfer)
-        for index, tile in list(enumerate(tiles))[-behind:]:
+        for index, tile in list(enumerate(tiles))[-slots:]:
             self._hand_over(tile, index, keep)
         self._finish(tiles, totals)
 

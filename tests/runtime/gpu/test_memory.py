@@ -15,7 +15,6 @@ from ccnet.runtime.gpu.cuda import (
     PinnedMemory,
     Stream,
     copy,
-    fill,
     registered,
 )
 from tests.runtime.gpu.driver_double import Driver, installed
@@ -50,17 +49,6 @@ def test_mapped_memory_is_written_by_the_device(driver: Driver) -> None:
     block, stream = PinnedMemory(device, 8, mapped=True), Stream(device)
     driver.view(block.device_address, (8,))[:] = 3
     assert (block.array((8,), np.uint8) == 3).all()
-    stream.close()
-    block.close()
-
-
-def test_fill_sets_every_byte(driver: Driver) -> None:
-    device = Device()
-    block, stream = DeviceMemory(device, 100), Stream(device)
-    with device:
-        fill(stream, block, 7)
-        stream.synchronize()
-    assert (driver.view(block.address, (100,)) == 7).all()
     stream.close()
     block.close()
 

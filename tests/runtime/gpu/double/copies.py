@@ -48,7 +48,6 @@ class MemoryCalls:
             "cuMemcpy3DAsync_v2": lambda arguments, stream: self._copy(
                 stream, _box(arguments, "target"), _box(arguments, "source")
             ),
-            "cuMemsetD8Async": self._fill,
             "cuPointerGetAttribute": self._attribute,
         }
 
@@ -117,10 +116,6 @@ class MemoryCalls:
             raise DriverMisuseError(f"attribute {key} of an address is asked for, the double knows {known}")
         block = self.memory.find("device", address, 1)
         value.value = block.device if block else 0
-
-    def _fill(self, address: int, byte: int, size: int, stream: int) -> None:
-        box = _line("device", address, size)
-        self._streams.add(stream, Work("a fill", self.uses(stream, [box]), lambda: self.memory.box(box).fill(byte)))
 
     def _copy(self, stream: int, target: Box, source: Box) -> None:
         """Queue a copy; where a side is host memory that is not page-locked, do as CUDA does with it."""
