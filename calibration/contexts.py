@@ -1,4 +1,4 @@
-"""What a cheaper context costs: the cube under it, compared with the cube under the context of all pixels of the frame.
+"""The cost of a cheaper context: the cube under it, compared with the cube under the context of all pixels.
 
 Legend: a frame is (H, W, 3) of the weights' camera; a context is (1, N) float32.
 """
@@ -47,7 +47,7 @@ class CheapContext:
 
 @dataclass(frozen=True)
 class ContextCost:
-    """What a scheme saves and costs over all frames that it fits.
+    """Savings and cost of a scheme over all frames that it fits.
 
     Attributes:
         name: The scheme.

@@ -1,4 +1,4 @@
-"""What this machine is, and which target fits it: its NVIDIA driver, its GPUs, or a Jetson.
+"""This machine, its NVIDIA driver and GPUs or a Jetson, and the target that fits it.
 
 The standard library alone, as it runs with the system's Python before anything is installed. Which TensorRT runs on
 which GPU is asked of the table in ``runtime/backends/architectures.py``; the driver decides about CUDA.

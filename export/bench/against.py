@@ -50,7 +50,7 @@ print(json.dumps([opened - started, done - started, 1024 * int(peak[0]) / 1e6 if
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What a network costs in a process of its own.
+    """The cost of a network in a process of its own.
 
     Attributes:
         load: Seconds to open it.
@@ -79,7 +79,7 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """How many times as long as CCNet the peer takes, by the medians."""
+        """Ratio of the peer's time to that of CCNet, by the medians."""
         return self.timings[PEER].median / self.timings[CCNET].median
 
     @property

@@ -19,7 +19,7 @@ from ccnet.runtime.io.frames import Frame
 Array = npt.NDArray[np.float32]
 
 _MULTIPLES = (1, 2, 4, 8, 16, 32, 64, 128)
-"""What the sides of a network's input may have to be multiples of, px, in the order in which they are tried."""
+"""Numbers that the sides of a network's input may have to be multiples of, px, in the order of the trials."""
 
 
 class Peer:

@@ -1,4 +1,4 @@
-"""What a step of the day measures with: the device, sizes for it, timers, and rows for the report."""
+"""The tools of a step of the day: the device, sizes for it, timers, and rows for the report."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Rig:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether this is a measurement, not a rehearsal."""
+        """True for a measurement, False for a rehearsal."""
         return self.device == "cuda"
 
     def size(self, full: Size, tiny: Size) -> Size:

@@ -50,7 +50,7 @@ STEPS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a step.
+    """The result of a step.
 
     Attributes:
         step: The step.

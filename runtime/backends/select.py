@@ -80,7 +80,7 @@ class Selection:
 
     @property
     def runs_engines(self) -> bool:
-        """Whether the files are engines, which ``open_engine`` opens."""
+        """True if the files are engines, which ``open_engine`` opens."""
         return self.backend in _TENSORRT_VARIANTS
 
     def open_engine(self, artifact: Artifact, data: bytes, device: Device) -> Engine:

@@ -115,7 +115,7 @@ def _plugin_class(module: Any) -> Any:
 
 
 class _PluginMethods:
-    """What TensorRT calls, under its names: first to build an engine, then to run it."""
+    """The methods that TensorRT calls, under its names: first to build an engine, then to run it."""
 
     module: Any
     bases: tuple[Any, ...]

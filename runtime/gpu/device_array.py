@@ -69,7 +69,7 @@ class DeviceArray:
 
     @property
     def is_contiguous(self) -> bool:
-        """Whether the values follow each other in C order, without a gap."""
+        """True if the values follow each other in C order, without a gap."""
         packed = dlpack.contiguous_strides(self.shape, self.dtype.itemsize)
         return 0 in self.shape or all(
             size == 1 or stride == expected

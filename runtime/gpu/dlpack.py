@@ -110,7 +110,7 @@ _rename = _api("PyCapsule_SetName", c_int, py_object, c_char_p)
 
 
 class _Memory:
-    """What numpy needs for an array at any address; the array keeps this object, and so the owner, alive."""
+    """An interface for numpy to memory at any address; numpy's array keeps this object, and so the owner, alive."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._owner = tensor.owner

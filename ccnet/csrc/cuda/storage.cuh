@@ -1,4 +1,4 @@
-/* How numbers lie in memory: as float, or as Half, the 16 bits of an FP16 number. All arithmetic is in float.
+/* The types of numbers in memory: float, or Half, the 16 bits of an FP16 number. All arithmetic is in float.
  *
  * No header of CUDA's is needed, so NVRTC compiles these files without a toolkit. What is CUDA's own, inside
  * #ifdef __CUDACC__ here and in recurrence.cuh, comes from tests/ccnet/ops/cuda/on_cpu.h for other compilers. */

@@ -18,7 +18,7 @@ from ccnet.runtime.gpu.views import View
 
 @dataclass(frozen=True)
 class PixelLayout:
-    """How the pixels of the tensor ``rgb`` lie in memory.
+    """The layout in memory of the pixels of the tensor ``rgb``.
 
     Attributes:
         input: The manifest's ``input``: ``uint8`` is (1, H, W, 3), ``float32`` is (1, 3, H, W) in [0, 1].

@@ -1,4 +1,4 @@
-"""Where the pixels of a tile come from and where its part of the cube goes; all positions are pixels."""
+"""The source of a tile's pixels and the target of its part of the cube; all positions are pixels."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class PlacedTile:
 
     @property
     def kept(self) -> Part:
-        """What the tile gives, in the tile."""
+        """The part that the tile gives, in the tile."""
         return slice(None), slice(self.rows.start - self.y.start, self.rows.stop - self.y.start), self.x.kept
 
     def target(self, first: int) -> Part:
-        """Return what the tile gives in a cube that begins with row ``first`` of the frame."""
+        """Return the place of that part in a cube that begins with row ``first`` of the frame."""
         return slice(None), slice(self.rows.start - first, self.rows.stop - first), self.columns
 
 
