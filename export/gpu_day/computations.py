@@ -1,4 +1,4 @@
-"""What computes the tiles of the resident pipeline: torch, ONNX Runtime's CUDA provider, or nothing."""
+"""Computations of the tiles of the resident pipeline: by torch, ONNX Runtime's CUDA provider, or nothing."""
 
 from __future__ import annotations
 
