@@ -114,7 +114,7 @@ class Engine:
 
     @property
     def can_be_captured(self) -> bool:
-        """Whether runs may be captured as CUDA graphs: TensorRT-RTX captures them itself."""
+        """True if runs may be captured as CUDA graphs, which TensorRT-RTX does itself."""
         return not self.is_rtx
 
     @property

@@ -54,7 +54,7 @@ class EncodeMemory:
             attempt: Encodes the frame, from the means of at most this number of blocks.
 
         Returns:
-            What ``attempt`` returns.
+            The result of ``attempt``.
 
         Raises:
             OutOfMemoryError: There is no memory for ``LEAST_PIXELS`` either.

@@ -1,7 +1,7 @@
-"""What the pipeline needs of an engine: work on a stream that reads and writes tensors at addresses in GPU memory.
+"""The interface of an engine to the pipeline: work on a stream that reads and writes tensors in GPU memory.
 
-TensorRT's engines (``trt_engine``) have it. Anything else that computes on a stream can take their place, as torch does
-in ``make gpu-day``.
+TensorRT's engines (``trt_engine``) have this interface. Anything else that computes on a stream can take their place,
+as torch does in ``make gpu-day``.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class PipelineEngine(Protocol):
 
     @property
     def can_be_captured(self) -> bool:
-        """Whether its runs may be captured as CUDA graphs."""
+        """True if its runs may be captured as CUDA graphs."""
 
     def execution_context(self, stream: Stream, scratch: Scratch, runtime_cache: Path | None = None) -> PipelineContext:
         """Return a new execution context, which the caller must close.
