@@ -1,4 +1,4 @@
-"""DLPack capsules: numpy and torch take ours and we take theirs, and each deleter is called exactly once."""
+"""DLPack capsules: numpy and torch take those of this package, which takes theirs, and each deleter is called once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def view(found: dlpack.Tensor) -> Array:
 
 
 class Exporter:
-    """An array of another library: numpy and torch ask it for a capsule of ours."""
+    """An array of another library: numpy and torch ask it for a capsule of this package."""
 
     def __init__(self, content: dlpack.Tensor, version: Any = "theirs") -> None:
         self.content, self.version = content, version

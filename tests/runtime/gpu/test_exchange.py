@@ -1,4 +1,4 @@
-"""Arrays that other libraries hold on a GPU: their producers' work is done before ours, for every order of streams."""
+"""Arrays that other libraries hold on a GPU: their producers' work is done first, for every order of streams."""
 
 from __future__ import annotations
 

@@ -42,13 +42,17 @@ def planar(driver: Driver, frame: Array) -> DeviceArray:
 def test_frames_and_cubes_on_the_gpu_equal_those_of_the_hosts_path(engines: Path, data: st.DataObject) -> None:
     seed, integrated = data.draw(st.integers(0, 1000)), data.draw(st.booleans())
     place, options = data.draw(st.sampled_from([upload, planar])), {"tile": data.draw(st.sampled_from([64, 96]))}
-    with gpu(seed, integrated) as driver, resident(engines, **options) as ours, on_host(engines, **options) as theirs:
+    with (
+        gpu(seed, integrated) as driver,
+        resident(engines, **options) as tested,
+        on_host(engines, **options) as reference,
+    ):
         height, width = data.draw(st.integers(1, 150)), data.draw(st.integers(1, 150))
-        frame = pixels(height, width, ours.manifest.input, seed=seed)
+        frame = pixels(height, width, tested.manifest.input, seed=seed)
         on_gpu, cube = place(driver, frame), DeviceArray.empty(Device(), (31, height, width))
-        assert ours(on_gpu, out=cube) is cube
-        np.testing.assert_array_equal(cube.download(), theirs(frame))
-        np.testing.assert_array_equal(ours.encode(on_gpu), theirs.encode(frame))
+        assert tested(on_gpu, out=cube) is cube
+        np.testing.assert_array_equal(cube.download(), reference(frame))
+        np.testing.assert_array_equal(tested.encode(on_gpu), reference.encode(frame))
         del on_gpu, cube
 
 
@@ -66,13 +70,17 @@ def test_a_frame_on_the_gpu_costs_no_upload(engines: Path) -> None:
 
 
 def test_frames_of_other_dtypes_pass_through_the_host(engines: Path) -> None:
-    with gpu(0, integrated=False) as driver, resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
-        dtype = "uint8" if ours.manifest.input == "float32" else "float32"
+    with (
+        gpu(0, integrated=False) as driver,
+        resident(engines, tile=64) as tested,
+        on_host(engines, tile=64) as reference,
+    ):
+        dtype = "uint8" if tested.manifest.input == "float32" else "float32"
         frame = pixels(80, 90, dtype)
         on_gpu = upload(driver, frame)
         if dtype == "float32":
             with pytest.raises(CCNetError, match=r"frame is float32 .* expected .* uint8"):
-                ours(on_gpu)
+                tested(on_gpu)
         else:
-            np.testing.assert_array_equal(ours(on_gpu), theirs(frame))
+            np.testing.assert_array_equal(tested(on_gpu), reference(frame))
         del on_gpu

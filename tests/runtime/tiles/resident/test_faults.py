@@ -103,13 +103,13 @@ def swapped_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 def compare(folder: Path, seed: int) -> None:
     """Compare frames of several tiles in both paths, each with a context of its own, in page-locked memory."""
     frames = [pixels(100, 120, seed=number) for number in range(3)]
-    with on_host(folder, tile=64) as theirs:
-        expected = [(theirs.encode(frame), theirs(frame)) for frame in frames]
-    with gpu(seed, integrated=False), resident(folder, tile=64) as ours:
+    with on_host(folder, tile=64) as reference:
+        expected = [(reference.encode(frame), reference(frame)) for frame in frames]
+    with gpu(seed, integrated=False), resident(folder, tile=64) as tested:
         memory = PinnedMemory(Device(), expected[0][1].nbytes)
         out = memory.array(expected[0][1].shape, np.float32)
         for frame, (context, cube) in zip(frames, expected, strict=True):
-            np.testing.assert_array_equal(ours(frame, context, out=out), cube)
+            np.testing.assert_array_equal(tested(frame, context, out=out), cube)
         memory.close()
 
 

@@ -52,22 +52,22 @@ class Other:
 @pytest.mark.parametrize("seed", range(4))
 def test_cube_stays_in_the_memory_of_another_library(engines: Path, seed: int) -> None:
     frame = pixels(*SIZE, seed=seed)
-    with gpu(seed, False) as driver, resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
+    with gpu(seed, False) as driver, resident(engines, tile=64) as tested, on_host(engines, tile=64) as reference:
         other = Other(driver)
-        assert ours(frame, out=other) is other
+        assert tested(frame, out=other) is other
         found = driver.view(other.array.address, SHAPE, np.float32).copy()  # without waiting: the cube is complete
-        np.testing.assert_array_equal(found, theirs(frame))
+        np.testing.assert_array_equal(found, reference(frame))
         assert driver.calls["cuMemcpyDtoHAsync_v2"] == 4, "the sums of four tiles alone"
         other.close()
 
 
 def test_cube_may_be_interleaved_by_pixel(engines: Path) -> None:
     frame = pixels(*SIZE)
-    with gpu(0, False), resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
+    with gpu(0, False), resident(engines, tile=64) as tested, on_host(engines, tile=64) as reference:
         memory = DeviceArray.empty(Device(), (*SIZE, 31))
         strides = (memory.strides[2], memory.strides[0], memory.strides[1])
         cube = DeviceArray(memory.device, memory.address, SHAPE, "f4", strides=strides, owner=memory.owner)
-        np.testing.assert_array_equal(ours(frame, out=cube).download(), theirs(frame))
+        np.testing.assert_array_equal(tested(frame, out=cube).download(), reference(frame))
         del memory, cube
 
 
@@ -95,32 +95,32 @@ def refused(reconstruct: Reconstructor, out: list[DeviceArray], *words: str) -> 
 def test_memory_that_does_not_fit_is_refused(
     engines: Path, shape: tuple[int, ...], dtype: str, read_only: bool, words: str
 ) -> None:
-    with gpu(0, False), resident(engines, tile=64) as ours:
-        refused(ours, lent(shape, dtype, read_only), words, "expected a writeable float32 (31, 70, 90)")
+    with gpu(0, False), resident(engines, tile=64) as tested:
+        refused(tested, lent(shape, dtype, read_only), words, "expected a writeable float32 (31, 70, 90)")
 
 
 def test_memory_of_another_gpu_is_refused(engines: Path) -> None:
     with gpu(0, False) as driver:
         driver.gpus = 2
-        with resident(engines, tile=64) as ours:
-            refused(ours, lent(SHAPE, index=1), "out is on Orin", "where this backend writes")
+        with resident(engines, tile=64) as tested:
+            refused(tested, lent(SHAPE, index=1), "out is on Orin", "where this backend writes")
 
 
 @pytest.mark.parametrize("integrated", [False, True])
 def test_all_memory_is_that_of_the_chosen_gpu(engines: Path, integrated: bool) -> None:
     """The double reports memory, streams and events of another GPU, and each GPU that is used has a context."""
     frame = pixels(*SIZE, "uint8")
-    with gpu(3, integrated) as driver, on_host(engines, tile=64) as theirs:
+    with gpu(3, integrated) as driver, on_host(engines, tile=64) as reference:
         driver.gpus = 2
-        with resident(engines, tile=64, device=1) as ours:
+        with resident(engines, tile=64, device=1) as tested:
             (cube,) = lent(SHAPE, index=1)
-            np.testing.assert_array_equal(ours(frame, out=cube).download(), theirs(frame))
-            np.testing.assert_array_equal(ours(frame), theirs(frame))
+            np.testing.assert_array_equal(tested(frame, out=cube).download(), reference(frame))
+            np.testing.assert_array_equal(tested(frame), reference(frame))
             assert driver.contexts == 1, "the first GPU is left alone"
-            assert "(cuda:1), frames stay on the GPU" in ours.describe()["backend"]
+            assert "(cuda:1), frames stay on the GPU" in tested.describe()["backend"]
             del cube
 
 
 def test_backend_of_the_host_writes_no_gpu_memory(engines: Path) -> None:
-    with gpu(0, False), on_host(engines, tile=64) as theirs:
-        refused(theirs, lent(SHAPE), "out is on Orin", "expected memory of the host")
+    with gpu(0, False), on_host(engines, tile=64) as reference:
+        refused(reference, lent(SHAPE), "out is on Orin", "expected memory of the host")

@@ -34,12 +34,12 @@ def test_cubes_equal_those_of_the_hosts_path(engines: Path, data: st.DataObject)
     sizes = st.integers(1, 150)
     options = {"tile": data.draw(st.sampled_from([64, 80, 96])), "encode_pixels": data.draw(st.integers(500, 9000))}
     seed, integrated = data.draw(st.integers(0, 1000)), data.draw(st.booleans())
-    with gpu(seed, integrated), resident(engines, **options) as ours, on_host(engines, **options) as theirs:
+    with gpu(seed, integrated), resident(engines, **options) as tested, on_host(engines, **options) as reference:
         for _ in range(data.draw(st.integers(1, 3))):
-            dtype = data.draw(st.sampled_from(DTYPES[ours.manifest.input]))
+            dtype = data.draw(st.sampled_from(DTYPES[tested.manifest.input]))
             frame = pixels(data.draw(sizes), data.draw(sizes), dtype, seed=data.draw(st.integers(0, 9)))
-            context = data.draw(st.sampled_from([None, theirs.encode(frame), np.full((1, 3), 0.5, np.float32)]))
-            np.testing.assert_array_equal(ours(frame, context), theirs(frame, context))
+            context = data.draw(st.sampled_from([None, reference.encode(frame), np.full((1, 3), 0.5, np.float32)]))
+            np.testing.assert_array_equal(tested(frame, context), reference(frame, context))
 
 
 @shared_folder
@@ -47,13 +47,13 @@ def test_cubes_equal_those_of_the_hosts_path(engines: Path, data: st.DataObject)
 def test_cubes_in_page_locked_memory_are_written_by_the_gpu(engines: Path, data: st.DataObject) -> None:
     sizes = st.integers(1, 150)
     seed, integrated = data.draw(st.integers(0, 1000)), data.draw(st.booleans())
-    with gpu(seed, integrated), resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
+    with gpu(seed, integrated), resident(engines, tile=64) as tested, on_host(engines, tile=64) as reference:
         memory = PinnedMemory(Device(), 31 * 150 * 150 * 4)
         for frame in (pixels(data.draw(sizes), data.draw(sizes), seed=frame) for frame in range(3)):
             out = memory.array((31, *frame.shape[:2]), np.float32)
             out[...] = -1
-            assert ours(frame, out=out) is out
-            np.testing.assert_array_equal(out, theirs(frame))
+            assert tested(frame, out=out) is out
+            np.testing.assert_array_equal(out, reference(frame))
         memory.close()
 
 
@@ -64,14 +64,14 @@ def test_all_methods_equal_the_hosts_path(
 ) -> None:
     monkeypatch.setattr(path, "FRAME_BYTES", limit)
     frame, projection = pixels(150, 130), Projection.bands(550, 700)
-    with gpu(1, integrated), resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
-        whole, context, bands = theirs(frame), theirs.encode(frame), theirs.project(frame, projection)
-        np.testing.assert_array_equal(ours.encode(frame), context)
+    with gpu(1, integrated), resident(engines, tile=64) as tested, on_host(engines, tile=64) as reference:
+        whole, context, bands = reference(frame), reference.encode(frame), reference.project(frame, projection)
+        np.testing.assert_array_equal(tested.encode(frame), context)
         for given in (None, context):
-            np.testing.assert_array_equal(ours(frame, given), whole)
-            np.testing.assert_array_equal(ours.project(frame, projection, given), bands)
-            strips = [(top, strip.copy()) for top, strip in ours.strips(frame, given)]
-            assert [top for top, _ in strips] == [top for top, _ in theirs.strips(frame)]
+            np.testing.assert_array_equal(tested(frame, given), whole)
+            np.testing.assert_array_equal(tested.project(frame, projection, given), bands)
+            strips = [(top, strip.copy()) for top, strip in tested.strips(frame, given)]
+            assert [top for top, _ in strips] == [top for top, _ in reference.strips(frame)]
             np.testing.assert_array_equal(np.concatenate([strip for _, strip in strips], axis=1), whole)
-        ours.save(frame, tmp_path / "cube.npy")
+        tested.save(frame, tmp_path / "cube.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "cube.npy"), whole)

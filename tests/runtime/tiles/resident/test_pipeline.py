@@ -63,16 +63,20 @@ def test_the_host_copies_a_tile_while_the_next_runs(engines: Path) -> None:
 
 def test_lack_of_memory_halves_the_tiles(engines: Path, caplog: pytest.LogCaptureFixture) -> None:
     frame = pixels(150, 160)
-    with gpu(0, integrated=False) as driver, resident(engines, tile=96) as ours, on_host(engines, tile=48) as theirs:
+    with (
+        gpu(0, integrated=False) as driver,
+        resident(engines, tile=96) as tested,
+        on_host(engines, tile=48) as reference,
+    ):
         driver.capacity = 1_400_000
         with caplog.at_level(logging.WARNING, "ccnet.runtime.reconstructor"):
-            cube = ours(frame)
+            cube = tested(frame)
         assert "from now on tiles are at most 48 px" in caplog.text
-        assert ours.tile == 48
-        np.testing.assert_array_equal(cube, theirs(frame))
+        assert tested.tile == 48
+        np.testing.assert_array_equal(cube, reference(frame))
         driver.capacity = 100_000
         with pytest.raises(CCNetError, match="CUDA_ERROR_OUT_OF_MEMORY"):
-            ours(pixels(150, 400))
+            tested(pixels(150, 400))
 
 
 def test_blocks_grow_until_encode_fits_with_one_warning(engines: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -80,47 +84,51 @@ def test_blocks_grow_until_encode_fits_with_one_warning(engines: Path, caplog: p
     frame = pixels(90, 96)
     with (
         gpu(0, integrated=False, encode_scratch=200) as driver,
-        resident(engines, tile=48) as ours,
-        on_host(engines, tile=48, encode_pixels=90 * 96 // 2) as theirs,
+        resident(engines, tile=48) as tested,
+        on_host(engines, tile=48, encode_pixels=90 * 96 // 2) as reference,
         caplog.at_level(logging.WARNING, "ccnet.runtime.reconstructor"),
     ):
         driver.capacity = 1_500_000
-        cube = ours(frame)
-        np.testing.assert_array_equal(cube, theirs(frame))
-        np.testing.assert_array_equal(ours(frame), cube)
+        cube = tested(frame)
+        np.testing.assert_array_equal(cube, reference(frame))
+        np.testing.assert_array_equal(tested(frame), cube)
         (record,) = caplog.records
         assert "CUDA_ERROR_OUT_OF_MEMORY" in record.getMessage()
         assert record.getMessage().endswith("from now on encode reads means of at most 4320 blocks of a frame")
-        assert ours.tile == 48, "tiles are as before"
+        assert tested.tile == 48, "tiles are as before"
 
 
 def test_values_that_are_not_finite_are_an_error_that_names_the_rows(engines: Path) -> None:
     frame, huge = pixels(150, 90), np.full((1, 3), 3e38, np.float32)
-    with gpu(0, integrated=False) as driver, resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
+    with (
+        gpu(0, integrated=False) as driver,
+        resident(engines, tile=64) as tested,
+        on_host(engines, tile=64) as reference,
+    ):
         with pytest.raises(CCNetError, match=r"the cube holds NaN or infinite values at rows 0 to \d+: the weights"):
-            ours(frame, huge)
+            tested(frame, huge)
         assert not driver._streams.work.pending, "an error leaves when all work is done"
-        np.testing.assert_array_equal(ours(frame), theirs(frame))
+        np.testing.assert_array_equal(tested(frame), reference(frame))
         with pytest.raises(CCNetError, match=r"context is float32 \(1, 4\), expected float32 \(1, 3\)"):
-            ours(frame, np.zeros((1, 4), np.float32))
+            tested(frame, np.zeros((1, 4), np.float32))
 
 
 def test_engines_of_version_0_1_0_take_the_hosts_path(engines: Path, caplog: pytest.LogCaptureFixture) -> None:
     frame = pixels(100, 90)
-    with gpu(0, integrated=False, has_sum=False), on_host(engines, tile=64) as theirs:
-        with caplog.at_level(logging.WARNING), resident(engines, tile=64) as ours:
-            assert isinstance(ours._path, HostPath)
-            np.testing.assert_array_equal(ours(frame), theirs(frame))
+    with gpu(0, integrated=False, has_sum=False), on_host(engines, tile=64) as reference:
+        with caplog.at_level(logging.WARNING), resident(engines, tile=64) as tested:
+            assert isinstance(tested._path, HostPath)
+            np.testing.assert_array_equal(tested(frame), reference(frame))
         assert "ccnet build builds faster ones" in caplog.text
 
 
 def test_threads_take_turns(engines: Path) -> None:
     frames = [pixels(100, 90, seed=seed) for seed in range(4)]
-    with gpu(3, integrated=False), resident(engines, tile=64) as ours, on_host(engines, tile=64) as theirs:
-        assert isinstance(ours._path, ResidentPath)
+    with gpu(3, integrated=False), resident(engines, tile=64) as tested, on_host(engines, tile=64) as reference:
+        assert isinstance(tested._path, ResidentPath)
         cubes: dict[int, object] = {}
         threads = [
-            threading.Thread(target=lambda index=index: cubes.__setitem__(index, ours(frames[index])))
+            threading.Thread(target=lambda index=index: cubes.__setitem__(index, tested(frames[index])))
             for index in range(4)
         ]
         for thread in threads:
@@ -128,7 +136,7 @@ def test_threads_take_turns(engines: Path) -> None:
         for thread in threads:
             thread.join()
         for index, frame in enumerate(frames):
-            np.testing.assert_array_equal(cubes[index], theirs(frame))
+            np.testing.assert_array_equal(cubes[index], reference(frame))
 
 
 def test_a_closed_path_says_so(engines: Path) -> None:
