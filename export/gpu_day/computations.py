@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -94,11 +95,16 @@ def onnxruntime_variant(encode: bytes, decode: bytes, provider: Literal["cuda", 
     Returns:
         The variant. Its runs cannot be captured: ONNX Runtime allocates memory in them.
     """
+
+    @functools.lru_cache(maxsize=2)  # the two contexts of ``decode`` run on one stream
+    def session(graph: bytes, stream: int) -> Computation:
+        return _Session(graph, provider, device, stream)
+
     return Variant(
         name="ONNX Runtime FP32",
         precision="fp32",
-        encode=lambda stream: _Session(encode, provider, device, stream),
-        decode=lambda stream: _Session(decode, provider, device, stream),
+        encode=lambda stream: session(encode, stream.handle),
+        decode=lambda stream: session(decode, stream.handle),
         can_be_captured=False,
     )
 
@@ -106,9 +112,9 @@ def onnxruntime_variant(encode: bytes, decode: bytes, provider: Literal["cuda", 
 class _Session:
     """A graph in ONNX Runtime that reads and writes tensors where they are, and does not wait for its kernels."""
 
-    def __init__(self, graph: bytes, provider: Literal["cuda", "cpu"], device: int, stream: Stream) -> None:
+    def __init__(self, graph: bytes, provider: Literal["cuda", "cpu"], device: int, stream: int) -> None:
         onnxruntime: Any = importlib.import_module("onnxruntime")
-        cuda = {"device_id": str(device), "user_compute_stream": str(stream.handle), "use_tf32": "0"}
+        cuda = {"device_id": str(device), "user_compute_stream": str(stream), "use_tf32": "0"}
         providers = [("CUDAExecutionProvider", cuda)] if provider == "cuda" else []
         self._place = provider, device
         options = onnxruntime.SessionOptions()

@@ -60,15 +60,23 @@ class CudaLauncher:
         Args:
             device: The GPU.
         """
+        torch.cuda.init()
         self.torch_device = f"cuda:{device.index}"
+        self._tensors: dict[Place, Tensor] = {}
         self._pool = torch.cuda.MemPool()
 
     def launch(self, stream: Stream, places: Mapping[str, Place], computation: Computation) -> None:
         """Queue a computation on a stream, see ``Launcher``."""
-        tensors = {name: _tensor(place, self.torch_device) for name, place in places.items()}
+        tensors = {name: self._tensor(place) for name, place in places.items()}
         external: Any = torch.cuda.ExternalStream(stream.handle, device=self.torch_device)
         with torch.inference_mode(), torch.cuda.stream(external), torch.cuda.use_mem_pool(self._pool):
             computation(tensors)
+
+    def _tensor(self, place: Place) -> Tensor:
+        """Return the tensor at a place. It owns nothing, so that it may be kept when the memory is freed."""
+        if place not in self._tensors:
+            self._tensors[place] = _wrap(place, self.torch_device)
+        return self._tensors[place]
 
 
 class _Interface:
@@ -84,7 +92,7 @@ class _Interface:
         }
 
 
-def _tensor(place: Place, device: str) -> Tensor:
+def _wrap(place: Place, device: str) -> Tensor:
     tensor = torch.as_tensor(_Interface(place), device=device)
     if tensor.data_ptr() != place.address:
         raise CCNetError("torch copied the pipeline's memory, expected a view of it")

@@ -28,7 +28,10 @@ def run(rig: Rig) -> None:
     if find_spec("pytest") is None or not tests.is_dir():
         raise SkippedError("needs pytest and a checkout with its tests")
     arguments = ["-q", "-m", "gpu", "-p", "no:cacheprovider", "--continue-on-collection-errors", "-rfE", "--tb=line"]
-    folders = [tests / name for name in rig.size(("ccnet/ops", "runtime", "export/engine"), ("ccnet/ops/cuda",))]
+    folders = [
+        tests / name
+        for name in rig.size(("ccnet/ops", "runtime", "export/engine", "export/gpu_day"), ("ccnet/ops/cuda",))
+    ]
     command = [sys.executable, "-m", "pytest", *arguments, *([] if rig.on_gpu else ["--collect-only"])]
     done = subprocess.run([*command, *map(str, folders)], cwd=_REPOSITORY, capture_output=True, text=True, check=False)  # noqa: S603
     lines = done.stdout.strip().splitlines() or [done.stderr.strip()[-300:]]

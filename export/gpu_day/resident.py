@@ -61,13 +61,15 @@ def run(rig: Rig, launcher: Launcher | None = None, variants: list[Variant] | No
     if variants is None:
         variants, why = choose(model, _graphs(), device)
         note = f"torch, because {why}" if why else "ONNX Runtime"
-        rig.emit(Row(name="FP32 tiles are ONNX Runtime's, 1, or torch's, 0", value=not why, unit="", note=note))
+        rig.emit(Row(name="FP32 tiles are ONNX Runtime's, 1, or torch's, 0", value=int(not why), unit="", note=note))
     for size in rig.size(((482, 512), (1080, 1920)), ((32, 192),)):
-        target = _Target(rig, model, launcher, size)
-        for variant in (*variants, no_kernels()):
-            name = f"{size[0]}×{size[1]}, {variant.name}"
-            with _reporting(rig, name):
-                target.measure(name, variant)
+        pixels = f"{size[0]}×{size[1]}"
+        with _reporting(rig, pixels):
+            target = _Target(rig, model, launcher, size)
+            for variant in (*variants, no_kernels()):
+                name = f"{pixels}, {variant.name}"
+                with _reporting(rig, name):
+                    target.measure(name, variant)
 
 
 @contextlib.contextmanager
@@ -120,6 +122,9 @@ class _Target:
             if is_network:
                 self._emit_time(f"{name}, page-locked cube, own context", time, locked, None)
                 self._emit_hidden(name, locked_ms - gpu_ms, self._copy_ms(device, on_gpu, locked), selection)
+            else:
+                note = "checks, conversion and upload of the frame, the driver's calls: the cube stays on the GPU"
+                self.rig.emit(Row(name=f"{name}, the host's part of a frame", value=gpu_ms, unit="ms", note=note))
 
     def _open(self, selection: Selection, engines: tuple[TensorEngine, TensorEngine]) -> Reconstructor:
         with Device():

@@ -74,6 +74,7 @@ def test_cubes_of_the_pipeline_are_those_of_torch_on_the_whole_frame(seed: int, 
         "torch FP32, hidden part of the copy",
         "no network, cube on the GPU",
         "no network, page-locked cube",
+        "no network, the host's part of a frame",
     }
     hidden = rows["torch FP32, hidden part of the copy"]
     assert hidden.target == 0.5
@@ -100,7 +101,7 @@ def test_variant_that_fails_leaves_the_others() -> None:
     def fail(tensors: Mapping[str, Tensor]) -> None:
         raise RuntimeError("no kernel image")
 
-    class Eager(DoubleLauncher):
+    class AtOnce(DoubleLauncher):
         def launch(self, stream: Stream, places: Mapping[str, Place], computation: Computation) -> None:
             if computation is fail:
                 fail({})
@@ -109,11 +110,12 @@ def test_variant_that_fails_leaves_the_others() -> None:
     rows: list[Row] = []
     with installed(Driver(0)) as driver:
         bad = Variant(name="bad", precision="fp32", encode=lambda _: fail, decode=lambda _: fail)
-        resident.run(Rig("cpu", rows.append), Eager(driver), [bad])
+        resident.run(Rig("cpu", rows.append), AtOnce(driver), [bad])
     assert [row.name for row in rows] == [
         "32×192, bad",
         "32×192, no network, cube on the GPU",
         "32×192, no network, page-locked cube",
+        "32×192, no network, the host's part of a frame",
     ]
     assert rows[0].note == "failed: CCNetError: bad (cuda:0) failed to run: no kernel image"
 
