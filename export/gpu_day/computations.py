@@ -6,6 +6,7 @@ import functools
 import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -144,22 +145,32 @@ class _Session:
             tensors[CUBE_SUM].copy_(tensors[CUBE].sum())
 
 
-def choose(model: CCNet, folder: ArtifactFolder | None, device: Device) -> tuple[list[Variant], str]:
-    """Return ONNX Runtime's CUDA provider if it starts and has graphs, else torch; torch decodes FP16 in either case.
+def choose(model: CCNet, folder: Path, device: Device) -> tuple[list[Variant], str]:
+    """Return the variants to measure, the most important first: ONNX Runtime's, if it has graphs and starts, and torch.
 
     Args:
         model: The network.
-        folder: Folder of its graphs, if there is one.
+        folder: Folder of its graphs, which need not exist.
         device: The GPU.
 
     Returns:
         The variants, and why ONNX Runtime is not among them, empty if it is.
     """
-    half = torch_variant(model, "fp16")
-    why = cuda_refusal(device.index) if folder else "there is no folder of graphs: make install, ccnet export"
-    if folder and folder.manifest.input != "float32":
-        why = f"graphs read {folder.manifest.input}, expected float32"
-    if folder is None or why:
-        return [torch_variant(model, "fp32"), half], why
+    half, full = torch_variant(model, "fp16"), torch_variant(model, "fp32")
+    try:
+        encode, decode = _graphs(folder, model.context_size)
+    except CCNetError as error:
+        return [full, half], str(error)
+    if why := cuda_refusal(device.index):
+        return [full, half], why
+    return [onnxruntime_variant(encode, decode, "cuda", device.index), half, full], ""
+
+
+def _graphs(path: Path, context_size: int) -> tuple[bytes, bytes]:
+    """Return the graphs of ``encode`` and ``decode`` in FP32; a CCNetError if they are not those of the network."""
+    folder = ArtifactFolder.open(path)
+    found = folder.manifest.input, folder.manifest.context_size
+    if found != ("float32", context_size):
+        raise CCNetError(f"{path} has input and context size {found}, expected ('float32', {context_size})")
     encode, decode = (folder.read(folder.manifest.find(kind)) for kind in ("encode", "decode"))
-    return [onnxruntime_variant(encode, decode, "cuda", device.index), half], ""
+    return encode, decode

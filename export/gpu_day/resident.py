@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 import ccnet
-from ccnet.contract import MANIFEST_NAME, Artifact, ArtifactFolder, CCNetError, Manifest
+from ccnet.contract import Artifact, ArtifactFolder, CCNetError, Manifest
 from ccnet.model import CCNet
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends.select import Selection
@@ -36,7 +36,9 @@ Array = npt.NDArray[np.float32]
 
 Size = tuple[int, int]
 
-_GRAPHS = Path(ccnet.__file__).resolve().parents[1] / "build" / "ccnet"
+GRAPHS = Path(ccnet.__file__).resolve().parents[1] / "build" / "ccnet"
+"""Folder that ``make engine`` exports the graphs to."""
+
 _EVERY = 4  # rows and columns between the pixels that the table of tolerances is computed of
 
 
@@ -59,9 +61,9 @@ def run(rig: Rig, launcher: Launcher | None = None, variants: list[Variant] | No
     device, model = Device(), network(rig)
     launcher = launcher or CudaLauncher(device)
     if variants is None:
-        variants, why = choose(model, _graphs(), device)
-        note = f"torch, because {why}" if why else "ONNX Runtime"
-        rig.emit(Row(name="FP32 tiles are ONNX Runtime's, 1, or torch's, 0", value=int(not why), unit="", note=note))
+        variants, why = choose(model, GRAPHS, device)
+        note = f"torch alone: {why}" if why else "ONNX Runtime's CUDA provider and torch"
+        rig.emit(Row(name="libraries that compute the tiles", value=1 if why else 2, unit="", note=note))
     for size in rig.size(((482, 512), (1080, 1920)), ((32, 192),)):
         pixels = f"{size[0]}×{size[1]}"
         with _reporting(rig, pixels):
@@ -79,10 +81,6 @@ def _reporting(rig: Rig, name: str) -> Iterator[None]:
         yield
     except Exception as error:  # the report says what it was
         rig.emit(Row(name=name, value=None, unit="ms", note=f"failed: {type(error).__name__}: {error}"[:300]))
-
-
-def _graphs() -> ArtifactFolder | None:
-    return ArtifactFolder.open(_GRAPHS) if (_GRAPHS / MANIFEST_NAME).is_file() else None
 
 
 class _Target:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from ccnet.export.gpu_day import resident
+from ccnet.export.gpu_day import computations, resident
 from ccnet.export.gpu_day.computations import Variant, choose, onnxruntime_variant, torch_variant
 from ccnet.export.gpu_day.engines import Computation, Place
 from ccnet.export.gpu_day.rig import Rig, Row, SkippedError
 from ccnet.export.gpu_day.tf32 import network
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.gpu.cuda import Device, Stream, has_gpu
-from tests.runtime.conftest import manifest, model
+from tests.runtime.conftest import manifest, model, write
 from tests.runtime.gpu.driver_double import Driver, installed
 
 
@@ -120,11 +122,47 @@ def test_variant_that_fails_leaves_the_others() -> None:
     assert rows[0].note == "failed: CCNetError: bad (cuda:0) failed to run: no kernel image"
 
 
-def test_library_is_named_with_the_reason() -> None:
+def names(found: list[Variant]) -> list[str]:
+    return [each.name for each in found]
+
+
+def test_onnxruntime_comes_first_and_torch_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net = network(Rig("cpu", print))
+    write(tmp_path, manifest(context_size=net.context_size))
+    monkeypatch.setattr(computations, "cuda_refusal", lambda device: "")
     with installed(Driver(0)):
-        variants, why = choose(network(Rig("cpu", print)), None, Device())
-    assert [each.name for each in variants] == ["torch FP32", "torch FP16"]
-    assert why == "there is no folder of graphs: make install, ccnet export"
+        found, why = choose(net, tmp_path, Device())
+    assert (names(found), why) == (["ONNX Runtime FP32", "torch FP16", "torch FP32"], "")
+
+
+@pytest.mark.parametrize(
+    ("graphs", "refusal", "expected"),
+    [
+        (None, "", "manifest.json"),
+        ({"input": "uint8", "context_size": 2560}, "", "('uint8', 2560), expected ('float32', 2560)"),
+        ({"context_size": 3}, "", "('float32', 3), expected ('float32', 2560)"),
+        ({"context_size": 2560}, "no cuDNN", "no cuDNN"),
+    ],
+    ids=["no folder", "uint8", "another network", "no provider"],
+)
+def test_torch_stands_in_with_the_reason(
+    graphs: dict[str, Any] | None, refusal: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if graphs:
+        write(tmp_path, manifest(**graphs))
+    monkeypatch.setattr(computations, "cuda_refusal", lambda device: refusal)
+    with installed(Driver(0)):
+        found, why = choose(network(Rig("cpu", print)), tmp_path, Device())
+    assert names(found) == ["torch FP32", "torch FP16"]
+    assert expected in why
+
+
+def test_row_says_which_library_computed_the_tiles(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(computations, "torch_variant", lambda net, precision: torch_variant(net, "fp32"))
+    monkeypatch.setattr(resident, "GRAPHS", tmp_path)
+    row = rehearse()["libraries that compute the tiles"]
+    assert row.value == 1
+    assert row.note.startswith(f"torch alone: {tmp_path}")
 
 
 @pytest.mark.parametrize("kind", ["encode", "decode"])
