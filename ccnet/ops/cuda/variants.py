@@ -18,7 +18,7 @@ CSRC = Path(ccnet.__file__).with_name("csrc")
 
 HEADS = (1, 2, 4)
 MAX_BANDS = 32
-"""Bands that the pooled kernel takes: it keeps the gates of all of them in 48 kB of shared memory."""
+"""Bands that the pooled kernel takes: the gates of all of them fit in the 48 kB of shared memory of a block."""
 
 Storage = Literal["float", "Half"]
 Grid = tuple[int, int, int]
