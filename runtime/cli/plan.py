@@ -12,8 +12,10 @@ import typer
 from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.frames import Frame, read_frame
+from ccnet.runtime.tiles.host_path import ENCODE_PIXELS
 from ccnet.runtime.tiles.memory import frame_memory, tile_rules
 from ccnet.runtime.tiles.planner import FramePlan, TileRules, plan_frame
+from ccnet.runtime.tiles.resident.budget import GpuMemory
 from ccnet.runtime.tiles.tiling import check_tile
 from ccnet.runtime.viz.style import check_picture
 from ccnet.runtime.viz.tile_plan import draw_plan
@@ -57,9 +59,12 @@ def plan(
     rules = tile_rules(selection, tile, to_bytes(memory))
     pixels = _pixels(frame)
     height, width = pixels.shape[:2]
-    # A photograph is converted to float32
-    converted = np.broadcast_to(np.float32(0), pixels.shape) if input_space == "srgb" else pixels
-    found = plan_frame(height, width, frame_memory(converted), rules)
+    if selection.runs_engines:
+        found = GpuMemory.of(selection).plan(height, width, rules, ENCODE_PIXELS)
+    else:
+        # A photograph is converted to float32
+        converted = np.broadcast_to(np.float32(0), pixels.shape) if input_space == "srgb" else pixels
+        found = plan_frame(height, width, frame_memory(converted), rules)
     _print(found, rules, height, width, selection.decode.file)
     if picture is not None:
         draw_plan(found, pixels, picture)

@@ -12,12 +12,13 @@ from ccnet.runtime.io.frames import Frame
 
 from .planner import STRIP_BYTES, TileRules
 
-BYTES_PER_PIXEL: Mapping[str, int] = {NATIVE_FORMAT: 850, "onnx": 3500, "tensorrt": 1800, "tensorrt_rtx": 1800}
+BYTES_PER_PIXEL: Mapping[str, int] = {NATIVE_FORMAT: 850, "onnx": 3500, "tensorrt": 2000, "tensorrt_rtx": 2000}
 """Format of a file → memory of each pixel of a tile while ``decode`` runs, beyond the loaded file, at most.
 
 With the paper's network. The first two are peaks of a process with ONNX Runtime on a CPU, at 256² to 1088×1920 px and
-256² to 768² px; those of engines are the scratch memory that TensorRT-RTX states for ``decode`` in FP16. The entry of a
-file in the manifest may state its own number as ``bytes_per_pixel``.
+256² to 768² px; those of engines are the scratch memory that TensorRT-RTX states for ``decode`` in FP16, with the
+pixel's input and cube. The entry of a file in the manifest may state its own number as ``bytes_per_pixel``, as those of
+engines do that this version built.
 """
 
 FULL_RATIO = 1.15
@@ -71,7 +72,7 @@ def tile_rules(selection: Selection, tile: int | None, memory: int | None) -> Ti
 
 
 def tile_bytes(artifact: Artifact) -> int:
-    """Return the memory of each pixel of a tile while a file of ``decode`` runs."""
+    """Return the memory of each pixel of its input while a file runs, with input and output."""
     stated = artifact.details.get("bytes_per_pixel")
     return stated if isinstance(stated, int) and stated > 0 else BYTES_PER_PIXEL[artifact.format]
 

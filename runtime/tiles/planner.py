@@ -37,6 +37,9 @@ class TileRules:
         max_pixels: Maximum of pixels of a tile, or the smallest possible tile; None is no limit.
         memory: Budget, bytes; None is no limit.
         tile_bytes: Memory for each pixel of the tile that is computed.
+        slot_bytes: Part of ``tile_bytes`` for the tile's pixels and cube, where two tiles at a time have their own of
+            it and share the rest; 0 for one tile at a time.
+        shared_bytes: Size of the rest that is taken at least, since ``encode`` needs it.
         base_bytes: Memory that is taken whatever the tiles are.
         strip_bytes: Memory for each pixel of the strip that collects tiles; 0 where it is on another device.
         is_soft: Tiles up to ``SOFT_SIDE`` may exceed the budget; no frame is refused.
@@ -51,6 +54,8 @@ class TileRules:
     max_pixels: int | None = None
     memory: int | None = None
     tile_bytes: int = 0
+    slot_bytes: int = 0
+    shared_bytes: int = 0
     base_bytes: int = 0
     strip_bytes: int = STRIP_BYTES
     is_soft: bool = False
@@ -67,7 +72,7 @@ class TileRules:
             return self.tile
         pixels = [self.most**2, *([] if self.max_pixels is None else [self.max_pixels])]
         if self.memory is not None and self.tile_bytes:
-            pixels.append(max(self.memory - self.base_bytes, 0) // self.tile_bytes)
+            pixels.append(max(self.memory - self.base_bytes, 0) // (self.tile_bytes + self.slot_bytes))
         side = math.isqrt(min(pixels)) // self.multiple * self.multiple
         return max(side, self.smallest)
 
@@ -239,8 +244,10 @@ def _fits(grid: _Grid, memory: int, rules: TileRules) -> bool:
 
 
 def _memory(grid: _Grid, height: int, width: int, frame_bytes: int, rules: TileRules) -> int:
-    """Return the memory of frame, one tile, and a strip of kept parts, which a single tile does not need."""
+    """Return the memory of frame, tiles, and a strip of kept parts, which a single tile does not need."""
     rows, columns = grid
+    pixels, slots = rows.length * columns.length, min(rows.spans * columns.spans, 2)
+    tiles = max((rules.tile_bytes - rules.slot_bytes) * pixels, rules.shared_bytes) + slots * rules.slot_bytes * pixels
     tallest = height if rows.spans == 1 else rows.length - rules.halo
     strip = 0 if rows.spans == columns.spans == 1 else rules.strip_bytes * tallest * width
-    return rules.base_bytes + frame_bytes + rules.tile_bytes * rows.length * columns.length + strip
+    return rules.base_bytes + frame_bytes + tiles + strip

@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CCNetError, padded_size
-from ccnet.runtime.backends.loading import SizeLimits
+from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu.cuda import is_page_locked
 from ccnet.runtime.gpu.device_array import DeviceArray
@@ -25,20 +24,19 @@ from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.gpu.views import View, view_of
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import block_mean
-from ccnet.runtime.tiles.context_encoder import EncodeMemory, block_side, check_context
+from ccnet.runtime.tiles.context_encoder import EncodeMemory, check_context
 from ccnet.runtime.tiles.frame_path import Tiles
-from ccnet.runtime.tiles.planner import FramePlan, TileRules, plan_frame, smaller
+from ccnet.runtime.tiles.planner import FramePlan, TileRules, smaller
 from ccnet.runtime.tiles.tiling import check_tile
 
+from . import budget
+from .budget import GpuMemory
 from .pipeline import NotFiniteError, Pipeline
 from .placement import PlacedTile, placed_tiles, sections
 
 Array = npt.NDArray[np.float32]
 
 Frame = CameraFrame | DeviceArray
-
-FRAME_BYTES = 256_000_000
-"""Maximum size of the pixels on the GPU, bytes; a larger frame is uploaded and decoded section by section."""
 
 _logger = logging.getLogger("ccnet.runtime.reconstructor")  # the documented name
 
@@ -68,8 +66,9 @@ class ResidentPath:
         self.encode_pixels = encode_pixels
         self._manifest = manifest = selection.folder.manifest
         self._precision = selection.decode.precision
-        self._encode_limits = SizeLimits.of(selection.encode, manifest.size_multiple)
-        self._asked = self._rules = rules
+        self._memory = GpuMemory.of(selection)
+        self._asked = self._rules = self._memory.rules(rules)
+        self._planned: FramePlan | None = None
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
         self._pipeline, self.device = pipeline, pipeline.device
         self._encode_memory = EncodeMemory()
@@ -104,7 +103,8 @@ class ResidentPath:
 
     def plan(self, frame: Frame) -> FramePlan:
         """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
-        return plan_frame(*frame.shape[:2], 0, self._rules)
+        height, width = frame.shape[:2]
+        return self._memory.plan(height, width, self._rules, self._encode_memory.limit(self.encode_pixels))
 
     def context(self, frame: Frame, context: Array | None) -> Array | None:
         """Return a context after a check; None stands for the frame's own, which never leaves the GPU."""
@@ -113,6 +113,7 @@ class ResidentPath:
     def encode(self, frame: Frame) -> Array:
         """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
         with self._turn():
+            self._begin(frame)
             self._encode(frame)
             return check_context(self._pipeline.context(), self._manifest)
 
@@ -188,11 +189,19 @@ class ResidentPath:
             with self._pipeline.frame():
                 yield
 
+    def _begin(self, frame: Frame) -> FramePlan:
+        """Forget the frame before, and its memory where another size could exceed the budget; return the plan."""
+        found = self.plan(frame)
+        self._pipeline.forget()
+        if self._rules.memory is not None and found != self._planned:
+            self._pipeline.free()
+        self._planned = found
+        return found
+
     def _set_context(self, frame: Frame, context: Array | None) -> None:
         """Begin with a frame: queue the upload of its context, or its ``encode``."""
-        self._pipeline.forget()
+        found = self._begin(frame)
         if context is None:
-            found = self.plan(frame)
             self._encode(frame, (found.rows[-1].stop, found.columns[-1].stop))
         else:
             self._pipeline.set_context(context)
@@ -200,7 +209,7 @@ class ResidentPath:
     def _fill(self, frame: Frame, rows: tuple[int, int], out: Array | View) -> None:
         found = self.plan(frame)
         ys, xs = found.rows, found.columns
-        limit = FRAME_BYTES // self._pipeline.layout.nbytes(1, xs[-1].stop)
+        limit = budget.FRAME_BYTES // self._pipeline.layout.nbytes(1, xs[-1].stop)
         for tiles in sections(placed_tiles(ys, xs, rows), limit):
             first, last = tiles[0].y.start, tiles[-1].y.stop
             if not self._pipeline.holds(first, last):
@@ -227,19 +236,12 @@ class ResidentPath:
 
     def _queue_encode(self, frame: Frame, size: tuple[int, int], max_pixels: int) -> None:
         """Queue ``encode`` of a frame; its pixels are loaded to at least ``size`` px unless their means are enough."""
-        limits = self._encode_limits
-        height, width = frame.shape[:2]
-        side = block_side(height, width, max_pixels, limits.most)
-        reduced = frame if side == 1 else block_mean(_download(frame), side)
-        read_height, read_width = (
-            max(padded_size(length, self._manifest.size_multiple), limits.least) for length in reduced.shape[:2]
-        )
-        read = (read_height, read_width)
+        side, height, width = self._memory.encode_input(frame.shape[0], frame.shape[1], max_pixels)
         if side > 1:
-            self._pipeline.load_means(_download(reduced), read, frame.dtype)
+            self._pipeline.load_means(block_mean(_download(frame), side), (height, width), frame.dtype)
         else:
-            self._pipeline.load(_source(frame), 0, (max(read_height, size[0]), max(read_width, size[1])), frame.dtype)
-        self._pipeline.encode(read, means=side > 1)
+            self._pipeline.load(_source(frame), 0, (max(height, size[0]), max(width, size[1])), frame.dtype)
+        self._pipeline.encode((height, width), means=side > 1)
 
     def _decode(self, tiles: Sequence[PlacedTile], first: int, out: Array | View) -> None:
         try:

@@ -219,7 +219,7 @@ class Pipeline:
     def free(self) -> None:
         """Free what depends on the size of tiles and frames, so that smaller ones find memory."""
         self._synchronize()
-        for block in (self._frame, self._means, self._encode_rgb):
+        for block in (self._frame, self._means, self._encode_rgb, self._sums):
             block.close()
         self._encode.free()
         for slot in self._slots:

@@ -113,6 +113,10 @@ class Driver:
         """Messages of all faults; clear it in a test that plants one."""
         return self._streams.work.faults
 
+    def used(self, device: int = 0) -> int:
+        """Return the size of all blocks of a GPU that are alive, in bytes."""
+        return self._blocks.memory.used(device)
+
     def view(self, address: int, shape: Sequence[int], dtype: npt.DTypeLike = np.uint8) -> Array:
         """Return device memory as an array: for work that ``enqueue`` runs, and for a look from outside."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize

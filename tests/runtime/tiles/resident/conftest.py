@@ -32,7 +32,7 @@ def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def write_engines(folder: Path, of: Manifest) -> Path:
     write(folder, of)
     graphs = Manifest.read(folder)
-    details = {"window": list(SIDES), "version": "10.3.0", "gpu": "Orin (sm_87, 16 SM)"}
+    details: dict[str, Any] = {"window": list(SIDES), "version": "10.3.0", "gpu": "Orin (sm_87, 16 SM)"}
     for kind in ("encode", "decode"):
         name = f"{kind}.engine"
         data = (folder / f"{kind}.onnx").read_bytes()

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ccnet.runtime import Projection
 from ccnet.runtime.gpu.cuda import Device, PinnedMemory
-from ccnet.runtime.tiles.resident import path
+from ccnet.runtime.tiles.resident import budget
 from tests.runtime.conftest import pixels
 
 from .conftest import gpu, on_host, resident
@@ -58,11 +58,11 @@ def test_cubes_in_page_locked_memory_are_written_by_the_gpu(engines: Path, data:
 
 
 @pytest.mark.parametrize("integrated", [False, True])
-@pytest.mark.parametrize("limit", [1, path.FRAME_BYTES], ids=["a row of tiles at a time", "whole frame"])
+@pytest.mark.parametrize("limit", [1, budget.FRAME_BYTES], ids=["a row of tiles at a time", "whole frame"])
 def test_all_methods_equal_the_hosts_path(
     engines: Path, integrated: bool, limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(path, "FRAME_BYTES", limit)
+    monkeypatch.setattr(budget, "FRAME_BYTES", limit)
     frame, projection = pixels(150, 130), Projection.bands(550, 700)
     with gpu(1, integrated), resident(engines, tile=64) as tested, on_host(engines, tile=64) as reference:
         whole, context, bands = reference(frame), reference.encode(frame), reference.project(frame, projection)
