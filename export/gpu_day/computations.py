@@ -115,7 +115,12 @@ class _Session:
 
     def __init__(self, graph: bytes, provider: Literal["cuda", "cpu"], device: int, stream: int) -> None:
         onnxruntime: Any = importlib.import_module("onnxruntime")
-        cuda = {"device_id": str(device), "user_compute_stream": str(stream), "use_tf32": "0"}
+        cuda = {
+            "device_id": str(device),
+            "user_compute_stream": str(stream),
+            "use_tf32": "0",
+            "cudnn_conv_algo_search": "HEURISTIC",  # the default times each algorithm for each shape
+        }
         providers = [("CUDAExecutionProvider", cuda)] if provider == "cuda" else []
         self._place = provider, device
         options = onnxruntime.SessionOptions()
