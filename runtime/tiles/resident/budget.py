@@ -23,7 +23,7 @@ _FLOAT = 4
 
 
 class EncodeInput(NamedTuple):
-    """What ``encode`` reads of a frame."""
+    """Input of ``encode`` for a frame."""
 
     side: int
     """Side of the blocks whose means it reads; 1 for the pixels themselves."""
@@ -35,7 +35,7 @@ class EncodeInput(NamedTuple):
 
 @dataclass(frozen=True)
 class GpuMemory:
-    """What a ``Pipeline`` allocates for a frame, beside the engines' weights.
+    """Memory that a ``Pipeline`` allocates for a frame, beside the engines' weights.
 
     That is a frame, or a section of a large one; the means of its blocks; the input of ``encode``; pixels and cube of
     each of two tiles; and one block of scratch memory, as large as ``encode`` or a tile needs.
@@ -71,7 +71,7 @@ class GpuMemory:
         return replace(rules, slot_bytes=self.layout.nbytes(1, 1) + _FLOAT * len(BANDS_NM))
 
     def encode_input(self, height: int, width: int, max_pixels: int) -> EncodeInput:
-        """Return what ``encode`` reads of a frame, of at most ``max_pixels`` pixels or of its means."""
+        """Return the input of ``encode`` for a frame, of at most ``max_pixels`` pixels or of its means."""
         limits = self.encode_limits
         side = block_side(height, width, max_pixels, limits.most)
         read = (max(padded_size(math.ceil(size / side), self.multiple), limits.least) for size in (height, width))
