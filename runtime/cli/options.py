@@ -54,8 +54,8 @@ TileOption = Annotated[
 ]
 
 MEMORY_HELP = (
-    "MB that a reconstruction may take: the process on a CPU, the GPU's memory for engines; if not given, half of what"
-    " is free, at most 2000 on a CPU."
+    "MB that a reconstruction may take: the process on a CPU, the GPU's memory beside the weights for engines; if not"
+    " given, half of what is free, at most 2000 on a CPU, and no limit for engines."
 )
 
 MemoryOption = Annotated[float | None, typer.Option("--memory", help=MEMORY_HELP)]
