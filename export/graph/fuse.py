@@ -89,9 +89,8 @@ class FuseGrSCM(FusePass):
         if not last or run % limit("matmul_outputs") or not _channels_supported(channels):
             return False
         projected, result = _added_to(name, last.outputs[0])
-        weight = producer(projected, "Conv").inputs[1]
+        weight, bias = producer(projected, "Conv").inputs[1:3]
         x, values = nodes[f"{name}.to_v/Conv_0"].inputs[:2]
-        bias = initializer(graph, f"{name}.proj.bias", required(part.proj.bias, "proj.bias").detach().numpy())
         filters = (nodes[f"{name}.position.{index}/Conv_0"].inputs[1] for index in (0, 2))
         matrix = producer(weight, "Reshape").inputs[0]
         _replace(graph, name, "GrSCM", [x, values, matrix, bias, *filters], result, groups=part.to_v.groups)

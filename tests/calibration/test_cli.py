@@ -157,7 +157,7 @@ def test_rejected_graph_is_written_only_with_keep(
     [
         (["-f", "photos/astronaut.png"], "1 frame, expected at least 2"),
         (["-f", "photos", "-f", "photos/coffee.jpg"], "expected different frames"),
-        (["-f", "photos", "--plot", "nowhere/plot.png"], "nowhere/plot.png: "),
+        (["-f", "photos", "--plot", "photos/coffee.jpg/plot.png"], "photos/coffee.jpg: cannot be made"),
         (["-f", "photos", "--plot", "plot.jpg"], "plot.jpg: "),
         (["-f", "photos", "--json", "photos"], "photos: cannot be written"),
         (["-f", "photos", "--observer", "mean"], "mean"),

@@ -56,9 +56,10 @@ def test_bands_are_drawn_as_a_png(tmp_path: Path) -> None:
         assert image.format == "PNG"
 
 
-def test_missing_folder_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(CCNetError, match="cannot be written"):
-        draw_bands(tmp_path / "nowhere" / "bands.png", {"a": [0.1] * 31})
+def test_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CCNetError, match="cannot be made"):
+        draw_bands(tmp_path / "file" / "bands.png", {"a": [0.1] * 31})
 
 
 def test_marks_are_in_the_most_uniform_bright_block_of_each_quadrant() -> None:
