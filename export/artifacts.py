@@ -38,7 +38,7 @@ from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, operators, su
 from ccnet.runtime.quality.tolerances import TOLERANCES, compare
 
 from .fingerprint import tools
-from .graph import cut
+from .graph import cut, nescm_multiply_add
 from .graph.fuse import fuse_operators, fuse_pooled_nescm
 from .graph.mixed_precision import precisions, to_fp16
 from .graph.serialize import stamp, structure
@@ -131,7 +131,8 @@ def _graphs(model: CCNet, progress: Progress, plugin: bool) -> dict[GraphKey, ir
     progress("cut")
     cuts = {"encode": cut.encode(traced), "decode": cut.decode(traced, model.context_shapes), "full": cut.full(traced)}
     graphs = {GraphKey(kind, "fp32"): graph for kind, graph in cuts.items()}
-    graphs[GraphKey("decode", "fp16")] = cuts["decode"]
+    # Engines alone run it
+    graphs[GraphKey("decode", "fp16")] = cut.decode(trace(model, nescm_multiply_add.nescm), model.context_shapes)
     if plugin:
         if not operators():
             raise CCNetError(

@@ -287,9 +287,10 @@ def write_graph(folder: Path | ArtifactFolder, model: bytes, variant: Variant) -
 
 
 def _layers(runner: GraphRunner, macs: Mapping[str, int]) -> list[Layer]:
+    """Return the modules with convolutions, without NeSCM, which the graph for engines writes otherwise."""
     modules: dict[str, list[str]] = {}
     for node in runner.nodes:
-        if node.name in macs:
+        if node.name in macs and not module_name(node).endswith("nescm"):
             modules.setdefault(module_name(node), []).append(node.name)
     return [
         Layer(name=name, nodes=tuple(nodes), macs=sum(macs[node] for node in nodes)) for name, nodes in modules.items()

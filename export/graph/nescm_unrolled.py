@@ -1,21 +1,19 @@
 """NeSCM in ONNX: its recurrence unrolled over the fixed sequence of bands, and its output gates as one convolution.
 
-All four streams of a head advance together: a tensor of a step has a channel for each stream, and a Concat of x's
-planes makes what a step reads. A step carries the memory's distance from the band that it reads, d_t = m_{t-1} - x_t:
+Channels are step-major here, (T, 4 streams, n heads): all that a step reads are adjacent channels, so a step is one
+slice of every tensor, and all four streams advance in the same few nodes. A step carries the memory's distance from the
+band that it reads, d_t = m_{t-1} - x_t, which is equivalent to the memory and takes one node less:
 
-    s_t = sigmoid(W_m d_t + (W_m + W_x) x_t + b),    m_t = s_t d_t + x_t,    d_{t+1} = m_t - x_{t+1}
+    s_t = sigmoid(W_m d_t + (W_m + W_x) x_t + b),    d_{t+1} = s_t d_t + (x_t - x_{t+1}),    m_t = s_t d_t + x_t
 
-Written for TensorRT, which fuses elementwise nodes to kernels of many steps:
-
-- the products with W are n² multiply-adds of heads, since a convolution would end a kernel at each step;
-- what a step reads is concatenated at the step. Gathered before the first step, it would be stored four times, once for
-  each stream, in memory; ONNX Runtime, which computes node by node, finds it in the cache.
+It has few nodes, each a large one, as suits a runtime that computes node by node; TensorRT has
+``nescm_multiply_add``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -26,17 +24,21 @@ from ccnet.ops.scan import STREAMS
 
 Value = Any  # onnxscript's symbolic tensor
 Index = npt.NDArray[np.int64]
+Channel = Callable[[Index, Index, Index], Index]
 
 _SLOTS = ((0, -1), (0, 0), (1, 0), (3, 0), (2, 0), (2, 1))
 """For each slot of the directions' windows, forward first: the stream that it reads, and how many bands away."""
 
 
-def bands_read(bands: int) -> Index:
-    """Return the band that each step and stream reads, ``bands`` where that is beyond the last: (T, 4)."""
-    step, stream = np.ogrid[:bands, :STREAMS]
+def read_index(heads: int, bands: int, groups: int) -> Index:
+    """Return the plane that each (step, stream, head) reads.
+
+    Planes are x's n·T channels, ordered group, head, band, and then a plane of zeros.
+    """
+    step, stream, head = np.ogrid[:bands, :STREAMS, :heads]
     position = step + stream % 2  # a leading slot is one band ahead
     band = np.where(stream // 2 == 0, position, bands - 1 - position)
-    return np.where(position < bands, band, bands)
+    return np.where(position < bands, channel_index(head, band, heads, bands // groups), heads * bands).ravel()
 
 
 def channel_index(head: Any, band: Any, heads: int, group_bands: int) -> Index:
@@ -44,13 +46,22 @@ def channel_index(head: Any, band: Any, heads: int, group_bands: int) -> Index:
     return (band // group_bands * heads + head) * group_bands + band % group_bands
 
 
-def slot_index(heads: int, bands: int) -> tuple[Index, npt.NDArray[np.float32]]:
-    """Return the step-major channel that each (band, slot, head) of the gates reads, and 0 for slots beyond an end."""
+def slot_index(heads: int, bands: int, channel: Channel) -> tuple[Index, npt.NDArray[np.float32]]:
+    """Return the channel of the streams that each (band, slot, head) of the gates reads, and 0 for slots beyond an end.
+
+    Args:
+        heads: Number of heads.
+        bands: Number of bands.
+        channel: The streams' channel of a (step, stream, head).
+
+    Returns:
+        The channels, and (bands, slots · heads) of 0 and 1.
+    """
     band, slot, head = np.ogrid[:bands, : len(_SLOTS), :heads]
     stream, away = (np.array(column)[slot] for column in zip(*_SLOTS, strict=True))
     centre = np.clip(band + away, 0, bands - 1)
     step = np.where(stream // 2 == 0, centre, bands - 1 - centre)
-    index: Index = (step * heads + head) * STREAMS + stream
+    index: Index = channel(step, stream, head)
     inside = np.broadcast_to(centre == band + away, index.shape)
     return index.ravel(), inside.reshape(bands, -1).astype(np.float32)
 
@@ -60,15 +71,29 @@ def nescm(x: Value, groups: int, forget: Value, forget_bias: Value, output: Valu
     heads = int(forget.shape[1])
     bands = int(x.shape[1]) // heads
     streams = _scan(x, forget, forget_bias, heads, bands, groups)
-    index, inside = slot_index(heads, bands)
-    slots = _gather(streams, index)
+    slots = slot_index(heads, bands, lambda step, stream, head: (step * STREAMS + stream) * heads + head)
+    return output_gates(streams, slots, output, output_bias, heads, bands, groups)
+
+
+def output_gates(
+    streams: Value,
+    slots: tuple[Index, npt.NDArray[np.float32]],
+    output: Value,
+    output_bias: Value,
+    heads: int,
+    bands: int,
+    groups: int,
+) -> Value:
+    """Return the features (1, C, H, W) of all streams (1, T·4·n, H, W), see ``slot_index``; Eq. 7."""
+    index, inside = slots
     # (direction, out, in, slot, 3, 3) → (out, slots of both directions · in, 3, 3) for every band
     kernel = op.Reshape(op.Transpose(output, perm=[1, 0, 3, 2, 4, 5]), _ints(1, heads, len(_SLOTS) * heads, 3, 3))
     mask = op.Constant(value_floats=inside.ravel().tolist())
     kernels = op.Mul(kernel, op.Reshape(mask, _ints(bands, 1, len(_SLOTS) * heads, 1, 1)))
     weight = op.Reshape(kernels, _ints(bands * heads, len(_SLOTS) * heads, 3, 3))
     bias = op.Tile(output_bias, _ints(bands))
-    features = op.Conv(slots, weight, bias, group=bands, kernel_shape=[3, 3], pads=[1, 1, 1, 1])  # Eq. 7
+    read = _gather(streams, index)
+    features = op.Conv(read, weight, bias, group=bands, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     if heads == 1:
         return features
     order = np.empty(heads * bands, np.int64)
@@ -86,52 +111,37 @@ def gelu(x: Value, approximate: str = "none") -> Value:
 
 
 def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: int) -> Value:
-    """Return tanh(m_t) + x_t, step-major: (1, T·n·4, H, W)."""
-    w_m, w_x = (op.Slice(weight, _ints(first), _ints(first + heads), _ints(2)) for first in (0, heads))
-    of_memory, of_band = (_entries(w, heads * heads) for w in (w_m, op.Add(w_m, w_x)))
-    biases = _entries(bias, heads)
-    memories: list[Value] = []
-    streams = []
-    for bands_t in _steps(x, heads, bands, groups):
-        if memories:
-            distances = [op.Sub(m, x_t) for m, x_t in zip(memories, bands_t, strict=True)]
-        else:
-            distances = [op.Neg(x_t) for x_t in bands_t]  # m = 0 before the first band
-        mixed = _multiply_add(of_memory, distances, _multiply_add(of_band, bands_t, biases))
-        gates = [op.Sigmoid(a) for a in mixed]  # Eq. 5
-        memories = [op.Add(op.Mul(*pair), x_t) for *pair, x_t in zip(gates, distances, bands_t, strict=True)]  # Eq. 6
-        streams += [op.Add(op.Tanh(m), x_t) for m, x_t in zip(memories, bands_t, strict=True)]
-    return op.Concat(*streams, axis=1)
+    """Return tanh(m_t) + x_t, step-major: (1, T·4·n, H, W)."""
+    step_channels = STREAMS * heads
+    read, padded = read_index(heads, bands, groups), op.Pad(x, _ints(0, 0, 0, 0, 0, 1, 0, 0))
+    steps = _gather(padded, read)
+    # A direction's two streams share its gates: (2, n, 2n) → (4n, 2n, 1, 1)
+    gates = op.Reshape(op.Gather(weight, _ints(0, 0, 1, 1), axis=0), _ints(step_channels, 2 * heads, 1, 1))
+    w_m = op.Slice(gates, _ints(0), _ints(heads), _ints(1))
+    w_x = op.Slice(gates, _ints(heads), _ints(2 * heads), _ints(1))
+    b = op.Tile(op.Reshape(op.Gather(bias, _ints(0, 0, 1, 1), axis=0), _ints(step_channels)), _ints(bands))
+    # The gates' x-part needs no memory: all steps at once
+    tiled = op.Tile(op.Add(w_m, w_x), _ints(bands, 1, 1, 1))
+    hoisted = op.Split(op.Conv(steps, tiled, b, group=bands * STREAMS, kernel_shape=[1, 1]), num_outputs=bands, axis=1)
+    # Gathered again, not sliced from the steps: TensorRT makes 27 layers from a Slice, 3 from a Gather
+    differences = op.Sub(_gather(padded, read[:-step_channels]), _gather(padded, read[step_channels:]))
+    changes = op.Split(differences, num_outputs=bands - 1, axis=1)
+    distance = op.Neg(_gather(padded, read[:step_channels]))  # m = 0 before the first band
+    kept = []
+    for step, gate_t in enumerate(hoisted):
+        s_t = op.Sigmoid(op.Add(_mixed(distance, w_m, heads), gate_t))  # Eq. 5
+        kept.append(op.Mul(s_t, distance))
+        if step < bands - 1:
+            distance = op.Add(kept[-1], changes[step])  # Eq. 6
+    memories = op.Add(op.Concat(*kept, axis=1), steps)
+    return op.Add(op.Tanh(memories), steps)
 
 
-def _steps(x: Value, heads: int, bands: int, groups: int) -> Iterator[list[Value]]:
-    """Yield the bands that each step reads, a tensor (1, 4, H, W) for each head."""
-    planes = list(op.Split(x, num_outputs=heads * bands, axis=1))
-    zeros = op.Mul(planes[0], op.Constant(value_float=0.0))
-    for of_streams in bands_read(bands).tolist():
-        channels = [[channel_index(head, band, heads, bands // groups) for band in of_streams] for head in range(heads)]
-        inside = [band < bands for band in of_streams]
-        yield [
-            op.Concat(*(planes[at] if known else zeros for at, known in zip(row, inside, strict=True)), axis=1)
-            for row in channels
-        ]
-
-
-def _entries(weight: Value, count: int) -> list[Value]:
-    """Return each number of a direction's weight for all four streams: (2, …) → (1, 4, 1, 1) each."""
-    # A direction's two streams share its weights
-    flat = op.Reshape(op.Gather(weight, _ints(0, 0, 1, 1), axis=0), _ints(1, STREAMS, count, 1))
-    # Slices, as a Split is not folded into constants
-    return [op.Slice(flat, _ints(at), _ints(at + 1), _ints(2)) for at in range(count)]
-
-
-def _multiply_add(weights: list[Value], xs: list[Value], sums: list[Value]) -> list[Value]:
-    """Return sums + W x, for each head that W has a row of."""
-    added = list(sums)
-    for at, weight in enumerate(weights):
-        row, column = divmod(at, len(xs))
-        added[row] = op.Add(added[row], op.Mul(xs[column], weight))
-    return added
+def _mixed(distance: Value, w_m: Value, heads: int) -> Value:
+    """Return W_m d_t of all streams."""
+    if heads == 1:
+        return op.Mul(distance, op.Reshape(w_m, _ints(1, STREAMS, 1, 1)))
+    return op.Conv(distance, w_m, group=STREAMS, kernel_shape=[1, 1])
 
 
 def _gather(x: Value, index: Index) -> Value:
