@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,12 +30,13 @@ from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import architectures
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.loading import SizeLimits
-from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, sums_in_fp16
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, cuda_refusal, sums_in_fp16
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.gpu.cuda import gpu
 from ccnet.runtime.io.frames import Frame, block_mean, rgb_tensor
 from ccnet.runtime.probe import probe_in_subprocess
-from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare, worst
+from ccnet.runtime.quality.differences import LargestDifference
+from ccnet.runtime.quality.tolerances import TOLERANCES, Parity, compare
 from ccnet.runtime.tiles.context_encoder import REDUCED_PIXELS, block_side
 from ccnet.runtime.tiles.host_path import ENCODE_PIXELS
 
@@ -47,23 +48,6 @@ MAX_PIXELS = 4_000_000
 """Largest frame to check: PyTorch holds all of it at once."""
 
 _ENGINE_TILE = 512  # px
-
-
-@dataclass(frozen=True, kw_only=True)
-class LargestDifference:
-    """The place where a cube is farthest from its reference.
-
-    Attributes:
-        differences: (H, W), the largest difference over the bands at each pixel, reflectance.
-        pixel: (y, x) of the largest of all.
-        expected: The reference's spectrum there, (31,).
-        actual: The cube's spectrum there, (31,).
-    """
-
-    differences: Array
-    pixel: tuple[int, int]
-    expected: Array
-    actual: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +159,8 @@ class _Check:
         for artifact in self.manifest.artifacts:
             if artifact.kind == "decode" and artifact.format not in GRAPH_FORMATS:
                 yield from self._engine(artifact)
+        if trt.has_gpu():
+            yield from self._on_device("onnxruntime-cuda", "fp32", "CUDA provider", cuda_refusal(self.device))
 
     def _tiled(self, whole: Array) -> Iterator[Comparison]:
         """Compare decoding in tiles with decoding the whole frame, and other precisions with the reference."""
@@ -206,17 +192,20 @@ class _Check:
     def _engine(self, artifact: Artifact) -> Iterator[Comparison]:
         """Compare an engine where its library and a GPU are; elsewhere say why it was not run."""
         backend: BackendName = "tensorrt" if artifact.format == "tensorrt" else "tensorrt-rtx"
-        precision: Any = artifact.precision
-        engine = f"{artifact.format} engine"
-        if why := _cannot_run(artifact.format, self.device):
-            what = f"decode {precision}, {engine}"
-            yield Comparison(what=what, against=self.reference.made_by, backend=f"not run: {why}")
+        refusal, name = _cannot_run(artifact.format, self.device), f"{artifact.format} engine"
+        yield from self._on_device(backend, cast(Precision, artifact.precision), name, refusal)
+
+    def _on_device(self, backend: BackendName, precision: Precision, name: str, refusal: str) -> Iterator[Comparison]:
+        """Compare encode and decode in a backend of the GPU, or say why it was not run."""
+        if refusal:
+            what = f"decode {precision}, {name}"
+            yield Comparison(what=what, against=self.reference.made_by, backend=f"not run: {refusal}")
             return
         probe_in_subprocess(self.folder.path, backend, precision, self.device)
         with self._open(_ENGINE_TILE, backend=backend, precision=precision) as runner:
-            yield self._judge_encode(f"encode fp32, {engine}", runner)
+            yield self._judge_encode(f"encode fp32, {name}", runner)
             self._decode(runner)  # the first run plans and compiles
-            yield self._judge(f"decode {precision}, {engine}", self._decode(runner), self.reference.cube, precision)
+            yield self._judge(f"decode {precision}, {name}", self._decode(runner), self.reference.cube, precision)
 
     def _judge(self, what: str, run: _Run, expected: Array, tolerance: str | None) -> Comparison:
         return _comparison(what, run, expected, tolerance, against=self.reference.made_by)
@@ -311,17 +300,7 @@ def _comparison(what: str, run: _Run, expected: Array, tolerance: str | None, *,
         parity=compare(expected, run.cube),
         tolerance=tolerance,
         ms=run.ms,
-        largest=_largest_difference(expected, run.cube) if is_judged_cube else None,
-    )
-
-
-def _largest_difference(expected: Array, actual: Array) -> LargestDifference:
-    _, y, x = worst(expected, actual)
-    differences = np.zeros(actual.shape[1:], np.float32)
-    for expected_band, actual_band in zip(expected, actual, strict=True):  # band by band, in little memory
-        np.maximum(differences, np.abs(expected_band - actual_band), out=differences)
-    return LargestDifference(
-        differences=differences, pixel=(y, x), expected=expected[:, y, x].copy(), actual=actual[:, y, x].copy()
+        largest=LargestDifference.between(expected, run.cube) if is_judged_cube else None,
     )
 
 

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 
 from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, CCNetError, Manifest
+from ccnet.export import verify
 from ccnet.export.reference import Reference, by_torch, golden, pack
 from ccnet.export.verify import Comparison, check
 from ccnet.model import CCNet
-from ccnet.runtime import Reconstructor
+from ccnet.runtime import Reconstructor, reconstructor
+from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import operators
+from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.frames import block_mean
 from ccnet.runtime.quality.tolerances import TOLERANCES, Parity
 
@@ -68,6 +71,33 @@ def test_fp16_is_reported_on_an_arm_cpu_which_adds_up_in_fp16(
     (name,) = (what for what in rows if "fp16" in what)
     assert name.endswith(", FP16 sums") and rows[name].verdict == "reported"
     assert rows["decode fp32"].verdict == "FAILS"
+
+
+@pytest.mark.parametrize("refusal", ["", "the CUDA provider does not start"])
+def test_cuda_provider_is_compared_where_there_is_a_gpu(
+    artifacts: Artifacts, reference: Reference, monkeypatch: pytest.MonkeyPatch, refusal: str
+) -> None:
+    """The provider is played by the CPU's, behind its name."""
+
+    def select_cpu(folder: Any, backend: str = "auto", precision: Any = None, device: int = 0) -> Any:
+        return select(folder, "onnxruntime" if backend == "onnxruntime-cuda" else backend, precision)
+
+    probed: list[str] = []
+    monkeypatch.setattr(trt, "has_gpu", lambda: True)
+    monkeypatch.setattr(verify, "cuda_refusal", lambda device: refusal)
+    monkeypatch.setattr(verify, "_cannot_run", lambda format, device: "no engine here")
+    monkeypatch.setattr(verify, "probe_in_subprocess", lambda folder, backend, *_: probed.append(backend))
+    monkeypatch.setattr(reconstructor, "select", select_cpu)
+    found = {row.what: row for row in check(artifacts[1], reference, tile=320) if "CUDA provider" in row.what}
+    if refusal:
+        (row,) = found.values()
+        assert row.verdict == "not run" and refusal in row.backend and not probed
+        return
+    assert {what: (row.tolerance, row.broken) for what, row in found.items()} == {
+        "encode fp32, CUDA provider": ("fp32", []),
+        "decode fp32, CUDA provider": ("fp32", []),
+    }
+    assert probed == ["onnxruntime-cuda"]
 
 
 def test_wrong_reference_fails_where_it_is_wrong(artifacts: Artifacts, reference: Reference) -> None:
