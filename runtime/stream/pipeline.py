@@ -114,9 +114,7 @@ class Stream:
         Returns:
             The final counts, with no frame in flight.
         """
-        source = self.source.open()
-        self.expected = source.expected
-        capture = threading.Thread(target=self._capture, args=(source,), daemon=True, name="ccnet-capture")
+        capture = threading.Thread(target=self._capture, daemon=True, name="ccnet-capture")
         capture.start()
         try:
             while (captured := self._next(on_idle)) is not None:
@@ -195,10 +193,16 @@ class Stream:
     # -----------------------------------------------------------------------------------------------------------------
     # In the capturing thread
 
-    def _capture(self, source: Source) -> None:
-        """Put the source's frames into the queue until it ends, fails, or the stream is stopped."""
-        opened: Source | None = source
+    def _capture(self) -> None:
+        """Put the source's frames into the queue until it ends, fails, or the stream is stopped.
+
+        The source is opened here too: a camera that accepts and says nothing holds its library for minutes, where no
+        signal ends it.
+        """
+        opened: Source | None = None
         try:
+            opened = self.source.open()
+            self.expected = opened.expected
             frame_id, wait = 0, FIRST_RECONNECT_WAIT_S
             while opened and frame_id != self.max_frames and not self._stop_requests:
                 try:
@@ -213,7 +217,7 @@ class Stream:
                 if captured is None or not self._queue.put(captured):
                     return
                 frame_id, wait = frame_id + 1, FIRST_RECONNECT_WAIT_S
-        except Exception as error:  # of the program or the system; run raises it when the frames before are finished
+        except Exception as error:  # of the first opening, the program or the system; run raises it after the frames
             self._failure = error
         finally:
             try:

@@ -235,3 +235,30 @@ def test_one_stop_finishes_queued_frames_and_two_drop_them() -> None:
         counts = running.run(stop_once_all_are_here)
         assert counts.arrived == 5
         assert (counts.dropped == 0) == (stops == 1)
+
+
+def test_source_that_never_opens_is_left_behind_when_the_stream_is_stopped() -> None:
+    """As a camera does that accepts the connection and says nothing."""
+    release = threading.Event()
+
+    def open_silent() -> Script:
+        release.wait(60)
+        return Script([])
+
+    running, _ = make([], Memory())
+    running.source = SourceSpec("silent", True, open_silent)
+    started = time.monotonic()
+    counts = running.run(on_idle=running.stop)
+    assert time.monotonic() - started < 2 * pipeline.JOIN_TIMEOUT_S
+    assert counts.arrived == 0
+    release.set()
+
+
+def test_source_that_cannot_be_opened_at_first_is_an_error() -> None:
+    def refuse() -> Script:
+        raise SourceDisconnectedError("no such camera")
+
+    running, _ = make([], Memory())
+    running.source = SourceSpec("none", True, refuse)
+    with pytest.raises(CCNetError, match="no such camera"):
+        running.run()
