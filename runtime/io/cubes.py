@@ -22,7 +22,7 @@ import numpy as np
 
 from ccnet.contract import CCNetError, decode_errors_as, make_folder
 
-from .files import read_head
+from .files import as_text, read_head
 from .formats.cube_checks import BAND_COUNT, EXPECTED_CUBE
 from .formats.cube_writer import Array, CubeWriter, write_errors
 from .formats.envi import open_envi, read_envi
@@ -121,6 +121,6 @@ def _check_target(path: Path, need: int) -> None:
 def _clean(metadata: Mapping[str, str]) -> dict[str, str]:
     """Make metadata that can break neither format: prefixed plain keys, values of one line without braces."""
     return {
-        "ccnet " + re.sub(r"[^a-z0-9]+", " ", key.lower()).strip(): re.sub(r"[\s{}\0]+", " ", value).strip()
+        "ccnet " + re.sub(r"[^a-z0-9]+", " ", key.lower()).strip(): re.sub(r"[\s{}\0]+", " ", as_text(value)).strip()
         for key, value in metadata.items()
     }

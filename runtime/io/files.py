@@ -64,6 +64,11 @@ def read_head(path: Path, expected: str) -> bytes:
     return head
 
 
+def as_text(name: str) -> str:
+    """Return a file's name as text that every format can store: bytes that are not UTF-8 are written as escapes."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def walk_files(folder: Path) -> Iterator[Path]:
     """Yield the files below a folder, sorted by folder and name, through links to folders and files.
 

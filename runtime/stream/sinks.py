@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, make_folder
 from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, cube_files, open_cube
-from ccnet.runtime.io.files import optional_module
+from ccnet.runtime.io.files import as_text, optional_module
 from ccnet.runtime.io.formats.cube_writer import publish_new
 
 Array = npt.NDArray[np.float32]
@@ -170,14 +170,14 @@ class ZarrGroup:
         partial = self._path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")
         shape = (len(BANDS_NM), height, width)
         chunks = (len(BANDS_NM), min(height, CHUNK_PX), min(width, CHUNK_PX))
-        named = {} if name is None else {"name": name}
+        named = {} if name is None else {"name": as_text(name)}
         options: dict[str, Any] = {"shape": shape, "chunks": chunks, "dtype": "<f4"}
         if self._format is not None:
             options["zarr_format"] = self._format
         try:
             with _write_errors(self.name):
                 array = self._zarr.open_array(str(partial), mode="w", **options)
-                array.attrs.update({"wavelength": list(BANDS_NM), **named, **metadata})
+                array.attrs.update({"wavelength": list(BANDS_NM), **named, **_as_texts(metadata)})
             yield _ArrayWriter(self.name, array)
             with _write_errors(self.name):
                 self._publish(partial)
@@ -243,8 +243,14 @@ class ZeroMQSocket:
         if self._cube.shape[1:] != (height, width):
             self._cube = np.empty((len(BANDS_NM), height, width), "<f4")
         yield _ArrayWriter(self.name, self._cube)
-        named = f"{self._sent:08}" if name is None else name
-        header = {**metadata, "name": named, "shape": self._cube.shape, "dtype": "<f4", "wavelength": BANDS_NM}
+        named = f"{self._sent:08}" if name is None else as_text(name)
+        header = {
+            **_as_texts(metadata),
+            "name": named,
+            "shape": self._cube.shape,
+            "dtype": "<f4",
+            "wavelength": BANDS_NM,
+        }
         self._sent += 1
         try:
             self._socket.send_multipart([json.dumps(header).encode(), self._cube])
@@ -255,6 +261,10 @@ class ZeroMQSocket:
         """Wait up to 10 s for the consumer to take the queued cubes; then they are lost."""
         self._socket.close()
         self._context.term()
+
+
+def _as_texts(metadata: Mapping[str, str]) -> dict[str, str]:
+    return {key: as_text(value) for key, value in metadata.items()}
 
 
 def _next_number(names: Iterable[str]) -> int:

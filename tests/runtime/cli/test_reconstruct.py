@@ -232,3 +232,29 @@ def test_threads_reach_onnx_runtime(
     assert ccnet(*command.split(), "--threads", "1").code == 0
     assert seen and set(seen) == {1}
     assert_refused(ccnet(*command.split(), "--threads", "0"), "--threads")
+
+
+NAMES = [b"caf\xe9.png", "café.png".encode(), "写真.png".encode(), b"\xff\xfe.png", b"a\tb {c}.png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("suffix", ["hdr", "mat", "npy"])
+def test_frame_with_any_name_is_reconstructed(work: Path, ccnet: Ccnet, name: bytes, suffix: str) -> None:
+    source = Path(os.fsdecode(name))
+    Path("photo.png").rename(source)
+    assert ccnet("reconstruct", source, "-o", f"c.{suffix}", "--picture", "p.png").code == 0
+    assert ccnet("reconstruct", source, "-o", "cubes", "--format", suffix).code == 0
+    assert (Path("cubes") / f"{source.stem}.{suffix}").is_file()
+    assert read_cube(f"c.{suffix}").shape == (31, 40, 70)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("sink", ["cubes", "cubes.zarr"])
+def test_frame_with_any_name_is_streamed(work: Path, ccnet: Ccnet, name: bytes, sink: str) -> None:
+    source = Path(os.fsdecode(name))
+    Path("photo.png").rename(source)
+    result = ccnet("stream", source, "--sink", sink, "--format", "mat")
+    assert result.code == 0 and "1 delivered" in result.out
+    if sink == "cubes.zarr":
+        attributes = (Path(sink) / "00000000" / "zarr.json").read_bytes().decode("utf-8")
+        assert "\\ud" not in attributes.replace("\\\\ud", "")
