@@ -114,8 +114,8 @@ class CubeFolder:
     @contextmanager
     def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
         """Yield the writer of a new file; CCNetError if its name is taken or it cannot be written."""
-        if name is not None and (taken := self._taken(name)):
-            raise CubeExistsError(f"{taken}: exists and is kept; stream into another folder to write it again")
+        if name is not None:
+            self._check_free(name)
         hidden = self._folder / f".ccnet-{secrets.token_hex(6)}.{self._format}"
         try:
             with open_cube(hidden, height, width, metadata) as writer:
@@ -135,8 +135,14 @@ class CubeFolder:
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.{self._format}"
 
-    def _taken(self, name: str) -> Path | None:
-        return next((path for path in cube_files(self._path(name)) if path.exists()), None)
+    def _check_free(self, name: str) -> None:
+        """Raise CubeExistsError if the folder has the cube, CCNetError if another file has one of its names."""
+        files = cube_files(self._path(name))
+        taken = [path for path in files if path.exists()]
+        if len(taken) == len(files):
+            raise CubeExistsError(f"{taken[-1]}: exists and is kept; stream into another folder to write it again")
+        if taken:
+            raise CCNetError(f"{taken[0]}: exists without the rest of a cube and is kept; stream into another folder")
 
     def _publish(self, hidden: Path, name: str) -> bool:
         return publish_new(list(zip(cube_files(hidden), cube_files(self._path(name)), strict=True)))
