@@ -42,6 +42,8 @@ class PrometheusExporter:
         self._next = 0.0
         self._warned = False
         if self._path:
+            with _target_errors(target):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
             self._save()
         elif target.isdecimal() and 0 < int(target) < 1 << 16:
             with _target_errors(f"port {target}"):

@@ -115,7 +115,7 @@ class CubeFolder:
     def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
         """Yield the writer of a new file; CCNetError if its name is taken or it cannot be written."""
         if name is not None:
-            self._check_free(name)
+            self._check_free(name, metadata.get("source", ""))
         hidden = self._folder / f".ccnet-{secrets.token_hex(6)}.{self._format}"
         try:
             with open_cube(hidden, height, width, metadata) as writer:
@@ -135,14 +135,20 @@ class CubeFolder:
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.{self._format}"
 
-    def _check_free(self, name: str) -> None:
-        """Raise CubeExistsError if the folder has the cube, CCNetError if another file has one of its names."""
+    def _check_free(self, name: str, source: str) -> None:
+        """Raise CubeExistsError if the folder has the frame's cube, CCNetError if it has another file of that name."""
         files = cube_files(self._path(name))
         taken = [path for path in files if path.exists()]
-        if len(taken) == len(files):
-            raise CubeExistsError(f"{taken[-1]}: exists and is kept; stream into another folder to write it again")
-        if taken:
+        if not taken:
+            return
+        if len(taken) < len(files):
             raise CCNetError(f"{taken[0]}: exists without the rest of a cube and is kept; stream into another folder")
+        # ENVI alone says where a cube is from; the last part of a path is the same however the path was written
+        if self._format == "hdr" and source and Path(recorded := _source_of(files[-1])).name != Path(source).name:
+            raise CCNetError(
+                f"{files[-1]}: is the cube of another source, {recorded[:80]!r}, and is kept; use another folder"
+            )
+        raise CubeExistsError(f"{files[-1]}: exists and is kept; stream into another folder to write it again")
 
     def _publish(self, hidden: Path, name: str) -> bool:
         return publish_new(list(zip(cube_files(hidden), cube_files(self._path(name)), strict=True)))
@@ -267,6 +273,13 @@ class ZeroMQSocket:
         """Wait up to 10 s for the consumer to take the queued cubes; then they are lost."""
         self._socket.close()
         self._context.term()
+
+
+def _source_of(header: Path) -> str:
+    """Return the source that an ENVI header of ours names; empty if it names none."""
+    with header.open(encoding="utf-8", errors="replace") as file:
+        found = re.search(r"^ccnet source = (.*)$", file.read(1 << 20), re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _as_texts(metadata: Mapping[str, str]) -> dict[str, str]:

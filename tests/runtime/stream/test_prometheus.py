@@ -56,7 +56,7 @@ def test_unwritable_metrics_file_is_logged_once_and_raises_nothing(
     assert len(caplog.records) == 1 and "cannot be used for metrics" in caplog.text
 
 
-@pytest.mark.parametrize("target", ["metrics.txt", "0", "65536", "-1", "none/ccnet.prom", "\ud800.prom"])
+@pytest.mark.parametrize("target", ["metrics.txt", "0", "65536", "-1", "/dev/null/ccnet.prom", "\ud800.prom"])
 def test_impossible_targets_are_refused(
     metrics: StreamMetrics, target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
