@@ -119,7 +119,7 @@ def collect(work: Path, frame: Path) -> None:
     """Put the packages for arm64, what ``make dist`` wrote, and a bundle of 64 px into Debian's folder."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     target = ["--only-binary=:all:", f"--python-version={PYTHON}", *(f"--platform={name}" for name in PLATFORMS)]
-    packages = ["numpy", "onnxruntime", "setuptools>=77"]
+    packages = ["filelock", "numpy", "onnxruntime", "setuptools>=77"]
     run(*pip, "download", "--quiet", *target, "-c", "constraints.txt", "-d", work / "packages", *packages)
     for path in (REPOSITORY / "dist").iterdir():
         shutil.copy(path, work)
