@@ -20,10 +20,10 @@ from ccnet.contract import (
     CCNetError,
     Manifest,
     decode_errors_as,
-    make_folder,
     prefix_errors,
     write_atomic,
 )
+from ccnet.runtime.io.artifact_lock import lock_artifacts
 
 from .reference import GOLDEN, Reference, golden, pack
 
@@ -81,11 +81,11 @@ def unpack(path: Path, folder: Path) -> Manifest:
     ):
         manifest, files = _contents(archive)
         golden(files.get(GOLDEN, b""), manifest)
-    make_folder(folder)
-    for name, data in files.items():
-        write_atomic(folder / name, data)
-    manifest = dataclasses.replace(manifest, artifacts=(*manifest.artifacts, *_kept_engines(folder, manifest)))
-    manifest.write(folder)
+    with lock_artifacts(folder, say=print):
+        for name, data in files.items():
+            write_atomic(folder / name, data)
+        manifest = dataclasses.replace(manifest, artifacts=(*manifest.artifacts, *_kept_engines(folder, manifest)))
+        manifest.write(folder)
     return manifest
 
 

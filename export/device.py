@@ -34,9 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", type=int, default=0, help="index of the GPU")
     options = parser.parse_args(arguments)
     try:
+        unpack(options.bundle, options.folder)
+        print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
         with lock_artifacts(options.folder, say=print):
-            unpack(options.bundle, options.folder)
-            print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
             _build(options.folder, options.backend, options.tile, options.memory, options.device)
         return _check(options.folder, options.device)
     except (CCNetError, OSError) as error:

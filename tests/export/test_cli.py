@@ -185,7 +185,7 @@ def test_export_passes_its_options_on(
 
     def export(model: CCNet, folder: Path, **options: Any) -> Manifest:
         asked.update(options, config=model.config)
-        shutil.copytree(artifacts[1], folder)
+        shutil.copytree(artifacts[1], folder, dirs_exist_ok=True)
         return Manifest.read(folder)
 
     monkeypatch.setattr(module, "export", export)

@@ -75,6 +75,8 @@ class Faults:
 class Camera:
     """A camera of 100 frames per second with faults."""
 
+    expected = None
+
     def __init__(self, seed: int) -> None:
         self.faults, self._size = Faults(("stall", "torn", "torn", "size", "gone"), 0.5, seed), SIZES[0]
         self.given = 0
@@ -110,7 +112,7 @@ class FaultySink:
         self.faults = Faults(("slow", "full"), 2, seed)
 
     @contextmanager
-    def cube(self, name: str, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[Any]:
+    def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[Any]:
         fault = self.faults.due()
         with self._sink.cube(name, height, width, metadata) as writer:
             yield writer
