@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: CCNET_PURE=1 leaves the C code out, for a wheel that installs on any machine."""
+"""The option that pyproject.toml cannot express: CCNET_PURE=1 leaves the C code out, for a wheel for any machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``make dist`` writes for other machines: an archive of the sources, and a wheel without compiled code."""
+"""The files of ``make dist`` for other machines: an archive of the sources, and a wheel without compiled code."""
 
 from __future__ import annotations
 

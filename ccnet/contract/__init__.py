@@ -4,6 +4,7 @@ from ccnet.contract.artifact_folder import ArtifactFolder
 from ccnet.contract.errors import CCNetError, decode_errors_as, prefix_errors
 from ccnet.contract.files import (
     SHIPPED_WEIGHTS,
+    hidden_path,
     kernel_library_path,
     make_folder,
     sha256,
@@ -65,6 +66,7 @@ __all__ = [
     "core_quota",
     "cpu_name",
     "decode_errors_as",
+    "hidden_path",
     "kernel_library_path",
     "make_folder",
     "padded_size",

@@ -27,6 +27,11 @@ def kernel_library_path() -> Path | None:
     return next((path for path in candidates if path.is_file()), None)
 
 
+def hidden_path(path: Path, suffix: str = ".partial") -> Path:
+    """Return a hidden name beside ``path`` for a file that is not whole yet; no other process uses it."""
+    return path.with_name(f".ccnet-{secrets.token_hex(6)}{suffix}")
+
+
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a temporary file and rename it, so that no reader ever finds half a file.
 
@@ -38,7 +43,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         CCNetError: The file cannot be written. An older file is still whole.
     """
     make_folder(path.parent)
-    partial = path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")  # a name that no other process uses
+    partial = hidden_path(path)
     try:
         partial.write_bytes(data)
         partial.replace(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import secrets
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -19,7 +18,7 @@ from typing import Any, Protocol, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CCNetError, make_folder
+from ccnet.contract import BANDS_NM, CCNetError, hidden_path, make_folder
 from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, cube_files, open_cube
 from ccnet.runtime.io.files import as_text, optional_module
 from ccnet.runtime.io.formats.cube_writer import publish_new
@@ -116,7 +115,7 @@ class CubeFolder:
         """Yield the writer of a new file; CCNetError if its name is taken or it cannot be written."""
         if name is not None:
             self._check_free(name, metadata.get("source", ""))
-        hidden = self._folder / f".ccnet-{secrets.token_hex(6)}.{self._format}"
+        hidden = hidden_path(self._folder / "cube", f".{self._format}")
         try:
             with open_cube(hidden, height, width, metadata) as writer:
                 yield writer
@@ -179,7 +178,7 @@ class ZarrGroup:
     @contextmanager
     def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
         """Yield the writer of a new array; CCNetError if it cannot be written."""
-        partial = self._path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")
+        partial = hidden_path(self._path)
         shape = (len(BANDS_NM), height, width)
         chunks = (len(BANDS_NM), min(height, CHUNK_PX), min(width, CHUNK_PX))
         named = {} if name is None else {"name": as_text(name)}
@@ -276,7 +275,7 @@ class ZeroMQSocket:
 
 
 def _source_of(header: Path) -> str:
-    """Return the source that an ENVI header of ours names; empty if it names none."""
+    """Return the source that the ENVI header of a cube names; empty if it names none."""
     with header.open(encoding="utf-8", errors="replace") as file:
         found = re.search(r"^ccnet source = (.*)$", file.read(1 << 20), re.MULTILINE)
     return found[1].strip() if found else ""

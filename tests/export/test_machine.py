@@ -143,7 +143,7 @@ def test_nvidia_smi_that_hangs_or_cannot_start_is_no_error(
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_choice_agrees_with_the_table_of_architectures(at: Callable[[str], Machine], name: str) -> None:
-    """What installs TensorRT and TensorRT-RTX says the same as what chooses a backend and builds engines."""
+    """The installation, the choice of a backend and the build of engines agree on TensorRT and TensorRT-RTX."""
     found = at(name)
     known = [gpu for gpu in found.gpus if architectures.capability(gpu)]
     if choose(found).target in ("gpu", "gpu-cu12") and known:

@@ -6,7 +6,6 @@ Legend: a cube is (31, H, W) float32; a strip is (31, h, W), its rows ``top`` to
 from __future__ import annotations
 
 import errno
-import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, hidden_path
 
 from .cube_checks import BAND_COUNT
 
@@ -97,7 +96,7 @@ def replace_when_complete(path: Path) -> Iterator[Path]:
     Yields:
         The hidden name, beside ``path``. The file is removed when the block fails.
     """
-    partial = path.with_name(f".ccnet-{secrets.token_hex(6)}.partial")
+    partial = hidden_path(path)
     try:
         yield partial
         with write_errors(path):

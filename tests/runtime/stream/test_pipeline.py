@@ -238,7 +238,7 @@ def test_one_stop_finishes_queued_frames_and_two_drop_them() -> None:
 
 
 def test_source_that_never_opens_is_left_behind_when_the_stream_is_stopped() -> None:
-    """As a camera does that accepts the connection and says nothing."""
+    """A camera accepts the connection and sends nothing."""
     release = threading.Event()
 
     def open_silent() -> Script:

@@ -1,4 +1,4 @@
-"""What a frame costs in driver calls, and what happens when memory, values or engines are not as they should be."""
+"""The driver calls of a frame, and the errors when memory, values or engines are not as they should be."""
 
 from __future__ import annotations
 
