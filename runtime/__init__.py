@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from .async_reconstructor import AsyncReconstructor
     from .async_reconstructor import AsyncReconstructor as Slots
-    from .projection import Projection
     from .reconstructor import Reconstructor
+    from .tiles.projection import Projection
 
 __all__ = [
     "AsyncReconstructor",
@@ -29,7 +29,7 @@ __all__ = [
 _PLACES = {
     "AsyncReconstructor": ("ccnet.runtime.async_reconstructor", "AsyncReconstructor"),
     "CCNetError": ("ccnet.contract", "CCNetError"),
-    "Projection": ("ccnet.runtime.projection", "Projection"),
+    "Projection": ("ccnet.runtime.tiles.projection", "Projection"),
     "Reconstructor": ("ccnet.runtime.reconstructor", "Reconstructor"),
     "Slots": ("ccnet.runtime.async_reconstructor", "AsyncReconstructor"),  # its name in version 0.1.0
     "open_cube": ("ccnet.runtime.io.cubes", "open_cube"),

@@ -24,11 +24,11 @@ from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.io.srgb import InputSpace
 
 from .description import describe, provenance
-from .projection import Projection
 from .tiles.frame_path import FramePath, PathFrame
 from .tiles.host_path import ENCODE_PIXELS
 from .tiles.opening import open_path
 from .tiles.planner import FramePlan
+from .tiles.projection import Projection
 
 Array = npt.NDArray[np.float32]
 Out = TypeVar("Out")
