@@ -13,6 +13,7 @@ import typer
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.cubes import CubeFormat, open_cube
+from ccnet.runtime.io.formats.georeference import read_georeference
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, describe_colour, read_frame, result_names
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
@@ -39,7 +40,7 @@ from .options import (
 
 app = typer.Typer()
 
-_FILE_SUFFIXES = {*(f".{format}" for format in get_args(CubeFormat)), *FRAME_SUFFIXES, ".img", ".h5", ".zarr", ".nc"}
+_FILE_SUFFIXES = {*(f".{format}" for format in get_args(CubeFormat)), *FRAME_SUFFIXES, ".img", ".h5", ".zarr"}
 """Suffixes of --out that name one file, of a cube or by mistake; any other name is that of a folder."""
 
 
@@ -53,7 +54,7 @@ def reconstruct(
         typer.Option(
             "--out",
             "-o",
-            help="Cube: ENVI .hdr, MATLAB/NTIRE .mat or .npy; any other name is a folder's.",
+            help="Cube: ENVI .hdr, MATLAB/NTIRE .mat, .npy, GeoTIFF .tif or NetCDF .nc; any other name is a folder's.",
         ),
     ],
     artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
@@ -151,8 +152,9 @@ def _reconstruct(
     metadata = {"source": source.name, "space": input_space, **reconstructor.provenance()}
     if not as_stored:
         metadata["colour"] = describe_colour(source)
+    georeference = read_georeference(source, height, width)
     started = time.perf_counter()
-    with open_cube(target, height, width, metadata) as writer, _progress(source.name, height) as advance:
+    with open_cube(target, height, width, metadata, georeference) as writer, _progress(source.name, height) as advance:
         for top, strip in reconstructor.strips(pixels):
             for receiver in (writer, thumbnail, check):
                 if receiver:

@@ -1,10 +1,12 @@
-"""Cubes on disk: open one for writing strip by strip, or read one; the path's suffix chooses the format.
+"""Cubes on disk: open one for writing strip by strip, read one, or map one; the path's suffix chooses the format.
 
 Legend: a cube is (31, H, W) float32, bands ascending from 400 to 700 nm, reflectance-like values. Formats, by suffix:
 
 - ``.hdr``: ENVI, a text header beside a band-sequential ``.img`` (``envi.py``);
 - ``.mat``: MATLAB 7.3 (HDF5) as in NTIRE's data, ``cube`` and ``bands`` (``mat.py``);
-- ``.npy``: the bare array, without metadata (``npy.py``).
+- ``.npy``: the bare array, without metadata (``npy.py``);
+- ``.tif``, ``.tiff``: Cloud-Optimised GeoTIFF (``geotiff.py``), with the extra ``geo``;
+- ``.nc``: NetCDF 4 by the CF conventions (``netcdf.py``), with the extra ``geo``.
 
 A cube appears under its name when it is complete, or not at all.
 """
@@ -13,33 +15,62 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ccnet.contract import CCNetError, decode_errors_as, make_folder
 
 from .files import as_text, read_head
 from .formats.cube_checks import BAND_COUNT, EXPECTED_CUBE
 from .formats.cube_writer import Array, CubeWriter, write_errors
-from .formats.envi import open_envi, read_envi
-from .formats.mat import open_mat, read_mat
-from .formats.npy import open_npy, read_npy
+from .formats.envi import map_envi, open_envi, read_envi
+from .formats.georeference import Georeference
+from .formats.geotiff import map_geotiff, open_geotiff, read_geotiff
+from .formats.mapped_cube import MappedCube
+from .formats.mat import map_mat, open_mat, read_mat
+from .formats.netcdf import map_netcdf, open_netcdf, read_netcdf
+from .formats.npy import map_cube_npy, open_npy, read_npy
 
-__all__ = ["CubeFormat", "CubeWriter", "cube_files", "open_cube", "read_cube"]
+__all__ = ["CubeFormat", "CubeWriter", "MappedCube", "cube_files", "map_cube", "open_cube", "read_cube"]
 
-CubeFormat = Literal["hdr", "mat", "npy"]
-"""Suffix of a cube's file, without the dot: ENVI, MATLAB/NTIRE or numpy."""
+CubeFormat = Literal["hdr", "mat", "npy", "tif", "nc"]
+"""Suffix of a cube's file, without the dot: ENVI, MATLAB/NTIRE, numpy, GeoTIFF or NetCDF."""
 
-_WRITERS = {".hdr": open_envi, ".mat": open_mat, ".npy": open_npy}
-_READERS = {".hdr": read_envi, ".mat": read_mat, ".npy": read_npy}
+
+class _Format(NamedTuple):
+    """The functions of a file format."""
+
+    open: Callable[..., AbstractContextManager[CubeWriter]]
+    read: Callable[[Path], npt.NDArray[Any]]
+    map: Callable[[Path], MappedCube]
+    located: bool = False
+    """True if ``open`` takes a georeference."""
+    copies: int = 1
+    """Copies of the values that are on the disk while a cube is written."""
+
+
+_GEOTIFF = _Format(open_geotiff, read_geotiff, map_geotiff, located=True, copies=2)
+_FORMATS = {
+    ".hdr": _Format(open_envi, read_envi, map_envi, located=True),
+    ".mat": _Format(open_mat, read_mat, map_mat),
+    ".npy": _Format(open_npy, read_npy, map_cube_npy),
+    ".tif": _GEOTIFF,
+    ".tiff": _GEOTIFF,
+    ".nc": _Format(open_netcdf, read_netcdf, map_netcdf, located=True),
+}
 
 
 def open_cube(
-    path: str | Path, height: int, width: int, metadata: Mapping[str, str] | None = None
+    path: str | Path,
+    height: int,
+    width: int,
+    metadata: Mapping[str, str] | None = None,
+    georeference: Georeference | None = None,
 ) -> AbstractContextManager[CubeWriter]:
     """Open a cube (31, height, width) for writing.
 
@@ -48,10 +79,11 @@ def open_cube(
     unknown, the folder cannot be made, a folder has the target's name, or the disk has too little space.
 
     Args:
-        path: The file, .hdr, .mat or .npy; it is checked in this call, before the block starts.
+        path: The file, .hdr, .mat, .npy, .tif or .nc; it is checked in this call, before the block starts.
         height: Rows of the cube.
         width: Columns of the cube.
-        metadata: Fields for ENVI's header and MATLAB's file; ``.npy`` has no place for them.
+        metadata: Fields of the file; ``.npy`` has no place for them.
+        georeference: Where on the earth the cube lies, for ENVI, GeoTIFF and NetCDF; the others have no place for it.
 
     Returns:
         A context manager that gives the writer.
@@ -62,17 +94,19 @@ def open_cube(
     if min(height, width) < 1:
         raise ValueError(f"cube is {width}×{height} px, expected at least 1×1")
     path = Path(path)
-    suffix = _suffix(path)
+    format = _FORMATS[_suffix(path)]
     with write_errors(path):
-        _check_target(path, 4 * BAND_COUNT * height * width)
-    return _WRITERS[suffix](path, height, width, _clean(metadata or {}))
+        _check_target(path, format.copies * 4 * BAND_COUNT * height * width)
+    located = (georeference,) if format.located else ()
+    return format.open(path, height, width, _clean(metadata or {}), *located)
 
 
 def read_cube(path: str | Path) -> Array:
     """Read a cube file.
 
     Args:
-        path: ENVI (.hdr) in any layout, MATLAB 7.3 or 5 (.mat) with ``cube`` and ``bands``, or .npy of any float type.
+        path: ENVI (.hdr) in any layout, MATLAB 7.3 or 5 (.mat) with ``cube`` and ``bands``, .npy of any float type,
+            GeoTIFF (.tif) with a wavelength for each band, or NetCDF 4 (.nc) with a coordinate of wavelengths.
 
     Returns:
         (31, H, W) float32, C-contiguous.
@@ -81,7 +115,7 @@ def read_cube(path: str | Path) -> Array:
         CCNetError: The file is missing, damaged, or not a finite cube of the 31 bands in ascending order.
     """
     path = Path(path)
-    reader = _READERS[_suffix(path)]
+    reader = _FORMATS[_suffix(path)].read
     read_head(path, EXPECTED_CUBE)
     with decode_errors_as(path, EXPECTED_CUBE), np.errstate(all="ignore"):
         cube = np.ascontiguousarray(reader(path), np.float32)
@@ -90,14 +124,33 @@ def read_cube(path: str | Path) -> Array:
     return cube
 
 
+def map_cube(path: str | Path) -> MappedCube:
+    """Open a cube file whose values are read on demand.
+
+    Args:
+        path: A file as ``read_cube`` takes it; ENVI, GeoTIFF and NetCDF may have other bands than the 31.
+
+    Returns:
+        The open cube, to be closed by the caller. Its values are not checked: they may be NaN.
+
+    Raises:
+        CCNetError: The file is missing, damaged, or not a cube.
+    """
+    path = Path(path)
+    mapper = _FORMATS[_suffix(path)].map
+    read_head(path, EXPECTED_CUBE)
+    with decode_errors_as(path, EXPECTED_CUBE):
+        return mapper(path)
+
+
 def cube_files(path: Path) -> list[Path]:
     """Return the files of a cube, the one that readers look for last."""
     return [path.with_suffix(".img"), path] if path.suffix.lower() == ".hdr" else [path]
 
 
 def _suffix(path: Path) -> str:
-    if (suffix := path.suffix.lower()) not in _WRITERS:
-        raise CCNetError(f"{path}: unknown cube format {suffix!r}, expected one of {', '.join(_WRITERS)}")
+    if (suffix := path.suffix.lower()) not in _FORMATS:
+        raise CCNetError(f"{path}: unknown cube format {suffix!r}, expected one of {', '.join(_FORMATS)}")
     return suffix
 
 

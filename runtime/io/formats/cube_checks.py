@@ -13,6 +13,9 @@ from ccnet.contract import BANDS_NM, CCNetError
 
 BAND_COUNT = len(BANDS_NM)
 
+FWHM_NM = 10.0
+"""Width of a band at half of its maximum, nm, as in the data sets that the bands are from."""
+
 EXPECTED_CUBE = f"a cube of {BAND_COUNT} bands, {BANDS_NM[0]}-{BANDS_NM[-1]} nm"
 
 _WAVELENGTH_TOLERANCE_NM = 0.05

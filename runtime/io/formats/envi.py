@@ -18,9 +18,11 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.io.files import read_head
 
-from .cube_checks import BAND_COUNT, check_wavelengths
+from .cube_checks import BAND_COUNT, FWHM_NM, check_wavelengths
 from .cube_writer import CubeWriter, open_band_sequential, replace_when_complete, write_errors
 from .envi_header import AXES, EnviHeader, read_envi_header
+from .georeference import Georeference, envi_fields
+from .mapped_cube import MappedCube, Selection
 
 _SUFFIXES = ("img", "dat", "raw", "bin", "hyspex", *AXES)
 """Suffixes of the file of numbers, in the order of the search."""
@@ -105,6 +107,24 @@ def read_envi(path: Path) -> npt.NDArray[np.float32]:
     return image.read(range(BAND_COUNT))
 
 
+def map_envi(path: Path) -> MappedCube:
+    """Open an ENVI file of any bands; its values are read on demand, NaN where it has no data."""
+    image = open_envi_image(path)
+    header = image.header
+    gains, offsets = header.gains / header.scale, header.offsets / header.scale
+
+    def read(bands: Sequence[int], rows: Selection, columns: Selection) -> npt.NDArray[np.float32]:
+        part = np.empty((len(bands), len(rows), len(columns)), np.float32)
+        for target, band in zip(part, bands, strict=True):
+            stored = image.bands[band, rows.as_slice(), columns.as_slice()]
+            target[...] = stored * gains[band] + offsets[band] if gains[band] != 1 or offsets[band] else stored
+            if header.ignored is not None:
+                target[stored == header.ignored] = np.nan
+        return part
+
+    return MappedCube(header.shape, header.wavelengths, read)
+
+
 def check_data(path: Path, image: EnviImage, indices: Sequence[int]) -> None:
     """Raise CCNetError if the header marks one of the bands as bad, or pixels as without data."""
     if bad := [f"{image.header.wavelengths[index]:g} nm" for index in indices if not image.header.good_bands[index]]:
@@ -139,7 +159,9 @@ def _find_image(header: Path, size: int) -> Path:
 
 
 @contextmanager
-def open_envi(path: Path, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
+def open_envi(
+    path: Path, height: int, width: int, metadata: Mapping[str, str], georeference: Georeference | None = None
+) -> Iterator[CubeWriter]:
     """Open a cube for writing: ``path`` becomes the header, and the values go to an ``.img`` beside it.
 
     Args:
@@ -147,10 +169,12 @@ def open_envi(path: Path, height: int, width: int, metadata: Mapping[str, str]) 
         height: Rows of the cube.
         width: Columns of the cube.
         metadata: Further fields of the header.
+        georeference: Where on the earth the cube lies, if that is known.
 
     Yields:
         The writer.
     """
+    metadata = {**(envi_fields(georeference) if georeference else {}), **metadata}
     with replace_when_complete(path) as header:
         with write_errors(path):
             header.write_bytes(_header_text(height, width, metadata).encode("ascii", "backslashreplace"))
@@ -173,6 +197,7 @@ def _header_text(height: int, width: int, metadata: Mapping[str, str]) -> str:
         "wavelength units": "Nanometers",
         "band names": f"{{{', '.join(f'{nm} nm' for nm in BANDS_NM)}}}",
         "wavelength": f"{{{', '.join(map(str, BANDS_NM))}}}",
+        "fwhm": f"{{{', '.join([f'{FWHM_NM:g}'] * BAND_COUNT)}}}",
         **metadata,
     }
     return "\n".join(["ENVI", *(f"{key} = {value}" for key, value in fields.items()), ""])

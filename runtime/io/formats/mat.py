@@ -6,7 +6,6 @@ where h5py sees the axes in reverse, (31, W, H). MATLAB 5 files (``save -v6`` an
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from ccnet.runtime.io.files import optional_module
 
 from .cube_checks import BAND_COUNT, check_layout, check_pixels, check_wavelengths
 from .cube_writer import Array, CubeWriter, StripWriter, replace_when_complete, write_errors
+from .hdf5 import DeferredErrorFile, is_complete, map_dataset
+from .mapped_cube import MappedCube, map_array
 from .matlab5 import MAGIC, read_arrays
 
 Values = npt.NDArray[Any]
@@ -45,24 +46,49 @@ def read_mat(path: Path, *, bands_required: bool = True, max_pixels: float = mat
     Returns:
         (31, H, W) float32 from MATLAB 7.3, any float dtype from MATLAB 5; not contiguous.
     """
+    return (_read_matlab5 if _is_matlab5(path) else _read_matlab73)(path, bands_required, max_pixels)
+
+
+def map_mat(path: Path) -> MappedCube:
+    """Open a cube as ``read_mat`` does; the values of MATLAB 7.3 are read on demand, those of MATLAB 5 at once."""
+    if _is_matlab5(path):
+        return map_array(_read_matlab5(path, True, math.inf), np.array(BANDS_NM, np.float64))
+    file = _open_matlab73(path)
+    try:
+        cube = _check_matlab73(path, file, True, math.inf)
+        return map_dataset(cube, 0, np.array(BANDS_NM, np.float64), file.close, flipped=True)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _is_matlab5(path: Path) -> bool:
     with path.open("rb") as file:
-        old = file.read(len(MAGIC)) == MAGIC
-    return (_read_matlab5 if old else _read_matlab73)(path, bands_required, max_pixels)
+        return file.read(len(MAGIC)) == MAGIC
+
+
+def _open_matlab73(path: Path) -> Any:
+    # Without HDF5's lock, which some disks refuse and other programs hold: a file that is read is not written here
+    return optional_module("h5py").File(path, "r", locking=False)
 
 
 def _read_matlab73(path: Path, bands_required: bool, max_pixels: float) -> Values:
-    # Without HDF5's lock, which some disks refuse and other programs hold: a file that is read is not written here
-    with optional_module("h5py").File(path, "r", locking=False) as file:
-        cube, bands = (_dataset(path, file, name) for name in ("cube", "bands"))
-        _check_names(path, file, bands_required)
-        check_layout(path, cube.shape, cube.dtype, "31, W, H")
-        check_pixels(path, math.prod(cube.shape[1:]), max_pixels)
-        if bands is not None:
-            check_wavelengths(path, bands[()] if bands.size == BAND_COUNT else np.empty(0))
-        if not _is_complete(cube):
-            raise CCNetError(f"{path}: truncated, some of its cube was never written, expected all of it; get it again")
-        values: Values = cube.astype(np.float32)[()]
+    with _open_matlab73(path) as file:
+        values: Values = _check_matlab73(path, file, bands_required, max_pixels).astype(np.float32)[()]
     return values.transpose(0, 2, 1)
+
+
+def _check_matlab73(path: Path, file: Any, bands_required: bool, max_pixels: float) -> Any:
+    """Return the dataset (31, W, H) of an open file; CCNetError where the file does not hold a whole cube."""
+    cube, bands = (_dataset(path, file, name) for name in ("cube", "bands"))
+    _check_names(path, file, bands_required)
+    check_layout(path, cube.shape, cube.dtype, "31, W, H")
+    check_pixels(path, math.prod(cube.shape[1:]), max_pixels)
+    if bands is not None:
+        check_wavelengths(path, bands[()] if bands.size == BAND_COUNT else np.empty(0))
+    if not is_complete(cube):
+        raise CCNetError(f"{path}: truncated, some of its cube was never written, expected all of it; get it again")
+    return cube
 
 
 def _check_names(path: Path, names: Any, bands_required: bool) -> None:
@@ -84,14 +110,6 @@ def _dataset(path: Path, file: Any, name: str) -> Any:
     return data
 
 
-def _is_complete(data: Any) -> bool:
-    """Return whether all of a dataset was written: HDF5 reads zeros where nothing was."""
-    if data.chunks is None:
-        return bool(data.id.get_storage_size() == data.nbytes)
-    chunks = math.prod(math.ceil(side / chunk) for side, chunk in zip(data.shape, data.chunks, strict=True))
-    return bool(data.id.get_num_chunks() == chunks)
-
-
 def _read_matlab5(path: Path, bands_required: bool, max_pixels: float) -> Values:
     arrays = read_arrays(path, _MAX_MATLAB5_BYTES)
     _check_names(path, arrays, bands_required)
@@ -105,36 +123,6 @@ def _read_matlab5(path: Path, bands_required: bool, max_pixels: float) -> Values
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Writing
-
-
-class DeferredErrorFile(io.FileIO):
-    """A file that keeps its first error until ``check`` raises it: HDF5 crashes the process when a write fails."""
-
-    error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        """Write all bytes, and return their number even where the disk refuses them."""
-        view = memoryview(data).cast("B")
-        size = len(view)
-        try:
-            while view and not self.error:
-                view = view[super().write(view) :]
-        except OSError as error:
-            self.error = error
-        return size
-
-    def truncate(self, size: int | None = None) -> int:
-        """Set the file's size, and return it even where the disk refuses it."""
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = self.error or error
-        return size or 0
-
-    def check(self) -> None:
-        """Raise the first OSError of a write or a truncation."""
-        if self.error:
-            raise self.error
 
 
 @contextmanager

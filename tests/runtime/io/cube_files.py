@@ -17,7 +17,7 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.io.cubes import open_cube
 
 Array = npt.NDArray[np.float32]
-FORMATS = (".hdr", ".mat", ".npy")
+FORMATS = (".hdr", ".mat", ".npy", ".tif", ".nc")
 every_format = pytest.mark.parametrize("suffix", FORMATS)
 
 

@@ -96,3 +96,12 @@ def test_header_of_many_open_braces_is_refused_quickly(tmp_path: Path) -> None:
     path.write_text("ENVI\n" + " " * (1 << 20))
     with refusal(path, "longer than 1 MB"):
         read_cube(path)
+
+
+def test_spectral_python_finds_widths_and_default_bands(tmp_path: Path) -> None:
+    """SPy opens the file with the bands' centres and widths, and shows it in colours that a person expects."""
+    envi = pytest.importorskip("spectral.io.envi")
+    image = envi.open(str(save(tmp_path / "c.hdr", cube_of())))
+    assert image.bands.centers == list(BANDS_NM)
+    assert image.bands.bandwidths == [10.0] * 31
+    assert [BANDS_NM[int(band) - 1] for band in image.metadata["default bands"]] == [640, 550, 460]
