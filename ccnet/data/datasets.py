@@ -35,7 +35,7 @@ class Scene:
 
     Attributes:
         name: The scene's name in its data set.
-        read_cube: Reads the cube (31, H, W), bands ascending from 400 nm.
+        read_cube: Reads the cube (31, H, W), bands ascending from 400 nm; NaN where it has no data.
         read_frame: Reads the published frame (3, H, W), RGB in [0, 1]; None where no frame was published.
 
     Both functions read the disk at each call, and raise CCNetError where the file is not what it should be.

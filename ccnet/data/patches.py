@@ -1,6 +1,6 @@
 """Frames and cubes of scenes: whole for evaluation, in random patches for training.
 
-Shape legend: B patches, 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
+Shape legend: B patches, 31 bands first, H×W pixels; reflectance in [0, 1], NaN without data; float32.
 """
 
 from __future__ import annotations
@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 
 from .camera import Array, Camera, Imaging
 from .datasets import Scene
+from .masks import fill_for_camera, known_values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ class SceneDataset:
         return self.cameras[index % len(self.cameras)] if self.cameras else None
 
     def crop(self, index: int, size: int, rng: np.random.Generator) -> tuple[Array, Array]:
-        """Cut a random square out of a scene, and rotate and mirror it at random.
+        """Cut a random square with data out of a scene, and rotate and mirror it at random.
 
         Args:
             index: The scene.
@@ -70,7 +72,9 @@ class SceneDataset:
         cube, published = self._read(index)
         if size > min(cube.shape[1:]):
             raise CCNetError(f"patch is {size} px, {self.scenes[index].name} is {cube.shape[2]}×{cube.shape[1]} px")
-        y, x = (rng.integers(side - size + 1) for side in cube.shape[1:])
+        y, x = (int(rng.integers(side - size + 1)) for side in cube.shape[1:])
+        if (known := known_values(cube)) is not None and not known[:, y : y + size, x : x + size].any():
+            y, x = _square_with_data(np.asarray(known.any(axis=0)), size, rng)
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
 
         def cut(image: Array) -> Array:
@@ -83,7 +87,7 @@ class SceneDataset:
 
     def _frame(self, cube: Array, published: Array | None, camera: int, rng: np.random.Generator) -> Array:
         if self.cameras:
-            return self.imaging(self.cameras[camera % len(self.cameras)].frame(cube), rng)
+            return self.imaging(self.cameras[camera % len(self.cameras)].frame(fill_for_camera(cube)), rng)
         assert published is not None  # noqa: S101 - __post_init__ checked it
         return published
 
@@ -98,6 +102,14 @@ class SceneDataset:
         if sum(cached.nbytes for cached, _ in self._cache.values()) + cube.nbytes <= self.cache_bytes:
             self._cache[index] = cube, published
         return cube, published
+
+
+def _square_with_data(known_HW: npt.NDArray[np.bool_], size: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Return the top left corner of a random square that holds a random pixel with data."""
+    pixels = np.argwhere(known_HW)
+    corner = pixels[rng.integers(len(pixels))] - rng.integers(size, size=2)
+    y, x = np.clip(corner, 0, np.array(known_HW.shape) - size)
+    return int(y), int(x)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,8 @@ Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 
 from __future__ import annotations
 
+import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,13 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
 from ccnet.runtime.io.formats.cube_checks import BAND_COUNT, check_pixels, is_band
-from ccnet.runtime.io.formats.envi import EnviImage, check_data, open_envi_image
+from ccnet.runtime.io.formats.envi import EnviImage, open_envi_image
 from ccnet.runtime.io.formats.mat import read_mat
 
 from .camera import Array
+from .masks import gaps_as_text
+
+_logger = logging.getLogger(__name__)
 
 MAX_PIXELS = 16_000_000
 """A larger picture is refused before it is read: its cube alone would take 2 GB."""
@@ -128,19 +133,41 @@ def read_cave_band(path: Path) -> npt.NDArray[np.uint16]:
 def read_envi_cube(header: Path) -> Array:
     """Read the 31 bands of an ENVI cube, which may hold more bands, in any order.
 
-    Raises CCNetError as ``check_envi_cube`` does, and where values are not finite or not in [0, 1].
+    One line in the log counts the pixels with the header's ``data ignore value`` in one of the good bands, and names
+    the bands that its ``bbl`` marks as bad.
 
     Args:
         header: The ``.hdr``.
 
     Returns:
-        (31, H, W), divided by the header's ``reflectance scale factor``.
+        (31, H, W), divided by the header's ``reflectance scale factor``; NaN in these pixels and bands.
+
+    Raises:
+        CCNetError: ``check_envi_cube`` refuses the cube, no value is left, or other values are not finite or not in
+            [0, 1].
     """
     with decode_errors_as(header, "an ENVI cube"):
         image = open_envi_image(header, MAX_PIXELS)
         indices = _find_bands(header, image)
-        check_data(header, image, indices)
-        return _reflectance(header, image.read(indices))
+        good = image.header.good_bands[indices]
+        known = good[:, None, None] & ~image.without_data(list(np.array(indices)[good]))
+        if not known.any():
+            raise CCNetError(
+                f"{header}: no pixel has data by its 'data ignore value' and 'bbl', expected some; leave it out"
+            )
+        values = image.read(indices)
+        if known.all():
+            return _reflectance(header, values)
+        cube = _reflectance(header, np.where(known, values, 0))
+        cube[~known] = np.nan
+        _report_once(header, gaps_as_text(cube))
+        return cube
+
+
+@functools.cache  # training reads a cube many times
+def _report_once(header: Path, gaps: str) -> None:
+    """Log the pixels and bands of a cube that have no data."""
+    _logger.warning("%s: %s have no data by its header: they neither train nor count", header, gaps)
 
 
 def check_envi_cube(header: Path) -> None:

@@ -12,6 +12,7 @@ from ccnet.contract import CCNetError, make_folder, write_atomic
 
 from .camera import Array, Camera, Imaging
 from .datasets import Scene
+from .masks import fill_for_camera
 
 
 def frame_folders(cameras: Sequence[Camera], folder: Path) -> list[Path]:
@@ -53,7 +54,7 @@ def simulate(
         if name in names[:index]:
             raise CCNetError(f"{targets[0][index]}: two scenes have this name; simulate them one at a time")
     for index, scene in enumerate(scenes):
-        cube = scene.read_cube()
+        cube = fill_for_camera(scene.read_cube())
         for position, camera in enumerate(cameras):
             frame = imaging(camera.frame(cube), np.random.default_rng((seed, position, index)))
             target = targets[position][index]

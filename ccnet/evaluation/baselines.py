@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM
 from ccnet.data.camera import Array
+from ccnet.data.masks import known_values
 from ccnet.metrics import MRAE_OFFSET
 
 Matrix = npt.NDArray[np.float64]
@@ -58,25 +59,23 @@ class Regression:
 
 
 def fit_regressions(pairs: Iterable[tuple[Array, Array]], degrees: Sequence[int] = (1, 2, 3)) -> list[Regression]:
-    """Fit regressions of several degrees by least squares over all pixels.
+    """Fit regressions of several degrees by least squares over all pixels with data.
 
     Args:
-        pairs: Frames (3, H, W) and cubes (31, H, W); iterated once.
+        pairs: Frames (3, H, W) and cubes (31, H, W), NaN without data; iterated once.
         degrees: Degrees to fit, 1 to 3.
 
     Returns:
         A regression for each degree.
     """
     highest = max(degrees)
-    gram = cross = np.zeros(1)
+    bands, terms = len(BANDS_NM), _TERMS[highest]
+    gram, cross = np.zeros((bands, terms, terms)), np.zeros((bands, terms))
     for frame, cube in pairs:
-        terms = root_polynomial(frame, highest)
-        gram = gram + terms @ terms.T
-        cross = cross + terms @ cube.reshape(len(cube), -1).T.astype(np.float64)
-    return [
-        Regression(degree=degree, matrix=np.asarray(np.linalg.lstsq(gram[:n, :n], cross[:n], rcond=None)[0]))
-        for degree, n in ((degree, _TERMS[degree]) for degree in degrees)
-    ]
+        pixels, good, values = _with_data(root_polynomial(frame, highest), cube)
+        gram[good] += pixels @ pixels.T
+        cross[good] += values[good] @ pixels.T
+    return [_solve(gram, cross, degree) for degree in degrees]
 
 
 def fit_relative_regression(pairs: Iterable[tuple[Array, Array]], degree: int = 3) -> Regression:
@@ -86,7 +85,7 @@ def fit_relative_regression(pairs: Iterable[tuple[Array, Array]], degree: int = 
     gives a lower MRAE at about the same PSNR: the strongest baseline without a network.
 
     Args:
-        pairs: Frames (3, H, W) and cubes (31, H, W); iterated once.
+        pairs: Frames (3, H, W) and cubes (31, H, W), NaN without data; iterated once.
         degree: 1 to 3.
 
     Returns:
@@ -95,10 +94,25 @@ def fit_relative_regression(pairs: Iterable[tuple[Array, Array]], degree: int = 
     bands, terms = len(BANDS_NM), _TERMS[degree]
     gram, cross = np.zeros((bands, terms, terms)), np.zeros((bands, terms))
     for frame, cube in pairs:
-        pixels = root_polynomial(frame, degree)
-        for band, values in enumerate(cube.reshape(len(cube), -1).astype(np.float64)):
-            weighted = pixels / (values + MRAE_OFFSET)
+        pixels, good, values = _with_data(root_polynomial(frame, degree), cube)
+        for band in good:
+            weighted = pixels / (values[band] + MRAE_OFFSET)
             gram[band] += weighted @ pixels.T
-            cross[band] += weighted @ values
-    columns = [np.linalg.lstsq(g, c, rcond=None)[0] for g, c in zip(gram, cross, strict=True)]
+            cross[band] += weighted @ values[band]
+    return _solve(gram, cross, degree)
+
+
+def _with_data(pixels: Matrix, cube: Array) -> tuple[Matrix, npt.NDArray[np.intp], Matrix]:
+    """Return the terms (terms, P) of the pixels with data, the indices of the bands with data, and values (31, P)."""
+    values = cube.reshape(len(cube), -1).astype(np.float64)
+    if (known := known_values(values)) is None:
+        return pixels, np.arange(len(values)), values
+    used = known.any(axis=0)
+    return pixels[:, used], np.flatnonzero(known.any(axis=1)), values[:, used]
+
+
+def _solve(gram: Matrix, cross: Matrix, degree: int) -> Regression:
+    """Return the regression of the normal equations (31, terms, terms) and (31, terms), which may hold more terms."""
+    n = _TERMS[degree]
+    columns = [np.linalg.lstsq(g[:n, :n], c[:n], rcond=None)[0] for g, c in zip(gram, cross, strict=True)]
     return Regression(degree=degree, matrix=np.stack(columns, 1))

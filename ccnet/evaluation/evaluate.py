@@ -15,6 +15,7 @@ import numpy as np
 from ccnet import metrics
 from ccnet.contract import BANDS_NM
 from ccnet.data.camera import Array
+from ccnet.data.masks import describe_gaps, known_mean, known_values
 from ccnet.data.patches import SceneDataset
 
 from .methods import ENSEMBLE_SUFFIX, Method
@@ -30,6 +31,7 @@ PROTOCOL = {
     "psnr": "dB, peak 1, from the error over all bands",
     "sam": "degrees, mean over pixels where neither spectrum is black",
     "full": "whole frame, nothing clipped",
+    "without_data": "pixels and bands, nm, of a scene that count in no metric, because its file says they are no data",
     "ntire": "centre crop: a quarter of the longer side less on every side",
     "selfcheck": "reprojection residual, which needs no truth, against the true error; docs/selfcheck.md",
     "std": "sample standard deviation over scenes; null for one scene",
@@ -85,6 +87,8 @@ class SceneScore:
         seconds: Wall time.
         selfcheck: How well the reprojection residual predicts the true error (``ccnet.evaluation.selfcheck``); None
             where the camera's response is not known.
+        without_data: Number of pixels and the bands, nm, that do not count because the truth has no data there; None
+            if all count.
     """
 
     scene: str
@@ -92,6 +96,7 @@ class SceneScore:
     ntire: CubeMetrics
     seconds: float
     selfcheck: Mapping[str, float] | None = None
+    without_data: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +132,7 @@ def evaluate_methods(methods: Mapping[str, Method], scenes: SceneDataset) -> Ite
     """
     for index, scene in enumerate(scenes.scenes):
         frame, truth = scenes.pair(index)
-        camera = scenes.camera_of(index)
+        camera, without_data = scenes.camera_of(index), describe_gaps(truth)
         for name, method in methods.items():
             start = time.perf_counter()
             cube = method(frame)
@@ -138,30 +143,37 @@ def evaluate_methods(methods: Mapping[str, Method], scenes: SceneDataset) -> Ite
                 ntire=cube_metrics(metrics.ntire_crop(truth), metrics.ntire_crop(cube)),
                 seconds=seconds,
                 selfcheck=compare_residual_and_error(frame, truth, cube, camera.response) if camera else None,
+                without_data=without_data,
             )
             yield Estimate(index=index, method=name, frame=frame, truth=truth, cube=cube, score=score)
 
 
 def cube_metrics(truth: Array, estimate: Array) -> CubeMetrics:
-    """Return every metric of a cube (31, H, W) against the truth; nothing is clipped."""
+    """Return every metric of a cube (31, H, W) where the truth has data, which is not NaN; nothing is clipped."""
+    known = known_values(truth)
     return CubeMetrics(
-        mrae=metrics.mrae(truth, estimate),
-        mrae_ntire=metrics.mrae(truth, estimate, 0),
-        rmse=metrics.rmse(truth, estimate),
-        psnr=metrics.psnr(truth, estimate),
-        sam=metrics.sam(truth, estimate),
-        band_mrae=tuple(metrics.band_mrae(truth, estimate).tolist()),
-        band_rmse=tuple(metrics.band_rmse(truth, estimate).tolist()),
+        mrae=metrics.mrae(truth, estimate, known=known),
+        mrae_ntire=metrics.mrae(truth, estimate, 0, known),
+        rmse=metrics.rmse(truth, estimate, known),
+        psnr=metrics.psnr(truth, estimate, known),
+        sam=metrics.sam(truth, estimate, known),
+        band_mrae=tuple(metrics.band_mrae(truth, estimate, known=known).tolist()),
+        band_rmse=tuple(metrics.band_rmse(truth, estimate, known).tolist()),
     )
 
 
 def summarise(results: Sequence[CubeMetrics]) -> Summary:
-    """Return mean and spread of every metric over scenes; the mean is inf where a scene's value is inf."""
+    """Return mean and spread of every metric over scenes; the mean is inf where a scene's value is inf.
+
+    The mean of a band is over the scenes that have data in it.
+    """
     columns = {
         name: np.array([getattr(result, name) for result in results]) for name in CubeMetrics.__dataclass_fields__
     }
     with np.errstate(invalid="ignore"):  # the spread of inf is inf - inf, NaN
-        means = {name: column.mean(axis=0) for name, column in columns.items()}
+        means = {
+            name: column.mean(axis=0) if column.ndim == 1 else known_mean(column, 0) for name, column in columns.items()
+        }
         stds = {
             name: column.std(axis=0, ddof=1) if len(column) > 1 else np.full(column.shape[1:], np.nan)
             for name, column in columns.items()

@@ -14,6 +14,7 @@ import numpy as np
 
 from ccnet.contract import BANDS_NM
 from ccnet.data.camera import Array
+from ccnet.data.masks import known_mean
 from ccnet.runtime.viz.render import encode_srgb
 from ccnet.runtime.viz.style import LINE_COLOURS, MARKERS, new_figure, save_figure, style_axes
 
@@ -38,7 +39,7 @@ def draw_scene(path: Path, title: str, frame: Array, truth: Array, cubes: Mappin
         path: File to write.
         title: Name of the scene.
         frame: (3, H, W), linear in [0, 1].
-        truth: (31, H, W).
+        truth: (31, H, W), NaN without data.
         cubes: Method → estimated cube (31, H, W).
     """
     marks = choose_quadrant_marks(frame)
@@ -54,9 +55,9 @@ def draw_scene(path: Path, title: str, frame: Array, truth: Array, cubes: Mappin
         axes.set_axis_off()
     _show_frame(panels[0], frame, marks)
     for axes, (method, cube) in zip(panels[1:], cubes.items(), strict=False):
-        error = np.abs(cube - truth).mean(axis=0)
+        error = known_mean(np.abs(cube - truth), axis=0)
         image = axes.imshow(error, cmap="turbo", vmin=0, vmax=ERROR_SCALE)
-        axes.set_title(f"{method}: {error.mean():.4f}", fontsize=9)
+        axes.set_title(f"{method}: {np.nanmean(error):.4f}", fontsize=9)
     maps.colorbar(image, ax=panels[1:], label="mean |error| / reflectance", extend="max")
     _plot_spectra(spectra, marks, truth, cubes)
     save_figure(figure, path)

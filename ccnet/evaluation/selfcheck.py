@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from ccnet.data.masks import known_mean
 from ccnet.metrics import MRAE_OFFSET
 from ccnet.metrics.reprojection import residual
 
@@ -29,7 +30,9 @@ _NAN = float("nan")
 def compare_residual_and_error(
     frame: Cube, truth: Cube, estimate: Cube, response: npt.NDArray[np.float32]
 ) -> dict[str, float]:
-    """Compare how the residual and the true error of an estimate rank its pixels; saturated pixels are left out.
+    """Compare how the residual and the true error of an estimate rank its pixels.
+
+    Saturated pixels, and pixels and bands where the truth is NaN, are left out.
 
     Args:
         frame: Frame that the estimate was made from, (3, H, W).
@@ -49,7 +52,11 @@ def compare_residual_and_error(
     """
     residuals = residual(frame, estimate, response).astype(np.float64)
     distance = np.abs(estimate.astype(np.float64) - truth)
-    errors = {"relative": (distance / (np.abs(truth) + MRAE_OFFSET)).mean(0), "absolute": distance.mean(0)}
+    errors = {
+        "relative": known_mean(distance / (np.abs(truth) + MRAE_OFFSET), 0),
+        "absolute": known_mean(distance, 0),
+    }
+    residuals[np.isnan(truth).all(axis=0)] = np.nan
     valid = np.isfinite(residuals)
     result = {
         "score": float(residuals[valid].mean()) if valid.any() else _NAN,
@@ -65,6 +72,7 @@ def compare_residual_and_error(
 def unseen_share(truth: Cube, estimate: Cube, response: npt.NDArray[np.float32]) -> float:
     """Return the share of the squared error in the null space of the response, which no check of the frame can see."""
     error = estimate.reshape(len(estimate), -1).astype(np.float64) - truth.reshape(len(truth), -1)
+    error[np.isnan(truth.reshape(error.shape))] = 0
     basis, _ = np.linalg.qr(response.astype(np.float64))  # (31, 3), orthonormal: spectra that the camera sees
     total = np.square(error).sum()
     return float(1 - np.square(basis.T @ error).sum() / total) if total else _NAN

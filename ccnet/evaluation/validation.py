@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ccnet.data.camera import Array
+from ccnet.data.masks import known_values
 from ccnet.data.patches import SceneDataset
 from ccnet.metrics import mrae, psnr, rmse, sam
 from ccnet.model import CCNet
@@ -41,7 +42,7 @@ def validate(model: CCNet, scenes: SceneDataset) -> ValidationScore:
     """Return the mean metrics over whole scenes, computed scene by scene in float32."""
     metrics = []
     for frame, cube in map(scenes.pair, range(len(scenes))):
-        estimate = infer(model, frame)
-        metrics.append([metric(cube, estimate) for metric in (mrae, rmse, psnr, sam)])
+        estimate, known = infer(model, frame), known_values(cube)
+        metrics.append([metric(cube, estimate, known=known) for metric in (mrae, rmse, psnr, sam)])
     means = np.mean(metrics, axis=0).tolist()
     return ValidationScore(**dict(zip(("mrae", "rmse", "psnr", "sam"), means, strict=True)))

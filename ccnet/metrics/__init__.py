@@ -1,7 +1,8 @@
 """Metrics of two cubes; numpy only.
 
 Every metric takes the truth Y and the estimate Ŷ, (31, H, W) of reflectance in any float dtype, computes in float64 and
-returns a float, or an array with a value for each band. docs/metrics.md has the formulas and other definitions.
+returns a float, or an array with a value for each band. ``known``, (31, H, W), says where the truth has data: other
+values do not count, and NaN is the metric of nothing. docs/metrics.md has the formulas and other definitions.
 """
 
 from __future__ import annotations
@@ -11,53 +12,57 @@ import numpy.typing as npt
 
 Cube = npt.NDArray[np.floating]
 Bands = npt.NDArray[np.float64]
+Known = npt.NDArray[np.bool_] | None
 
 MRAE_OFFSET = 0.02
 """Added to the truth in MRAE's denominator where the data holds zeros (CAVE): |d| / (Y + 0.02)."""
 
 
-def mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET) -> float:
+def mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET, known: Known = None) -> float:
     """Return the mean relative absolute error, mean |Y - Ŷ| / (Y + offset).
 
     Args:
         truth: Y, (31, H, W).
         estimate: Ŷ, (31, H, W).
         offset: Added to the denominator; 0 is NTIRE's definition (Eq. 14).
+        known: Where the truth has data; None is everywhere.
 
     Returns:
         The error; inf if a denominator is 0, since NTIRE's definition is undefined where the truth holds zeros.
     """
-    return float(np.mean(band_mrae(truth, estimate, offset)))
+    return _mean_of_bands(band_mrae(truth, estimate, offset, known), known)
 
 
-def band_mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET) -> Bands:
-    """Return the MRAE of each band, (31,); its mean is the MRAE of the cube."""
+def band_mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET, known: Known = None) -> Bands:
+    """Return the MRAE of each band, (31,); its mean over the bands with data is the MRAE of the cube."""
     truth, estimate = _as_float64(truth, estimate)
     base = np.abs(truth) + offset
     relative = np.divide(np.abs(truth - estimate), base, out=np.full_like(base, np.inf), where=base > 0)
-    return np.asarray(relative.mean(axis=(1, 2)))
+    return _means(relative, known)
 
 
-def rmse(truth: Cube, estimate: Cube) -> float:
+def rmse(truth: Cube, estimate: Cube, known: Known = None) -> float:
     """Return the root mean square error over all pixels and bands."""
-    return float(np.sqrt(np.mean(band_rmse(truth, estimate) ** 2)))
+    return float(np.sqrt(_mean_of_bands(band_rmse(truth, estimate, known) ** 2, known)))
 
 
-def band_rmse(truth: Cube, estimate: Cube) -> Bands:
+def band_rmse(truth: Cube, estimate: Cube, known: Known = None) -> Bands:
     """Return the RMSE of each band, (31,)."""
     truth, estimate = _as_float64(truth, estimate)
-    return np.asarray(np.sqrt(np.mean((truth - estimate) ** 2, axis=(1, 2))))
+    return np.asarray(np.sqrt(_means((truth - estimate) ** 2, known)))
 
 
-def psnr(truth: Cube, estimate: Cube) -> float:
+def psnr(truth: Cube, estimate: Cube, known: Known = None) -> float:
     """Return the peak signal-to-noise ratio, dB, for a peak of 1; inf if the cubes are equal."""
-    error = rmse(truth, estimate)
+    error = rmse(truth, estimate, known)
     return float(-20 * np.log10(error)) if error else float("inf")
 
 
-def sam(truth: Cube, estimate: Cube) -> float:
+def sam(truth: Cube, estimate: Cube, known: Known = None) -> float:
     """Return the spectral angle, degrees, mean over pixels where neither spectrum is black; 0 if there are none."""
     truth, estimate = _as_float64(truth, estimate)
+    if known is not None:
+        truth, estimate = np.where(known, truth, 0), np.where(known, estimate, 0)
     norm_t, norm_e = np.linalg.norm(truth, axis=0), np.linalg.norm(estimate, axis=0)
     lit = (norm_t > 1e-6) & (norm_e > 1e-6)
     if not lit.any():
@@ -91,6 +96,20 @@ def ntire_crop(cube: Cube) -> Cube:
     margins = [(longest if side > longest // 2 else side) // 4 for side in cube.shape[1:]]
     rows, columns = (slice(margin, side - margin) for margin, side in zip(margins, cube.shape[1:], strict=True))
     return cube[:, rows, columns]
+
+
+def _means(values: Bands, known: Known) -> Bands:
+    """Return the mean of each band, (31,), over the pixels with data; NaN for a band without any."""
+    if known is None:
+        return np.asarray(values.mean(axis=(1, 2)))
+    count = np.count_nonzero(known, axis=(1, 2))
+    return np.asarray(np.where(known, values, 0).sum(axis=(1, 2)) / np.where(count, count, np.nan))
+
+
+def _mean_of_bands(values: Bands, known: Known) -> float:
+    """Return the mean over the bands with data; NaN if there are none."""
+    used = values if known is None else values[known.any(axis=(1, 2))]
+    return float(np.mean(used)) if used.size else float("nan")
 
 
 def _as_float64(truth: Cube, estimate: Cube) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:

@@ -29,7 +29,32 @@ def spectral_difference_loss(truth: Tensor, estimate: Tensor) -> Tensor:
     return pairs_once * (2 / max(1, truth.numel()))
 
 
-def ccnet_loss(truth: Tensor, estimate: Tensor) -> Tensor:
-    """Return the training objective (Eq. 16), MRAE + γ · spectral difference, in float32."""
+def ccnet_loss(truth: Tensor, estimate: Tensor, *, gaps: bool = False) -> Tensor:
+    """Compute the training objective (Eq. 16), MRAE + γ · spectral difference, in float32.
+
+    Args:
+        truth: (B, 31, H, W).
+        estimate: (B, 31, H, W).
+        gaps: The truth may be NaN in whole pixels and whole bands of an image, which then do not count. The caller
+            says so, because a look at the values would wait for the GPU.
+
+    Returns:
+        The loss, a scalar.
+    """
     truth, estimate = truth.to(torch.float32), estimate.to(torch.float32)
+    if gaps:
+        return _loss_of_known(truth, estimate)
     return mrae_loss(truth, estimate) + GAMMA * spectral_difference_loss(truth, estimate)
+
+
+def _loss_of_known(truth: Tensor, estimate: Tensor) -> Tensor:
+    """Return the objective over the bands and pixels in which each image has data; 0 if there are none."""
+    total, count = 0 * estimate.sum(), 0
+    for image, its_estimate in zip(truth, estimate, strict=True):
+        known = ~image.isnan()
+        bands, pixels = known.any(dim=2).any(dim=1), known.any(dim=0)
+        y_NP, e_NP = image[bands][:, pixels], its_estimate[bands][:, pixels]
+        pairs = spectral_difference(y_NP[None, :, None], e_NP[None, :, None])
+        total = total + ((y_NP - e_NP).abs() / (y_NP + MRAE_OFFSET)).sum() + 2 * GAMMA * pairs
+        count += y_NP.numel()
+    return total / max(1, count)

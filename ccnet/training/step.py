@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -57,10 +58,10 @@ class TrainingStep:
         lr = self.recipe.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        frames, cubes = self._batch(step)
+        frames, cubes, gaps = self._batch(step)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.bf16):
             estimate = self._forward(frames)
-        loss = ccnet_loss(cubes, estimate)
+        loss = ccnet_loss(cubes, estimate, gaps=gaps)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
@@ -72,14 +73,17 @@ class TrainingStep:
         self.optimizer.step()
         return mean_loss.item(), lr
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """Return this process's frames and cubes of the step, on the device, and start to read the next batch."""
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, bool]:
+        """Return this process's frames and cubes of the step, on the device, and True if the cubes have gaps.
+
+        Start to read the next batch.
+        """
         if self._prefetched_step != step:
             self._prefetched = self._prefetch(step)
         arrays = self._prefetched.result()
         self._prefetched_step, self._prefetched = step + 1, self._prefetch(step + 1)
         frames, cubes = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return frames, cubes
+        return frames, cubes, bool(np.isnan(arrays[1].min()))
 
     def _prefetch(self, step: int) -> Future[tuple[Array, Array]]:
         share = slice(self.rank, None, self.world_size)

@@ -116,3 +116,21 @@ def _weighted(known: list[tuple[Array, Array]], degree: int) -> npt.NDArray[np.f
         gram, cross = gram + weighted @ terms.T, cross + weighted @ spectra.T
     matrix, *_ = np.linalg.lstsq(gram, cross, rcond=None)
     return matrix
+
+
+@DEGREES
+def test_values_without_data_are_not_fitted(degree: int, make_cube: MakeCube, camera: Camera) -> None:
+    """Each band's regression is that of the pixels that have data in it."""
+    whole = pairs(camera, make_cube(12, 10), make_cube(9, 14, 1))
+    gaps = [(frame, cube.copy()) for frame, cube in whole]
+    gaps[0][1][:, 3:6] = np.nan
+    gaps[1][1][7] = np.nan
+    without_rows = (np.delete(whole[0][0], slice(3, 6), 1), np.delete(whole[0][1], slice(3, 6), 1))
+    for fit in (
+        lambda known: fit_regressions(known, [degree])[0],
+        lambda known: fit_relative_regression(known, degree),
+    ):
+        found, expected, band = (fit(known).matrix for known in (gaps, [without_rows, whole[1]], [without_rows]))
+        fresh = root_polynomial(camera.frame(make_cube(8, 8, 2)), degree).T
+        expected[:, 7] = band[:, 7]
+        np.testing.assert_allclose(fresh @ found, fresh @ expected, rtol=0, atol=1e-6)

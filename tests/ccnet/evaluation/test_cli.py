@@ -143,3 +143,27 @@ def test_help_needs_no_torch(module: str) -> None:
         "assert not {'torch', 'cv2', 'scipy', 'matplotlib'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pixels_and_bands_without_data_are_left_out_and_counted(
+    options: dict[str, str],
+    tmp_path: Path,
+    make_cube: Callable[..., Array],
+    write_envi: Callable[..., Path],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    cube = make_cube(32, 40)
+    cube[:, :4], cube[0] = -1, 77
+    write_envi(tmp_path / "e/leaf.hdr", cube, {"data ignore value": -1, "bbl": [0] + 30 * [1]})
+    source, out = f"envi:{tmp_path}/e", tmp_path / "out"
+    result = evaluate(options | {"--data": source}, "--train", source, "--out", str(out))
+    assert result.exit_code == 0, result.exception
+    assert caplog.messages == [
+        f"{tmp_path}/e/leaf.hdr: 160 of 1280 pixels and 1 of 31 bands (400 nm) have no data by its header: they neither"
+        " train nor count"
+    ]
+    methods = json.loads((out / "metrics.json").read_text(encoding="utf-8"))["methods"]
+    for method in methods.values():
+        assert method["scenes"][0]["without_data"] == {"pixels": 160, "bands": [400]}
+        assert method["full"]["mean"]["band_rmse"][0] is None and method["full"]["mean"]["mrae"] > 0
+    assert methods["root-polynomial 3"]["full"]["mean"]["rmse"] < 0.1  # the bad band is not fitted

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 
 from ccnet import metrics
 from ccnet.contract import strict_json
-from ccnet.data.camera import Array
+from ccnet.data.camera import Array, Camera
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.evaluate import (
     CubeMetrics,
@@ -96,7 +97,8 @@ def test_json_report_holds_all_scores_as_plain_values(two_scenes: SceneDataset) 
     assert list(document["methods"]) == ["grey", "half"]
     assert document["wavelengths_nm"] == list(range(400, 701, 10))
     assert document["protocol"].keys() == {
-        "mrae", "mrae_ntire", "rmse", "psnr", "sam", "full", "ntire", "selfcheck", "std", "seconds"
+        "mrae", "mrae_ntire", "rmse", "psnr", "sam", "full", "ntire", "selfcheck", "std", "seconds",
+            "without_data",
     }  # fmt: skip
     method = document["methods"]["grey"]
     assert [scene["scene"] for scene in method["scenes"]] == ["0", "1"]
@@ -117,3 +119,28 @@ def test_gain_line_has_gain_and_cost_of_an_ensemble(two_scenes: SceneDataset) ->
     cost = sum(score.seconds for score in better) / sum(score.seconds for score in scores["net"])
     assert line.startswith(f"net + ensemble: MRAE {after.mrae - before.mrae:+.4f}, PSNR +")
     assert line.endswith(f" dB, for {cost:.1f} times the time")
+
+
+def test_gaps_count_nowhere(make_cube: MakeCube, camera: Camera, make_scenes: Callable[..., SceneDataset]) -> None:
+    """Values without data may be estimated in any way, and the report says how many there are."""
+    cube = make_cube(32, 32)
+    cube[:, :9], cube[4] = np.nan, np.nan
+    scenes = make_scenes(camera, cube, make_cube(32, 32, 1))
+
+    def wild(frame: Array) -> Array:
+        estimate = grey(frame)
+        if not frame[:, :9].any():
+            estimate[:, :9], estimate[4] = 1e3, -1e3
+        return estimate
+
+    found = score_scenes(scenes, grey=grey, wild=wild)
+    for plain, other in zip(found["grey"], found["wild"], strict=True):
+        for part in ("full", "ntire"):
+            np.testing.assert_equal(asdict(getattr(plain, part)), asdict(getattr(other, part)))
+        check, other_check = dict(plain.selfcheck or {}), dict(other.selfcheck or {})
+        assert check.pop("unseen") == other_check.pop("unseen")
+    assert found["grey"][0].without_data == {"pixels": 9 * 32, "bands": [440]}
+    assert found["grey"][1].without_data is None
+    mean = json_report(found)["methods"]["grey"]["full"]["mean"]
+    assert mean["band_rmse"][4] == found["grey"][1].full.band_rmse[4]  # of the scene that has the band
+    assert np.isfinite([value for value in mean.values() if isinstance(value, float)]).all()

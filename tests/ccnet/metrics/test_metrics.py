@@ -151,3 +151,27 @@ def test_half_precision_is_summed_in_double() -> None:
 def test_shapes_must_agree(metric: Metric, pair: tuple[Cube, Cube]) -> None:
     with pytest.raises(ValueError, match=r"\(31, 3, 4\) and \(31, 1, 4\), expected the same"):
         metric(pair[0], pair[1][:, :1])
+
+
+@pytest.mark.parametrize("bands", [[], [0], [4, 5, 30]])
+@pytest.mark.parametrize("rows", [0, 2])
+def test_values_without_data_do_not_count(bands: list[int], rows: int) -> None:
+    rng = np.random.default_rng(0)
+    truth, estimate = rng.random((2, 31, 5, 4))
+    truth[bands], truth[:, :rows] = np.nan, np.nan
+    good = np.setdiff1d(range(31), bands)
+    part = truth[good, rows:], estimate[good, rows:]
+    known = ~np.isnan(truth)
+    for metric in (metrics.mrae, metrics.rmse, metrics.psnr, metrics.sam):
+        assert metric(truth, estimate, known=known) == pytest.approx(metric(*part))  # type: ignore[call-arg]
+    for of_bands in (metrics.band_mrae, metrics.band_rmse):
+        values = of_bands(truth, estimate, known=known)  # type: ignore[operator]
+        np.testing.assert_allclose(values[good], of_bands(*part))  # type: ignore[operator]
+        assert np.isnan(values[bands]).all()
+
+
+def test_nan_in_an_estimate_counts_where_the_truth_has_data() -> None:
+    truth, estimate = np.random.default_rng(0).random((2, 31, 3, 4))
+    truth[:, 0], estimate[5, 1, 1] = np.nan, np.nan
+    assert math.isnan(metrics.mrae(truth, estimate, known=~np.isnan(truth)))
+    assert math.isnan(metrics.mrae(truth, estimate, known=np.zeros(truth.shape, bool)))  # nothing counts

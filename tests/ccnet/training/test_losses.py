@@ -74,3 +74,39 @@ def test_objective_has_a_gradient_under_autocast() -> None:
     ccnet_loss(truth, whole).backward()
     assert half.grad is not None and whole.grad is not None
     torch.testing.assert_close(half.grad, whole.grad.to(torch.bfloat16))
+
+
+def test_gaps_do_not_train() -> None:
+    """The loss and its gradient are those of the values with data, and other estimates get no gradient at all."""
+    truth, estimate = torch.rand(2, 3, 31, 4, 5)
+    truth[0, :, :2], truth[0, [3, 30]], truth[1] = torch.nan, torch.nan, torch.nan
+    estimate.requires_grad_()
+    loss = ccnet_loss(truth, estimate, gaps=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    good = [band for band in range(31) if band not in (3, 30)]
+    parts = [(truth[0, good, 2:], estimate[0, good, 2:]), (truth[2], estimate[2])]
+    sums = [
+        (
+            part.numel() * mrae_loss(part[None], guess[None]),
+            part.numel() * spectral_difference_loss(part[None], guess[None]),
+        )
+        for part, guess in parts
+    ]
+    count = sum(part.numel() for part, _ in parts)
+    assert loss.item() == pytest.approx(sum((a + GAMMA * b).item() for a, b in sums) / count, rel=1e-5)
+    assert estimate.grad is not None and torch.isfinite(estimate.grad).all()
+    assert not estimate.grad[truth.isnan()].any()
+    assert (estimate.grad[~truth.isnan()] != 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_whole_cubes_have_the_same_loss_either_way(pair: tuple[Tensor, Tensor], gaps: bool) -> None:
+    expected = mrae_loss(*pair) + GAMMA * spectral_difference_loss(*pair)
+    assert ccnet_loss(*pair, gaps=gaps).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_batch_without_data_has_no_loss() -> None:
+    estimate = torch.rand(1, 31, 2, 2, requires_grad=True)
+    loss = ccnet_loss(torch.full((1, 31, 2, 2), torch.nan), estimate, gaps=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == 0 and estimate.grad is not None and not estimate.grad.any()
