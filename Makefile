@@ -8,6 +8,7 @@ BUNDLE ?=
 TARGET ?=
 DATA ?= ../shared/data
 MINUTES ?= 60
+JOBS ?= 2
 
 BIN := .venv/bin
 INSTALLED := .venv/installed
@@ -60,11 +61,11 @@ dist: $(INSTALLED)  ## for other machines, in dist: an archive of the sources, w
 demo: $(INSTALLED)  ## FRAME to its cube and picture with what make engine built
 	$(CCNET) reconstruct '$(FRAME)' --artifacts $(ARTIFACTS) -o $(RESULTS)/demo.hdr --picture $(RESULTS)/demo.png
 
-test: lint  ## lint, types and all tests
-	$(BIN)/pytest
+test: lint  ## lint, types and all tests, in JOBS processes
+	$(BIN)/pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(INSTALLED)  ## the tests without the slow ones
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
 test-arm64: dist  ## what make dist wrote and a bundle, on an emulated arm64 Debian; skipped with a reason where that cannot be had
 	$(BIN)/python tests/arm64/arm64.py build/arm64 '$(FRAME)'

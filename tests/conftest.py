@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from ccnet.contract import SHIPPED_WEIGHTS
+from ccnet.contract.machine import available_cores
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint
@@ -29,7 +31,16 @@ hypothesis.settings.load_profile("ccnet")
 
 
 def pytest_configure() -> None:
-    torch.set_num_threads(min(2, torch.get_num_threads()))  # small planes gain nothing from more
+    take_share_of_cores()
+    torch.set_num_threads(min(2, available_cores()))  # small planes gain nothing from more
+
+
+def take_share_of_cores() -> None:
+    """Keep a process of ``pytest -n`` to cores of its own, since threads that spin for one core lose its time."""
+    worker, workers = os.environ.get("PYTEST_XDIST_WORKER"), int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))[int(worker.removeprefix("gw")) :: workers]
+        os.sched_setaffinity(0, cores or os.sched_getaffinity(0))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
