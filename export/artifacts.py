@@ -40,6 +40,7 @@ from ccnet.runtime.quality.tolerances import TOLERANCES, compare
 from .fingerprint import tools
 from .graph import cut, nescm_multiply_add
 from .graph.fuse import fuse_operators, fuse_pooled_nescm
+from .graph.memory import bytes_per_pixel
 from .graph.mixed_precision import precisions, to_fp16
 from .graph.serialize import stamp, structure
 from .graph.trace import gc_paused, trace
@@ -194,9 +195,10 @@ def _as_cube(array: Array) -> Array:
 
 def _write(folder: Path, manifest: Manifest, files: Mapping[GraphKey, bytes]) -> Manifest:
     """Write the graphs and then the manifest, which it returns."""
-    artifacts = []
+    artifacts, config = [], CCNetConfig.from_dict(manifest.config)
     for key, data in files.items():
         path = folder / key.file
+        memory = bytes_per_pixel(key.kind, config) if key.format == NATIVE_FORMAT else None
         write_atomic(path, data)
         artifacts.append(
             Artifact(
@@ -205,7 +207,7 @@ def _write(folder: Path, manifest: Manifest, files: Mapping[GraphKey, bytes]) ->
                 format=key.format,
                 precision=key.precision,
                 sha256=sha256(path),
-                details={"structure": structure(data)},
+                details={"structure": structure(data)} | ({"bytes_per_pixel": memory} if memory else {}),
             )
         )
     artifacts += _stripped_engines(folder, artifacts)

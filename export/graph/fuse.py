@@ -19,6 +19,7 @@ from ccnet.model.blocks import FFN, PAF, GrSCM, NeSCM
 from ccnet.model.ccnet import SRU
 from ccnet.ops.kernels import limit, limits
 
+from .memory import RecomputeEmbedding, RunGrSCMFirst
 from .nodes import applied, initializer, producer, prune, required
 
 Nodes = Mapping[str, ir.Node]
@@ -26,6 +27,8 @@ Nodes = Mapping[str, ir.Node]
 
 def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
     """Return a copy of a graph with the nodes of each GrSCM, NeSCM, PAF, FFN and up-convolution fused.
+
+    The nodes are in the order that takes the least memory.
 
     Args:
         portable: A graph of ONNX's own operators.
@@ -35,7 +38,7 @@ def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
         The graph with operators of the domain ``ccnet``.
     """
     passes = (FuseGrSCM, FuseNeSCM, FusePAF, FuseFFN, FuseUpsample)
-    fused = applied(portable, *(each(module) for each in passes))
+    fused = applied(portable, *(each(module) for each in passes), RunGrSCMFirst(), RecomputeEmbedding())
     fused.graph.opset_imports[NATIVE_DOMAIN] = 1
     prune(fused)
     return fused

@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 from ccnet.contract import CCNetError, core_quota, kernel_library_path
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError, is_out_of_memory
 
+from .arena import ONE_NODE, SharedArena, shared_arena, shrinking_run_options
+
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
 INSTALL = "pip install 'ccnet-hsi[cpu]', or with an NVIDIA GPU 'ccnet-hsi[gpu]'"
@@ -39,12 +41,6 @@ _PROVIDER_OPTIONS: dict[str, dict[str, str]] = {"CUDAExecutionProvider": {"use_t
 """Options of ONNX Runtime's providers. TF32, on by default, rounds what convolutions read to 10 bits."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {"tensor(float)": np.dtype(np.float32), "tensor(uint8)": np.dtype(np.uint8)}
-
-_ONE_NODE = (
-    b'\x08\x08\x12\x00:3\n\x0c\n\x01x\x12\x01y"\x04Relu\x12\x01gZ\x0f\n\x01x\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01'
-    b"b\x0f\n\x01y\x12\n\n\x08\x08\x01\x12\x04\n\x02\x08\x01B\x04\n\x00\x10\x12"
-)
-"""An ONNX graph, y = Relu(x)."""
 
 _REGISTRATION_LOCK = threading.Lock()  # the first session creates the operators' domain for all
 
@@ -86,11 +82,11 @@ class OnnxRuntimeBackend:
         refuse_external(label, data)
         ort = _onnxruntime()
         self.name = library_name(provider, device)
-        self._session: Any = _session(ort, label, data, provider, threads, device)
+        self._arena = shared_arena(ort) if provider == "cpu" and _NATIVE_NODE in data else None
+        self._session: Any = _session(ort, label, data, provider, threads, device, self._arena)
         _open_backends.add(self)
-        self._options = ort.RunOptions()
         # Costs nothing measurable: of encode and decode, only the one that runs holds its memory
-        self._options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        self._options = shrinking_run_options(ort)
         try:
             self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
             self._inputs = {node.name: (_dtype(label, node), tuple(node.shape)) for node in self._session.get_inputs()}
@@ -118,6 +114,8 @@ class OnnxRuntimeBackend:
             raise CCNetError(f"inputs are {', '.join(feeds) or 'none'}, the graph takes {', '.join(self._inputs)}")
         for name, array in feeds.items():
             _check(name, array, *self._inputs[name])
+        if self._arena:
+            self._arena.trim()
         try:
             outputs = session.run(self._outputs, dict(feeds), self._options)
         except Exception as error:  # ONNX Runtime's errors have no common base
@@ -213,7 +211,7 @@ def cuda_refusal(device: int = 0) -> str:
         The reason.
     """
     try:
-        OnnxRuntimeBackend(_ONE_NODE, provider="cuda", device=device).close()
+        OnnxRuntimeBackend(ONE_NODE, provider="cuda", device=device).close()
     except CCNetError as error:
         return str(error)
     return ""
@@ -234,7 +232,15 @@ def _read(path: Path) -> bytes:
         raise CCNetError(f"{path}: cannot be read ({error.strerror}), expected an ONNX model") from error
 
 
-def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int | None, device: int) -> Any:
+def _session(
+    ort: Any,
+    label: str,
+    data: bytes,
+    provider: Provider,
+    threads: int | None,
+    device: int,
+    arena: SharedArena | None,
+) -> Any:
     if provider not in _PROVIDERS:
         raise ValueError(f"provider is {provider!r}, expected one of {', '.join(_PROVIDERS)}")
     wanted = _PROVIDERS[provider][0]
@@ -253,8 +259,8 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     options.enable_mem_reuse = options.enable_mem_pattern = False
     providers = [(name, _provider_options(name, device)) for name in _PROVIDERS[provider] if name in available]
     register_operators(options)
-    if provider == "cpu" and _NATIVE_NODE in data and _has_exact_arena():
-        options.add_session_config_entry("session.use_env_allocators", "1")
+    if arena:
+        arena.join(options)
     try:
         session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base
@@ -262,25 +268,6 @@ def _session(ort: Any, label: str, data: bytes, provider: Provider, threads: int
     if session.get_providers()[0] != wanted:
         raise CCNetError(f"onnxruntime's {wanted} does not start here: check the GPU's driver, CUDA and cuDNN")
     return session
-
-
-@functools.cache
-def _has_exact_arena() -> bool:
-    """Return whether sessions can share a CPU arena that grows by what is asked for; register it.
-
-    A session's own arena grows by powers of two. With it ``decode`` at 512 px took 890 bytes a pixel, with this one
-    820, as most tensors of the compiled operators have one size. The unrolled graph took 3250, and 3960 with this one.
-
-    Returns:
-        False where the program around this package has registered another.
-    """
-    ort = _onnxruntime()
-    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    try:
-        ort.create_and_register_allocator(place, ort.OrtArenaCfg({"arena_extend_strategy": 1}))
-    except Exception:  # ONNX Runtime's errors have no common base
-        return False
-    return True
 
 
 def _provider_options(name: str, device: int) -> dict[str, str]:

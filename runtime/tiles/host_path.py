@@ -20,7 +20,7 @@ from ccnet.runtime.io.camera_frame import CameraFrame
 
 from .context_encoder import ContextEncoder
 from .frame_path import Tiles
-from .memory import tile_rules
+from .memory import full_bytes, tile_rules
 from .planner import FramePlan
 from .tile_decoder import TileDecoder
 
@@ -74,8 +74,14 @@ class HostPath:
         self._backends = [LockedBackend(backend, lock) for backend in (encoder, decoder, full) if backend]
         limits = SizeLimits.of(selection.encode, manifest.size_multiple)
         self._encoder = ContextEncoder(self._backends[0], limits, manifest)
-        decoder_options = (manifest, self._asked, selection.decode.precision)
-        self._decoder = TileDecoder(self._backends[1], *decoder_options, *self._backends[2:])
+        self._decoder = TileDecoder(
+            self._backends[1],
+            manifest,
+            self._asked,
+            selection.decode.precision,
+            self._backends[2] if full else None,
+            full_bytes(selection),
+        )
 
     @property
     def tile(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from ccnet.contract import NATIVE_FORMAT, Artifact, CCNetError, available_memory
@@ -17,12 +18,13 @@ BYTES_PER_PIXEL: Mapping[str, int] = {NATIVE_FORMAT: 850, "onnx": 3500, "tensorr
 
 With the paper's network. The first two are peaks of a process with ONNX Runtime on a CPU, at 256² to 1088×1920 px and
 256² to 768² px; those of engines are the scratch memory that TensorRT-RTX states for ``decode`` in FP16, with the
-pixel's input and cube. The entry of a file in the manifest may state its own number as ``bytes_per_pixel``, as those of
-engines do that this version built.
+pixel's input and cube. The entry of a file in the manifest may state its own number as ``bytes_per_pixel``: graphs with
+compiled operators and engines of this version do.
 """
 
-FULL_RATIO = 1.15
-"""Memory of a pixel of ``full``, which computes the context too, relative to that of ``decode``; measured on a CPU."""
+_FULL_RATIO = 1.15
+"""Memory of a pixel of ``full``, which computes the context too, relative to that of ``decode``, where the file does
+not state it; measured on a CPU."""
 
 BASE_BYTES = 180_000_000
 """Memory of a process that has loaded its libraries and graphs for the CPU, and reads and writes files."""
@@ -75,6 +77,14 @@ def tile_bytes(artifact: Artifact) -> int:
     """Return the memory of each pixel of its input while a file runs, with input and output."""
     stated = artifact.details.get("bytes_per_pixel")
     return stated if isinstance(stated, int) and stated > 0 else BYTES_PER_PIXEL[artifact.format]
+
+
+def full_bytes(selection: Selection) -> int:
+    """Return the memory of each pixel while ``full`` runs; 0 if there is no such graph."""
+    if selection.full is None:
+        return 0
+    stated = tile_bytes(selection.full) if "bytes_per_pixel" in selection.full.details else 0
+    return stated or math.ceil(_FULL_RATIO * tile_bytes(selection.decode))
 
 
 def frame_memory(frame: Frame) -> int:

@@ -123,10 +123,10 @@ class FramePlan:
         """Number of pixels that are computed for each pixel of the frame, at least 1."""
         return self.pixels / (self.rows[-1].last * self.columns[-1].last)
 
-    def fits_whole(self, rules: TileRules, ratio: float) -> bool:
-        """Return whether this is a single tile that fits the budget even at ``ratio`` times its memory a pixel."""
+    def fits_whole(self, rules: TileRules, tile_bytes: int) -> bool:
+        """Return whether this is a single tile that fits the budget even if a pixel takes ``tile_bytes``."""
         height, width = self.tile
-        extra = (ratio - 1) * rules.tile_bytes * height * width
+        extra = (tile_bytes - rules.tile_bytes) * height * width
         return self.tiles == 1 and (
             rules.tile is not None or rules.memory is None or self.memory + extra <= rules.memory
         )

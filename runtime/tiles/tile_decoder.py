@@ -18,7 +18,7 @@ from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import rgb_tensor
 
 from .frame_path import Tiles
-from .memory import FULL_RATIO, frame_memory
+from .memory import frame_memory
 from .planner import FramePlan, TileRules, plan_frame, smaller
 from .tiling import Span, check_tile, crop
 
@@ -41,6 +41,7 @@ class TileDecoder:
         rules: TileRules,
         precision: str,
         full: LockedBackend | None = None,
+        full_bytes: int = 0,
     ) -> None:
         """Check the rules; a CCNetError if no tile can be used.
 
@@ -50,9 +51,11 @@ class TileDecoder:
             rules: The sizes that tiles may have.
             precision: Precision of the graph or engine, for messages.
             full: Runs ``full``, for frames of any size. None: no frame is decoded in one pass.
+            full_bytes: Memory of each pixel while ``full`` runs.
         """
         self._backend = backend
         self._full = full
+        self._full_bytes = full_bytes
         self._manifest = manifest
         self._precision = precision
         self.rules = rules
@@ -64,7 +67,7 @@ class TileDecoder:
 
     def takes_one_pass(self, frame: CameraFrame) -> bool:
         """Return whether the frame is a single tile for ``full``, which needs no context."""
-        return self._full is not None and self.plan(frame).fits_whole(self.rules, FULL_RATIO)
+        return self._full is not None and self.plan(frame).fits_whole(self.rules, self._full_bytes)
 
     def one_pass(self, frame: CameraFrame) -> Array | None:
         """Decode a whole frame by ``full``, under its own context. When memory runs out, tiles shrink.

@@ -104,8 +104,8 @@ def test_each_part_becomes_one_node(artifacts: tuple[CCNet, Path]) -> None:
     folder = artifacts[1]
     model = onnx.load_model_from_string(Manifest.read(folder).find("decode", format=NATIVE_FORMAT).read(folder))
     counts = Counter(node.op_type for node in model.graph.node if node.domain)
-    # The five blocks of the one unit, and its way back up
-    assert counts == {"GrSCM": 5, "PooledNeSCM": 5, "PAF": 5, "FFN": 5, "Join": 2}
+    # The five blocks of the one unit, its way back up, and the skip around the units
+    assert counts == {"GrSCM": 5, "PooledNeSCM": 5, "PAF": 5, "FFN": 5, "Join": 2, "FusedConv": 1}
     assert not {"Tanh", "LayerNormalization", "Softmax", "Erf", "ReduceMax", "ConvTranspose", "Concat"} & {
         node.op_type for node in model.graph.node
     }
@@ -114,12 +114,15 @@ def test_each_part_becomes_one_node(artifacts: tuple[CCNet, Path]) -> None:
 @pytest.mark.parametrize(
     ("changes", "nodes"),
     [
-        ({"inter_spectral": "mha"}, {"GrSCM": 5, "FFN": 5, "Join": 2}),
-        ({"fusion": "add"}, {"GrSCM": 5, "NeSCM": 5, "FFN": 5, "Join": 2}),  # no fusion, so no pooling
+        ({"inter_spectral": "mha"}, {"GrSCM": 5, "FFN": 5, "Join": 2, "FusedConv": 1}),
+        ({"fusion": "add"}, {"GrSCM": 5, "NeSCM": 5, "FFN": 5, "Join": 2, "FusedConv": 1}),  # no fusion, so no pooling
         # On the coarsest scale a patch has 2 px
-        ({"patch": 8}, {"GrSCM": 5, "PooledNeSCM": 5, "FFN": 5, "PAF": 4, "Join": 2}),
-        ({"groups": 32}, {"GrSCM": 1, "PooledNeSCM": 5, "FFN": 5, "Join": 2}),  # groups of 1, 2 and 4 bands
-        ({"width": 68}, {"GrSCM": 1, "PAF": 5, "FFN": 5, "Join": 2}),
+        ({"patch": 8}, {"GrSCM": 5, "PooledNeSCM": 5, "FFN": 5, "PAF": 4, "Join": 2, "FusedConv": 1}),
+        (
+            {"groups": 32},
+            {"GrSCM": 1, "PooledNeSCM": 5, "FFN": 5, "Join": 2, "FusedConv": 1},
+        ),  # groups of 1, 2 and 4 bands
+        ({"width": 68}, {"GrSCM": 1, "PAF": 5, "FFN": 5, "Join": 2, "FusedConv": 1}),
     ],
 )
 def test_unsupported_parts_stay_unfused(tmp_path: Path, changes: dict[str, Any], nodes: dict[str, int]) -> None:
@@ -133,8 +136,8 @@ def test_unsupported_parts_stay_unfused(tmp_path: Path, changes: dict[str, Any],
 @pytest.mark.parametrize(
     ("attention", "nodes"),
     [
-        ("ccnet", {"GrSCM": 10, "PooledNeSCM": 10, "PAF": 10, "FFN": 10, "Join": 4}),
-        ("mha", {"GrSCM": 10, "FFN": 10, "Join": 4}),
+        ("ccnet", {"GrSCM": 10, "PooledNeSCM": 10, "PAF": 10, "FFN": 10, "Join": 4, "FusedConv": 1}),
+        ("mha", {"GrSCM": 10, "FFN": 10, "Join": 4, "FusedConv": 1}),
     ],
 )
 def test_units_are_repeated_with_their_own_weights(tmp_path: Path, attention: Any, nodes: dict[str, int]) -> None:

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.model import CCNet
 from ccnet.runtime.backends import onnxruntime as module
-from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend, _has_exact_arena
+from ccnet.runtime.backends.arena import shared_arena
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import select
 
 Array = npt.NDArray[Any]
@@ -243,6 +244,7 @@ def test_run_holds_only_live_tensors_and_returns_memory(tmp_path: Path) -> None:
 import re, sys
 from pathlib import Path
 import numpy as np
+from ccnet.runtime.backends.arena import shared_arena
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 
 def megabytes(key):
@@ -286,7 +288,8 @@ def test_compiled_operators_run_with_and_without_an_arena_of_their_own(
     registered: bool, artifacts: tuple[CCNet, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A program may have registered an arena for all sessions before; then a session keeps its own."""
-    monkeypatch.setattr(module, "_has_exact_arena", lambda: registered and _has_exact_arena())
+    if not registered:
+        monkeypatch.setattr(module, "shared_arena", lambda ort: None)
     decode = select(ArtifactFolder.open(artifacts[1])).decode
     feeds = {
         "rgb": np.zeros((1, 3, 32, 32), np.float32),
@@ -294,4 +297,4 @@ def test_compiled_operators_run_with_and_without_an_arena_of_their_own(
     }
     with OnnxRuntimeBackend(artifacts[1] / decode.file) as backend:
         assert np.isfinite(backend.run(feeds)["cube"]).all()
-    assert _has_exact_arena() is True
+    assert shared_arena(onnxruntime) is not None

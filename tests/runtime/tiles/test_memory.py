@@ -103,8 +103,8 @@ def test_default_budget_never_refuses_a_frame_nor_cuts_it_finer_than_512_px(
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read from Linux")
-@pytest.mark.parametrize("side", [256, 400])
-def test_decode_takes_no_more_memory_than_the_table_says(artifacts: tuple[CCNet, Path], side: int) -> None:
+@pytest.mark.parametrize(("side", "runs"), [(256, 1), (544, 2)])  # feature maps below 32 MB come from malloc's own heap
+def test_decode_takes_no_more_memory_than_it_states(artifacts: tuple[CCNet, Path], side: int, runs: int) -> None:
     script = f"""
 import sys
 from pathlib import Path
@@ -112,11 +112,15 @@ import numpy as np
 from ccnet.model import CCNet
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 decode = OnnxRuntimeBackend(Path(sys.argv[1]))
-rgb = np.zeros((1, 3, {side}, {side}), np.float32)
+context = np.zeros((1, int(sys.argv[2])), np.float32)
+def run(side):
+    decode.run({{"rgb": np.zeros((1, 3, side, side), np.float32), "context": context}})
 def kilobytes(name):
     return int(next(line for line in open("/proc/self/status") if line.startswith(name)).split()[1])
+run(16)  # threads and libraries have their memory
 loaded = kilobytes("VmRSS")
-decode.run({{"rgb": rgb, "context": np.zeros((1, int(sys.argv[2])), np.float32)}})
+for _ in range({runs}):  # also with a free block in the arena that held the cube before
+    run({side})
 print(1024 * (kilobytes("VmHWM") - loaded))
 """
     selection = select(ArtifactFolder.open(artifacts[1]))
