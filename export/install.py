@@ -16,6 +16,9 @@ from .machine import Choice, Machine, Target, choose, detect, rtx_runs_on
 STAMP = "installed"
 """File in the environment that holds its target."""
 
+ASKED = "asked-target"
+"""File in the environment that holds the target that TARGET asked for last, for later installations without TARGET."""
+
 EXTRAS: dict[Target, str] = {
     "cpu": "cpu",
     "gpu": "gpu",
@@ -38,10 +41,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     machine = detect()
     chosen = choose(machine, build_without_gpu=not options.device)
-    if options.target:
-        chosen = Choice(options.target, "as asked by TARGET")
+    if asked := _asked(options.environment, options.target):
+        chosen = asked
     print(f"target {chosen.target}: {chosen.why} (another: make … TARGET={'|'.join(get_args(Target))})", flush=True)
     code = _prepare(options.environment, chosen.target, device=options.device)
+    if options.target and code == 0:
+        (options.environment / ASKED).write_text(f"{options.target}\n")
     code = code or _install(options.environment, chosen.target, machine, device=options.device)
     if code == 0:
         (options.environment / STAMP).write_text(f"{chosen.target}\n")
@@ -52,6 +57,16 @@ def main(arguments: list[str] | None = None) -> int:
             file=sys.stderr,
         )
     return code
+
+
+def _asked(environment: Path, target: Target | None) -> Choice | None:
+    """Return the target that TARGET asks for, now or in an earlier installation; None where it never did."""
+    if target:
+        return Choice(target, "as asked by TARGET")
+    remembered = environment / ASKED
+    earlier = remembered.read_text().strip() if remembered.is_file() else ""
+    known = next((known for known in get_args(Target) if known == earlier), None)
+    return Choice(known, f"as asked by an earlier TARGET, remove {remembered} to forget it") if known else None
 
 
 def _prepare(environment: Path, target: Target, *, device: bool) -> int:

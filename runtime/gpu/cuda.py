@@ -5,7 +5,7 @@ from __future__ import annotations
 from .copies import Block, copy
 from .devices import Device, gpu, gpus, has_gpu, release_devices
 from .library import driver
-from .memory import Buffer, DeviceMemory, PinnedMemory, RegisteredMemory, is_page_locked, registered
+from .memory import Buffer, DeviceMemory, PinnedMemory, is_page_locked
 from .out_of_memory import OutOfMemoryError
 from .streams import Event, Graph, Stream
 
@@ -18,7 +18,6 @@ __all__ = [
     "Graph",
     "OutOfMemoryError",
     "PinnedMemory",
-    "RegisteredMemory",
     "Stream",
     "copy",
     "driver",
@@ -26,6 +25,5 @@ __all__ = [
     "gpus",
     "has_gpu",
     "is_page_locked",
-    "registered",
     "release_devices",
 ]

@@ -1,4 +1,4 @@
-"""Memory for a GPU: on the device, page-locked on the host, and arrays of the caller that are page-locked for a while.
+"""Memory for a GPU: on the device, and page-locked on the host.
 
 Copies between page-locked memory and a device run beside the host's work; copies of other host memory do not. Free
 memory only when all work that uses it is done.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import math
 from ctypes import c_int, c_uint64, c_void_p
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -21,47 +20,58 @@ from .devices import Device
 from .streams import Stream
 
 _MEMORY_TYPE, _HOST = 2, 1  # CU_POINTER_ATTRIBUTE_MEMORY_TYPE, CU_MEMORYTYPE_HOST
-_PORTABLE, _MAPPED = 1, 2  # CU_MEMHOSTALLOC_PORTABLE and _DEVICEMAP, and the same flags of CU_MEMHOSTREGISTER
+_PORTABLE, _MAPPED = 1, 2  # CU_MEMHOSTALLOC_PORTABLE and _DEVICEMAP
 
 
-class DeviceMemory:
-    """A block of a GPU's memory.
+class Memory:
+    """A block that the driver allocated.
 
     Attributes:
-        address: Address on the GPU; 0 after ``close``.
+        address: Address on the GPU or on the host; 0 after ``close``.
         nbytes: Size in bytes.
     """
 
-    def __init__(self, device: Device, nbytes: int) -> None:
-        self._device, self.nbytes = device, nbytes
-        address = c_uint64()
-        with device:
-            device.call("cuMemAlloc_v2", ctypes.byref(address), nbytes)
-        self.address = address.value
+    _free_call: str
+    """The driver's call that frees a block."""
+
+    def __init__(self, device: Device, nbytes: int, address: int) -> None:
+        self._device, self.nbytes, self.address = device, nbytes, address
 
     def close(self) -> None:
         """Free the block; harmless when called twice."""
         address, self.address = self.address, 0
         if address:
             with self._device as device:
-                device.call("cuMemFree_v2", address)
+                device.call(self._free_call, address)
 
 
-class PinnedMemory:
+class DeviceMemory(Memory):
+    """A block of a GPU's memory."""
+
+    _free_call = "cuMemFree_v2"
+
+    def __init__(self, device: Device, nbytes: int) -> None:
+        address = c_uint64()
+        with device:
+            device.call("cuMemAlloc_v2", ctypes.byref(address), nbytes)
+        super().__init__(device, nbytes, address.value)
+
+
+class PinnedMemory(Memory):
     """A block of page-locked host memory.
 
     Attributes:
-        address: Address on the host; 0 after ``close``.
-        nbytes: Size in bytes.
         mapped: Whether the GPU can address the block, see ``device_address``.
     """
 
+    _free_call = "cuMemFreeHost"
+
     def __init__(self, device: Device, nbytes: int, mapped: bool = False) -> None:
-        self._device, self.nbytes, self.mapped = device, nbytes, mapped
+        self.mapped = mapped
         address = c_void_p()
         with device:
             device.call("cuMemHostAlloc", ctypes.byref(address), nbytes, _PORTABLE | (_MAPPED if mapped else 0))
-        self.address = address.value or 0
+        super().__init__(device, nbytes, address.value or 0)
 
     @property
     def device_address(self) -> int:
@@ -77,66 +87,6 @@ class PinnedMemory:
             raise ValueError(f"array of {size} bytes, expected at most {self.nbytes}: allocate more page-locked memory")
         block = (ctypes.c_ubyte * size).from_address(self.address)
         return np.ndarray(shape, dtype, buffer=memoryview(block))
-
-    def close(self) -> None:
-        """Free the block; harmless when called twice."""
-        address, self.address = self.address, 0
-        if address:
-            with self._device as device:
-                device.call("cuMemFreeHost", address)
-
-
-class RegisteredMemory:
-    """An array of the caller that is page-locked until ``close``, or inside ``with``; ``registered`` makes it.
-
-    Attributes:
-        address: Address of the array's first value on the host.
-    """
-
-    def __init__(self, device: Device, array: npt.NDArray[Any]) -> None:
-        self._device, self._array = device, array
-        self.address = array.ctypes.data
-        spans = [(size - 1) * stride for size, stride in zip(array.shape, array.strides, strict=True)]
-        self._first = self.address + sum(span for span in spans if span < 0)
-        nbytes = sum(map(abs, spans)) + array.itemsize
-        with device:
-            device.call("cuMemHostRegister_v2", self._first, nbytes, _PORTABLE | _MAPPED)
-
-    @property
-    def device_address(self) -> int:
-        """Address of the array's first value on the GPU, on devices that can map host memory."""
-        return _device_address(self._device, self._first) + self.address - self._first
-
-    def close(self) -> None:
-        """Unlock the array; harmless when called twice."""
-        first, self._first = self._first, 0
-        if first:
-            with self._device as device:
-                device.call("cuMemHostUnregister", first)
-
-    def __enter__(self) -> RegisteredMemory:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def registered(device: Device, array: npt.NDArray[Any]) -> RegisteredMemory:
-    """Page-lock a caller's array, so that copies of it run beside the host's work.
-
-    Args:
-        device: Device whose context registers the memory.
-        array: Writeable array; all bytes between its first and its last value are locked.
-
-    Returns:
-        The lock: a context manager that also has ``close``.
-
-    Raises:
-        CCNetError: The array, or a part of it, is registered already, or the system cannot lock so much.
-    """
-    return RegisteredMemory(device, array)
 
 
 def is_page_locked(device: Device, array: npt.NDArray[Any]) -> bool:

@@ -103,6 +103,19 @@ def test_target_can_be_asked_for(
     assert capfd.readouterr().out.startswith(f"target {target}: as asked")
 
 
+def test_target_is_remembered_until_its_file_is_removed(
+    at: Callable[[Machine], None], commands: Commands, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    at(RTX_4090)
+    environment = tmp_path / "env"
+    for arguments, target in (((), "gpu"), (("--target", "cpu"), "cpu"), ((), "cpu")):
+        assert install.main([str(environment), *arguments]) == 0
+        assert stamp(environment) == f"{target}\n"
+    assert f"target cpu: as asked by an earlier TARGET, remove {environment / install.ASKED}" in capfd.readouterr().out
+    (environment / install.ASKED).write_text("no such target\n")
+    assert install.main([str(environment)]) == 0 and stamp(environment) == "gpu\n"
+
+
 @pytest.mark.parametrize(
     ("machine", "target", "fallback"),
     [(RTX_4090, "gpu", "dev,cuda,rtx"), (H200, "gpu", "dev,cuda"), (RTX_3060, "gpu-cu12", "dev,cuda-cu12")],

@@ -31,6 +31,7 @@ from ccnet.runtime.tiles.tiling import check_tile
 
 from . import budget
 from .budget import GpuMemory
+from .parallel_copy import ParallelCopy
 from .pipeline import NotFiniteError, Pipeline
 from .placement import PlacedTile, placed_tiles, sections
 
@@ -72,6 +73,7 @@ class ResidentPath:
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
         self._pipeline, self.device = pipeline, pipeline.device
         self._encode_memory = EncodeMemory()
+        self._parallel = ParallelCopy()
         self._lock = threading.Lock()
         self._closed = False
         self._process = os.getpid()
@@ -178,6 +180,7 @@ class ResidentPath:
         with self._lock, self._pipeline.device:
             self._closed = True
             self._pipeline.close()
+            self._parallel.close()
 
     @contextlib.contextmanager
     def _turn(self) -> Iterator[None]:
@@ -248,7 +251,7 @@ class ResidentPath:
             if isinstance(out, View):
                 self._pipeline.decode_into(tiles, out, first)
             else:
-                self._pipeline.decode(tiles, lambda tile, values: out.__setitem__(tile.target(first), values))
+                self._pipeline.decode(tiles, lambda tile, values: self._parallel.copy(out[tile.target(first)], values))
         except NotFiniteError as error:
             fp16 = self._precision == "fp16"
             cause = "FP16 overflowed, use precision fp32" if fp16 else "the weights are broken, export others"

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from ccnet.runtime.gpu import devices, library
 
-from .double.copies import ALREADY_REGISTERED, INVALID_VALUE, NOT_REGISTERED, OUT_OF_MEMORY, MemoryCalls
+from .double.copies import INVALID_VALUE, OUT_OF_MEMORY, MemoryCalls
 from .double.memory import Box, DriverMisuseError
 from .double.streams import INVALID_HANDLE, StreamCalls
 from .double.work import Scheduler, StatusError, Work
@@ -53,8 +53,6 @@ class Driver:
         INVALID_CONTEXT: "INVALID_CONTEXT",
         INVALID_HANDLE: "INVALID_HANDLE",
         CONTEXT_IS_DESTROYED: "CONTEXT_IS_DESTROYED",
-        ALREADY_REGISTERED: "HOST_MEMORY_ALREADY_REGISTERED",
-        NOT_REGISTERED: "HOST_MEMORY_NOT_REGISTERED",
         900: "STREAM_CAPTURE_UNSUPPORTED",
         901: "STREAM_CAPTURE_INVALIDATED",
         902: "STREAM_CAPTURE_MERGE",

@@ -11,7 +11,7 @@ from .memory import DEVICE, Allocation, Box, DriverMisuseError, Memory
 from .streams import StreamCalls
 from .work import StatusError, Work
 
-INVALID_VALUE, OUT_OF_MEMORY, ALREADY_REGISTERED, NOT_REGISTERED = 1, 2, 712, 713
+INVALID_VALUE, OUT_OF_MEMORY = 1, 2
 KINDS = {1: "host", 2: "device"}
 MAX_PITCH = 2**31 - 1
 MAPPED = 2
@@ -31,8 +31,6 @@ class MemoryCalls:
             "cuMemHostAlloc": self._allocate_host,
             "cuMemFreeHost": lambda address: self._free(address, "pinned"),
             "cuMemHostGetDevicePointer_v2": self._device_pointer,
-            "cuMemHostRegister_v2": self._register,
-            "cuMemHostUnregister": self._unregister,
             "cuMemcpyHtoDAsync_v2": lambda device, host, size, stream: self._copy(
                 stream, _line("device", device, size), _line("host", host, size)
             ),
@@ -85,19 +83,6 @@ class MemoryCalls:
     def _free(self, address: int, kind: str) -> None:
         self._streams.refuse_capture()
         self._streams.work.check_idle(self.memory.free(address, kind))
-
-    def _register(self, address: int, size: int, flags: int) -> None:
-        self._streams.refuse_capture()
-        if not size:
-            raise StatusError(INVALID_VALUE)
-        if self.memory.register(address, size, self._device()) is None:
-            raise StatusError(ALREADY_REGISTERED)
-
-    def _unregister(self, address: int) -> None:
-        self._streams.refuse_capture()
-        if not any(block.kind == "registered" and block.start == address for block in self.memory.blocks):
-            raise StatusError(NOT_REGISTERED)
-        self._free(address, "registered")
 
     def _device_pointer(self, pointer: Any, address: int, flags: int) -> None:
         block = self.memory.find("host", address, 1)

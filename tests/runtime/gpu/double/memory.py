@@ -30,10 +30,10 @@ class DriverMisuseError(AssertionError):
 
 @dataclass(eq=False)
 class Allocation:
-    """A block: ``device`` memory, ``pinned`` host memory, or ``registered`` host memory, which its owner frees.
+    """A block: ``device`` memory, or ``pinned`` host memory.
 
     Attributes:
-        kind: One of these.
+        kind: ``device`` or ``pinned``.
         start: Address on the host of the first byte.
         data: The bytes.
         device: Index of the device.
@@ -87,14 +87,6 @@ class Memory:
         self.blocks.append(block)
         return block
 
-    def register(self, start: int, size: int, device: int) -> Allocation | None:
-        """Return a new block over the caller's bytes, None if some of them are page-locked already."""
-        if any(block.start < start + size and start < block.start + block.data.size for block in self._alive()):
-            return None
-        block = Allocation("registered", start, host_bytes(start, size), device, mapped=True)
-        self.blocks.append(block)
-        return block
-
     def free(self, address: int, kind: str) -> Allocation:
         block = next((block for block in self.blocks if block.address == address and block.kind == kind), None)
         if block is None:
@@ -102,10 +94,7 @@ class Memory:
         if not block.alive:
             raise DriverMisuseError(f"{block} is freed twice")
         block.alive = False
-        if kind == "registered":
-            self.blocks.remove(block)
-        else:
-            block.data[:] = POISON
+        block.data[:] = POISON
         return block
 
     def find(self, kind: str, address: int, size: int) -> Allocation | None:
