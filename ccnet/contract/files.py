@@ -69,7 +69,7 @@ def make_folder(folder: Path) -> None:
         raise CCNetError(f"{folder}: cannot be made ({why}); name a folder that you can write") from error
 
 
-def strict_json(value: Any, indent: int) -> str:
+def strict_json(value: Any, indent: int | None) -> str:
     """Return plain values as JSON. Standard JSON has neither infinity nor NaN, so they become null."""
     return json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=indent)
 

@@ -41,10 +41,12 @@ class Camera:
     Attributes:
         name: Manufacturer and model, or the name of the response file.
         response: (31, 3); each column sums to 1, so that a flat spectrum v gives the pixel (v, v, v).
+        gains: Sensitivities of the channels to equal energy, as multiples of G's, before the white balance.
     """
 
     name: str
     response: Array
+    gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @classmethod
     def read(cls, path: Path) -> Camera:
@@ -58,7 +60,9 @@ class Camera:
             The camera.
         """
         spectra = read_spectra(path, "a camera response", _rgb)
-        return cls(name=spectra.name, response=_white_balanced(spectra.values))
+        sums = (spectra.values * spectra.peaks).sum(0)
+        red, green, blue = (sums / sums[1]).tolist()
+        return cls(name=spectra.name, response=_white_balanced(spectra.values), gains=(red, green, blue))
 
     def to_entry(self) -> dict[str, Any]:
         """Return the camera as plain values for checkpoints and manifests, which ``camera_response`` checks."""
@@ -70,6 +74,11 @@ class Camera:
         if not response.any(0).all():
             raise CCNetError(f"{illuminant.name} lights no band that a channel of {self.name} sees: name another light")
         return Camera(name=f"{self.name} under {illuminant.name}", response=_white_balanced(response))
+
+    def neutral(self, illuminant: Illuminant) -> Values:
+        """Return the sensor's values (3,) of a white surface in this light, as multiples of G's."""
+        white = illuminant.power @ self.response * self.gains
+        return np.asarray(white / white[1], np.float64)
 
     def frame(self, cube: Array) -> Array:
         """Return the frame (3, H, W) of a cube (31, H, W) by Eq. 2, I_c = Σ_λ S_c^λ H_λ, clipped to [0, 1]."""
@@ -86,7 +95,7 @@ def read_cameras(paths: Sequence[Path], illuminant: Path | None = None) -> tuple
     Returns:
         The cameras, in order.
     """
-    cameras = tuple(Camera.read(file) for path in paths for file in (_responses(path) if path.is_dir() else [path]))
+    cameras = tuple(Camera.read(file) for path in paths for file in (response_files(path) if path.is_dir() else [path]))
     if illuminant is None:
         return cameras
     light = read_illuminant(illuminant)
@@ -99,7 +108,8 @@ def read_illuminant(path: Path) -> Illuminant:
     return Illuminant(name=path.stem, power=spectra.values[:, 0])
 
 
-def _responses(folder: Path) -> list[Path]:
+def response_files(folder: Path) -> list[Path]:
+    """Return the response files of a folder, sorted; CCNetError if there is none."""
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in READERS)
     if not files:
         raise CCNetError(f"{folder}: holds no camera response, expected one of {', '.join(READERS)}")

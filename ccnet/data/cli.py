@@ -1,4 +1,4 @@
-"""``ccnet simulate``: RGB frames of hyperspectral cubes."""
+"""``ccnet simulate``: RGB frames of hyperspectral cubes; and ``ccnet camera``, see ``colour.cli``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
+from .colour.cli import app as colour_app
 from .options import CAMERA_HELP, SOURCE_FORMAT, ExposureOption, FrameOptions, IlluminantOption, TrackOption
 
 app = typer.Typer()
+app.registered_groups += colour_app.registered_groups
 
 
 @app.command()

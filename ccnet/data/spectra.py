@@ -39,11 +39,13 @@ class Spectra:
 
     Attributes:
         name: The device's name in the file, or the file's name without its suffix.
-        values: (31, k), at least 0; no curve is zero everywhere, and each has its own scale.
+        values: (31, k), at least 0; no curve is zero everywhere, and each is relative to its peak in the file.
+        peaks: (k,) largest absolute value of each curve in the file.
     """
 
     name: str
     values: Values
+    peaks: Values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +82,8 @@ def read_spectra(path: Path, what: str, select: Callable[[Sequence[str]], list[i
             raise CCNetError(f"a row holds {len(odd[0])} values, expected {len(table.names)}, one for each curve")
         nm = np.array([float(each) for each in table.nm])
         values = np.array([[float(row[column]) for column in wanted] for row in table.values])
-        return Spectra(name=table.title or path.stem, values=on_bands(nm, values))
+        bands = on_bands(nm, values)
+        return Spectra(name=table.title or path.stem, values=bands, peaks=np.abs(values).max(0))
     except CCNetError as error:
         raise CCNetError(f"{path}: {error}") from error
     except Exception as error:  # on damaged and hostile bytes the parsers raise nearly every type there is

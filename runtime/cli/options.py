@@ -66,6 +66,25 @@ OptionalInputSpaceOption = Annotated[
     InputSpace | None, typer.Option(*_INPUT_SPACE_FLAGS, help=f"{_INPUT_SPACE_HELP}; srgb if not given.")
 ]
 
+RadiometryOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Camera that took the frames: a JSON of bits, black, gains, matrix, …, or a name of 'ccnet camera list'."
+    ),
+]
+
+ExposureOption = Annotated[
+    str | None, typer.Option(help="Exposure compensation in EV, in linear light: 1 doubles it; or auto.")
+]
+
+WhiteOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="X,Y",
+        help="Grey or white surface to become neutral: X,Y in px, X,Y,REFLECTANCE for its brightness too, or auto.",
+    ),
+]
+
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; all cores that are available if not given.")
 ]

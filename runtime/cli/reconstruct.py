@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,12 @@ from typing import Annotated, get_args
 import typer
 
 from ccnet.contract import CCNetError
+from ccnet.runtime.io.cameras.adjustment import Adjustment
+from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
 from ccnet.runtime.io.cubes import CubeFormat, open_cube
 from ccnet.runtime.io.formats.georeference import read_georeference
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, describe_colour, read_frame, result_names
-from ccnet.runtime.io.srgb import InputSpace
+from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
@@ -30,11 +33,14 @@ from .options import (
     BackendOption,
     CubeFormatOption,
     DeviceOption,
-    InputSpaceOption,
+    ExposureOption,
     MemoryOption,
+    OptionalInputSpaceOption,
     PrecisionOption,
+    RadiometryOption,
     ThreadsOption,
     TileOption,
+    WhiteOption,
     to_bytes,
 )
 
@@ -42,6 +48,10 @@ app = typer.Typer()
 
 _FILE_SUFFIXES = {*(f".{format}" for format in get_args(CubeFormat)), *FRAME_SUFFIXES, ".img", ".h5", ".zarr"}
 """Suffixes of --out that name one file, of a cube or by mistake; any other name is that of a folder."""
+
+_NO_MATRIX = (
+    "its values are taken as those of the weights' camera; another camera needs its colour matrix: 'ccnet camera fit'"
+)
 
 
 @app.command()
@@ -65,7 +75,10 @@ def reconstruct(
     device: DeviceOption = 0,
     threads: ThreadsOption = None,
     format: CubeFormatOption = "hdr",
-    input_space: InputSpaceOption = "srgb",
+    input_space: OptionalInputSpaceOption = None,
+    radiometry: RadiometryOption = None,
+    exposure: ExposureOption = None,
+    white: WhiteOption = None,
     picture: Annotated[
         Path | None, typer.Option(help="PNG to draw of a single frame: its cube, bands and spectra.")
     ] = None,
@@ -82,12 +95,14 @@ def reconstruct(
     under its name when it is complete. Where the artifacts name the camera of their weights, a line says how well the
     cube explains the frame.
     """
+    raw, adjustment = Radiometry.find(radiometry) if radiometry else None, Adjustment.parse(exposure, white)
+    space = prepared_space(raw, input_space)
     targets = _targets(frames, out, format)
     drawings = _Drawings(picture, reprojection)
     drawings.check(frames)
     with open_probed(
         artifacts,
-        input_space=input_space,
+        input_space=space,
         backend=backend,
         precision=precision,
         tile=tile,
@@ -95,8 +110,11 @@ def reconstruct(
         device=device,
         threads=threads,
     ) as reconstructor:
+        prepare = FramePreparation(reconstructor.manifest, space, raw, adjustment)
+        if raw and raw.matrix is None:
+            print(f"ccnet: {raw.describe()}: {_NO_MATRIX}", file=sys.stderr)
         for source, target in zip(frames, targets, strict=True):
-            _reconstruct(reconstructor, source, target, input_space, drawings)
+            _reconstruct(reconstructor, prepare, source, target, drawings)
 
 
 @dataclass(frozen=True)
@@ -137,19 +155,19 @@ def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
 
 
 def _reconstruct(
-    reconstructor: Reconstructor, source: Path, target: Path, input_space: InputSpace, drawings: _Drawings
+    reconstructor: Reconstructor, prepare: FramePreparation, source: Path, target: Path, drawings: _Drawings
 ) -> None:
     """Write the cube of one frame and its drawings, and print a line on each."""
-    as_stored = input_space == "camera"
+    as_stored = prepare.input_space == "camera"
     frame = read_frame(source, as_stored=as_stored)
-    pixels = reconstructor.camera_frame(frame)
+    pixels = prepare(frame)
     height, width = frame.shape[:2]
     # The whole cube may be larger than memory, and a picture needs few of its pixels
     thumbnail = Thumbnail(height, width) if drawings.picture else None
     has_camera = reconstructor.manifest.camera is not None
     check = ReprojectionCheck(pixels, reconstructor.manifest) if drawings.reprojection or has_camera else None
     description = reconstructor.describe()
-    metadata = {"source": source.name, "space": input_space, **reconstructor.provenance()}
+    metadata = {"source": source.name, "space": prepare.input_space, **reconstructor.provenance(), **prepare.metadata()}
     if not as_stored:
         metadata["colour"] = describe_colour(source)
     georeference = read_georeference(source, height, width)
@@ -163,7 +181,7 @@ def _reconstruct(
     ms = 1e3 * (time.perf_counter() - started)
     print(
         f"{target}: {width}×{height} px, {height * width / 1e6:.3g} Mpx in {ms:.0f} ms; {description['backend']},"
-        f" {description['precision']}, {input_space} frame"
+        f" {description['precision']}, {prepare.describe()}"
     )
     if check:
         print(f"{target}: {check.verdict()}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ccnet.contract import CCNetError, Manifest
 from ccnet.contract.signals import call_on_stop_signals
+from ccnet.runtime.io.camera_frame import CameraFrame
+from ccnet.runtime.io.cameras.adjustment import Adjustment
+from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
 from ccnet.runtime.io.sensor import Radiometry
-from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.metrics import StatusLine
@@ -21,7 +21,7 @@ from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.prometheus import PrometheusExporter
 from ccnet.runtime.stream.queue import QueuePolicy
 from ccnet.runtime.stream.sinks import open_sink
-from ccnet.runtime.stream.sources import parse_source
+from ccnet.runtime.stream.sources import Pixels, parse_source
 
 from .options import (
     ARTIFACTS_FOLDER,
@@ -29,11 +29,14 @@ from .options import (
     BackendOption,
     CubeFormatOption,
     DeviceOption,
+    ExposureOption,
     MemoryOption,
     OptionalInputSpaceOption,
     PrecisionOption,
+    RadiometryOption,
     ThreadsOption,
     TileOption,
+    WhiteOption,
     to_bytes,
 )
 
@@ -55,10 +58,9 @@ def stream(
     device: DeviceOption = 0,
     threads: ThreadsOption = None,
     input_space: OptionalInputSpaceOption = None,
-    radiometry: Annotated[
-        Path | None,
-        typer.Option(help="JSON of the path from the sensor's numbers to linear light: bits, bayer, black, gains, …"),
-    ] = None,
+    radiometry: RadiometryOption = None,
+    exposure: ExposureOption = None,
+    white: WhiteOption = None,
     size: Annotated[str | None, typer.Option(help="Size of the raw frames on stdin: WxH in px.")] = None,
     context: Annotated[
         str,
@@ -81,10 +83,15 @@ def stream(
     many frames were delivered, dropped by the policy and rejected, and why. The exit code is 1 if no frame has its
     cube, or if fewer frames came than the source says it has.
     """
-    raw = Radiometry.read(radiometry) if radiometry else None
-    input_space = _input_space(raw, input_space)
+    raw = Radiometry.find(radiometry) if radiometry else None
+    adjustment = Adjustment.parse(exposure, white)
+    input_space = prepared_space(raw, input_space)
     spec = parse_source(
-        source, size, bits=raw.bits if raw else 8, bayer=bool(raw and raw.bayer), as_stored=input_space == "camera"
+        source,
+        size,
+        bits=(raw and raw.bits) or 8,
+        bayer=bool(raw and raw.bayer),
+        as_stored=input_space == "camera",
     )
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
@@ -100,7 +107,14 @@ def stream(
             )
         )
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)
-        radiometry_metadata = _radiometry_metadata(raw, reconstructor.manifest)
+        prepare = FramePreparation(reconstructor.manifest, input_space, raw, adjustment, keep_gains=True)
+        metadata = {**reconstructor.provenance(), "source": spec.name, "space": input_space}
+
+        def prepare_and_note(pixels: Pixels) -> CameraFrame:
+            frame = prepare(pixels)
+            metadata.update(prepare.metadata())  # the gains are found in the first frame
+            return frame
+
         sinks = []
         for text in sink:
             sinks.append(open_sink(text, format))
@@ -109,33 +123,15 @@ def stream(
             source=spec,
             sinks=sinks,
             reconstructor=reconstructor,
-            prepare=raw or reconstructor.camera_frame,
+            prepare=prepare_and_note,
             context=ContextPolicy(context),
             policy=policy or ("latest" if spec.live else "block"),
             queue_size=queue,
             max_frames=frames,
-            metadata={**reconstructor.provenance(), "source": spec.name, "space": input_space, **radiometry_metadata},
+            metadata=metadata,
         )
         _run(pipeline, metrics)
     _report(pipeline)
-
-
-def _input_space(radiometry: Radiometry | None, asked: InputSpace | None) -> InputSpace:
-    """Return the colour space of the frames that the radiometry, if there is any, makes."""
-    if radiometry and asked == "srgb":
-        raise CCNetError(
-            "--radiometry gives linear camera values, --input-space srgb expects photographs: choose one of them"
-        )
-    return asked or ("camera" if radiometry else "srgb")
-
-
-def _radiometry_metadata(radiometry: Radiometry | None, manifest: Manifest) -> dict[str, str]:
-    """Return the metadata of the radiometry; CCNetError if the graphs cannot take the frames that it makes."""
-    if radiometry is None:
-        return {}
-    if manifest.input == "uint8":
-        raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
-    return radiometry.metadata()
 
 
 def _run(pipeline: Stream, metrics: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError, decode_errors_as
+from ccnet.contract import FRAME_SCALE, CCNetError, Manifest, decode_errors_as
 
+from .cameras.matrices import Matrix, require_camera
 from .files import optional_module
 from .formats.npy import map_npy
 from .srgb import linear
@@ -31,31 +32,47 @@ _ROWS = 256  # at a time, so that a large frame takes little memory beside itsel
 class Radiometry:
     """A camera's fixed conversion from raw samples to linear [0, 1], the same for all frames of a stream.
 
-    The steps, in this order: demosaic, black level, full scale, transfer curve, lens shading, gains, clip. No step
-    depends on a frame's content. CCNetError for fields that do not fit.
+    The steps, in this order: demosaic, black level, full scale, transfer curve, lens shading, gains, clip, colour
+    matrix, clip. No step depends on a frame's content. CCNetError for fields that do not fit.
     """
 
-    bits: int = 8
-    """Bits of a sample: 8 in uint8; 10, 12 or 16 in the low bits of uint16."""
+    bits: int | None = None
+    """Bits of a sample: 8 in uint8; 10, 12 or 16 in the low bits of uint16. None: the full range of the frame's type,
+    where float32 is [0, 1]."""
     bayer: str | None = None
     """Colours of the sensor's first 2×2 px, row by row, such as RGGB; None for frames that have three channels."""
     black: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Samples of R, G and B in the dark."""
+    """Samples of R, G and B in the dark; more than 254 need ``bits``."""
     transfer: float | str = "linear"
     """``linear``, ``srgb``, or the exponent that makes the samples linear, such as 2.2."""
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
     """Factors of R, G and B, for white balance and exposure."""
     shading: Path | None = None
     """A ``.npy`` of factors (h, w) or (h, w, 3) that make a white wall even; stretched to the frame's size."""
+    matrix: Matrix | None = None
+    """Rows of the colour matrix from the camera's white-balanced RGB to the weights' camera; None changes nothing."""
+    camera: str | None = None
+    """Name of the camera; a known camera's name stands for its matrix, see ``ccnet camera list``."""
+    light: str | None = None
+    """Name of the light that the matrix is for; a known camera has one for ``daylight`` and for ``tungsten``."""
+    target: str | None = None
+    """Name of the weights' camera that the matrix leads to; weights of another camera are refused."""
 
     def __post_init__(self) -> None:
         white = 2**self.bits - 1 if type(self.bits) is int and self.bits in BITS else 0  # 12.0 shifts nothing
         power = isinstance(self.transfer, int | float) and 0.1 <= self.transfer <= 10
-        _require(bool(white), "bits", self.bits, f"one of {', '.join(map(str, BITS))}")
+        _require(self.bits is None or bool(white), "bits", self.bits, f"one of {', '.join(map(str, BITS))}")
+        white = white or 255
         _require(self.bayer in (None, *BAYER), "bayer", self.bayer, f"one of {', '.join(BAYER)}, or none")
         _require(_three(self.black, lambda b: 0 <= b < white), "black", self.black, f"three in [0, {white})")
         _require(_three(self.gains, lambda g: 0 < g <= 100), "gains", self.gains, "three in (0, 100]")
         _require(power or self.transfer in ("linear", "srgb"), "transfer", self.transfer, "linear, srgb or 0.1 to 10")
+        rows = self.matrix
+        square = isinstance(rows, tuple) and len(rows) == 3 and all(_three(row, lambda m: abs(m) <= 50) for row in rows)
+        _require(rows is None or square, "matrix", rows, "3 rows of 3 numbers, -50 to 50")
+        for name in ("camera", "light", "target"):
+            text = getattr(self, name)
+            _require(text is None or (isinstance(text, str) and text.isprintable()), name, text, "text of one line")
         _ = self._factors  # a map that cannot be used is an error now
 
     @classmethod
@@ -66,21 +83,39 @@ class Radiometry:
             known = {field.name for field in fields(cls)}
             if not isinstance(raw, dict) or not raw.keys() <= known:
                 raise CCNetError(f"{path}: expected a JSON object with some of {', '.join(sorted(known))}")
-            for name in ("black", "gains"):
-                if isinstance(raw.get(name), list):
-                    raw[name] = tuple(raw[name])
+            raw |= {name: _as_tuples(raw[name]) for name in ("black", "gains", "matrix") if name in raw}
             if raw.get("shading") is not None:
                 raw["shading"] = path.parent / raw["shading"]
             try:
-                return cls(**raw)
+                return cls(**raw)._with_known_matrix()
             except CCNetError as error:
                 raise CCNetError(f"{path}: {error}") from error
+
+    @classmethod
+    def find(cls, text: str) -> Radiometry:
+        """Return the radiometry of a JSON file, or of a known camera's name; a CCNetError says what is wrong."""
+        path = Path(text)
+        if path.suffix.lower() == ".json" or path.is_file():
+            return cls.read(path)
+        return cls(camera=text)._with_known_matrix()
+
+    def check_target(self, manifest: Manifest) -> None:
+        """Raise a CCNetError if the graphs cannot take the frames: uint8 graphs, or another camera's weights."""
+        if manifest.input == "uint8":
+            raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
+        weights = manifest.camera and manifest.camera["name"]
+        if self.target and weights and self.target != weights:
+            raise CCNetError(
+                f"the matrix leads to the camera {self.target}, the weights are for {weights}: make another with"
+                " 'ccnet camera fit --weights'"
+            )
 
     def __call__(self, raw: npt.NDArray[Any], out: Array | None = None) -> Array:
         """Convert a raw frame.
 
         Args:
-            raw: (H, W, 3), or (H, W) of a Bayer sensor; uint8 for 8 bits, otherwise uint16.
+            raw: (H, W, 3), or (H, W) of a Bayer sensor; uint8 for 8 bits, uint16 for more; of any frame's type if
+                ``bits`` is None.
             out: (H, W, 3) float32 to fill and return; None allocates it.
 
         Returns:
@@ -105,6 +140,21 @@ class Radiometry:
             values["radiometry shading"] = hashlib.sha256(self._factors.tobytes()).hexdigest()[:16]
         return values
 
+    def _with_known_matrix(self) -> Radiometry:
+        """Return this radiometry with the matrix of its camera, if it names a known camera and has no matrix."""
+        if self.camera is None or self.matrix is not None:
+            return self
+        camera = require_camera(self.camera)
+        chosen = camera.in_light(self.light)
+        return replace(self, matrix=chosen.matrix, camera=camera.name, light=chosen.light, target=camera.target)
+
+    def describe(self) -> str:
+        """Return the camera and its matrix in a few words."""
+        if self.matrix is None:
+            return f"{self.camera or 'frame of an unknown camera'}, no colour matrix"
+        light = f" in {self.light}" if self.light else ""
+        return f"{self.camera or 'camera'}{light}, by its colour matrix"
+
     @cached_property
     def _factors(self) -> Array | None:
         """The shading's factors (h, w, 3), or None."""
@@ -122,15 +172,22 @@ class Radiometry:
         return factors
 
     def _check(self, raw: npt.NDArray[Any]) -> None:
-        dtype = np.uint8 if self.bits == 8 else np.uint16
+        types = {None: list(FRAME_SCALE), 8: ["uint8"]}.get(self.bits, ["uint16"])
         fits = raw.ndim == 2 if self.bayer else raw.ndim == 3 and raw.shape[2] == 3
-        if not fits or raw.dtype != dtype or 0 in raw.shape:
+        if self.bayer and self.bits is None:
+            types = ["uint8", "uint16"]
+        if not fits or raw.dtype.name not in types or 0 in raw.shape:
             shape = "(H, W)" if self.bayer else "(H, W, 3)"
-            raise CCNetError(f"raw frame is {raw.dtype} {raw.shape}, expected {np.dtype(dtype)} {shape}")
+            raise CCNetError(f"raw frame is {raw.dtype} {raw.shape}, expected {', '.join(types)} {shape}")
+        if max(self.black) >= self._full_scale(raw):
+            raise CCNetError(f"black is {self.black}, expected less than the full {raw.dtype} frame: set bits")
         if self.bits in (10, 12) and raw.max() >= 1 << self.bits:
             raise CCNetError(
                 f"raw frame reaches {raw.max()}, expected {self.bits} bits, {(1 << self.bits) - 1} at most"
             )
+
+    def _full_scale(self, raw: npt.NDArray[Any]) -> float:
+        return FRAME_SCALE[raw.dtype.name] if self.bits is None else 2**self.bits - 1
 
     def _demosaic(self, raw: npt.NDArray[Any]) -> npt.NDArray[Any]:
         if min(raw.shape) < 2:
@@ -142,7 +199,7 @@ class Radiometry:
     def _convert_rows(self, pixels: npt.NDArray[Any], out: Array, top: int, height: int) -> None:
         black = np.array(self.black, np.float32)
         np.subtract(pixels, black, out=out, dtype=np.float32)
-        out /= np.float32(2**self.bits - 1) - black
+        out /= np.float32(self._full_scale(pixels)) - black
         np.clip(out, 0, 1, out=out)
         if self.transfer == "srgb":
             out[...] = linear(out)
@@ -151,7 +208,9 @@ class Radiometry:
         if self._factors is not None:
             out *= _stretch(self._factors, top, out.shape, height)
         out *= np.array(self.gains, np.float32)
-        np.clip(out, 0, 1, out=out)
+        np.clip(out, 0, 1, out=out)  # a sensor's highlights are clipped in its own channels, so that they stay white
+        if self.matrix is not None:
+            np.clip(out @ np.array(self.matrix, np.float32).T, 0, 1, out=out)
 
 
 def _stretch(factors: Array, top: int, shape: tuple[int, ...], height: int) -> Array:
@@ -167,6 +226,11 @@ def _interpolate(values: Array, at: Array, axis: int) -> Array:
     high = np.minimum(low + 1, values.shape[axis] - 1)
     weight = (at - low).reshape((-1, 1, 1) if axis == 0 else (1, -1, 1))
     return values.take(low, axis) * (1 - weight) + values.take(high, axis) * weight
+
+
+def _as_tuples(values: Any) -> Any:
+    """Return lists of JSON, and lists in them, as tuples."""
+    return tuple(_as_tuples(value) for value in values) if isinstance(values, list) else values
 
 
 def _three(values: Any, fits: Callable[[float], bool]) -> bool:

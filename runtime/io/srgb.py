@@ -14,10 +14,11 @@ from .frames import Frame
 InputSpace = Literal["srgb", "camera"]
 """Input colour space of a frame: sRGB, as in photographs, or linear RGB of the camera that the weights are for."""
 
-_TO_CIE = np.array(  # linear sRGB → CIE XYZ (IEC 61966-2-1)
+TO_CIE = np.array(  # linear sRGB → CIE XYZ (IEC 61966-2-1)
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
 )
-_TO_CIE /= _TO_CIE.sum(axis=1, keepdims=True)  # white stays white: the camera's channels are scaled to give 1 for white
+TO_CIE /= TO_CIE.sum(axis=1, keepdims=True)  # white stays white: the camera's channels are scaled to give 1 for white
+"""Matrix from linear sRGB to the NTIRE 2020 "clean" camera, whose channels are CIE's colour matching functions."""
 
 _ROWS = 256  # at a time, so that a large frame takes little memory beside itself
 
@@ -49,7 +50,7 @@ def from_srgb(frame_HWC: Frame) -> npt.NDArray[np.float32]:
     out = np.empty(frame_HWC.shape, np.float32)
     for top in range(0, len(frame_HWC), _ROWS):
         rows = frame_HWC[top : top + _ROWS]
-        out[top : top + _ROWS] = (linear(rows) if table is None else table[rows]) @ _TO_CIE.T
+        out[top : top + _ROWS] = (linear(rows) if table is None else table[rows]) @ TO_CIE.T
     return np.clip(out, 0, 1, out=out)
 
 

@@ -94,7 +94,12 @@ def test_radiometry_is_read_from_json_and_recorded_in_metadata(tmp_path: Path) -
         ({"transfer": "gamma"}, "transfer is 'gamma'"),
         ({"transfer": 0}, "transfer is 0"),
         ({"shading": "none.npy"}, "none.npy"),
-        ({"gamma": 2}, "expected a JSON object with some of bayer, bits, black, gains, shading, transfer"),
+        ({"gamma": 2}, "some of bayer, bits, black, camera, gains, light, matrix, shading, target, transfer"),
+        ({"matrix": [[1, 0, 0], [0, 1, 0]]}, "matrix is ((1, 0, 0), (0, 1, 0)), expected 3 rows of 3"),
+        ({"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, float("inf")]]}, "matrix is"),
+        ({"camera": 5}, "camera is 5, expected text"),
+        ({"camera": "Nikon D7001"}, "did you mean"),
+        ({"camera": "Nikon D700", "light": "moon"}, "no matrix for the light 'moon'"),
         ([], "expected a JSON object"),
     ],
 )
@@ -117,11 +122,13 @@ def test_invalid_shading_is_refused(tmp_path: Path, shading: Any) -> None:
 @pytest.mark.parametrize(
     ("camera", "frame", "words"),
     [
-        (Radiometry(), raw(12), "raw frame is uint16 (300, 20, 3), expected uint8 (H, W, 3)"),
+        (Radiometry(bits=8), raw(12), "raw frame is uint16 (300, 20, 3), expected uint8 (H, W, 3)"),
         (Radiometry(bits=12), raw(8), "expected uint16"),
+        (Radiometry(black=(9, 9, 9)), np.ones((4, 4, 3), np.float32), "expected less than the full float32 frame"),
         (Radiometry(bits=12), raw(16), "expected 12 bits, 4095 at most"),
-        (Radiometry(bayer="RGGB"), raw(8), "expected uint8 (H, W)"),
-        (Radiometry(), raw(8, (4, 4)), "expected uint8 (H, W, 3)"),
+        (Radiometry(bits=8, bayer="RGGB"), raw(8), "expected uint8 (H, W)"),
+        (Radiometry(), raw(8, (4, 4)), "expected uint8, uint16, float32 (H, W, 3)"),
+        (Radiometry(bits=8), raw(8, (4, 4)), "expected uint8 (H, W, 3)"),
         (Radiometry(bayer="RGGB"), raw(8, (1, 4)), "at least 2×2 px"),
     ],
 )

@@ -13,7 +13,7 @@ import pytest
 from ccnet.contract import BANDS_NM, FRAME_SCALE
 from ccnet.runtime import AsyncReconstructor, Projection, Reconstructor
 from ccnet.runtime.io import camera_frame
-from ccnet.runtime.io.srgb import _TO_CIE, InputSpace, from_srgb
+from ccnet.runtime.io.srgb import TO_CIE, InputSpace, from_srgb
 from ccnet.runtime.viz.render import reflectance_to_srgb, render
 from tests.runtime.conftest import Array, open_camera, pixels, refusal
 
@@ -38,7 +38,7 @@ def test_from_srgb_undoes_the_rendering_of_a_cube() -> None:
     nm = np.array(BANDS_NM, np.float32)
     cube = (0.3 + 0.25 * np.tanh((nm - 570) / 60))[:, None, None] * np.ones((1, 4, 4), np.float32)
     to_srgb = reflectance_to_srgb()
-    seen = _TO_CIE @ (to_srgb / to_srgb.sum(axis=1, keepdims=True)) @ cube[:, 0, 0]
+    seen = TO_CIE @ (to_srgb / to_srgb.sum(axis=1, keepdims=True)) @ cube[:, 0, 0]
     np.testing.assert_allclose(from_srgb(render(cube.astype(np.float32)))[0, 0], seen, atol=5e-3)
 
 

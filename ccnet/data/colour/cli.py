@@ -1,0 +1,108 @@
+"""``ccnet camera``: colour matrices that make any camera usable with the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, strict_json, write_atomic
+
+from .lights import LIGHT_HELP, find_light
+
+app = typer.Typer()
+WeightsOption = Annotated[
+    Path, typer.Option("--weights", "-w", help="Weights (.safetensors) or artifact folder that the matrix leads to.")
+]
+
+camera_app = typer.Typer(help="Use any camera: colour matrices from a measured response or a colour chart.")
+app.add_typer(camera_app, name="camera")
+
+
+@camera_app.command()
+def fit(
+    source: Annotated[Path, typer.Argument(help="Measured response of the camera (.json, .csv, .npz).")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write, for --radiometry.")],
+    illuminant: Annotated[str, typer.Option(help=f"Light on the scenes: {LIGHT_HELP}.")] = "daylight",
+    weights: WeightsOption = SHIPPED_WEIGHTS,
+    spectra: Annotated[
+        Path | None,
+        typer.Option(help="Reflectances to fit over (.npz, .csv); if not given, any smooth spectra."),
+    ] = None,
+) -> None:
+    """Fit the colour matrix from a camera to the weights' camera.
+
+    The matrix is for white-balanced linear values; white stays white. Add black, gains, bits, … to the JSON where the
+    frames are a sensor's samples.
+    """
+    from ccnet.data.camera import Camera
+
+    from .matrix import fit_matrix, matrix_error, read_reflectances, smooth_reflectances
+    from .target import read_target
+
+    target, camera, light = read_target(weights), Camera.read(source), find_light(illuminant)
+    moments = smooth_reflectances() if spectra is None else read_reflectances(spectra)
+    lit = camera.under(light)
+    matrix = fit_matrix(lit, target.response, moments)
+    _write(out, camera.name, light.name, target.name, matrix)
+    left, before = (matrix_error(lit, target.response, moments, each) for each in (matrix, np.eye(3)))
+    typer.echo(
+        f"{out}: {camera.name} in {light.name}, to {target.name}; colours differ by {left:.1%} (RMS), without the"
+        f" matrix by {before:.1%}"
+    )
+
+
+@camera_app.command("list")
+def list_cameras() -> None:
+    """List the cameras whose matrices come with the package."""
+    from ccnet.runtime.io.cameras.matrices import known_cameras
+
+    cameras = known_cameras()
+    for camera in cameras.values():
+        typer.echo(f"{camera.name}: {', '.join(each.light for each in camera.lights)}")
+    typer.echo(f"{len(cameras)} cameras; {next(iter(cameras.values())).source}")
+
+
+@camera_app.command()
+def known(
+    responses: Annotated[Path, typer.Argument(help="Folder of measured responses.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write: the package's known.json.")],
+    source: Annotated[str, typer.Option(help="Origin of the responses and spectra, with their licences.")],
+    spectra: Annotated[
+        Path | None, typer.Option(help="Reflectances to fit over (.npz, .csv); if not given, any smooth spectra.")
+    ] = None,
+    weights: WeightsOption = SHIPPED_WEIGHTS,
+) -> None:
+    """Make the file of known cameras from a folder of measured responses."""
+    from ccnet.data.camera import response_files
+
+    from .known import known_document
+    from .matrix import read_reflectances, smooth_reflectances
+    from .target import read_target
+
+    moments = smooth_reflectances() if spectra is None else read_reflectances(spectra)
+    files = response_files(responses)
+    document = known_document(files, read_target(weights), moments, source)
+    write_atomic(out, _line_per_camera(document).encode())
+    typer.echo(f"{out}: matrices of {len(files)} cameras in daylight and tungsten light")
+
+
+def _line_per_camera(document: dict[str, Any]) -> str:
+    lines = (
+        f"  {strict_json(name, None)}: {strict_json(lights, None)}" for name, lights in document["cameras"].items()
+    )
+    head = strict_json({key: value for key, value in document.items() if key != "cameras"}, 1).rstrip("}\n")
+    return head + ',\n "cameras": {\n' + ",\n".join(lines) + "\n }\n}\n"
+
+
+def _write(path: Path, camera: str, light: str | None, target: str, matrix: npt.NDArray[np.float64]) -> None:
+    """Write the JSON of a radiometry."""
+    from ccnet.runtime.io.cameras.matrices import to_matrix
+
+    if path.suffix.lower() != ".json":
+        raise CCNetError(f"{path}: expected a name that ends in .json")
+    fields: dict[str, Any] = {"camera": camera, "light": light, "target": target, "matrix": to_matrix(matrix)}
+    write_atomic(path, strict_json(fields, 2).encode())

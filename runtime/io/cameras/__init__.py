@@ -1,0 +1,1 @@
+"""Cameras that are not the weights' own: colour matrices, raw files, exposure and white balance."""

@@ -1,0 +1,127 @@
+"""Frames of any camera become linear frames of the weights' camera: radiometry, gains, colour matrix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import CCNetError, Manifest
+from ccnet.runtime.io.arrays import as_frame
+from ccnet.runtime.io.camera_frame import CameraFrame, FrameConverter
+from ccnet.runtime.io.sensor import Radiometry
+from ccnet.runtime.io.srgb import TO_CIE, InputSpace
+
+from .adjustment import Adjustment, Gains
+
+_ROWS = 256  # at a time, so that a large frame takes little memory beside itself
+
+
+def prepared_space(radiometry: Radiometry | None, input_space: InputSpace | None) -> InputSpace:
+    """Return the colour space of the frames: ``camera`` with a radiometry, else the one asked for, or ``srgb``."""
+    if radiometry and input_space == "srgb":
+        raise CCNetError(
+            "--radiometry gives linear camera values, --input-space srgb expects photographs: choose one of them"
+        )
+    return input_space or ("camera" if radiometry else "srgb")
+
+
+class FramePreparation:
+    """The conversion of a user's frames before the network.
+
+    The white balance acts on the camera's own channels (those of sRGB for a photograph), before the colour matrix.
+
+    Attributes:
+        input_space: Colour space of the frames; ``camera`` where a radiometry converts them.
+        radiometry: The conversion of a sensor's samples, or None.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        input_space: InputSpace | None,
+        radiometry: Radiometry | None = None,
+        adjustment: Adjustment = Adjustment(),  # noqa: B008 - frozen
+        *,
+        keep_gains: bool = False,
+    ) -> None:
+        """Refuse combinations that contradict each other or that the graphs cannot take.
+
+        Args:
+            manifest: Manifest of the graphs.
+            input_space: Colour space of the frames; None is ``camera`` with a radiometry, else ``srgb``.
+            radiometry: Conversion of the sensor's samples.
+            adjustment: Exposure and white balance.
+            keep_gains: Find the gains in the first frame and keep them for all, as a stream does.
+
+        Raises:
+            CCNetError: The options do not go together, or do not fit the graphs.
+        """
+        self.input_space = prepared_space(radiometry, input_space)
+        self.radiometry = radiometry
+        self._adjustment = adjustment
+        self._keep_gains = keep_gains
+        self._gains: Gains | None = None
+        self._convert = FrameConverter(self.input_space, manifest)
+        if radiometry:
+            radiometry.check_target(manifest)
+        if manifest.input == "uint8" and not adjustment.changes_nothing:
+            raise CCNetError(
+                "these graphs take uint8 frames, --exposure and --white make float32: export with --input float32"
+            )
+
+    def __call__(self, frame: Any) -> CameraFrame:
+        """Return the frame (H, W, 3) of the weights' camera.
+
+        Args:
+            frame: The sensor's samples for a radiometry, else a frame (H, W, 3) in the input space.
+
+        Returns:
+            The frame, float32 in [0, 1] unless nothing had to be changed.
+
+        Raises:
+            CCNetError: The frame does not fit the options.
+        """
+        if self._adjustment.changes_nothing:
+            if self.radiometry is None:
+                return self._convert(frame)
+            return self.radiometry(np.asarray(frame)).view(CameraFrame)
+        linear, matrix = self._linear(frame)
+        if self._gains is None or not self._keep_gains:
+            self._gains = self._adjustment.gains(linear)
+        for top in range(0, len(linear), _ROWS):
+            rows = linear[top : top + _ROWS]
+            np.clip(rows * np.array(self._gains, np.float32), 0, 1, out=rows)
+            if matrix is not None:
+                np.clip(rows @ matrix.T, 0, 1, out=rows)
+        return linear.view(CameraFrame)
+
+    def metadata(self) -> dict[str, str]:
+        """Return what was used for the latest frame, for the cube's metadata."""
+        used = self.radiometry.metadata() if self.radiometry else {}
+        if self._gains is not None:
+            used |= {"exposure": str(self._adjustment.exposure), "white": str(self._adjustment.white or "as it is")}
+            used["gains"] = " ".join(f"{gain:.4f}" for gain in self._gains)
+        return used
+
+    def describe(self) -> str:
+        """Return in a few words what the latest frame's values were taken for, and what was changed."""
+        words = [f"{self.input_space} frame"]
+        if self.radiometry:
+            words = [self.radiometry.describe()]
+        if self._gains is not None:
+            words.append(f"gains {', '.join(f'{gain:.3g}' for gain in self._gains)}")
+        return ", ".join(words)
+
+    def _linear(self, frame: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
+        """Return a new linear frame in the channels of its source, and the matrix to the weights' camera."""
+        if self.radiometry:
+            matrix = self.radiometry.matrix
+            linear = replace(self.radiometry, matrix=None)(np.asarray(frame))
+            return linear, None if matrix is None else np.array(matrix, np.float32)
+        pixels = as_frame(frame)
+        transfer = "srgb" if self.input_space == "srgb" else "linear"
+        linear = Radiometry(transfer=transfer)(pixels)
+        return linear, TO_CIE.astype(np.float32) if transfer == "srgb" else None

@@ -1,0 +1,55 @@
+"""``ccnet reconstruct`` with other cameras, exposure and white: what it prints, warns of and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ccnet.runtime import read_cube
+from ccnet.runtime.io.sensor import Radiometry
+from ccnet.runtime.io.srgb import from_srgb
+
+Ccnet = Callable[..., Any]
+
+
+def test_known_camera_is_named_and_its_matrix_used(work: Path, ccnet: Ccnet) -> None:
+    result = ccnet("reconstruct", "photo.png", "-o", "photo.hdr", "--radiometry", "nikon d700", "--exposure", "-1")
+    assert result.code == 0 and result.err == ""
+    assert "Nikon D700 in daylight, by its colour matrix, gains 0.5, 0.5, 0.5" in result.out
+    header = Path("photo.hdr").read_text()
+    assert "ccnet radiometry camera = Nikon D700" in header and "ccnet exposure = -1.0" in header
+    matrix = np.array(Radiometry.find("Nikon D700").matrix)
+    pixels = np.clip(np.asarray(Image.open("photo.png")) / 510 @ matrix.T, 0, 1)
+    np.testing.assert_allclose(read_cube(Path("photo.hdr"))[30], pixels[..., 0], atol=1e-5)
+
+
+def test_camera_without_a_matrix_is_warned_of(work: Path, ccnet: Ccnet) -> None:
+    Path("camera.json").write_text('{"gains": [1.5, 1, 2]}')
+    result = ccnet("reconstruct", "photo.png", "-o", "photo.hdr", "--radiometry", "camera.json")
+    assert result.code == 0 and "no colour matrix" in result.err and result.err.count("\n") == 1
+
+
+def test_exposure_of_a_photograph(work: Path, ccnet: Ccnet) -> None:
+    assert ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--exposure", "-1").code == 0
+    pixels = from_srgb(np.asarray(Image.open("photo.png")))
+    np.testing.assert_allclose(read_cube(Path("photo.npy"))[30], pixels[..., 0] / 2, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--radiometry", "Nikon D7001"), "'Nikon D7001' is no file and not known: did you mean"),
+        (("--radiometry", "none.json"), "none.json"),
+        (("--exposure", "bright"), "--exposure is 'bright'"),
+        (("--white", "70,0"), "expected a pixel of the 70×40 px frame"),
+    ],
+)
+def test_errors_are_one_line(
+    work: Path, ccnet: Ccnet, arguments: tuple[str, ...], words: str, assert_refused: Callable[[Any, str], None]
+) -> None:
+    assert_refused(ccnet("reconstruct", "photo.png", "-o", "photo.hdr", *arguments), words)
