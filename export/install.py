@@ -28,6 +28,10 @@ EXTRAS: dict[Target, str] = {
 }
 """Target → extras of this package."""
 
+SERVER_FOR_TESTS = ("nvidia-pytriton", "tritonclient", "python-rapidjson")
+"""Packages of the extra ``serve`` that the tests start. Without their dependencies: nvidia-pytriton wants numpy 1 for
+parts that are not used, and tritonclient an older protobuf than there is, whose messages the newer one reads."""
+
 WITHOUT_TENSORRT: dict[Target, str] = {"gpu": "cuda", "gpu-cu12": "cuda-cu12"}
 """Target → the extra that leaves TensorRT out, whose libraries come from NVIDIA's own index."""
 
@@ -48,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.target and code == 0:
         (options.environment / ASKED).write_text(f"{options.target}\n")
     code = code or _install(options.environment, chosen.target, machine, device=options.device)
+    if code == 0 and not options.device and machine.system == "Linux x86_64":
+        _install_server(options.environment)
     if code == 0:
         (options.environment / STAMP).write_text(f"{chosen.target}\n")
     elif chosen.target == "jetson" and not options.device:
@@ -104,6 +110,13 @@ def _install(environment: Path, target: Target, machine: Machine, *, device: boo
 def _install_extras(environment: Path, extras: str, output: IO[str] | None = None) -> int:
     arguments = ("install", "--quiet", "-c", "constraints.txt", "-e", f".[{extras}]")
     return _call(*_pip(environment), *arguments, output=output)
+
+
+def _install_server(environment: Path) -> None:
+    """Install the server that the tests start; the environment is complete without it."""
+    arguments = ("install", "--quiet", "--no-deps", "-c", "constraints.txt", *SERVER_FOR_TESTS)
+    if _call(*_pip(environment), *arguments):
+        print("tritonserver cannot be installed: going on without, its tests are skipped", flush=True)
 
 
 def _pip(environment: Path) -> tuple[str, ...]:

@@ -93,6 +93,21 @@ def test_machine_gets_its_extras(
     assert told.count("\n") == 1
 
 
+def test_server_of_the_tests_is_installed_without_dependencies_and_may_be_missing(
+    at: Callable[[Machine], None], commands: Commands, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    at(NO_GPU)
+    commands.fail = lambda line: "nvidia-pytriton" in line
+    assert install.main([str(tmp_path / "env")]) == 0
+    assert "--no-deps -c constraints.txt nvidia-pytriton tritonclient" in commands.lines[-1]
+    assert "going on without" in capfd.readouterr().out
+    for machine, options in ((ORIN, []), (NO_GPU, ["--device"])):
+        at(machine)
+        commands.lines.clear()
+        assert install.main([str(tmp_path / "other"), *options]) == 0
+        assert not any("pytriton" in line for line in commands.lines)
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_target_can_be_asked_for(
     target: str, at: Callable[[Machine], None], commands: Commands, tmp_path: Path, capfd: pytest.CaptureFixture[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,24 @@ from tests.runtime.conftest import artifact, manifest, refusal
 TYPES = {"tensor(float)": "TYPE_FP32", "tensor(uint8)": "TYPE_UINT8"}
 
 
+def message_types() -> Any:
+    reason = "tritonclient is not installed: pip install 'ccnet-hsi[serve]'"
+    return pytest.importorskip("tritonclient.grpc.model_config_pb2", reason=reason)
+
+
 def parse(text: str) -> Any:
     """Return the message ModelConfig; unknown fields, wrong types and unknown enumerators are errors."""
-    reason = "tritonclient is not installed: pip install 'ccnet-hsi[serve]'"
-    messages = pytest.importorskip("tritonclient.grpc.model_config_pb2", reason=reason)
-    text_format = pytest.importorskip("google.protobuf.text_format", reason=reason)
-    return text_format.Parse(text, messages.ModelConfig())
+    message = message_types().ModelConfig()
+    return importlib.import_module("google.protobuf.text_format").Parse(text, message)
 
 
-def tensors(messages: Any, module: Any) -> dict[str, tuple[str, list[int]]]:
-    return {each.name: (module.DataType.Name(each.data_type), list(each.dims)) for each in messages}
+def tensors(messages: Any) -> dict[str, tuple[str, list[int]]]:
+    names = message_types().DataType.Name
+    return {each.name: (names(each.data_type), list(each.dims)) for each in messages}
 
 
 @pytest.mark.parametrize("name", ["folder", "folder_uint8"])
 def test_graphs_take_what_their_configurations_say(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    import tritonclient.grpc.model_config_pb2 as module
-
     source = ArtifactFolder.open(request.getfixturevalue(name))
     write_repository(source, tmp_path, ServiceSettings(input_space="camera"))
     for kind in ("encode", "decode"):
@@ -41,15 +44,12 @@ def test_graphs_take_what_their_configurations_say(name: str, request: pytest.Fi
         assert (config.name, config.backend, config.max_batch_size) == (kind, "onnxruntime", 0)
         graph = onnxruntime.InferenceSession(tmp_path / kind / "1" / config.default_model_filename)
         for messages, nodes in ((config.input, graph.get_inputs()), (config.output, graph.get_outputs())):
-            expected = {
-                node.name: (TYPES[node.type], [size if isinstance(size, int) else -1 for size in node.shape])
-                for node in nodes
-            }
-            found = tensors(messages, module)
-            assert {key: value[0] for key, value in found.items()} == {key: value[0] for key, value in expected.items()}
-            for key, (_, dims) in found.items():
-                assert len(dims) == len(expected[key][1])
-                assert all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, expected[key][1], strict=True))
+            found, nodes_by_name = tensors(messages), {node.name: node for node in nodes}
+            assert found.keys() == nodes_by_name.keys()
+            for key, (type, dims) in found.items():
+                node = nodes_by_name[key]
+                assert type == TYPES[node.type]
+                assert dims == [size if isinstance(size, int) else -1 for size in node.shape]
 
 
 def test_frame_model_has_its_settings_as_parameters() -> None:
