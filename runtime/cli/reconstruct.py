@@ -15,9 +15,10 @@ import typer
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
+from ccnet.runtime.io.cameras.raw_file import RAW_SUFFIXES, is_raw, read_raw
 from ccnet.runtime.io.cubes import CubeFormat, open_cube
 from ccnet.runtime.io.formats.georeference import read_georeference
-from ccnet.runtime.io.frames import FRAME_SUFFIXES, describe_colour, read_frame, result_names
+from ccnet.runtime.io.frames import FRAME_SUFFIXES, Frame, describe_colour, read_frame, result_names
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
@@ -46,7 +47,14 @@ from .options import (
 
 app = typer.Typer()
 
-_FILE_SUFFIXES = {*(f".{format}" for format in get_args(CubeFormat)), *FRAME_SUFFIXES, ".img", ".h5", ".zarr"}
+_FILE_SUFFIXES = {
+    *(f".{format}" for format in get_args(CubeFormat)),
+    *FRAME_SUFFIXES,
+    *RAW_SUFFIXES,
+    ".img",
+    ".h5",
+    ".zarr",
+}
 """Suffixes of --out that name one file, of a cube or by mistake; any other name is that of a folder."""
 
 _NO_MATRIX = (
@@ -57,7 +65,8 @@ _NO_MATRIX = (
 @app.command()
 def reconstruct(
     frames: Annotated[
-        list[Path], typer.Argument(metavar="FRAME", help="PNG, JPEG, TIFF, BMP or .npy (H, W, 3), 16 px to 128 Mpx.")
+        list[Path],
+        typer.Argument(metavar="FRAME", help="PNG, JPEG, TIFF, BMP, DNG and other raw files, .npy; 16 px to 128 Mpx."),
     ],
     out: Annotated[
         Path,
@@ -111,8 +120,6 @@ def reconstruct(
         threads=threads,
     ) as reconstructor:
         prepare = FramePreparation(reconstructor.manifest, space, raw, adjustment)
-        if raw and raw.matrix is None:
-            print(f"ccnet: {raw.describe()}: {_NO_MATRIX}", file=sys.stderr)
         for source, target in zip(frames, targets, strict=True):
             _reconstruct(reconstructor, prepare, source, target, drawings)
 
@@ -158,8 +165,7 @@ def _reconstruct(
     reconstructor: Reconstructor, prepare: FramePreparation, source: Path, target: Path, drawings: _Drawings
 ) -> None:
     """Write the cube of one frame and its drawings, and print a line on each."""
-    as_stored = prepare.input_space == "camera"
-    frame = read_frame(source, as_stored=as_stored)
+    frame, prepare = _read(source, prepare)
     pixels = prepare(frame)
     height, width = frame.shape[:2]
     # The whole cube may be larger than memory, and a picture needs few of its pixels
@@ -168,7 +174,7 @@ def _reconstruct(
     check = ReprojectionCheck(pixels, reconstructor.manifest) if drawings.reprojection or has_camera else None
     description = reconstructor.describe()
     metadata = {"source": source.name, "space": prepare.input_space, **reconstructor.provenance(), **prepare.metadata()}
-    if not as_stored:
+    if prepare.input_space == "srgb":
         metadata["colour"] = describe_colour(source)
     georeference = read_georeference(source, height, width)
     started = time.perf_counter()
@@ -193,6 +199,20 @@ def _reconstruct(
         title = f"Residual, mean {check.score:.1%}"
         heat_map(residuals.thin(frame), residuals.cube[0], title, drawings.reprojection)
         print(drawings.reprojection)
+
+
+def _read(source: Path, prepare: FramePreparation) -> tuple[Frame, FramePreparation]:
+    """Return a frame and its preparation; a raw file brings its camera's matrix, and a missing matrix is warned of."""
+    if is_raw(source):
+        raw = read_raw(source)
+        frame: Frame = raw.pixels
+        if prepare.radiometry is None:
+            prepare = prepare.for_camera(raw.radiometry)
+    else:
+        frame = read_frame(source, as_stored=prepare.input_space == "camera")
+    if prepare.radiometry and prepare.radiometry.matrix is None:
+        print(f"ccnet: {source}: {prepare.radiometry.describe()}: {_NO_MATRIX}", file=sys.stderr)
+    return frame, prepare
 
 
 @contextmanager

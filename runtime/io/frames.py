@@ -298,4 +298,4 @@ def _check_picture(path: Path, image: Any, tags: Any) -> None:
     if getattr(image, "is_animated", False):
         raise CCNetError(f"{path}: animated or of many pages, expected one picture; extract one")
     if tags.get(_NEW_SUBFILE_TYPE, 0) & 1:
-        raise CCNetError(f"{path}: holds a preview (camera raw?), expected a full picture; develop it to TIFF or PNG")
+        raise CCNetError(f"{path}: holds a preview, expected a full picture; a raw file must end in .dng or the like")

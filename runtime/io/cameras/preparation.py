@@ -59,6 +59,7 @@ class FramePreparation:
         Raises:
             CCNetError: The options do not go together, or do not fit the graphs.
         """
+        self._manifest = manifest
         self.input_space = prepared_space(radiometry, input_space)
         self.radiometry = radiometry
         self._adjustment = adjustment
@@ -71,6 +72,10 @@ class FramePreparation:
             raise CCNetError(
                 "these graphs take uint8 frames, --exposure and --white make float32: export with --input float32"
             )
+
+    def for_camera(self, radiometry: Radiometry) -> FramePreparation:
+        """Return this preparation for the frames of a raw file's camera."""
+        return FramePreparation(self._manifest, "camera", radiometry, self._adjustment, keep_gains=self._keep_gains)
 
     def __call__(self, frame: Any) -> CameraFrame:
         """Return the frame (H, W, 3) of the weights' camera.

@@ -13,6 +13,7 @@ from PIL import Image
 from ccnet.runtime import read_cube
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.io.srgb import from_srgb
+from tests.runtime.io.cameras.dng_file import write_dng
 
 Ccnet = Callable[..., Any]
 
@@ -53,3 +54,14 @@ def test_errors_are_one_line(
     work: Path, ccnet: Ccnet, arguments: tuple[str, ...], words: str, assert_refused: Callable[[Any, str], None]
 ) -> None:
     assert_refused(ccnet("reconstruct", "photo.png", "-o", "photo.hdr", *arguments), words)
+
+
+def test_raw_file_brings_its_camera(work: Path, ccnet: Ccnet) -> None:
+    pytest.importorskip("rawpy", reason="rawpy is not installed: the extra raw")
+    write_dng(work / "frame.dng", (0.2, 0.4, 0.24), (0.1, 0.3, 0.12), "D700", {271: ("s", 0, "Nikon")})
+    result = ccnet("reconstruct", "frame.dng", "-o", "frame.hdr")
+    assert result.code == 0 and result.err == "" and "Nikon D700 in" in result.out
+    np.testing.assert_allclose(read_cube(Path("frame.hdr"))[:, 20, 10], 0.4, atol=1e-3)  # grey in the camera's white
+    assert "ccnet radiometry camera = Nikon D700" in Path("frame.hdr").read_text()
+    write_dng(work / "other.dng", (0.2, 0.4, 0.24), (0.1, 0.3, 0.12), changes={50721: None, 50722: None})
+    assert "Test X, no colour matrix" in ccnet("reconstruct", "other.dng", "-o", "other.hdr").err
