@@ -44,7 +44,7 @@ def is_raw(path: Path) -> bool:
 def read_raw(path: Path, *, max_pixels: int = MAX_PIXELS) -> RawFile:
     """Develop a raw file without anything that depends on its content.
 
-    Black level, full scale, demosaic (AHD), white balance as shot, clipped highlights; no tone curve, no automatic
+    Black level, full scale, demosaic, white balance as shot, clipped highlights; no tone curve, no automatic
     brightness, the camera's own channels. The matrix is, in this order, that of a known camera of this name, that of
     the DNG, interpolated between its two lights, or that of LibRaw's table.
 
