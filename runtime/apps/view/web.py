@@ -1,0 +1,140 @@
+"""The web application: the page's files, and what its scripts ask for."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+from importlib import resources
+from typing import Any
+
+from ccnet.contract import CCNetError
+from ccnet.runtime.io.files import optional_module
+
+from .layers import COMPARISONS, PICTURES, Layer, comparable, draw_tile, indices, natural_colours, whole
+from .palettes import PALETTES
+from .scene import TILE_PX, Scene, ShownCube
+from .statistics import errors, spectrum, value_range
+
+_PAGE = {
+    "": ("index.html", "text/html; charset=utf-8"),
+    **{
+        name: (name, "text/javascript; charset=utf-8")
+        for name in ("main.js", "api.js", "chart.js", "controls.js", "pane.js", "spectra.js")
+    },
+    "view.css": ("view.css", "text/css; charset=utf-8"),
+    "icon.svg": ("icon.svg", "image/svg+xml"),
+}
+"""Path → file of the page and its type; there are no others."""
+
+_MOST_RADIUS, _MOST_SPECTRA = 50, 8
+
+
+def build_app(scene: Scene) -> Any:
+    """Return the ASGI application of a scene, without its guard; CCNetError if starlette is not installed."""
+    routing = optional_module("starlette.routing", "view")
+    answers: dict[str, Callable[[Scene, Any], Any]] = {
+        "/api/scene": lambda scene, _: describe_scene(scene),
+        "/api/range": lambda scene, request: value_range(scene, Layer.parse(request.query_params)),
+        "/api/errors": lambda scene, request: _errors(scene, request.query_params),
+        "/api/spectra": lambda scene, request: _spectra(scene, request.query_params),
+    }
+    routes = [routing.Route(f"/{path}", _page_file(*file), methods=["GET"]) for path, file in _PAGE.items()]
+    routes += [routing.Route(path, _json(scene, answer), methods=["GET"]) for path, answer in answers.items()]
+    routes.append(routing.Route("/api/tile", _tile(scene), methods=["GET"]))
+    return optional_module("starlette.applications", "view").Starlette(routes=routes)
+
+
+def describe_scene(scene: Scene) -> dict[str, Any]:
+    """Return what the page must know of the cubes, as plain values."""
+    cubes = scene.cubes
+    return {
+        "live": scene.live,
+        "status": scene.status,
+        "tile": TILE_PX,
+        "palettes": PALETTES,
+        "pictures": PICTURES,
+        "comparisons": COMPARISONS,
+        "cubes": [_describe_cube(shown, cubes) for shown in cubes],
+    }
+
+
+def _describe_cube(shown: ShownCube, cubes: list[ShownCube]) -> dict[str, Any]:
+    _, height, width = shown.cube.shape
+    return {
+        "serial": shown.serial,
+        "name": shown.name,
+        "note": shown.note,
+        "width": width,
+        "height": height,
+        "levels": shown.levels,
+        "wavelengths": [round(float(nm), 3) for nm in shown.cube.wavelengths],
+        "natural": bool(natural_colours(shown).any()),
+        "frame": shown.frame is not None,
+        "residual": shown.has_residual(),
+        "comparable": [at for at, other in enumerate(cubes) if other is not shown and comparable(shown, other)],
+    }
+
+
+def _errors(scene: Scene, query: Any) -> dict[str, Any]:
+    return errors(scene, whole(query, "cube"), whole(query, "other"))
+
+
+def _spectra(scene: Scene, query: Any) -> dict[str, Any]:
+    """Return the spectra of some cubes at a pixel; null for cubes of another size than the first has."""
+    x, y, radius = whole(query, "x"), whole(query, "y"), whole(query, "radius", most=_MOST_RADIUS)
+    cubes = [scene.cube(index) for index in indices("cubes", query.get("cubes", ""))[:_MOST_SPECTRA]]
+    size = cubes[0].cube.shape[1:] if cubes else None
+    found = [spectrum(each, x, y, radius) if each.cube.shape[1:] == size else None for each in cubes]
+    return {"x": x, "y": y, "spectra": [None if values is None else values.tolist() for values in found]}
+
+
+def _json(scene: Scene, answer: Callable[[Scene, Any], Any]) -> Callable[[Any], Any]:
+    responses = optional_module("starlette.responses", "view")
+
+    def endpoint(request: Any) -> Any:
+        try:
+            return responses.JSONResponse(_finite(answer(scene, request)), headers={"cache-control": "no-store"})
+        except CCNetError as error:
+            return responses.JSONResponse({"error": str(error)}, status_code=400)
+
+    return endpoint
+
+
+def _tile(scene: Scene) -> Callable[[Any], Any]:
+    responses = optional_module("starlette.responses", "view")
+    image_module = optional_module("PIL.Image")
+
+    def endpoint(request: Any) -> Any:
+        query = request.query_params
+        try:
+            at = [whole(query, name) for name in ("level", "column", "row")]
+            pixels = draw_tile(scene, Layer.parse(query), *at)
+        except CCNetError as error:
+            return responses.JSONResponse({"error": str(error)}, status_code=400)
+        file = io.BytesIO()
+        image_module.fromarray(pixels).save(file, "PNG", compress_level=1)
+        # The page adds the cube's serial, so that a tile never changes under its address
+        headers = {"cache-control": "private, max-age=3600, immutable"}
+        return responses.Response(file.getvalue(), media_type="image/png", headers=headers)
+
+    return endpoint
+
+
+def _page_file(name: str, media_type: str) -> Callable[[Any], Any]:
+    responses = optional_module("starlette.responses", "view")
+    content = (resources.files(__package__) / "static" / name).read_bytes()
+
+    def endpoint(_: Any) -> Any:
+        return responses.Response(content, headers={"content-type": media_type, "cache-control": "no-cache"})
+
+    return endpoint
+
+
+def _finite(value: Any) -> Any:
+    """Return plain values with null for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,117 @@
+"""Tiles of cubes: which there are, how they are kept, and that a large cube is not loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from ccnet.contract import CCNetError
+from ccnet.runtime.apps.view import scene as module
+from ccnet.runtime.apps.view import statistics
+from ccnet.runtime.apps.view.layers import Layer, draw_tile, natural_colours
+from ccnet.runtime.apps.view.scene import Scene, ShownCube
+from ccnet.runtime.apps.view.statistics import errors, value_range
+from ccnet.runtime.io.formats.mapped_cube import MappedCube, Selection
+from tests.runtime.io.cube_files import cube_of
+
+from .scenes import NM, shown
+
+
+class CountingCube:
+    """A cube of 100 Mpx whose values are computed where they are read."""
+
+    shape = (31, 10_000, 10_000)
+
+    def __init__(self) -> None:
+        self.read_values = 0
+
+    def read(self, bands: Sequence[int], rows: Selection, columns: Selection) -> module.Array:
+        self.read_values += len(bands) * len(rows) * len(columns)
+        plane = np.add.outer(np.arange(len(rows)), np.arange(len(columns))).astype(np.float32)
+        return np.stack([plane % 7 / 10 + band / 100 for band in bands])
+
+    def shown(self) -> ShownCube:
+        return ShownCube(name="large", cube=MappedCube(self.shape, NM, self.read))
+
+
+@pytest.mark.parametrize(("side", "levels"), [(1, 1), (256, 1), (257, 2), (512, 2), (513, 3), (1024, 3), (10_000, 7)])
+def test_last_level_is_one_tile(side: int, levels: int) -> None:
+    cube = ShownCube(name="", cube=MappedCube((31, 16, side), NM, CountingCube().read))
+    assert cube.levels == levels
+    _, columns = module.tile_selection(cube, levels - 1, 0, 0)
+    assert len(columns) <= module.TILE_PX and columns.stop == side
+
+
+def test_large_cube_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "_ERROR_PX", 1 << 18)
+    large = CountingCube()
+    scene = Scene([large.shown(), large.shown()])
+    draw_tile(scene, Layer(kind="natural"), 6, 0, 0)
+    draw_tile(scene, Layer(kind="band", bands=(3,), palette="grey"), 0, 39, 39)
+    value_range(scene, Layer(kind="ratio", bands=(3, 4)))
+    assert errors(scene, 0, 1)["step"] == 32
+    assert large.read_values < 0.01 * np.prod(large.shape)
+
+
+def test_bands_of_a_tile_are_read_once() -> None:
+    large = CountingCube()
+    scene = Scene([large.shown()])
+    for _ in range(3):
+        draw_tile(scene, Layer(kind="natural"), 6, 0, 0)
+        draw_tile(scene, Layer(kind="ratio", bands=(25, 15)), 6, 0, 0)
+    assert large.read_values <= 31 * 157 * 157
+
+
+def test_cache_drops_what_was_not_used_for_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CACHE_BYTES", 3 * 4 * 256 * 256)
+    large = CountingCube()
+    scene = Scene([large.shown()])
+    for band in (0, 1, 2, 0, 3, 0):  # 3 drops 1
+        scene.tile(scene.cubes[0], [band], 0, 0, 0)
+    assert large.read_values == 4 * 256 * 256
+    scene.tile(scene.cubes[0], [1], 0, 0, 0)
+    assert large.read_values == 5 * 256 * 256
+
+
+def test_values_without_data_are_transparent() -> None:
+    cube = cube_of()
+    cube[:, 3, 4] = np.nan
+    for layer in (Layer(kind="natural"), Layer(kind="band", bands=(5,)), Layer(kind="false", bands=(5, 6, 7))):
+        alpha = draw_tile(Scene([shown(cube)]), layer, 0, 0, 0)[..., 3]
+        assert alpha[3, 4] == 0 and np.count_nonzero(alpha == 0) == 1
+
+
+def test_exposure_makes_pictures_brighter() -> None:
+    scene = Scene([shown(cube_of() / 4)])
+    dark, bright = (draw_tile(scene, Layer(kind="natural", gain=gain), 0, 0, 0)[..., :3] for gain in (1, 2))
+    assert (bright >= dark).all() and bright.mean() > dark.mean() + 20
+
+
+def test_ranges_leave_out_extremes_and_centre_differences() -> None:
+    cube = cube_of(100, 100)
+    cube[3, 0, 0] = 1e6
+    scene = Scene([shown(cube), shown(cube_of(100, 100, 1))])
+    assert value_range(scene, Layer(kind="band", bands=(3,)))["high"] < 1.1
+    signed = value_range(scene, Layer(kind="signed", bands=(3,), other=1))
+    assert signed["low"] == -signed["high"]
+    flat = Scene([shown(np.zeros((31, 4, 4), np.float32))])
+    limits = value_range(flat, Layer(kind="band", bands=(0,)))
+    assert limits["low"] < limits["high"]
+
+
+def test_bands_between_those_of_the_network_have_colours_too() -> None:
+    nm = np.arange(405, 700, 5.0)
+    cube = ShownCube(name="", cube=MappedCube((len(nm), 4, 4), nm, CountingCube().read))
+    np.testing.assert_allclose(natural_colours(cube).sum(axis=1), 1, rtol=1e-5)  # white stays white
+
+
+def test_live_scene_replaces_its_cube() -> None:
+    scene = Scene([], live=True)
+    with pytest.raises(CCNetError, match="not on the page"):
+        scene.cube(0)
+    for seed in (0, 1):
+        scene.show(shown(cube_of(seed=seed)), f"frame {seed}")
+        assert np.array_equal(scene.tile(scene.cube(0), [2], 0, 0, 0)[0], cube_of(seed=seed)[2])
+    assert scene.status == "frame 1" and len(scene.cubes) == 1
