@@ -75,9 +75,9 @@ class Reconstructor:
                 Runtime.
             tile: Side of all tiles that a frame is decoded in, px. None: the tiles of each frame have the height and
                 width that compute the fewest pixels within ``memory``. An engine's limits take precedence.
-            memory: Budget for a frame, its tiles and a strip of output, bytes, see ``tiles.memory``. A cube that is
-                returned as a whole is not in it. None: on a CPU half of the memory that is free now, at most 2 GB, on
-                a GPU half of its free memory; an engine takes the memory that it was built for.
+            memory: Budget for a frame, its tiles and, in ``strips``, a strip of output, bytes, see ``tiles.memory``. A
+                cube that is returned as a whole is not in it. None: on a CPU half of the memory that is free now, at
+                most 2 GB, on a GPU half of its free memory; an engine takes the memory that it was built for.
             threads: CPU threads of ONNX Runtime. None is one per core.
             encode_pixels: Maximum of pixels of a frame that ``encode`` reads as it is; see ``encode``.
             device: Index of the GPU, for all backends that use one.
@@ -204,6 +204,7 @@ class Reconstructor:
         out = output_array(out, (len(projection.names), *camera_frame.shape[:2]))
         for rows, columns, values in self._path.tiles(camera_frame, context, (0, camera_frame.shape[0])):
             projection(values, out[:, rows, columns])
+            del values  # frees its memory for the next tile
         return out
 
     def camera_frame(self, frame: Frame) -> CameraFrame:
@@ -234,6 +235,22 @@ class Reconstructor:
         """
         return self._path.encode(self._frame(frame))
 
+    def parts(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, int, Array]]:
+        """Return an iterator of the cube in parts, as tiles give them: from top to bottom, and from left to right.
+
+        It takes less memory than ``strips``, if each part is dropped (``del``) before the next is taken.
+
+        Args:
+            frame: Frame (H, W, 3).
+            context: Context to decode under. None is the frame's own.
+
+        Returns:
+            The first row and column of a part in the cube, and its values (31, h, w) float32, valid until the next.
+            The parts cover each pixel once.
+        """
+        camera_frame = self._frame(frame)
+        return self._parts(camera_frame, self._path.context(camera_frame, context))
+
     def strips(self, frame: Frame, context: Array | None = None) -> Iterator[tuple[int, Array]]:
         """Return an iterator of the cube from top to bottom.
 
@@ -251,19 +268,20 @@ class Reconstructor:
     def save(
         self, frame: Frame, path: str | Path, metadata: Mapping[str, str] | None = None, context: Array | None = None
     ) -> None:
-        """Write the cube strip by strip. The file appears when it is whole, or not at all.
+        """Write the cube part by part. The file appears when it is whole, or not at all.
 
         Args:
             frame: Frame (H, W, 3).
-            path: File that ends in .hdr (ENVI), .mat or .npy.
+            path: File of a cube, see ``io.cubes.open_cube``.
             metadata: Entries for the header of the file.
             context: Context to decode under. None is the frame's own.
         """
         camera_frame = self._frame(frame)
         height, width = camera_frame.shape[:2]
         with open_cube(Path(path), height, width, metadata) as writer:
-            for top, strip in self._strips(camera_frame, self._path.context(camera_frame, context)):
-                writer.write(top, strip)
+            for top, left, part in self._parts(camera_frame, self._path.context(camera_frame, context)):
+                writer.write(top, part, left)
+                del part  # frees its memory for the next tile
 
     def plan(self, frame: Frame) -> FramePlan:
         """Return the tiles that a frame (H, W, 3) is decoded in; a CCNetError if none fits the memory budget."""
@@ -294,6 +312,11 @@ class Reconstructor:
         kept = self._path.keep(frame) if self.input_space == "camera" else None
         return self.camera_frame(frame) if kept is None else kept
 
+    def _parts(self, frame: PathFrame, context: Array | None) -> Iterator[tuple[int, int, Array]]:
+        for rows, columns, values in self._path.tiles(frame, context, (0, frame.shape[0])):
+            yield rows.start, columns.start, values
+            del values  # frees its memory for the next tile
+
     def _strips(self, frame: PathFrame, context: Array | None) -> Iterator[tuple[int, Array]]:
         rows = self._path.strips(frame)
         if context is None and len(rows) > 1:  # tiles shrank since: all strips share one context
@@ -302,7 +325,7 @@ class Reconstructor:
         buffer = np.empty((len(BANDS_NM), tallest, frame.shape[1]), np.float32)
         for first, last in rows:
             strip = buffer[:, : last - first]
-            self._path.fill(frame, context, (first, last), strip)
+            self._path.fill(frame, context, (first, last), strip, strips=True)
             yield first, strip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -56,7 +57,7 @@ def plan(
     manifest = selection.folder.manifest
     if tile is not None:
         check_tile(tile, manifest.halo, manifest.size_multiple)
-    rules = tile_rules(selection, tile, to_bytes(memory))
+    rules = replace(tile_rules(selection, tile, to_bytes(memory)), strip_bytes=0)
     pixels = _pixels(frame)
     height, width = pixels.shape[:2]
     if selection.runs_engines:

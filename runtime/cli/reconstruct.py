@@ -100,7 +100,7 @@ def reconstruct(
 ) -> None:
     """Reconstruct hyperspectral cubes from RGB frames.
 
-    A cube has 31 bands, 400 to 700 nm, and the height and width of its frame. It is written strip by strip and appears
+    A cube has 31 bands, 400 to 700 nm, and the height and width of its frame. It is written part by part and appears
     under its name when it is complete. Where the artifacts name the camera of their weights, a line says how well the
     cube explains the frame.
     """
@@ -178,12 +178,16 @@ def _reconstruct(
         metadata["colour"] = describe_colour(source)
     georeference = read_georeference(source, height, width)
     started = time.perf_counter()
-    with open_cube(target, height, width, metadata, georeference) as writer, _progress(source.name, height) as advance:
-        for top, strip in reconstructor.strips(pixels):
+    with (
+        open_cube(target, height, width, metadata, georeference) as writer,
+        _progress(source.name, height * width) as advance,
+    ):
+        for top, left, part in reconstructor.parts(pixels):
             for receiver in (writer, thumbnail, check):
                 if receiver:
-                    receiver.write(top, strip)
-            advance(strip.shape[1])
+                    receiver.write(top, part, left)
+            advance(part[0].size)
+            del part  # frees its memory for the next tile
     ms = 1e3 * (time.perf_counter() - started)
     print(
         f"{target}: {width}×{height} px, {height * width / 1e6:.3g} Mpx in {ms:.0f} ms; {description['backend']},"
@@ -216,15 +220,15 @@ def _read(source: Path, prepare: FramePreparation) -> tuple[Frame, FramePreparat
 
 
 @contextmanager
-def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
+def _progress(name: str, pixels: int) -> Iterator[Callable[[int], None]]:
     """Show a bar on a terminal's stderr.
 
     Args:
         name: Text beside the bar.
-        rows: Number of rows that make it full.
+        pixels: Number of pixels that make it full.
 
     Yields:
-        A function that advances the bar by a number of rows.
+        A function that advances the bar by a number of pixels.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -232,5 +236,5 @@ def _progress(name: str, rows: int) -> Iterator[Callable[[int], None]]:
 
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(escape(name), total=rows)
+        task = bar.add_task(escape(name), total=pixels)
         yield lambda count: bar.advance(task, count)

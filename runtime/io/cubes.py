@@ -1,4 +1,4 @@
-"""Cubes on disk: open one for writing strip by strip, read one, or map one; the path's suffix chooses the format.
+"""Cubes on disk: open one for writing part by part, read one, or map one; the path's suffix chooses the format.
 
 Legend: a cube is (31, H, W) float32, bands ascending from 400 to 700 nm, reflectance-like values. Formats, by suffix:
 

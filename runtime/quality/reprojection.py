@@ -1,6 +1,6 @@
-"""The check of a cube against its own frame, which needs no true cube; strip by strip, for cubes of any size.
+"""The check of a cube against its own frame, which needs no true cube; part by part, for cubes of any size.
 
-Legend: a frame is (H, W, 3) as the graphs take it, of the weights' camera; a strip of the cube is (31, h, W) float32.
+Legend: a frame is (H, W, 3) as the graphs take it, of the weights' camera; a part of the cube is (31, h, w) float32.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ MOST_NEGATIVE = 0.01
 other weights can need other limits.
 """
 
-_ROWS = 64  # at a time, so that a wide frame takes little memory beside its strip
+_ROWS = 64  # at a time, so that a wide frame takes little memory beside its part
 
 
 class ReprojectionCheck:
-    """The reprojection residual of a cube against its frame; a ``CubeWriter`` that takes each strip once.
+    """The reprojection residual of a cube against its frame; a ``CubeWriter`` that takes each pixel once.
 
     Attributes:
         camera: Name of the camera that the weights are for.
@@ -44,15 +44,16 @@ class ReprojectionCheck:
         self._residual, self._judged = 0.0, 0
         self._negative, self._light = 0.0, 0.0
 
-    def write(self, top: int, strip: npt.NDArray[np.float32]) -> None:
-        """Add rows ``top`` to ``top + h`` of the cube to the check."""
+    def write(self, top: int, part: npt.NDArray[np.float32], left: int = 0) -> None:
+        """Add a part (31, h, w) of the cube to the check, from row ``top`` and column ``left`` on."""
         scale = np.float32(FRAME_SCALE[self._frame.dtype.name])
-        for first in range(0, strip.shape[1], _ROWS):
-            rows = strip[:, first : first + _ROWS]
+        for first in range(0, part.shape[1], _ROWS):
+            rows = part[:, first : first + _ROWS]
             start = top + first
-            frame = self._frame[start : start + rows.shape[1]].transpose(2, 0, 1) / scale
+            pixels = self._frame[start : start + rows.shape[1], left : left + rows.shape[2]]
+            frame = pixels.transpose(2, 0, 1) / scale
             found = residual(frame, rows, self._response)
-            self.residuals.write(start, found[None])
+            self.residuals.write(start, found[None], left)
             self._residual += float(np.nansum(found, dtype=np.float64))
             self._judged += int(np.count_nonzero(np.isfinite(found)))
             total, size = (float(values.sum(dtype=np.float64)) for values in (rows, np.abs(rows)))

@@ -296,10 +296,10 @@ class _ArrayWriter:
     def __init__(self, name: str, array: Any) -> None:
         self._name, self._array = name, array
 
-    def write(self, top: int, strip: Array) -> None:
-        """Store the rows from ``top`` on of a cube, a strip (31, h, W)."""
+    def write(self, top: int, part: Array, left: int = 0) -> None:
+        """Store a part (31, h, w) of a cube, from row ``top`` and column ``left`` on."""
         with _write_errors(self._name):
-            self._array[:, top : top + strip.shape[1]] = strip
+            self._array[:, top : top + part.shape[1], left : left + part.shape[2]] = part
 
 
 @contextmanager

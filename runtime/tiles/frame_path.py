@@ -69,7 +69,10 @@ class FramePath(Protocol):
         """Return the context (1, N) of a frame."""
 
     def tiles(self, frame: PathFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
-        """Return an iterator of parts of the cube that cover some rows of it; some may come twice.
+        """Return an iterator of parts of the cube that cover some rows of it, each pixel once.
+
+        Parts come from top to bottom, and those of a row from left to right. Drop one before the next is taken: the
+        memory budget has no room for both.
 
         Args:
             frame: The whole frame.
@@ -80,8 +83,18 @@ class FramePath(Protocol):
             Rows and columns in the cube, and their values (31, h, w).
         """
 
-    def fill(self, frame: PathFrame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
-        """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
+    def fill(
+        self, frame: PathFrame, context: Array | None, rows: tuple[int, int], out: Any, *, strips: bool = False
+    ) -> None:
+        """Decode some rows of the cube into an array.
+
+        Args:
+            frame: The whole frame.
+            context: The result of ``context``.
+            rows: First row, and the row after the last.
+            out: Array (31, rows[1] - rows[0], W) float32.
+            strips: ``out`` is a strip of ``strips`` and counts towards the memory budget.
+        """
 
     def strips(self, frame: PathFrame) -> list[tuple[int, int]]:
         """Return the strips to decode one after the other: first row, and the row after the last."""

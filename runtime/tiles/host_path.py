@@ -115,23 +115,26 @@ class HostPath:
         """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""
         return self._encoder.encode(frame, self.encode_pixels)
 
-    def tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int]) -> Tiles:
+    def tiles(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], *, strips: bool = False) -> Tiles:
         """Decode some rows of the cube, see ``TileDecoder.tiles``; all rows at once where one pass is enough."""
         if context is None:
             if (cube := self._decoder.one_pass(frame)) is not None:
                 yield slice(*rows), slice(0, frame.shape[1]), cube[:, slice(*rows)]
                 return
             context = self.encode(frame)
-        yield from self._decoder.tiles(frame, context, rows)
+        yield from self._decoder.tiles(frame, context, rows, strips=strips)
 
-    def fill(self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array) -> None:
+    def fill(
+        self, frame: CameraFrame, context: Array | None, rows: tuple[int, int], out: Array, *, strips: bool = False
+    ) -> None:
         """Decode the rows of the cube from ``rows[0]`` to ``rows[1]`` into ``out`` (31, rows[1] - rows[0], W)."""
-        for y, x, values in self.tiles(frame, context, rows):
+        for y, x, values in self.tiles(frame, context, rows, strips=strips):
             out[:, y.start - rows[0] : y.stop - rows[0], x] = values
+            del values  # frees its memory for the next tile
 
     def strips(self, frame: CameraFrame) -> list[tuple[int, int]]:
         """Return the strips to decode one after the other: first row, and the row after the last."""
-        return [(y.first, y.last) for y in self.plan(frame).rows]
+        return [(y.first, y.last) for y in self._decoder.plan(frame, strips=True).rows]
 
     def close(self) -> None:
         """Free the backends, after the tile that another thread may be running; harmless when called twice."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+import numpy as np
+
 from ccnet.contract import NATIVE_FORMAT, Artifact, CCNetError, available_memory
 from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.select import Selection
@@ -88,8 +90,8 @@ def full_bytes(selection: Selection) -> int:
 
 
 def frame_memory(frame: Frame) -> int:
-    """Return the memory of a frame (H, W, 3), and of the 8-bit picture that it may have been converted from."""
-    return frame.nbytes + frame.size
+    """Return the memory of a frame (H, W, 3), and for float32 of the 8-bit picture that it may have been before."""
+    return frame.nbytes + (frame.size if frame.dtype == np.float32 else 0)
 
 
 def _default_budget(selection: Selection) -> int | None:

@@ -41,7 +41,7 @@ class TileRules:
             it and share the rest; 0 for one tile at a time.
         shared_bytes: Size of the rest that is taken at least, since ``encode`` needs it.
         base_bytes: Memory that is taken whatever the tiles are.
-        strip_bytes: Memory for each pixel of the strip that collects tiles; 0 where it is on another device.
+        strip_bytes: Memory for each pixel of the strip that collects tiles; 0 where there is none, or elsewhere.
         is_soft: Tiles up to ``SOFT_SIDE`` may exceed the budget; no frame is refused.
     """
 
@@ -95,7 +95,7 @@ class FramePlan:
     Attributes:
         rows: Spans of the vertical axis, top to bottom.
         columns: Spans of the horizontal axis, left to right.
-        memory: Estimated memory while the frame is reconstructed strip by strip, bytes.
+        memory: Estimated memory while the frame is reconstructed part by part, bytes.
     """
 
     rows: tuple[Span, ...]

@@ -7,6 +7,8 @@ Legend: a frame is (H, W, 3) of the weights' camera; a part of a cube is (31, h,
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -61,9 +63,18 @@ class TileDecoder:
         self.rules = rules
         check_tile(rules.largest if rules.tile is None else rules.tile, manifest.halo, manifest.size_multiple)
 
-    def plan(self, frame: CameraFrame) -> FramePlan:
-        """Return the tiles of a frame; a CCNetError if they cannot fit the memory budget."""
-        return plan_frame(*frame.shape[:2], frame_memory(frame), self.rules)
+    def plan(self, frame: CameraFrame, *, strips: bool = False) -> FramePlan:
+        """Return the tiles of a frame; a CCNetError if they cannot fit the memory budget.
+
+        Args:
+            frame: The whole frame.
+            strips: A strip of the cube is in memory, too, which collects a row of tiles.
+
+        Returns:
+            The plan.
+        """
+        rules = self.rules if strips else replace(self.rules, strip_bytes=0)
+        return plan_frame(*frame.shape[:2], frame_memory(frame), rules)
 
     def takes_one_pass(self, frame: CameraFrame) -> bool:
         """Return whether the frame is a single tile for ``full``, which needs no context."""
@@ -86,31 +97,34 @@ class TileDecoder:
                 self._shrink(plan, error)
         return None
 
-    def tiles(self, frame: CameraFrame, context: Array, rows: tuple[int, int]) -> Tiles:
-        """Decode some rows of the cube. When memory runs out, tiles shrink and some values are yielded again.
+    def tiles(self, frame: CameraFrame, context: Array, rows: tuple[int, int], *, strips: bool = False) -> Tiles:
+        """Decode some rows of the cube, each pixel once. When memory runs out, the rest is decoded in smaller tiles.
 
         Args:
             frame: The whole frame.
             context: Its context.
             rows: First row, and the row after the last.
+            strips: See ``plan``.
 
         Yields:
-            Rows and columns in the cube, and their values (31, h, w).
+            Rows and columns in the cube, and their values (31, h, w). Drop them before the next are taken: the memory
+            budget has no room for both.
         """
-        first, last = rows
-        while first < last:
-            plan = self.plan(frame)
+        missing = [(slice(*rows), slice(0, frame.shape[1]))]
+        while missing:
+            wanted_y, wanted_x = missing.pop()
+            plan = self.plan(frame, strips=strips)
             try:
-                for y in plan.rows:
-                    kept = slice(max(y.first, first), min(y.last, last))
-                    if kept.start >= kept.stop:
-                        continue
-                    for x in plan.columns:
-                        values = self._decode(frame, context, y, x)
-                        yield kept, slice(x.first, x.last), values[:, kept.start - y.first : kept.stop - y.first]
-                    first = kept.stop
+                for y, kept_y in _overlaps(plan.rows, wanted_y):
+                    left = wanted_x.start
+                    for x, kept_x in _overlaps(plan.columns, wanted_x):
+                        # No name for the values: they would stay in memory while the next are computed
+                        yield kept_y, kept_x, self._decode(frame, context, y, x)[:, _from(y, kept_y), _from(x, kept_x)]
+                        left = kept_x.stop
             except OutOfMemoryError as error:
                 self._shrink(plan, error)
+                below, beside = slice(kept_y.stop, wanted_y.stop), slice(left, wanted_x.stop)
+                missing += [(below, wanted_x), (kept_y, beside)]
 
     def _decode(self, frame: CameraFrame, context: Array | None, y: Span, x: Span) -> Array:
         """Return the part (31, h, w) of the cube that one tile keeps; ``full`` decodes it without a context."""
@@ -139,3 +153,16 @@ class TileDecoder:
             raise error
         self.rules = rules
         _logger.warning("%s; from now on tiles are at most %d px", error, rules.largest)
+
+
+def _overlaps(spans: Iterable[Span], wanted: slice) -> Iterator[tuple[Span, slice]]:
+    """Yield the spans that keep a part of an axis, and the part that each keeps."""
+    for span in spans:
+        kept = slice(max(span.first, wanted.start), min(span.last, wanted.stop))
+        if kept.start < kept.stop:
+            yield span, kept
+
+
+def _from(span: Span, kept: slice) -> slice:
+    """Return a slice of an axis relative to the kept part of a span."""
+    return slice(kept.start - span.first, kept.stop - span.first)

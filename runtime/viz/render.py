@@ -97,7 +97,7 @@ def thinning_step(height: int, width: int) -> int:
 
 
 class Thumbnail:
-    """Every n-th pixel of a cube that arrives strip by strip; a ``CubeWriter`` for cubes larger than the memory.
+    """Every n-th pixel of a cube that arrives part by part; a ``CubeWriter`` for cubes larger than the memory.
 
     Attributes:
         cube: (bands, ceil(H / n), ceil(W / n)) float32; rows are zero until they are written.
@@ -107,11 +107,11 @@ class Thumbnail:
         self._step = thinning_step(height, width)
         self.cube = np.zeros((bands, -(-height // self._step), -(-width // self._step)), np.float32)
 
-    def write(self, top: int, strip: npt.NDArray[np.float32]) -> None:
-        """Keep every n-th pixel of the cube's rows ``top`` to ``top + h``, from a strip (bands, h, W)."""
-        first = -(-top // self._step)
-        kept = strip[:, first * self._step - top :: self._step, :: self._step]
-        self.cube[:, first : first + kept.shape[1]] = kept
+    def write(self, top: int, part: npt.NDArray[np.float32], left: int = 0) -> None:
+        """Keep every n-th pixel of a part (bands, h, w), from row ``top`` and column ``left`` of the cube on."""
+        y, x = (-(-start // self._step) for start in (top, left))
+        kept = part[:, y * self._step - top :: self._step, x * self._step - left :: self._step]
+        self.cube[:, y : y + kept.shape[1], x : x + kept.shape[2]] = kept
 
     def thin(self, frame: Frame) -> Frame:
         """Return the frame's pixels at the places of the cube's pixels."""

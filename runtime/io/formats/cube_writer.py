@@ -1,6 +1,7 @@
-"""Writing a cube strip by strip, in any format: checks, error messages, and files that appear complete or not at all.
+"""Writing a cube part by part, in any format: checks, error messages, and files that appear complete or not at all.
 
-Legend: a cube is (31, H, W) float32; a strip is (31, h, W), its rows ``top`` to ``top + h``.
+Legend: a cube is (31, H, W) float32; a part is (31, h, w), its rows ``top`` to ``top + h``, its columns ``left`` to
+``left + w``. A strip is a part of the whole width.
 """
 
 from __future__ import annotations
@@ -22,48 +23,58 @@ Array = npt.NDArray[np.float32]
 
 
 class CubeWriter(Protocol):
-    """A target that takes a cube strip by strip, in any order."""
+    """A target that takes a cube part by part: rows in any order, the parts of a row from left to right."""
 
-    def write(self, top: int, strip: Array) -> None:
-        """Store rows ``top`` to ``top + h`` of the cube.
+    def write(self, top: int, part: Array, left: int = 0) -> None:
+        """Store rows ``top`` to ``top + h`` and columns ``left`` to ``left + w`` of the cube.
 
         Args:
-            top: First row of the strip in the cube.
-            strip: (31, h, W) float32.
+            top: First row of the part in the cube.
+            part: (31, h, w) float32, such as a strip (31, h, W).
+            left: First column of the part in the cube.
 
         Raises:
-            ValueError: The strip has another shape or dtype, or lies outside the cube.
+            ValueError: The part has another shape or dtype, lies outside the cube, or columns before it are missing.
             CCNetError: The disk refuses it.
         """
 
 
-class StripWriter:
-    """A ``CubeWriter`` that checks strips, counts the missing rows and passes on each band of a strip.
+class PartWriter:
+    """A ``CubeWriter`` that checks parts, counts the missing rows and passes on each band of a part.
 
-    ``put(band, top, rows)`` stores rows (h, W) of one band.
+    ``put(band, top, left, rows)`` stores rows (h, w) of one band.
     """
 
-    def __init__(self, path: Path, height: int, width: int, put: Callable[[int, int, Array], None]) -> None:
+    def __init__(self, path: Path, height: int, width: int, put: Callable[[int, int, int, Array], None]) -> None:
         self._path, self._width, self._put = path, width, put
-        self._missing = np.ones(height, bool)
+        self._written = np.zeros(height, np.int32)  # columns of each row, from the left
 
-    def write(self, top: int, strip: Array) -> None:
-        """Store a strip; see ``CubeWriter.write``."""
-        height = strip.shape[1] if strip.ndim == 3 else 0
-        if strip.dtype != np.float32 or strip.shape != (BAND_COUNT, height, self._width):
-            raise ValueError(f"strip is {strip.dtype} {strip.shape}, expected float32 ({BAND_COUNT}, h, {self._width})")
-        if not 0 <= top < top + height <= self._missing.size:
-            raise ValueError(f"strip is rows {top} to {top + height}, expected them in 0 to {self._missing.size}")
+    def write(self, top: int, part: Array, left: int = 0) -> None:
+        """Store a part; see ``CubeWriter.write``."""
+        self._check(top, part, left)
+        rows, right = slice(top, top + part.shape[1]), left + part.shape[2]
         with write_errors(self._path):
-            for band, rows in enumerate(strip):
-                self._put(band, top, rows)
-        self._missing[top : top + height] = False
+            for band, values in enumerate(part):
+                self._put(band, top, left, values)
+        self._written[rows] = np.maximum(self._written[rows], right)
 
     def check_complete(self) -> None:
-        """Raise CCNetError where rows of the cube were never written."""
-        if self._missing.any():
-            missing, height = np.count_nonzero(self._missing), self._missing.size
+        """Raise CCNetError where rows of the cube were never written, or not all of their columns."""
+        missing, height = np.count_nonzero(self._written < self._width), self._written.size
+        if missing:
             raise CCNetError(f"{self._path}: {missing} of the cube's {height} rows were never written; nothing is kept")
+
+    def _check(self, top: int, part: Array, left: int) -> None:
+        height, width = part.shape[1:] if part.ndim == 3 else (0, 0)
+        if part.dtype != np.float32 or part.shape != (BAND_COUNT, height, width):
+            raise ValueError(f"part is {part.dtype} {part.shape}, expected float32 ({BAND_COUNT}, h, w)")
+        if not (0 <= top < top + height <= self._written.size and 0 <= left < left + width <= self._width):
+            raise ValueError(
+                f"part is rows {top} to {top + height} and columns {left} to {left + width}, expected them in 0 to"
+                f" {self._written.size} and 0 to {self._width}"
+            )
+        if (before := self._written[top : top + height].min()) < left:
+            raise ValueError(f"part is from column {left} on, expected columns from {before} on first")
 
 
 @contextmanager
@@ -172,12 +183,15 @@ def open_band_sequential(
                     write_header(file)
                 start = file.tell()
 
-            def put(band: int, top: int, rows: Array) -> None:
-                file.seek(start + 4 * width * (band * height + top))
-                data = np.ascontiguousarray(rows, "<f4").data.cast("B")
-                while data:
-                    data = data[file.write(data) :]
+            def put(band: int, top: int, left: int, rows: Array) -> None:
+                # Rows of the whole width are together in the file
+                for block in [rows] if rows.shape[1] == width else rows[:, None]:
+                    file.seek(start + 4 * (width * (band * height + top) + left))
+                    data = np.ascontiguousarray(block, "<f4").data.cast("B")
+                    while data:
+                        data = data[file.write(data) :]
+                    top += 1
 
-            writer = StripWriter(path, height, width, put)
+            writer = PartWriter(path, height, width, put)
             yield writer
             writer.check_complete()

@@ -23,7 +23,7 @@ from ccnet.contract import BANDS_NM, CCNetError, hidden_path
 from ccnet.runtime.io.files import optional_module
 
 from .cube_checks import BAND_COUNT, FWHM_NM, check_layout, check_wavelengths
-from .cube_writer import Array, CubeWriter, StripWriter, replace_when_complete, write_errors
+from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference
 from .mapped_cube import MappedCube, Selection
 
@@ -71,12 +71,13 @@ def open_geotiff(
             with write_errors(path), _gdal_errors():
                 file = _create(staging, height, width, metadata, georeference)
 
-            def put(band: int, top: int, rows: Array) -> None:
+            def put(band: int, top: int, left: int, rows: Array) -> None:
+                window = (top, top + rows.shape[0]), (left, left + rows.shape[1])
                 with _gdal_errors():
-                    file.write(rows, band + 1, window=((top, top + rows.shape[0]), (0, width)))
+                    file.write(rows, band + 1, window=window)
 
             try:
-                writer = StripWriter(path, height, width, put)
+                writer = PartWriter(path, height, width, put)
                 yield writer
                 writer.check_complete()
             finally:

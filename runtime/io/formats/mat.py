@@ -19,7 +19,7 @@ from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.io.files import optional_module
 
 from .cube_checks import BAND_COUNT, check_layout, check_pixels, check_wavelengths
-from .cube_writer import Array, CubeWriter, StripWriter, replace_when_complete, write_errors
+from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .hdf5 import DeferredErrorFile, is_complete, map_dataset
 from .mapped_cube import MappedCube, map_array
 from .matlab5 import MAGIC, read_arrays
@@ -145,11 +145,11 @@ def open_mat(path: Path, height: int, width: int, metadata: Mapping[str, str]) -
             with optional_module("h5py").File(disk, "w", userblock_size=_USERBLOCK_BYTES, locking=False) as file:
                 data = _create_datasets(file, height, width, metadata)
 
-                def put(band: int, top: int, rows: Array) -> None:
-                    data[band, :, top : top + rows.shape[0]] = rows.T
+                def put(band: int, top: int, left: int, rows: Array) -> None:
+                    data[band, left : left + rows.shape[1], top : top + rows.shape[0]] = rows.T
                     disk.check()
 
-                writer = StripWriter(path, height, width, put)
+                writer = PartWriter(path, height, width, put)
                 yield writer
                 writer.check_complete()
             with write_errors(path):

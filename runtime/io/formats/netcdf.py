@@ -21,7 +21,7 @@ from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.io.files import optional_module
 
 from .cube_checks import BAND_COUNT, FWHM_NM, check_wavelengths
-from .cube_writer import Array, CubeWriter, StripWriter, replace_when_complete, write_errors
+from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference
 from .hdf5 import DeferredErrorFile, is_complete, map_dataset
 from .mapped_cube import MappedCube, Selection
@@ -67,11 +67,11 @@ def open_netcdf(
                     _create_variables(file, height, width, metadata, georeference)
                 data = hdf5[_VARIABLE]  # h5netcdf's own object takes several times as long for a write
 
-                def put(band: int, top: int, rows: Array) -> None:
-                    data[band, top : top + rows.shape[0]] = rows
+                def put(band: int, top: int, left: int, rows: Array) -> None:
+                    data[band, top : top + rows.shape[0], left : left + rows.shape[1]] = rows
                     disk.check()
 
-                writer = StripWriter(path, height, width, put)
+                writer = PartWriter(path, height, width, put)
                 yield writer
                 writer.check_complete()
             with write_errors(path):

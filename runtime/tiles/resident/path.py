@@ -142,7 +142,9 @@ class ResidentPath:
             self.fill(frame, context, (first, last), strip)
             yield slice(first, last), slice(0, frame.shape[1]), strip
 
-    def fill(self, frame: Frame, context: Array | None, rows: tuple[int, int], out: Any) -> None:
+    def fill(
+        self, frame: Frame, context: Array | None, rows: tuple[int, int], out: Any, *, strips: bool = False
+    ) -> None:
         """Decode the rows of the cube from ``rows[0]`` to ``rows[1]``. When memory runs out, tiles shrink.
 
         Args:
@@ -151,6 +153,7 @@ class ResidentPath:
             rows: First row, and the row after the last.
             out: Array (31, rows[1] - rows[0], W) in host memory, or an array of any library in the memory of the GPU.
                 The GPU writes into page-locked memory itself.
+            strips: Without effect: the budget is the GPU's memory.
         """
         if isinstance(out, np.ndarray) and min(out.strides) > 0 and is_page_locked(self._pipeline.device, out):
             out = View.of(out)

@@ -47,6 +47,17 @@ def judged(frame: Array, cube: Array, step: int = 1000) -> ReprojectionCheck:
     return check
 
 
+def test_parts_give_the_result_of_the_whole() -> None:
+    cube = scene(90, 50)
+    frame = frame_of(scene(90, 50)[:, ::-1])
+    whole, parts = judged(frame, cube), ReprojectionCheck(frame, MANIFEST)
+    for top, bottom in ((0, 70), (70, 90)):
+        for left, right in ((0, 13), (13, 50)):
+            parts.write(top, cube[:, top:bottom, left:right], left)
+    assert parts.score == pytest.approx(whole.score) and parts.negative == pytest.approx(whole.negative)
+    np.testing.assert_allclose(parts.residuals.cube, whole.residuals.cube, rtol=1e-5)
+
+
 def test_cube_that_explains_its_frame_scores_zero() -> None:
     cube = scene()
     check = judged(frame_of(cube), cube)

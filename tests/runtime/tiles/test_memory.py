@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
+import weakref
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.model import CCNet
+from ccnet.runtime import Projection
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import select
 from ccnet.runtime.tiles import memory
-from ccnet.runtime.tiles.memory import BYTES_PER_PIXEL, tile_bytes, tile_rules
+from ccnet.runtime.tiles.memory import BYTES_PER_PIXEL, full_bytes, tile_bytes, tile_rules
+from ccnet.runtime.tiles.planner import STRIP_BYTES, TileRules, plan_frame
 from tests.runtime.conftest import Spy, artifact, fake, open_camera, pixels, refusal, whole
+
+Array = npt.NDArray[Any]
 
 
 @pytest.mark.parametrize(
@@ -45,6 +54,15 @@ def test_file_may_state_its_own_memory() -> None:
     assert tile_bytes(replace(entry, details={"bytes_per_pixel": "much"})) == BYTES_PER_PIXEL["onnx"]
 
 
+def test_full_takes_what_it_states_or_more_than_decode(folder: Path) -> None:
+    selection = select(ArtifactFolder.open(folder))
+    decode = replace(artifact("decode"), details={"bytes_per_pixel": 100})
+    full = artifact("full")
+    assert full_bytes(replace(selection, decode=decode, full=None)) == 0
+    assert full_bytes(replace(selection, decode=decode, full=full)) == 115
+    assert full_bytes(replace(selection, decode=decode, full=replace(full, details={"bytes_per_pixel": 130}))) == 130
+
+
 @pytest.mark.parametrize("size", [(90, 100), (300, 70), (250, 260)])
 def test_cube_is_the_same_within_any_budget(folder: Path, size: tuple[int, int]) -> None:
     frame, expected = pixels(*size), whole(folder, pixels(*size))
@@ -53,11 +71,68 @@ def test_cube_is_the_same_within_any_budget(folder: Path, size: tuple[int, int])
         with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, memory=budget) as reconstruct:
             cube = reconstruct(frame)
             plan = reconstruct.plan(frame)
+            assert {shape[2:] for shape in decoder.shapes} == {plan.tile}
             strips = np.concatenate([strip.copy() for _, strip in reconstruct.strips(frame)], axis=1)
         np.testing.assert_allclose(cube, expected, atol=1e-5)
         np.testing.assert_array_equal(cube, strips)
-        assert {shape[2:] for shape in decoder.shapes} == {plan.tile}
         assert budget is None or plan.memory <= budget
+
+
+def test_strips_count_towards_the_budget_and_parts_do_not() -> None:
+    """The rules of the CPU count a strip; a plan for parts leaves it out."""
+    by = TileRules(halo=64, multiple=16, least=16, most=1 << 30, memory=10**9, tile_bytes=600, strip_bytes=STRIP_BYTES)
+    strips, parts = (plan_frame(3000, 4000, 0, replace(by, strip_bytes=size)) for size in (STRIP_BYTES, 0))
+    tallest = max(y.last - y.first for y in strips.rows)
+    assert strips.memory >= 600 * math.prod(strips.tile) + STRIP_BYTES * tallest * 4000
+    assert parts.memory == 600 * math.prod(parts.tile) and parts.pixels < strips.pixels
+
+
+class Watch(Spy):
+    """A Spy that counts the results of earlier runs that are alive when the next run starts."""
+
+    def __init__(self, real: OnnxRuntimeBackend) -> None:
+        super().__init__(real)
+        self.results: list[weakref.ref[Array]] = []
+        self.alive = 0
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        self.alive = max(self.alive, sum(result() is not None for result in self.results))
+        outputs = super().run(feeds)
+        self.results += [weakref.ref(output) for output in outputs.values()]
+        return outputs
+
+
+def test_no_tile_is_in_memory_while_the_next_is_computed(folder: Path, tmp_path: Path) -> None:
+    frame, decoder = pixels(250, 260), Watch(OnnxRuntimeBackend(folder / "decode.onnx"))
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, tile=112) as reconstruct:
+        cube = reconstruct(frame)
+        reconstruct.save(frame, tmp_path / "cube.npy")
+        reconstruct.project(frame, Projection.bands(500))
+        for _ in reconstruct.strips(frame):
+            pass
+        found = np.full_like(cube, np.nan)
+        for top, left, part in reconstruct.parts(frame):
+            target = found[:, top : top + part.shape[1], left : left + part.shape[2]]
+            assert np.isnan(target).all()  # each pixel once
+            target[...] = part
+            del part
+    assert len(decoder.results) == 5 * 9 and decoder.alive == 0
+    np.testing.assert_array_equal(found, cube)
+    np.testing.assert_array_equal(np.load(tmp_path / "cube.npy"), cube)
+
+
+def test_parts_cover_each_pixel_once_when_memory_runs_out_in_between(folder: Path, tmp_path: Path) -> None:
+    frame, decoder = pixels(250, 260), Spy(OnnxRuntimeBackend(folder / "decode.onnx"))
+    with fake(OnnxRuntimeBackend(folder / "encode.onnx"), decoder, tile=112) as reconstruct:
+        found = np.zeros((31, 250, 260), np.float32)
+        for number, (top, left, part) in enumerate(reconstruct.parts(frame)):
+            target = found[:, top : top + part.shape[1], left : left + part.shape[2]]
+            assert not target.any()
+            target[...] = part
+            if number == 3:  # the first of the second row of three
+                decoder.most = 80 * 80
+        assert reconstruct.tile == 64
+        np.testing.assert_allclose(found, whole(folder, frame), atol=1e-5)
 
 
 def test_tiles_shrink_below_the_budget_when_memory_runs_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -49,3 +49,8 @@ def test_thumbnail_from_strips_equals_the_thinned_cube(size: tuple[int, int]) ->
     step = max(-(-side // 1024) for side in size)
     assert np.array_equal(thumbnail.cube, cube[:, ::step, ::step])
     assert np.array_equal(thumbnail.thin(frame), frame[::step, ::step])
+    parts = Thumbnail(*size)
+    for top in range(0, size[0], 700):
+        for left in range(0, size[1], 701):
+            parts.write(top, cube[:, top : top + 700, left : left + 701], left)
+    assert np.array_equal(parts.cube, thumbnail.cube)

@@ -1,8 +1,9 @@
-"""A cube is written strip by strip, and appears complete or not at all."""
+"""A cube is written part by part, and appears complete or not at all."""
 
 from __future__ import annotations
 
 import tracemalloc
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.runtime.io.cube_files import cube_of, every_format, names, refusal, s
 @every_format
 def test_writing_holds_only_a_strip_in_memory(tmp_path: Path, suffix: str) -> None:
     height, strip = 1024, cube_of(16, 256)
+    save(tmp_path / f"first{suffix}", cube_of())  # the format's library is imported
     tracemalloc.start()
     try:
         with open_cube(tmp_path / f"c{suffix}", height, 256) as writer:
@@ -62,6 +64,29 @@ def test_missing_rows_are_refused(tmp_path: Path, suffix: str, rows: list[tuple[
 
 
 @every_format
+def test_parts_of_any_size_make_the_cube(tmp_path: Path, suffix: str) -> None:
+    """Rows come in any order, and may come again; the parts of a row come from left to right."""
+    path, cube = tmp_path / f"c{suffix}", cube_of(150, 140)
+    with open_cube(path, 150, 140) as writer:
+        for top, bottom, edges in ((90, 150, (0, 140)), (0, 90, (0, 1, 70, 140)), (80, 95, (0, 13, 140))):
+            for left, right in pairwise(edges):
+                writer.write(top, cube[:, top:bottom, left:right], left)
+    np.testing.assert_array_equal(read_cube(path), cube)
+
+
+@every_format
+def test_missing_columns_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"c{suffix}"
+    with (
+        refusal(path.with_suffix(".img") if suffix == ".hdr" else path, "3 of the cube's 20 rows were never written"),
+        open_cube(path, 20, 24) as writer,
+    ):
+        writer.write(0, cube_of()[:, :17])
+        writer.write(17, cube_of()[:, 17:, :23])
+    assert not names(tmp_path)
+
+
+@every_format
 def test_nothing_appears_before_the_end(tmp_path: Path, suffix: str) -> None:
     with open_cube(tmp_path / f"c{suffix}", 20, 24) as writer:
         writer.write(0, cube_of())
@@ -79,25 +104,29 @@ def test_two_writers_of_one_name_do_not_mix(tmp_path: Path, suffix: str) -> None
     np.testing.assert_array_equal(read_cube(path), cube)
 
 
-STRIPS: dict[str, tuple[int, Any]] = {
+PARTS: dict[str, tuple[Any, ...]] = {
     "float64": (0, cube_of().astype(float)),
     "uint8": (0, np.zeros((31, 20, 24), np.uint8)),
     "30 bands": (0, cube_of()[:30]),
     "bands last": (0, cube_of().transpose(1, 2, 0)),
-    "narrow": (0, cube_of()[:, :, :23]),
+    "wide": (0, np.zeros((31, 20, 25), np.float32)),
+    "no columns": (0, cube_of()[:, :, :0]),
     "flat": (0, cube_of()[0]),
     "no rows": (0, cube_of()[:, :0]),
     "below the cube": (1, cube_of()),
     "above the cube": (-1, cube_of()),
     "batch": (0, cube_of()[None]),
+    "right of the cube": (0, cube_of(), 1),
+    "left of the cube": (0, cube_of(), -1),
+    "before the columns on its left": (0, cube_of()[:, :, :5], 3),
 }
 
 
 @every_format
-@pytest.mark.parametrize("name", STRIPS)
-def test_invalid_strip_is_a_value_error(tmp_path: Path, suffix: str, name: str) -> None:
-    with pytest.raises(ValueError, match=r"strip is .* expected"), open_cube(tmp_path / f"c{suffix}", 20, 24) as writer:
-        writer.write(*STRIPS[name])
+@pytest.mark.parametrize("name", PARTS)
+def test_invalid_part_is_a_value_error(tmp_path: Path, suffix: str, name: str) -> None:
+    with pytest.raises(ValueError, match=r"part is .* expected"), open_cube(tmp_path / f"c{suffix}", 20, 24) as writer:
+        writer.write(*PARTS[name])
     assert not names(tmp_path)
 
 
