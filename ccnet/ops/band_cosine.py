@@ -5,9 +5,9 @@ Gram matrix X Xᵀ of a group's bands:
 
     K Qᵀ = W_k (X Xᵀ) W_qᵀ,    ‖K_i‖² = (W_k (X Xᵀ) W_kᵀ)_ii
 
-It is summed in float64: neighbouring bands are alike, and a map may take their difference. Exported graphs have keys,
-queries and unit vectors instead, because products of vectors of length 1 are at most 1 in any precision. The Gram
-matrix is not twice differentiable.
+It is summed in float64: neighbouring bands are alike, and a map may take their difference. Portable graphs have keys,
+queries and unit vectors instead, because products of vectors of length 1 are at most 1 in any precision; graphs for a
+CPU have an operator of this (``ccnet/csrc/inference/band_cosine.c``). The Gram matrix is not twice differentiable.
 
 Shape legend: B images, k groups of c bands, n heads of b features, H×W or N pixels.
 """

@@ -26,7 +26,7 @@ Nodes = Mapping[str, ir.Node]
 
 
 def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
-    """Return a copy of a graph with the nodes of each GrSCM, NeSCM, PAF, FFN and up-convolution fused.
+    """Return a copy of a graph with the nodes of each GrSCM, its cosines, NeSCM, PAF, FFN and up-convolution fused.
 
     The nodes are in the order that takes the least memory.
 
@@ -37,7 +37,7 @@ def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
     Returns:
         The graph with operators of the domain ``ccnet``.
     """
-    passes = (FuseGrSCM, FuseNeSCM, FusePAF, FuseFFN, FuseUpsample)
+    passes = (FuseBandCosine, FuseGrSCM, FuseNeSCM, FusePAF, FuseFFN, FuseUpsample)
     fused = applied(portable, *(each(module) for each in passes), RunGrSCMFirst(), RecomputeEmbedding())
     fused.graph.opset_imports[NATIVE_DOMAIN] = 1
     prune(fused)
@@ -79,6 +79,23 @@ class FusePass(InPlacePass):
     def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
         """Fuse a part, if it is one of this pass, and return whether it was fused."""
         raise NotImplementedError
+
+
+class FuseBandCosine(FusePass):
+    """Match a GrSCM's keys, queries, unit vectors and their product; make BandCosine. ``decode`` has none."""
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse the cosines of a GrSCM."""
+        if not isinstance(part, GrSCM):
+            return False
+        keys, (channels, group) = nodes.get(f"{name}.to_k/Conv_0"), part.to_k.weight.shape[:2]
+        if not keys or group % limit("matmul_outputs") or not _channels_supported(channels):
+            return False
+        unit = nodes[f"{name}.unit/Div_0"].outputs[0]
+        product = _user(_user(unit, "Reshape").outputs[0], "MatMul")
+        inputs = [*keys.inputs[:2], nodes[f"{name}.to_q/Conv_0"].inputs[1]]
+        _replace(graph, name, "BandCosine", inputs, product.outputs[0], bands=part.split[1])
+        return True
 
 
 class FuseGrSCM(FusePass):
@@ -222,6 +239,14 @@ def _results_of(inside: Iterable[ir.Node]) -> Iterator[ir.Value]:
 def _channels_supported(channels: int) -> bool:
     """Return whether the operators compute so many channels; a module of another size keeps its nodes."""
     return channels % limit("matmul_outputs") == 0 and channels <= limit("operator_channels")
+
+
+def _user(value: ir.Value, operator: str) -> ir.Node:
+    """Return the only node that uses a value; ValueError if its operator is another, or there are more."""
+    uses = [*value.uses()]
+    if len(uses) != 1 or uses[0].node.op_type != operator:
+        raise ValueError(f"{value} is used by {[use.node for use in uses]}, expected a node {operator}")
+    return uses[0].node
 
 
 def _added_to(name: str, value: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -9,6 +9,15 @@
 #define MAX_CHANNELS 1024
 #define MAX_HIDDEN 4096
 
+/* channels of a group: a multiple of 4; bands: of a head, divide the group. */
+typedef struct { int channels, groups, bands, height, width; } BandCosineShape;
+
+/* A job leaves band_cosine_sums numbers, one job after the other; band_cosine_finish computes y of an image from them. */
+long band_cosine_jobs(BandCosineShape shape);
+long band_cosine_sums(BandCosineShape shape);
+int band_cosine_run(BandCosineShape shape, const float *x, double *sums, long job);
+int band_cosine_finish(BandCosineShape shape, double *sums, const float *keys, const float *queries, float *y);
+
 /* channels of a group: a multiple of 4. */
 typedef struct { int channels, groups, height, width; } GrscmShape;
 

@@ -1,5 +1,5 @@
-/* The operators of the domain "ccnet" for ONNX Runtime: GrSCM, NeSCM, PooledNeSCM, PAF, FFN and Join. A graph with them
- * runs the files of ../inference on ONNX Runtime's own threads. A graph may come from anywhere, so every shape is
+/* The operators of the domain "ccnet" for ONNX Runtime: BandCosine, GrSCM, NeSCM, PooledNeSCM, PAF, FFN and Join. A graph
+ * with them runs the files of ../inference on ONNX Runtime's own threads. A graph may come from anywhere, so every shape is
  * checked before a number is read.
  */
 #include <stdlib.h>
@@ -12,6 +12,8 @@
 #include "onnxruntime/abi.h"
 
 enum { MAX_RANK = 6, MAX_INPUTS = 9, MAX_SIDE = 1 << 24 };
+
+#define OUT_OF_MEMORY_MESSAGE ": Failed to allocate memory"
 
 LIMIT(operator_channels, MAX_CHANNELS);
 LIMIT(operator_hidden, MAX_HIDDEN);
@@ -28,16 +30,19 @@ typedef struct {
     Attribute attribute;
     Tensor in[MAX_INPUTS]; /* the first is (B, C, H, W) */
     float *y;
-    int64_t channels; /* of the output; its other sizes are those of the first input */
-    long jobs;        /* of an image */
-    union { GrscmShape grscm; NescmShape nescm; PafShape paf; FfnShape ffn; UpsampleFuseShape upsample_fuse; };
+    int64_t size[4]; /* of the output; that of the first input, unless `check` sets another */
+    long jobs;       /* of an image */
+    long sums_per_job; /* numbers that a job leaves for `finish` */
+    double *partial_sums; /* of all jobs of all images */
+    union { BandCosineShape band_cosine; GrscmShape grscm; NescmShape nescm; PafShape paf; FfnShape ffn; UpsampleFuseShape upsample_fuse; };
     _Atomic int failed;
 } Work;
 
 /* An operator with at most one attribute.
  *
  * check: return whether the inputs fit each other and the attribute; fill in the work's shape and jobs.
- * run: compute a job of an image; return 0 for success. */
+ * run: compute a job of an image; return 0 for success.
+ * finish: null, or a function that computes an image from what its jobs left; return 0 for success. */
 struct Operator {
     CustomOp base;
     const char *name, *attribute;
@@ -46,6 +51,7 @@ struct Operator {
     int pooled;
     int (*check)(Work *);
     int (*run)(const Work *, long image, long job);
+    int (*finish)(const Work *, long image);
 };
 
 typedef struct { const Api *api; const Operator *operator; Attribute attribute; } Kernel;
@@ -61,7 +67,32 @@ static const float *image_of(const Tensor *tensor, long image) {
 }
 
 static float *output(const Work *work, long image) {
-    return work->y + image * work->channels * work->in[0].size[2] * work->in[0].size[3];
+    return work->y + image * work->size[1] * work->size[2] * work->size[3];
+}
+
+/* Return the numbers that a job of an image leaves for `finish`. */
+static double *sums_of(const Work *work, long image, long job) {
+    return work->partial_sums + (image * work->jobs + job) * work->sums_per_job;
+}
+
+static int check_band_cosine(Work *work) {
+    const Tensor *in = work->in;
+    const int64_t bands = work->attribute.whole, group = in[1].size[1], *x = in[0].size;
+    if (in[1].rank != 4 || group < OUTPUT_ROWS || group % OUTPUT_ROWS || x[1] % group) return 0;
+    if (bands < 1 || bands > group || group % bands) return 0;
+    work->size[1] = x[1] / bands, work->size[2] = work->size[3] = bands;
+    work->band_cosine = (BandCosineShape){(int)x[1], (int)(x[1] / group), (int)bands, (int)x[2], (int)x[3]};
+    work->jobs = band_cosine_jobs(work->band_cosine), work->sums_per_job = band_cosine_sums(work->band_cosine);
+    return HAS_SIZE(&in[1], x[1], group, 1, 1) && HAS_SIZE(&in[2], x[1], group, 1, 1);
+}
+
+static int run_band_cosine(const Work *work, long image, long job) {
+    return band_cosine_run(work->band_cosine, image_of(work->in, image), sums_of(work, image, job), job);
+}
+
+static int finish_band_cosine(const Work *work, long image) {
+    const Tensor *in = work->in;
+    return band_cosine_finish(work->band_cosine, sums_of(work, image, 0), in[1].data, in[2].data, output(work, image));
 }
 
 static int check_grscm(Work *work) {
@@ -87,7 +118,7 @@ static int check_nescm(Work *work) {
     if (in[1].rank != 3 || (n != 1 && n != 2 && n != 4) || groups < 1 || groups > MAX_BANDS) return 0;
     if (x[1] < n || x[1] > MAX_BANDS * n || x[1] % (n * groups)) return 0;
     const int pooled = work->operator->pooled;
-    if (pooled) work->channels = 2 * groups;
+    if (pooled) work->size[1] = 2 * groups;
     work->nescm = (NescmShape){(int)n, (int)(x[1] / n), (int)groups, pooled, (int)x[2], (int)x[3]};
     work->jobs = nescm_jobs(work->nescm);
     return HAS_SIZE(&in[1], 2, n, 2 * n) && HAS_SIZE(&in[2], 2, n) && HAS_SIZE(&in[3], 2, n, n, 3, 3, 3) &&
@@ -185,6 +216,19 @@ static Status *error(const Api *api, const Operator *operator, int code, const c
     return api->CreateStatus(code, text);
 }
 
+/* Run all jobs of all images on ONNX Runtime's threads. */
+static Status *run_jobs(const Api *api, KernelContext *context, Work *work) {
+    const Operator *operator = work->operator;
+    const size_t images = (size_t)work->size[0], jobs = images * work->jobs;
+    if (operator->finish && jobs && !(work->partial_sums = calloc(jobs * work->sums_per_job, sizeof *work->partial_sums)))
+        return error(api, operator, FAIL, OUT_OF_MEMORY_MESSAGE);
+    Status *status = api->KernelContext_ParallelFor(context, run_job, jobs, 0, work);
+    for (size_t image = 0; operator->finish && !status && !work->failed && image < images; image++)
+        work->failed = operator->finish(work, (long)image);
+    free(work->partial_sums);
+    return status || !work->failed ? status : error(api, operator, FAIL, OUT_OF_MEMORY_MESSAGE);
+}
+
 static Status *compute(void *self, KernelContext *context) {
     const Kernel *kernel = self;
     const Api *api = kernel->api;
@@ -195,22 +239,19 @@ static Status *compute(void *self, KernelContext *context) {
     Status *status;
     for (size_t index = 0; index < operator->inputs; index++)
         if ((status = read_input(api, context, index, &work.in[index]))) return status;
-    work.channels = work.in[0].size[1];
+    memcpy(work.size, work.in[0].size, sizeof work.size);
     if (!is_image(work.in) || !operator->check(&work))
         return error(api, operator, INVALID_ARGUMENT, ": its inputs' shapes do not fit each other, or its attribute");
-    const int64_t *x = work.in[0].size, size[4] = {x[0], work.channels, x[2], x[3]};
-    if ((status = api->KernelContext_GetOutput(context, 0, size, 4, &output)) || !output) return status;
+    if ((status = api->KernelContext_GetOutput(context, 0, work.size, 4, &output)) || !output) return status;
     if ((status = api->GetTensorMutableData(output, &data))) return status;
     work.y = data;
-    status = api->KernelContext_ParallelFor(context, run_job, (size_t)(size[0] * work.jobs), 0, &work);
-    if (status) return status;
-    return work.failed ? error(api, operator, FAIL, ": Failed to allocate memory") : 0;
+    return run_jobs(api, context, &work);
 }
 
 static Status *create(const CustomOp *self, const Api *api, const KernelInfo *info, void **out) {
     const Operator *operator = (const Operator *)self;
     Kernel *kernel = malloc(sizeof *kernel);
-    if (!kernel) return error(api, operator, FAIL, ": Failed to allocate memory");
+    if (!kernel) return error(api, operator, FAIL, OUT_OF_MEMORY_MESSAGE);
     kernel->api = api, kernel->operator = operator;
     *out = kernel;
     if (!operator->attribute) return 0;
@@ -236,6 +277,8 @@ static int memory(const CustomOp *self, size_t index) { return (void)self, (void
              .GetInputMemoryType = memory, .CreateKernelV2 = create, .KernelComputeV2 = compute}
 
 static const Operator OPERATORS[] = {
+    {BASE, .name = "BandCosine", .attribute = "bands", .inputs = 3, .check = check_band_cosine, .run = run_band_cosine,
+     .finish = finish_band_cosine},
     {BASE, .name = "GrSCM", .attribute = "groups", .inputs = 6, .check = check_grscm, .run = run_grscm},
     {BASE, .name = "NeSCM", .attribute = "groups", .inputs = 5, .check = check_nescm, .run = run_nescm},
     {BASE, .name = "PooledNeSCM", .attribute = "groups", .inputs = 5, .pooled = 1, .check = check_nescm,

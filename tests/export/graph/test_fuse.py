@@ -111,6 +111,15 @@ def test_each_part_becomes_one_node(artifacts: tuple[CCNet, Path]) -> None:
     }
 
 
+@pytest.mark.parametrize("kind", ["encode", "full"])
+def test_attention_is_computed_without_keys_and_queries(artifacts: tuple[CCNet, Path], kind: str) -> None:
+    folder = artifacts[1]
+    model = onnx.load_model_from_string(Manifest.read(folder).find(kind, format=NATIVE_FORMAT).read(folder))
+    assert sum(node.op_type == "BandCosine" for node in model.graph.node) == 5
+    assert not {"ReduceL2", "Clip"} & {node.op_type for node in model.graph.node}
+    assert not [node.name for node in model.graph.node if ".to_k" in node.name or ".to_q" in node.name]
+
+
 @pytest.mark.parametrize(
     ("changes", "nodes"),
     [
