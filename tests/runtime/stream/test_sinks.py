@@ -99,20 +99,6 @@ def test_file_of_another_with_a_cubes_name_is_kept_and_no_cube(tmp_path: Path, t
     assert (tmp_path / there).read_text() == "mine"
 
 
-@pytest.mark.parametrize(("second", "same"), [("flight 1", True), ("/data/flight 1/", True), ("flight 2", False)])
-def test_cube_of_another_source_with_the_same_name_is_no_cube_of_this_frame(
-    tmp_path: Path, second: str, same: bool
-) -> None:
-    sink = open_sink(str(tmp_path))
-    with sink.cube("one", *CUBE.shape[1:], {"source": "flight 1"}) as writer:
-        writer.write(0, CUBE)
-    with pytest.raises(
-        CCNetError, match="exists and is kept" if same else "the cube of another source, 'flight 1'"
-    ) as caught:
-        sink.cube("one", *CUBE.shape[1:], {"source": second}).__enter__()
-    assert isinstance(caught.value, CubeExistsError) == same
-
-
 def test_disk_without_hard_links_keeps_what_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(name: Path, part: Path) -> None:
         raise OSError(errno.EPERM, "no hard links")
