@@ -166,7 +166,8 @@ class Stream:
         """Write a frame's cube strip by strip to all sinks that lack it; return False if none does."""
         time_utc = datetime.fromtimestamp(captured.captured, timezone.utc).isoformat(timespec="microseconds")
         metadata = {"frame id": str(captured.frame_id), "captured": time_utc, "context": self.context.name}
-        metadata = {**self.metadata, **metadata}
+        colour = {"colour": captured.colour} if captured.colour else {}
+        metadata = {**self.metadata, **colour, **metadata}
         name, (height, width) = captured.name or None, frame.shape[:2]
         with ExitStack() as stack:
             writers = []
@@ -258,7 +259,7 @@ def _read(source: Source, frame_id: int) -> CapturedFrame | None:
         raise
     except CCNetError as error:
         return CapturedFrame(frame_id, "", time.time(), None, str(error))
-    return None if frame is None else CapturedFrame(frame_id, frame[0], time.time(), frame[1])
+    return None if frame is None else CapturedFrame(frame_id, frame[0], time.time(), frame[1], colour=source.colour)
 
 
 @contextmanager

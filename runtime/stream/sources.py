@@ -15,8 +15,9 @@ import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.files import optional_module
-from ccnet.runtime.io.frames import frame_paths, is_picture, read_frame, result_names
+from ccnet.runtime.io.frames import describe_colour, frame_paths, is_picture, read_frame, result_names
 from ccnet.runtime.io.mosaic import read_mosaic
+from ccnet.runtime.io.video_colour import video_colour
 
 Pixels = npt.NDArray[Any]
 
@@ -35,6 +36,8 @@ class CapturedFrame:
     """(H, W, 3), or (H, W) of a Bayer sensor; None for a damaged frame."""
     fault: str = ""
     """Reason why there are no pixels."""
+    colour: str = ""
+    """Colour space that the source declares and what became of it; empty if it does not matter."""
 
 
 class SourceDisconnectedError(CCNetError):
@@ -46,6 +49,8 @@ class Source(Protocol):
 
     expected: int | None
     """Number of frames that the source says it has; None if it cannot know."""
+    colour: str
+    """Colour space that the last frame declares and what became of it; empty if it does not matter."""
 
     def read(self) -> tuple[str, Pixels] | None:
         """Read the next frame.
@@ -84,7 +89,7 @@ def parse_source(
             GStreamer.
         size: ``WxH`` of raw video, px.
         bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
-        as_stored: Read the stored values of pictures; False converts a declared colour space to sRGB.
+        as_stored: Read the stored values; False converts a declared colour space to sRGB, or refuses it.
         bayer: True for pictures and raw video with one sample per pixel, False for R, G, B.
 
     Returns:
@@ -97,33 +102,39 @@ def parse_source(
         raise CCNetError(
             "--size WxH and the source '-' belong together: raw video has no header, other sources have one"
         )
+    colour = "" if as_stored or bayer else "sRGB (assumed)"
     if text == "-":
         height, width = _size(str(size))
-        shape = (height, width) if bayer else (height, width, 3)
-        return SourceSpec("stdin", False, lambda: RawVideo(sys.stdin.fileno(), shape, "u1" if bits == 8 else "<u2"))
+        shape, dtype = (height, width) if bayer else (height, width, 3), "u1" if bits == 8 else "<u2"
+        return SourceSpec("stdin", False, lambda: RawVideo(sys.stdin.fileno(), shape, dtype, colour))
     if text.isdecimal() or text.startswith("/dev/") or " ! " in text or "://" in text:
-        return SourceSpec(text, True, lambda: VideoCapture(text, live=True))
+        return SourceSpec(text, True, lambda: VideoCapture(text, live=True, colour=colour))
     path = Path(text)
     if not (path.is_dir() or path.is_file()):
         raise CCNetError(f"{text}: no such file or folder, expected one, a camera's number, a URL, or - for stdin")
     if path.is_dir() or is_picture(path):
-        return SourceSpec(
-            text, False, lambda: Pictures(path, read_mosaic if bayer else partial(read_frame, as_stored=as_stored))
-        )
-    return SourceSpec(text, False, lambda: VideoCapture(text, live=False))
+        if bayer:
+            return SourceSpec(text, False, lambda: Pictures(path, read_mosaic))
+        describe = None if as_stored else describe_colour
+        return SourceSpec(text, False, lambda: Pictures(path, partial(read_frame, as_stored=as_stored), describe))
+    return SourceSpec(text, False, lambda: VideoCapture(text, live=False, colour=colour))
 
 
 class Pictures:
     """A picture, or the pictures that a folder holds when it is opened, sorted by name."""
 
-    def __init__(self, path: Path, read: Callable[[Path], Pixels] = read_frame) -> None:
+    def __init__(
+        self, path: Path, read: Callable[[Path], Pixels] = read_frame, describe: Callable[[Path], str] | None = None
+    ) -> None:
         """Find the pictures.
 
         Args:
             path: File or folder.
             read: Reads one picture.
+            describe: Describes its colour space; None where that does not matter.
         """
         paths = frame_paths([path])
+        self._describe, self.colour = describe, ""
         self._read, self._named = read, iter(list(zip(result_names(paths), paths, strict=True)))
         self.expected: int | None = len(paths)
 
@@ -132,7 +143,9 @@ class Pictures:
         if (named := next(self._named, None)) is None:
             return None
         name, path = named
-        return name, self._read(path)
+        pixels = self._read(path)
+        self.colour = self._describe(path) if self._describe else ""
+        return name, pixels
 
     def close(self) -> None:
         """Do nothing: no file is open between two frames."""
@@ -141,7 +154,7 @@ class Pictures:
 class VideoCapture:
     """A video or camera through OpenCV, 8-bit RGB; a damaged video ends where OpenCV stops."""
 
-    def __init__(self, text: str, *, live: bool) -> None:
+    def __init__(self, text: str, *, live: bool, colour: str = "") -> None:
         self._text, self._live = text, live
         self._cv2 = optional_module("cv2")
         api = self._cv2.CAP_GSTREAMER if " ! " in text else self._cv2.CAP_ANY
@@ -151,6 +164,11 @@ class VideoCapture:
             raise SourceDisconnectedError(
                 f"{text}: OpenCV cannot open it, expected a camera or video; check its name, permissions and codec"
             )
+        try:
+            self.colour = colour if live else video_colour(Path(text), as_stored=not colour)
+        except CCNetError:
+            self._capture.release()
+            raise
         count = self._capture.get(self._cv2.CAP_PROP_FRAME_COUNT)
         self.expected: int | None = int(count) if not live and 0 < count < 1 << 31 else None
 
@@ -181,9 +199,10 @@ class VideoCapture:
 class RawVideo:
     """Frames without a header, one after another, from a file descriptor that the caller closes."""
 
-    def __init__(self, descriptor: int, shape: tuple[int, ...], dtype: str) -> None:
+    def __init__(self, descriptor: int, shape: tuple[int, ...], dtype: str, colour: str = "") -> None:
         self._descriptor, self._shape, self._dtype = descriptor, shape, np.dtype(dtype)
         self.expected: int | None = None
+        self.colour = colour
 
     def read(self) -> tuple[str, Pixels] | None:
         """Return an empty name and the next frame; None at the end, CCNetError if the last frame is incomplete."""

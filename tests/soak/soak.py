@@ -75,7 +75,7 @@ class Faults:
 class Camera:
     """A camera of 100 frames per second with faults."""
 
-    expected = None
+    expected, colour = None, ""
 
     def __init__(self, seed: int) -> None:
         self.faults, self._size = Faults(("stall", "torn", "torn", "size", "gone"), 0.5, seed), SIZES[0]

@@ -21,7 +21,7 @@ from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.sources import SourceSpec
 
 class Source:
-    expected = None
+    expected, colour = None, ""
     frames = 5
     def read(self):
         self.frames -= 1

@@ -33,7 +33,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Script:
     """A source that follows a list of steps: give, damage (a bad frame), go (the camera disconnects), slow."""
 
-    expected = None
+    expected, colour = None, ""
 
     def __init__(self, steps: list[str]) -> None:
         self._steps = iter(steps)
