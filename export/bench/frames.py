@@ -90,8 +90,8 @@ with Reconstructor.open(folder, input_space='camera', threads=threads) as run:
     seconds = []
     for _ in range(5 if frame.size < 1 << 20 else 1):  # what takes a second meets whatever else the machine does
         started = time.perf_counter()
-        for top, strip in run.strips(frame):
-            pass
+        for top, left, part in run.parts(frame):
+            del part
         seconds.append(time.perf_counter() - started)
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps([statistics.median(seconds), 1024 * int(status["VmHWM"].split()[0]) / 1e6]))
@@ -99,7 +99,7 @@ print(json.dumps([statistics.median(seconds), 1024 * int(status["VmHWM"].split()
 
 
 def measure_growth(network: Network, size: Size, threads: int) -> Growth:
-    """Measure a synthetic frame in a process of its own, its cube streamed out strip by strip and dropped."""
+    """Measure a synthetic frame in a process of its own, its cube streamed out part by part and dropped."""
     arguments = [sys.executable, "-c", _GROWTH_SCRIPT, str(network.folder), *map(str, (*size, threads))]
     done = subprocess.run(arguments, check=True, capture_output=True, text=True)  # noqa: S603
     seconds, peak = json.loads(done.stdout)
