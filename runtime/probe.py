@@ -6,6 +6,7 @@ vouches for damaged files.
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,10 @@ from ccnet.runtime.backends.select import BackendName, Precision, select
 from ccnet.runtime.io.srgb import InputSpace
 
 from .reconstructor import Reconstructor
+
+_OUT_OF_MEMORY = re.compile(
+    r"bad_alloc|out of memory|cannot allocate|failed to map segment|\bMemoryError", re.IGNORECASE
+)
 
 _REASON_PREFIX = "ccnet: "
 """Start of the line with the reason; libraries print lines of their own."""
@@ -86,10 +91,21 @@ def check_exit(folder: Path, command: list[str]) -> None:
     reasons = [line.removeprefix(_REASON_PREFIX) for line in lines if line.startswith(_REASON_PREFIX)]
     if child.returncode == 2 and reasons:
         raise CCNetError(reasons[-1])
+    how = describe_exit(child.returncode)
+    if memory_ran_out(child.returncode, child.stderr):
+        raise CCNetError(f"{folder}: opening it ends the process ({how}), memory ran out: give less --memory")
     raise CCNetError(
-        f"{folder}: opening it ends the process ({describe_exit(child.returncode)}), its files are not what"
-        " the manifest says: export and build it again"
+        f"{folder}: opening it ends the process ({how}), its files are not what the manifest says: export and build it"
+        " again"
     )
+
+
+def memory_ran_out(code: int, said: str) -> bool:
+    """Return True if a process died of a lack of memory, by its exit code and what it printed on stderr.
+
+    The kernel kills with SIGKILL; under a limit, libraries abort or crash after an exception of their language.
+    """
+    return code == -signal.SIGKILL or (code != 0 and _OUT_OF_MEMORY.search(said) is not None)
 
 
 def describe_exit(code: int) -> str:

@@ -7,20 +7,26 @@ hostile bytes have been in that process.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ccnet.contract import CCNetError, decode_errors_as, make_folder
-from ccnet.runtime.probe import describe_exit, python_command
+from ccnet.runtime.probe import describe_exit, memory_ran_out, python_command
 
 from .builder import BuildOptions, build_engine
 from .monitor import Progress
 from .report import EngineReport, Tensor
+
+_logger = logging.getLogger(__name__)
+
+_LAST_BYTES = 1 << 16
 
 
 def build_isolated(
@@ -44,33 +50,41 @@ def build_isolated(
     # A folder of its own, which takes everything with it that a killed process leaves
     with tempfile.TemporaryDirectory(prefix=".ccnet-", dir=out_path.parent) as private:
         target = Path(private, out_path.name)
-        last, code = _run(json.dumps([str(onnx_path), str(target), asdict(options)], default=os.fspath), progress)
+        last, code, said = _run(json.dumps([str(onnx_path), str(target), asdict(options)], default=os.fspath), progress)
         if "refused" in last:
             raise CCNetError(last["refused"])
         if "report" not in last:
-            how = describe_exit(code)
-            why = "memory ran out: build with less --memory" if how == "SIGKILL" else "it is damaged: export it again"
-            raise CCNetError(f"{onnx_path}: building an engine of it ends the process ({how}), {why}")
+            why = "it is damaged: export it again"
+            if memory_ran_out(code, said):
+                why = "memory ran out: build with less --memory, or allow the process more (ulimit, control group)"
+            raise CCNetError(f"{onnx_path}: building an engine of it ends the process ({describe_exit(code)}), {why}")
         target.replace(out_path)
     return _report(last["report"])
 
 
-def _run(request: str, progress: Progress | None) -> tuple[dict[str, Any], int]:
-    """Run the process, and return its last message and its exit code."""
-    # The output of the libraries is not for the user: the reason comes as a message
-    with subprocess.Popen(  # noqa: S603
-        python_command(__name__, request),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    ) as child:
+def _run(request: str, progress: Progress | None) -> tuple[dict[str, Any], int, str]:
+    """Run the process, and return its last message, its exit code and the end of what its libraries printed."""
+    # The output of the libraries is for the log: the reason comes as a message
+    with (
+        tempfile.TemporaryFile() as output,
+        subprocess.Popen(  # noqa: S603
+            python_command(__name__, request),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            text=True,
+        ) as child,
+    ):
         try:
             last = _listen(child.stdout or (), progress)
-            return last, child.wait()
+            code = child.wait()
         except BaseException:  # what progress raised, or Ctrl-C
             child.kill()
             raise
+        output.seek(max(0, output.seek(0, os.SEEK_END) - _LAST_BYTES))
+        said = output.read().decode(errors="replace")
+    _logger.debug("the process that builds printed: %s", said)
+    return last, code, said
 
 
 def main(request: str) -> int:
@@ -83,13 +97,22 @@ def main(request: str) -> int:
         print(json.dumps(message), file=messages, flush=True)
 
     try:
-        with decode_errors_as(Path(source), "a graph from 'ccnet export'"):
+        with decode_errors_as(Path(source), "a graph from 'ccnet export'"), _memory_errors(Path(source)):
             report = build_engine(Path(source), Path(target), _options(**options), progress=lambda *step: send(step))
     except CCNetError as error:
         send({"refused": str(error)})
         return 2
     send({"report": asdict(report)})
     return 0
+
+
+@contextmanager
+def _memory_errors(source: Path) -> Iterator[None]:
+    """Turn a MemoryError into a CCNetError that does not blame the graph."""
+    try:
+        yield
+    except MemoryError as error:
+        raise CCNetError(f"{source}: memory ran out while its engine was built: build with less --memory") from error
 
 
 def _listen(lines: Iterable[str], progress: Progress | None) -> dict[str, Any]:

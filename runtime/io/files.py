@@ -34,6 +34,9 @@ def optional_module(module: str, extra: str = "cli") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
+        if not isinstance(error, ModuleNotFoundError):  # such as a limit of memory that its libraries do not fit into
+            why = " ".join(str(error).split())[:200]
+            raise CCNetError(f"{package} is installed and cannot be loaded ({why}): install it again") from error
         raise CCNetError(f'{package} is not installed: pip install "ccnet-hsi[{extra}]"') from error
 
 

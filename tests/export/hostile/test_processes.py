@@ -37,8 +37,16 @@ def test_parser_that_crashes_is_one_line(
     [
         ("""print('["parse", 1', end="")""", r"\(exit code 0\), it is damaged"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"\(SIGKILL\), memory ran out"),
+        (
+            "import os, sys; print(\"terminate called after an instance of 'std::bad_alloc'\", file=sys.stderr);"
+            " sys.stderr.flush(); os.abort()",
+            r"\(SIGABRT\), memory ran out: build with less --memory",
+        ),
+        ("raise MemoryError", r"\(exit code 1\), memory ran out"),
+        ("raise ImportError('libx.so: failed to map segment from shared object')", "memory ran out"),
+        ("raise ValueError('no memory of this')", r"\(exit code 1\), it is damaged"),
     ],
-    ids=["half a line", "killed"],
+    ids=["half a line", "killed", "bad_alloc", "MemoryError", "no room for a library", "another error"],
 )
 def test_process_that_ends_without_a_result_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str

@@ -6,12 +6,13 @@ Each test takes CCNET_FUZZ inputs, 100 where that is not set.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import io
 import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,15 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from PIL import Image, features
 
 from ccnet.contract import CCNetError, Manifest
+from ccnet.data.masks import fill_for_camera
+from ccnet.data.readers import read_envi_cube
 from ccnet.runtime import Projection, open_cube, read_cube, read_frame
 from ccnet.runtime.cli import main as cli
 from ccnet.runtime.io.arrays import as_frame
+from ccnet.runtime.io.mosaic import read_mosaic
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.ledger import FrameLedger
@@ -64,6 +69,35 @@ def inside() -> Iterator[Path]:
 # Files
 
 
+PILLOW = [f"a.{name}" for name in ("webp", "avif") if features.check(name)]
+if importlib.util.find_spec("pillow_heif"):
+    importlib.import_module("pillow_heif").register_heif_opener()
+    PILLOW.append("a.heic")
+
+
+def write_envi(folder: Path) -> None:
+    """Write a cube as others do: scaled integers, interleaved by pixel, micrometres, a mask of pixels and of bands."""
+    values = np.random.default_rng(0).integers(100, 9000, (5, 4, 33)).astype(">u2")
+    values[0], values[:, :, 3] = 0, 65000
+    values.tofile(folder / "envi.img")
+    wavelengths = ", ".join(f"{nm / 1000:g}" for nm in range(390, 720, 10))
+    fields = {
+        "description": "{a leaf,\n  in two lines}", "samples": 4, "lines": 5, "bands": 33, "header offset": 0,
+        "data type": 12, "interleave": "BIP", "byte order": 1, "wavelength units": "Micrometers",
+        "wavelength": f"{{{wavelengths}}}", "reflectance scale factor": 10000, "data ignore value": 0,
+        "bbl": "{1, 1, 1, 0" + ", 1" * 29 + "}", "data gain values": "{" + ", ".join(33 * ["1"]) + "}",
+    }  # fmt: skip
+    lines = ["ENVI", *(f"{key} = {value}" for key, value in fields.items()), ""]
+    (folder / "envi.hdr").write_bytes("\r\n".join(lines).encode("utf-8-sig"))
+
+
+def read(path: Path) -> Any:
+    """Read a file of the corpus by the function for its kind; values without data become 0."""
+    if path.name.startswith("envi"):
+        return fill_for_camera(read_envi_cube(path))
+    return (read_cube if path.name.startswith("cube") else read_mosaic if "mosaic" in path.name else read_frame)(path)
+
+
 def corpus() -> dict[str, dict[str, bytes]]:
     """Return name → the bytes of a valid file and of the files that belong to it."""
     pixels = np.random.default_rng(0).integers(0, 256, (18, 20, 3), np.uint8)
@@ -78,6 +112,12 @@ def corpus() -> dict[str, dict[str, bytes]]:
         ):
             assert cv2.imwrite(str(folder / name), frame)
         np.save(folder / "frame.npy", pixels)
+        for name in PILLOW:
+            Image.fromarray(pixels).save(folder / name, quality=80)
+        mosaic = pixels[..., 0].astype(np.uint16)
+        assert cv2.imwrite(str(folder / "mosaic.png"), mosaic) and cv2.imwrite(str(folder / "mosaic.tif"), mosaic)
+        np.save(folder / "mosaic.npy", mosaic)
+        write_envi(folder)
         for name in ("cube.hdr", "cube.npy", "cube.mat"):
             with open_cube(folder / name, 5, 4) as writer:
                 writer.write(0, np.ones((31, 5, 4), np.float32))
@@ -112,9 +152,8 @@ def test_damaged_files_are_read_or_one_line(
         for number, (file, data) in enumerate(CORPUS[name].items()):
             hit = number == (len(CORPUS[name]) - 1 if beside else 0)
             (Path(work) / file).write_bytes(mutated(data, edits, cut) if hit else data)
-        reader: Callable[[Path], Any] = read_cube if name.startswith("cube") else read_frame
         with one_line():
-            assert np.isfinite(reader(Path(work) / name)).all()
+            assert np.isfinite(read(Path(work) / name)).all()
 
 
 VALUES = st.recursive(
@@ -237,5 +276,5 @@ def test_files_of_the_corpus_are_readable() -> None:
         for name, files in CORPUS.items():
             for file, data in files.items():
                 (Path(work) / file).write_bytes(data)
-            (read_cube if name.startswith("cube") else read_frame)(Path(work) / name)
-    assert len(CORPUS) == 8
+            assert read(Path(work) / name).size
+    assert len(CORPUS) == 12 + len(PILLOW)
