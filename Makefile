@@ -91,7 +91,7 @@ sanitize: $(INSTALLED)  ## the C code's tests under the address and the undefine
 	  ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=2 $(abspath $(BIN))/pytest -p no:cacheprovider \
 	  tests/ccnet/ops tests/ccnet/csrc tests/ccnet/model/test_layers.py tests/export/graph/test_fuse.py
 
-soak: $(INSTALLED)  ## two cameras for half an hour with faults of every kind, on what make engine built
+soak: $(INSTALLED)  ## two cameras and a second writer for half an hour, with faults of every kind, on what make engine built
 	$(BIN)/python tests/soak/soak.py --artifacts $(ARTIFACTS)
 
 train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders in DATA, in MINUTES

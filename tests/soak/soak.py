@@ -1,8 +1,9 @@
 """A long run of two cameras with all kinds of faults: python tests/soak/soak.py [--seconds 1800]
 
-Cameras stall, tear frames, change size and disappear; a sink is slow, a disk is full, and a ZeroMQ consumer is killed
-and started again. It exits with 1 unless every fault has occurred, both streams run to the end, every frame is
-accounted for, every cube that a sink took is complete, no file handle is left open and memory does not grow.
+Cameras stall, tear frames, change size and disappear; a sink is slow, a disk is full, another process writes into the
+same folders and Zarr group, ends and starts again, and a ZeroMQ consumer is killed and started again. It exits with 1
+unless every fault has occurred, both streams run to the end, no cube of the other process is lost or doubled, every frame
+is accounted for, every cube that a sink took is complete, no file handle is left open and memory does not grow.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import ctypes
 import gc
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import zarr
+from writers import SecondWriter
 
 from ccnet.contract import CCNetError
-from ccnet.runtime import Reconstructor, read_cube
+from ccnet.runtime import Reconstructor
 from ccnet.runtime.stream import metrics, pipeline
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
@@ -106,8 +106,8 @@ class Camera:
 class FaultySink:
     """A sink that is slow or full at times; its cubes are read back and removed."""
 
-    def __init__(self, sink: Sink, folder: Path, seed: int) -> None:
-        self.name, self._sink, self._folder = sink.name, sink, folder
+    def __init__(self, sink: Sink, folder: Path, seed: int, second: SecondWriter) -> None:
+        self.name, self._sink, self._folder, self._second = sink.name, sink, folder, second
         self.taken = self.read = 0
         self.faults = Faults(("slow", "full"), 2, seed)
 
@@ -125,24 +125,10 @@ class FaultySink:
             self.read_back()
 
     def read_back(self) -> None:
-        self.read += read_back(self._folder)
+        self.read += self._second.read_back(self._folder)
 
     def close(self) -> None:
         self._sink.close()
-
-
-def read_back(folder: Path) -> int:
-    """Read, check and remove the cubes of a folder or a Zarr group, and return their number."""
-    headers, arrays = list(folder.glob("*.hdr")), [path for path in folder.glob("0*") if path.is_dir()]
-    for header in headers:
-        read_cube(header)
-        header.unlink()
-        header.with_suffix(".img").unlink()
-    for path in arrays:
-        values = np.asarray(zarr.open_array(str(path), mode="r")[:])
-        assert np.isfinite(values).all() and values.any()
-        shutil.rmtree(path)
-    return len(headers) + len(arrays)
 
 
 class Pause:
@@ -216,14 +202,14 @@ def measure() -> Sample:
 
 
 def cameras(
-    work: Path, stack: ExitStack, reconstruct: Reconstructor, pause: Pause
+    work: Path, stack: ExitStack, reconstruct: Reconstructor, pause: Pause, second: SecondWriter
 ) -> Iterator[tuple[Camera, Stream, list[FaultySink]]]:
     """Yield a stream to a Zarr group (``latest``) and a stream to a socket (``drop-oldest``), both also to files."""
     for number, policy in enumerate(("latest", "drop-oldest")):
         folder, group = work / f"files{number}", work / "cubes.zarr"
-        files = FaultySink(CubeFolder(folder, "hdr"), folder, seed=number)
+        files = FaultySink(CubeFolder(folder, "hdr"), folder, number, second)
         other: Sink = ZeroMQSocket(f"ipc://{work}/socket", send_timeout_ms=500) if number else ZarrGroup(group)
-        sinks = [files, FaultySink(other, work / "sent" if number else group, seed=7)]
+        sinks = [files, FaultySink(other, work / "sent" if number else group, 7, second)]
         camera = Camera(seed=number)
         for sink in sinks:
             stack.callback(sink.close)
@@ -250,11 +236,12 @@ def soak(seconds: float, artifacts: str) -> list[str]:
     with tempfile.TemporaryDirectory() as work, ExitStack() as stack:
         reconstruct = stack.enter_context(Reconstructor.open(artifacts, input_space="camera", threads=1))
         pause = Pause(streams=2)
-        running = list(cameras(Path(work), stack, reconstruct, pause))
-        threads = [threading.Thread(target=stream.run, name=stream.source.name) for _, stream, _ in running]
         until = time.monotonic() + seconds
+        second = SecondWriter([Path(work, name) for name in ("files0", "files1", "cubes.zarr")], until)
+        running = list(cameras(Path(work), stack, reconstruct, pause, second))
+        threads = [threading.Thread(target=stream.run, name=stream.source.name) for _, stream, _ in running]
         consumer = Consumer(f"ipc://{work}/socket", until)
-        for thread in (*threads, consumer):
+        for thread in (*threads, consumer, second):
             thread.start()
         while time.monotonic() < until:
             time.sleep(max(0.5, min(2, seconds / 60)))
@@ -272,9 +259,9 @@ def soak(seconds: float, artifacts: str) -> list[str]:
         wrong = [f"{thread.name} ended early" for thread in threads if not thread.is_alive()]
         for _, stream, _ in running:
             stream.stop()
-        for thread in (*threads, consumer):
+        for thread in (*threads, consumer, second):
             thread.join(60)
-        wrong += [problem for each in running for problem in check(*each)]
+        wrong += [problem for each in running for problem in check(*each)] + second.problems()
         wrong += [f"{path} is half-written" for path in Path(work).rglob(".ccnet-*")]
     print(f"consumer killed {consumer.kills} times")
     if not consumer.kills:
