@@ -2,8 +2,8 @@
 
 Cameras stall, tear frames, change size and disappear; a sink is slow, a disk is full, another process writes into the
 same folders and Zarr group, ends and starts again, and a ZeroMQ consumer is killed and started again. It exits with 1
-unless every fault has occurred, both streams run to the end, no cube of the other process is lost or doubled, every frame
-is accounted for, every cube that a sink took is complete, no file handle is left open and memory does not grow.
+unless every fault has occurred, both streams run to the end, no cube of the other process is lost or doubled, every
+frame is accounted for, every cube that a sink took is complete, no file handle is left open and memory does not grow.
 """
 
 from __future__ import annotations
