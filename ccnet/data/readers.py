@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
+from ccnet.runtime.io.files import native_messages
 from ccnet.runtime.io.formats.cube_checks import BAND_COUNT, check_pixels, is_band
 from ccnet.runtime.io.formats.envi import EnviImage, open_envi_image
 from ccnet.runtime.io.formats.mat import read_mat
@@ -115,7 +116,7 @@ def read_cave_band(path: Path) -> npt.NDArray[np.uint16]:
     """Read one band (H, W); CCNetError where it is not a 16-bit grey PNG."""
     import cv2
 
-    with decode_errors_as(path, "a 16-bit grey PNG"):
+    with decode_errors_as(path, "a 16-bit grey PNG"), native_messages():
         image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) if path.stat().st_size else None
     if image is None:
         raise CCNetError(f"{path}: not a readable PNG, expected a 16-bit grey one; download it again")

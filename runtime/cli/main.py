@@ -72,11 +72,15 @@ def _open_closed_streams() -> None:
 
 def _exit_code(arguments: list[str]) -> int:
     """Run a command, print its error as one line, and return the exit code."""
+    import logging
+
     from ccnet.contract import CCNetError
     from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 
     from .errors import explain
 
+    for library in ("PIL", "h5py", "libav", "matplotlib"):  # their messages go to the log, if there is one
+        logging.getLogger(library).addHandler(logging.NullHandler())
     try:
         code = _run(arguments)
         sys.stdout.flush()

@@ -6,14 +6,19 @@ import functools
 import importlib
 import logging
 import os
+import tempfile
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ccnet.contract import CCNetError
 
 _logger = logging.getLogger(__name__)
+
+_redirection = threading.Lock()
 
 
 @functools.cache
@@ -65,6 +70,26 @@ def read_head(path: Path, expected: str) -> bytes:
     if not head:
         raise CCNetError(f"{path}: is empty, expected {expected}")
     return head
+
+
+@contextmanager
+def native_messages() -> Iterator[None]:
+    """Send to the log what native libraries, such as libpng, print on standard error in a short block.
+
+    Yields:
+        Nothing.
+    """
+    with _redirection, tempfile.TemporaryFile() as output:
+        saved = os.dup(2)
+        os.dup2(output.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            output.seek(0)
+            for line in output.read().decode(errors="replace").splitlines():
+                _logger.info("%s", line)
 
 
 def as_text(name: str) -> str:

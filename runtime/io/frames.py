@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ccnet.contract import FRAME_SCALE, SIZE_MULTIPLE, CCNetError, decode_errors_as, prefix_errors
 
 from .colour import declared_colour
-from .files import optional_module, read_head, visible_files
+from .files import native_messages, optional_module, read_head, visible_files
 from .formats.npy import map_npy
 
 Frame = npt.NDArray[np.uint8 | np.uint16 | np.float32]
@@ -272,7 +272,8 @@ def _read_deep(path: Path, high_bytes: Frame) -> Frame:
     """Return the 16-bit pixels: Pillow decodes high bytes only, OpenCV all, but also from half a file."""
     cv2 = optional_module("cv2")
     # With these flags OpenCV turns the picture upright; IMREAD_UNCHANGED would do so for TIFF but not for PNG.
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    with native_messages():
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     if pixels is None or pixels.dtype != np.uint16 or not np.array_equal(pixels[..., ::-1] >> 8, high_bytes):
         raise CCNetError(f"{path}: a 16-bit layout that decoders disagree about; save it as a plain 16-bit PNG")
     return np.ascontiguousarray(pixels[..., ::-1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.io.files import optional_module
+from ccnet.runtime.io.files import native_messages, optional_module
 from ccnet.runtime.io.frames import describe_colour, frame_paths, is_picture, read_frame, result_names
 from ccnet.runtime.io.mosaic import read_mosaic
 from ccnet.runtime.io.video_colour import video_colour
@@ -158,7 +159,8 @@ class VideoCapture:
         self._text, self._live = text, live
         self._cv2 = optional_module("cv2")
         api = self._cv2.CAP_GSTREAMER if " ! " in text else self._cv2.CAP_ANY
-        self._capture = self._cv2.VideoCapture(int(text) if text.isdecimal() else text, api)
+        with nullcontext() if live else native_messages():  # a camera may take minutes
+            self._capture = self._cv2.VideoCapture(int(text) if text.isdecimal() else text, api)
         if not self._capture.isOpened():
             self._capture.release()
             raise SourceDisconnectedError(

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
-from ccnet.runtime.io.files import visible_files, walk_files
+from ccnet.contract import CCNetError
+from ccnet.runtime.io.files import native_messages, visible_files, walk_files
+from ccnet.runtime.io.frames import read_frame
 
 
 def touch(folder: Path, *names: str) -> None:
@@ -54,3 +60,35 @@ def test_folder_without_strays_says_nothing(tmp_path: Path, caplog: pytest.LogCa
     touch(tmp_path, "a.png")
     visible_files(tmp_path, [".png"])
     assert not caplog.records
+
+
+def test_native_messages_go_to_the_log(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    with native_messages():
+        os.write(2, b"libpng warning: one\ntwo \xff\n")
+    os.write(2, b"after")
+    assert caplog.messages == ["libpng warning: one", "two \ufffd"]
+    assert capfd.readouterr().err == "after"
+
+
+@pytest.mark.parametrize("keep", [0.3, 0.6, 0.95])
+def test_decoders_of_damaged_pictures_print_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], keep: float
+) -> None:
+    for name in ("a.png", "a.tif"):
+        cv2.imwrite(str(tmp_path / name), np.random.default_rng(0).integers(0, 65535, (40, 40, 3)).astype(np.uint16))
+        data = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(data[: int(keep * len(data))])
+        with pytest.raises(CCNetError):
+            read_frame(tmp_path / name)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [b"hello", b"\0\0\0\x18ftypmp42" + bytes(200), b"RIFF\0\0\0\0AVI LIST"])
+def test_videos_that_cannot_be_opened_print_nothing_of_their_library(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "v.mp4").write_bytes(content)
+    code = "import sys; from ccnet.runtime.stream.sources import parse_source; parse_source(sys.argv[1]).open()"
+    shown = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV")}
+    command = [sys.executable, "-c", code, str(tmp_path / "v.mp4")]
+    result = subprocess.run(command, capture_output=True, text=True, env=shown, check=False)
+    assert result.stderr.startswith("Traceback") and "OpenCV cannot open it" in result.stderr.splitlines()[-1]
