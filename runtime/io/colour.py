@@ -1,4 +1,4 @@
-"""The colour space that a picture declares: an ICC profile, PNG's colour chunks, EXIF.
+"""The colour space that a picture declares: an ICC profile, colour chunks of PNG, AVIF and HEIC, EXIF.
 
 No other space is read as sRGB silently: it is converted to sRGB by Little CMS, through Pillow, or refused with the
 remedy.
@@ -27,6 +27,13 @@ _BT709 = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
 """PNG's cHRM of sRGB: white, red, green and blue as CIE x, y."""
 
 _SRGB_CICP = (1, 13, 0, 1)
+
+_SRGB_NCLX = {1, 2, 5, 6}, {1, 2, 4, 6, 13}
+"""Primaries and transfer characteristics of AVIF's and HEIC's ``nclx`` (ITU-T H.273) that are shown as sRGB."""
+
+_NCLX_BYTES = 1 << 16
+"""Length of the start of a file that holds its properties."""
+
 _EXIF_IFD, _EXIF_COLOUR_SPACE, _INTEROP_IFD, _INTEROP_INDEX = 0x8769, 0xA001, 0xA005, 1
 
 
@@ -91,6 +98,8 @@ def declared_colour(path: Path, image: Any) -> Colour:
         return _of_profile(path, icc)
     if image.format == "PNG":
         return _of_png(path, image.info)
+    if image.format in ("AVIF", "HEIF"):
+        _check_nclx(path)
     return _of_exif(path, image)
 
 
@@ -121,6 +130,16 @@ def _of_png(path: Path, info: dict[str, Any]) -> Colour:
     if chromaticity is not None and not np.allclose(chromaticity, _BT709, atol=0.002):
         _refuse(path, "PNG's cHRM has other primaries than sRGB's")
     return Colour("sRGB (assumed)" if gamma is None and chromaticity is None else "sRGB (gAMA, cHRM)")
+
+
+def _check_nclx(path: Path) -> None:
+    """Refuse a picture whose ``nclx`` property has other primaries or another transfer than sRGB's."""
+    with path.open("rb") as file:
+        _, found, values = file.read(_NCLX_BYTES).partition(b"colrnclx")
+    if found and len(values) >= 4:
+        codes = struct.unpack(">HH", values[:4])
+        if not all(code in accepted for code, accepted in zip(codes, _SRGB_NCLX, strict=True)):
+            _refuse(path, f"its nclx says primaries and transfer {codes}")
 
 
 def _of_exif(path: Path, image: Any) -> Colour:

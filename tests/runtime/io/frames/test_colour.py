@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from PIL import Image, ImageCms, PngImagePlugin
+from PIL import Image, ImageCms, PngImagePlugin, features
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import describe_colour, read_frame
@@ -156,3 +156,20 @@ def test_16_bits_of_another_space_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CCNetError, match="16 bits in ICC profile wide"):
         read_frame(path)
     np.testing.assert_array_equal(read_frame(path, as_stored=True)[..., ::-1], cv2.imread(str(path), -1))
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+@pytest.mark.parametrize("codes", [(9, 16), (9, 18), (12, 13), (1, 8), (1, 16)])
+def test_avif_of_another_space_is_refused(tmp_path: Path, codes: tuple[int, int]) -> None:
+    path = tmp_path / "a.avif"
+    Image.new("RGB", (32, 32), (200, 60, 40)).save(path)
+    data = path.read_bytes()
+    assert data.count(b"colrnclx") == 1
+    assert describe_colour(path).startswith("sRGB")
+    at = data.index(b"colrnclx") + 8
+    path.write_bytes(data[:at] + struct.pack(">HH", *codes) + data[at + 4 :])
+    with pytest.raises(
+        CCNetError, match=rf"nclx says primaries and transfer \({codes[0]}, {codes[1]}\), expected sRGB"
+    ):
+        read_frame(path)
+    assert read_frame(path, as_stored=True).shape == (32, 32, 3)
