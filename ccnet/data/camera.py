@@ -6,7 +6,7 @@ Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,11 +42,13 @@ class Camera:
         name: Manufacturer and model, or the name of the response file.
         response: (31, 3); each column sums to 1, so that a flat spectrum v gives the pixel (v, v, v).
         gains: Sensitivities of the channels to equal energy, as multiples of G's, before the white balance.
+        matrix: Colour matrix (3, 3) that frames go through after all errors of the imaging; None leaves them.
     """
 
     name: str
     response: Array
     gains: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    matrix: Values | None = None
 
     @classmethod
     def read(cls, path: Path) -> Camera:
@@ -79,6 +81,19 @@ class Camera:
         """Return the sensor's values (3,) of a white surface in this light, as multiples of G's."""
         white = illuminant.power @ self.response * self.gains
         return np.asarray(white / white[1], np.float64)
+
+    def behind(self, matrix: Values) -> Camera:
+        """Return this camera with a colour matrix (3, 3) behind it."""
+        return replace(self, matrix=matrix)
+
+    @property
+    def frame_response(self) -> Array:
+        """Response (31, 3) of the frame's channels: the camera's, mixed by the matrix."""
+        return self.response if self.matrix is None else (self.response @ self.matrix.T).astype(np.float32)
+
+    def correct(self, frame: Array) -> Array:
+        """Return the camera's frame (3, H, W) after the colour matrix, clipped to [0, 1]."""
+        return frame if self.matrix is None else _clip(np.einsum("dc,chw->dhw", self.matrix, frame))
 
     def frame(self, cube: Array) -> Array:
         """Return the frame (3, H, W) of a cube (31, H, W) by Eq. 2, I_c = Σ_λ S_c^λ H_λ, clipped to [0, 1]."""

@@ -87,7 +87,8 @@ class SceneDataset:
 
     def _frame(self, cube: Array, published: Array | None, camera: int, rng: np.random.Generator) -> Array:
         if self.cameras:
-            return self.imaging(self.cameras[camera % len(self.cameras)].frame(fill_for_camera(cube)), rng)
+            chosen = self.cameras[camera % len(self.cameras)]
+            return chosen.correct(self.imaging(chosen.frame(fill_for_camera(cube)), rng))
         assert published is not None  # noqa: S101 - __post_init__ checked it
         return published
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +20,7 @@ from ccnet.data.options import (
 )
 from ccnet.runtime.cli.options import ThreadsOption
 
+from .cameras.cli import app as cameras_app
 from .environment import DeviceOption, library_versions, select_device
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from .methods import Method
 
 app = typer.Typer()
+app.registered_commands += cameras_app.registered_commands
 
 
 @app.command()
@@ -44,6 +46,12 @@ def evaluate(
     ] = None,
     camera: CameraOption = None,
     illuminant: IlluminantOption = None,
+    colour_matrix: Annotated[
+        bool,
+        typer.Option(
+            "--colour-matrix", help="Bring each camera's frames to the weights' camera, as 'camera fit' does."
+        ),
+    ] = False,
     track: TrackOption = "clean",
     exposure: ExposureOption = (1.0, 1.0),
     ensembles: Annotated[
@@ -80,12 +88,15 @@ def evaluate(
     methods = network_methods(models, scales)
     frames = FrameOptions(camera=camera, illuminant=illuminant, track=track, exposure=exposure)
     scenes = frames.open_scenes(data, "val", memory_gb=0)  # each scene is read once
+    if colour_matrix:
+        scenes = bring_to_weights(scenes, files.values())
     if out:
         make_folder(out)
     for warning in camera_mismatch_warnings(files, scenes):
         typer.echo(warning, err=True)
     if fit:
-        methods |= regression_methods(frames.open_scenes(fit, "train", memory_gb=0))
+        training = frames.open_scenes(fit, "train", memory_gb=0)
+        methods |= regression_methods(bring_to_weights(training, files.values()) if colour_matrix else training)
 
     scores = _evaluate_with_progress(methods, scenes, out)
     Console().print(*score_tables(scores, per_scene), sep="\n")
@@ -98,6 +109,32 @@ def evaluate(
         }  # fmt: skip
         _write_report(out, scores, run)
         typer.echo(f"{out / 'metrics.json'}: {len(methods)} methods on {len(scenes)} scenes; pictures are beside it")
+
+
+def bring_to_weights(scenes: SceneDataset, weights: Iterable[Path]) -> SceneDataset:
+    """Return the scenes with every camera's frames brought to the camera of the weights by its colour matrix.
+
+    Args:
+        scenes: Scenes with cameras.
+        weights: Files of weights.
+
+    Returns:
+        The same scenes.
+
+    Raises:
+        CCNetError: The frames are published ones, or the weights are for several cameras.
+    """
+    from ccnet.data.colour.matrix import smooth_reflectances
+    from ccnet.data.colour.target import read_target
+
+    from .cameras.study import through_matrices
+
+    targets = [read_target(path) for path in weights]
+    if not scenes.cameras:
+        raise CCNetError("--colour-matrix needs a --camera: a matrix is fitted from its response")
+    if any((target.response != targets[0].response).any() for target in targets):
+        raise CCNetError("--colour-matrix needs weights of a single camera: evaluate the others apart")
+    return through_matrices(scenes, targets[0], smooth_reflectances())
 
 
 def camera_mismatch_warnings(files: Mapping[str, Path], scenes: SceneDataset) -> Iterator[str]:
@@ -117,7 +154,7 @@ def camera_mismatch_warnings(files: Mapping[str, Path], scenes: SceneDataset) ->
         if camera is None:
             continue
         response = camera_response(camera)
-        others = [other.name for other in scenes.cameras if (other.response != response).any()]
+        others = [other.name for other in scenes.cameras if other.matrix is None and (other.response != response).any()]
         if others:
             names = ", ".join(others[:3])
             yield f"{method}: its weights are for the camera {camera['name']}, the frames are of {names}"

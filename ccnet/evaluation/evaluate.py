@@ -142,7 +142,7 @@ def evaluate_methods(methods: Mapping[str, Method], scenes: SceneDataset) -> Ite
                 full=cube_metrics(truth, cube),
                 ntire=cube_metrics(metrics.ntire_crop(truth), metrics.ntire_crop(cube)),
                 seconds=seconds,
-                selfcheck=compare_residual_and_error(frame, truth, cube, camera.response) if camera else None,
+                selfcheck=compare_residual_and_error(frame, truth, cube, camera.frame_response) if camera else None,
                 without_data=without_data,
             )
             yield Estimate(index=index, method=name, frame=frame, truth=truth, cube=cube, score=score)

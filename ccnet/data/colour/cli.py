@@ -55,6 +55,42 @@ def fit(
     )
 
 
+@camera_app.command()
+def chart(
+    photograph: Annotated[Path, typer.Argument(help="Chart in one light: a raw file, or linear PNG, TIFF or .npy.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write, for --radiometry.")],
+    name: Annotated[str | None, typer.Option(help="Name of the camera; the raw file's if not given.")] = None,
+    spectra: Annotated[
+        Path | None,
+        typer.Option(help="Reflectances of your chart's patches (.npz, .npy), 24 × 31; its type's if not given."),
+    ] = None,
+    weights: WeightsOption = SHIPPED_WEIGHTS,
+) -> None:
+    """Fit the colour matrix to a photograph of a ColorChecker (24 patches, also the Passport's).
+
+    The chart is found by itself, however it is turned. The matrix and the white balance hold for its light.
+    """
+    from ccnet.contract import prefix_errors
+
+    from .chart import PATCHES, chart_colours, fit_chart
+    from .chart_picture import find_patches, read_linear
+    from .target import read_target
+
+    target = read_target(weights)
+    wanted = chart_colours(target, spectra)
+    picture, camera = read_linear(photograph)
+    with prefix_errors(photograph):
+        patches = find_patches(picture)
+        fitted = fit_chart(patches.colours, wanted, patches.places)
+    for patch, residual in zip(PATCHES, fitted.residuals, strict=True):
+        typer.echo(f"{patch:14s} {residual:6.2%}")
+    _write(out, name or camera or photograph.stem, "the chart's light", target.name, fitted.matrix, fitted.gains)
+    typer.echo(
+        f"{out}: {fitted.residual:.2%} of white off (RMS), {patches.pixels} px in the smallest patch, light falls off"
+        f" to {fitted.falloff:.0%}"
+    )
+
+
 @camera_app.command("list")
 def list_cameras() -> None:
     """List the cameras whose matrices come with the package."""
@@ -98,11 +134,20 @@ def _line_per_camera(document: dict[str, Any]) -> str:
     return head + ',\n "cameras": {\n' + ",\n".join(lines) + "\n }\n}\n"
 
 
-def _write(path: Path, camera: str, light: str | None, target: str, matrix: npt.NDArray[np.float64]) -> None:
+def _write(
+    path: Path,
+    camera: str,
+    light: str | None,
+    target: str,
+    matrix: npt.NDArray[np.float64],
+    gains: tuple[float, float, float] | None = None,
+) -> None:
     """Write the JSON of a radiometry."""
     from ccnet.runtime.io.cameras.matrices import to_matrix
 
     if path.suffix.lower() != ".json":
         raise CCNetError(f"{path}: expected a name that ends in .json")
     fields: dict[str, Any] = {"camera": camera, "light": light, "target": target, "matrix": to_matrix(matrix)}
+    if gains is not None:
+        fields["gains"] = [round(gain, 5) for gain in gains]
     write_atomic(path, strict_json(fields, 2).encode())

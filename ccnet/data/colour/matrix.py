@@ -43,15 +43,15 @@ def read_reflectances(path: Path) -> Values:
     Raises:
         CCNetError: The file holds no such spectra.
     """
-    if path.suffix.lower() not in (".npz", ".npy"):
-        spectra = read_spectra(path, "reflectance spectra", lambda names: list(range(len(names)))).values.T
+    if path.suffix.lower() in (".npz", ".npy"):
+        spectra = read_surfaces(path)
     else:
-        spectra = _arrays(path)
+        spectra = read_spectra(path, "reflectance spectra", lambda names: list(range(len(names)))).values.T
     return spectra.T @ spectra / len(spectra)
 
 
-def _arrays(path: Path) -> Values:
-    """Return all arrays (N, 31) of a file as one."""
+def read_surfaces(path: Path) -> Values:
+    """Return all reflectances (N, 31) of a ``.npz`` or ``.npy``; a CCNetError if there are none."""
     try:
         loaded = np.load(path, allow_pickle=False)
         arrays = [loaded] if isinstance(loaded, np.ndarray) else [loaded[name] for name in loaded.files]

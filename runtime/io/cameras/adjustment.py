@@ -17,10 +17,10 @@ Gains = tuple[float, float, float]
 REFERENCE_SIDE = 9
 """Side of the square around ``--white X,Y`` whose mean is the white, px."""
 
-AUTO_PERCENTILE, AUTO_LEVEL = 99.0, 0.65
+AUTO_PERCENTILE, AUTO_LEVEL = 99.9, 0.65
 """``--exposure auto`` brings this percentile of the pixels' means to this level."""
 
-MINKOWSKI_NORM = 6
+MINKOWSKI_NORM = 12
 """Norm of "shades of grey" (Finlayson and Trezzi 2004), which ``--white auto`` takes the light's colour from."""
 
 _CLIPPED, _DARK = 0.98, 0.01

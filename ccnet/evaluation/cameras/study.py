@@ -1,0 +1,125 @@
+"""Methods on the frames of measured cameras: as they are, and through a colour matrix to the weights' camera.
+
+Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ccnet import metrics
+from ccnet.data.camera import Array, Camera
+from ccnet.data.colour.matrix import fit_matrix
+from ccnet.data.patches import SceneDataset
+from ccnet.data.spectra import Values
+from ccnet.evaluation.baselines import fit_relative_regression
+from ccnet.evaluation.methods import Method
+
+FIT_STRIDE = 4
+"""Regressions are fitted on every fourth pixel in each direction."""
+
+AS_IT_IS, THROUGH_MATRIX, OWN_REGRESSION, REGRESSION = (
+    "CCNet, frames as they are",
+    "CCNet, matrix",
+    "regression fitted for the camera",
+    "regression, matrix",
+)
+"""Columns of the study."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Mean metrics over scenes.
+
+    Attributes:
+        mrae: Mean |d| / (Y + 0.02).
+        psnr: Peak signal-to-noise ratio, dB, peak 1.
+        sam: Spectral angle, degrees.
+    """
+
+    mrae: float
+    psnr: float
+    sam: float
+
+
+def through_matrices(scenes: SceneDataset, target: Camera, moments: Values) -> SceneDataset:
+    """Return the scenes with each camera's frames brought to the weights' camera by a matrix fitted from its response.
+
+    Args:
+        scenes: Scenes with cameras.
+        target: The weights' camera.
+        moments: Second moments (31, 31) of the reflectances that matrices are fitted over.
+
+    Returns:
+        The same scenes.
+    """
+    cameras = (camera.behind(fit_matrix(camera, target.response, moments)) for camera in scenes.cameras)
+    return replace(scenes, cameras=tuple(cameras))
+
+
+def score_method(method: Method, scenes: SceneDataset) -> Score:
+    """Return a method's mean metrics over all scenes."""
+    rows = [score_cube(cube, method(frame)) for frame, cube in map(scenes.pair, range(len(scenes)))]
+    return mean_score(rows)
+
+
+def score_cube(truth: Array, cube: Array) -> Score:
+    """Return the metrics of a cube (31, H, W) against the truth."""
+    return Score(mrae=metrics.mrae(truth, cube), psnr=metrics.psnr(truth, cube), sam=metrics.sam(truth, cube))
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Return the mean of each metric."""
+    names: Any = Score.__dataclass_fields__
+    return Score(**{name: float(np.mean([getattr(score, name) for score in scores])) for name in names})
+
+
+def study_cameras(
+    network: Method,
+    target: Camera,
+    cameras: Sequence[Camera],
+    held_out: SceneDataset,
+    training: SceneDataset,
+    moments: Values,
+) -> Iterator[tuple[str, dict[str, Score]]]:
+    """Judge the network and a regression on the frames of the weights' camera and of others.
+
+    Args:
+        network: The network, for frames of the weights' camera.
+        target: The weights' camera.
+        cameras: Other cameras, in their light.
+        held_out: Scenes to judge on, with the noise of their imaging; their cameras are replaced.
+        training: Scenes to fit regressions on, likewise.
+        moments: Second moments (31, 31) of the reflectances that matrices are fitted over.
+
+    Yields:
+        Name of the camera and column → score; the weights' camera comes first, where all columns of a method agree.
+    """
+    general = _fit(training, target)
+    benchmark = replace(held_out, cameras=(target,))
+    network_score, regression_score = (score_method(method, benchmark) for method in (network, general))
+    yield target.name, {THROUGH_MATRIX: network_score, REGRESSION: regression_score}
+    for camera in cameras:
+        as_it_is = replace(held_out, cameras=(camera,))
+        corrected = through_matrices(as_it_is, target, moments)
+        yield (
+            camera.name,
+            {
+                AS_IT_IS: score_method(network, as_it_is),
+                THROUGH_MATRIX: score_method(network, corrected),
+                OWN_REGRESSION: score_method(_fit(training, camera), as_it_is),
+                REGRESSION: score_method(general, corrected),
+            },
+        )
+
+
+def _fit(training: SceneDataset, camera: Camera) -> Method:
+    """Return the relative root-polynomial regression for a camera's frames."""
+    scenes = replace(training, cameras=(camera,))
+    pairs = map(scenes.pair, range(len(scenes)))
+    thinned = ((frame[:, ::FIT_STRIDE, ::FIT_STRIDE], cube[:, ::FIT_STRIDE, ::FIT_STRIDE]) for frame, cube in pairs)
+    return fit_relative_regression(thinned)

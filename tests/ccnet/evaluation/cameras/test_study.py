@@ -1,0 +1,98 @@
+"""``ccnet evaluate-cameras`` and ``ccnet evaluate --colour-matrix``: other cameras' frames, and photographs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ccnet.contract import SHIPPED_WEIGHTS
+from ccnet.data.camera import Array, Camera
+from ccnet.data.colour.matrix import smooth_reflectances
+from ccnet.data.colour.target import read_target
+from ccnet.data.patches import SceneDataset
+from ccnet.evaluation.cameras.photographs import PHOTOGRAPHS, study_photographs
+from ccnet.evaluation.cameras.study import (
+    AS_IT_IS,
+    OWN_REGRESSION,
+    REGRESSION,
+    THROUGH_MATRIX,
+    study_cameras,
+    through_matrices,
+)
+from ccnet.model.checkpoint import save_checkpoint
+
+MIXTURE = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.2, 0.7]])
+
+
+@pytest.fixture
+def mixed(camera: Camera) -> Camera:
+    """A camera whose channels are mixtures of the weights' camera's, so that a matrix makes it the same camera."""
+    return Camera(name="mixed", response=(camera.response @ MIXTURE.T).astype(np.float32))
+
+
+def repeat_green(frame: Array) -> Array:
+    """Return a cube without a network: every band is the green channel."""
+    return np.repeat(frame[1:2], 31, axis=0)
+
+
+def test_matrix_makes_a_mixture_the_weights_camera(
+    camera: Camera, mixed: Camera, make_cube: Callable[..., Array], make_scenes: Callable[..., SceneDataset]
+) -> None:
+    scenes = make_scenes(camera, make_cube(seed=1))
+    behind = through_matrices(make_scenes(mixed, make_cube(seed=1)), camera, smooth_reflectances())
+    np.testing.assert_allclose(behind.pair(0)[0], scenes.pair(0)[0], atol=1e-5)
+    np.testing.assert_allclose(behind.cameras[0].frame_response, camera.response, atol=1e-6)
+
+
+def test_study_judges_frames_with_and_without_the_matrix(
+    camera: Camera, mixed: Camera, make_cube: Callable[..., Array], make_scenes: Callable[..., SceneDataset]
+) -> None:
+    held_out, training = make_scenes(camera, make_cube(seed=1)), make_scenes(camera, make_cube(64, 64, 2))
+    (first, benchmark), (second, scores) = study_cameras(
+        repeat_green, camera, [mixed], held_out, training, smooth_reflectances()
+    )
+    assert (first, second) == ("test", "mixed") and benchmark.keys() == {THROUGH_MATRIX, REGRESSION}
+    assert scores[THROUGH_MATRIX].psnr == pytest.approx(benchmark[THROUGH_MATRIX].psnr, abs=1e-3)
+    assert scores[REGRESSION].psnr == pytest.approx(benchmark[REGRESSION].psnr, abs=1e-3)
+    assert abs(scores[AS_IT_IS].psnr - scores[THROUGH_MATRIX].psnr) > 0.1
+    assert scores[OWN_REGRESSION].psnr > scores[AS_IT_IS].psnr
+
+
+def test_photographs_are_judged_with_and_without_the_best_factor(
+    camera: Camera, make_cube: Callable[..., Array], make_scenes: Callable[..., SceneDataset]
+) -> None:
+    scenes = make_scenes(camera, make_cube(48, 48, 3) * np.float32(0.4))
+    rows = {name: (score, scaled) for name, score, scaled in study_photographs(repeat_green, camera, scenes)}
+    assert list(rows) == [photograph.name for photograph in PHOTOGRAPHS]
+    right, bright, corrected = (
+        rows[name]
+        for name in (
+            "right exposure and white balance", "one EV too bright", "one EV too bright, read with `--exposure -1`",
+        )
+    )  # fmt: skip
+    assert bright[0].psnr < right[0].psnr - 2
+    assert corrected[0].psnr == pytest.approx(right[0].psnr, abs=0.3)
+    assert all(scaled.psnr >= score.psnr - 1e-6 for score, scaled in rows.values())
+
+
+def test_commands(tmp_path: Path, write_cave: Callable[..., Path], camera_file: Path, make_cube: Callable[..., Array],
+                  network: Any, ccnet: Callable[..., Any]) -> None:  # fmt: skip
+    weights = tmp_path / "tiny.safetensors"
+    save_checkpoint(weights, network, camera=read_target(SHIPPED_WEIGHTS).to_entry())
+    write_cave(tmp_path / "cave" / "scene_ms", make_cube(32, 32, 1))
+    data = ("--data", f"cave:{tmp_path / 'cave'}", "--train", f"cave:{tmp_path / 'cave'}", "--weights", weights)
+    out = tmp_path / "study.json"
+    result = ccnet(
+        "evaluate-cameras", *data, "--camera", camera_file, "--json", out, "--device", "cpu", "--threads", "1"
+    )
+    assert result.code == 0, result.err
+    assert "| camera under daylight |" in result.out and "| tone curve and saturation |" in result.out
+    document = json.loads(out.read_text())
+    assert set(document["cameras"]) == {"cie_1964_w_gain", "camera under daylight"}
+    behind = ccnet("evaluate", *data, "--camera", camera_file, "--colour-matrix", "--device", "cpu", "--threads", "1")
+    assert behind.code == 0 and "its weights are for the camera" not in behind.err
