@@ -65,3 +65,14 @@ def test_raw_file_brings_its_camera(work: Path, ccnet: Ccnet) -> None:
     assert "ccnet radiometry camera = Nikon D700" in Path("frame.hdr").read_text()
     write_dng(work / "other.dng", (0.2, 0.4, 0.24), (0.1, 0.3, 0.12), changes={50721: None, 50722: None})
     assert "Test X, no colour matrix" in ccnet("reconstruct", "other.dng", "-o", "other.hdr").err
+
+
+def test_stream_takes_the_same_options_and_records_its_gains(work: Path, ccnet: Ccnet) -> None:
+    (work / "frames").mkdir()
+    Image.open("photo.png").save("frames/a.png")
+    options = ("--radiometry", "nikon d700", "--exposure", "-1")
+    assert ccnet("stream", "frames", "--sink", "streamed", *options).code == 0
+    assert ccnet("reconstruct", "frames/a.png", "-o", "single", *options).code == 0
+    np.testing.assert_array_equal(read_cube(Path("streamed/a.hdr")), read_cube(Path("single/a.hdr")))
+    header = Path("streamed/a.hdr").read_text()
+    assert "ccnet gains = 0.5000 0.5000 0.5000" in header and "ccnet radiometry camera = Nikon D700" in header
