@@ -4,7 +4,8 @@
 
 #include "common/simd.h"
 
-#define TILE_ROWS 32
+#define TILE_ROWS 32 /* at most */
+#define MIN_TILES 4  /* of an image, if its height allows, so that several threads have work */
 
 /* left, right: columns of the halo that lie inside the image. */
 typedef struct { int y, x, rows, columns, left, right; } Tile;
@@ -17,15 +18,29 @@ INLINE int tile_columns(int width, int max_columns) {
     return (width + across - 1) / across;
 }
 
-INLINE long num_tiles(int height, int width, int max_columns) {
+/* Return the number of tiles side by side. */
+INLINE int tiles_across(int width, int max_columns) {
     const int columns = tile_columns(width, max_columns);
-    return (long)((height + TILE_ROWS - 1) / TILE_ROWS) * ((width + columns - 1) / columns);
+    return (width + columns - 1) / columns;
+}
+
+/* Return the height of a tile, a power of two from 8 to TILE_ROWS. */
+INLINE int tile_rows(int height, int across) {
+    int rows = TILE_ROWS;
+    while (rows > 8 && (height + rows - 1) / rows * across < MIN_TILES) rows /= 2;
+    return rows;
+}
+
+INLINE long num_tiles(int height, int width, int max_columns) {
+    const int across = tiles_across(width, max_columns), rows = tile_rows(height, across);
+    return (long)((height + rows - 1) / rows) * across;
 }
 
 INLINE Tile tile_at(int height, int width, int max_columns, int halo, long index) {
-    const int columns = tile_columns(width, max_columns), across = (width + columns - 1) / columns;
-    const int top = (int)(index / across) * TILE_ROWS, left = (int)(index % across) * columns;
-    Tile tile = {top, left, min_int(TILE_ROWS, height - top), min_int(columns, width - left), min_int(halo, left), 0};
+    const int columns = tile_columns(width, max_columns), across = tiles_across(width, max_columns);
+    const int rows = tile_rows(height, across);
+    const int top = (int)(index / across) * rows, left = (int)(index % across) * columns;
+    Tile tile = {top, left, min_int(rows, height - top), min_int(columns, width - left), min_int(halo, left), 0};
     tile.right = min_int(halo, width - left - tile.columns);
     return tile;
 }

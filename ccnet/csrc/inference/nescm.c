@@ -4,8 +4,8 @@
  * SIA's pooling of it, is written once. The inner loops run over the pixels of a row; the compiler vectorises them.
  *
  * Layout: x, y (C, H, W) of one image, channels ordered (group, head, band in group); w (2, n, 2n), b (2, n), kernel
- * (2, n, n, 3, 3, 3), bias (n); pooled y (k, mean and maximum, H, W). A row of the ring is (4 streams, n, T, columns
- * and one more on either side).
+ * (2, n, n, 3, 3, 3), bias (n); pooled y (k, mean and maximum, H, W). A row of the ring is (4 streams, n, T, columns),
+ * with one more column on either side, and zeros from there to whole vectors.
  */
 #include <stdlib.h>
 
@@ -16,11 +16,16 @@
 #include "common/tiles.h"
 #include "inference/operators.h"
 
-#define COLUMNS 256 /* of all heads of a tile together */
+#define COLUMNS 256 /* of a tile of one head */
 
-typedef float Row[COLUMNS + 2];
+#define SLACK 16    /* numbers behind a buffer that a vector may read */
+
+typedef float Row[COLUMNS + LANES];
 
 static const Row ZEROS;
+
+/* Return the columns of a tile: with more heads there are as many streams more, which have to stay in cache. */
+INLINE int max_columns(int heads) { return heads == 1 ? COLUMNS : COLUMNS / 2; }
 
 /* Return the index at which the plane of a head and a band begins in x and y. */
 INLINE long plane_index(NescmShape shape, int head, int band) {
@@ -28,11 +33,25 @@ INLINE long plane_index(NescmShape shape, int head, int band) {
     return (long)((band / run * shape.heads + head) * run + band % run) * shape.height * shape.width;
 }
 
-/* Compute the four streams of image row y of a tile, with the columns beside it, into a row of the ring. */
+/* Return the columns of a row of the ring. */
+INLINE long ring_columns(Tile tile) { return round_up_to_lanes(tile.columns + 2); }
+
+/* Copy image row y of a tile with the columns beside it, in the order of the bands (n, T, columns of the ring). Columns
+ * beyond the image stay zero, and so do their streams. */
+INLINE void load_row(const int n, NescmShape shape, Tile tile, const float *x, float *to, int y) {
+    const long start = (long)y * shape.width + tile.x - tile.left, columns = ring_columns(tile);
+    to += 1 - tile.left;
+    for (int head = 0; head < n; head++)
+        for (int band = 0; band < shape.bands; band++, to += columns)
+            memcpy(to, x + plane_index(shape, head, band) + start,
+                   (tile.left + tile.columns + tile.right) * sizeof *to);
+}
+
+/* Compute the four streams of a row that load_row has copied into a row of the ring. */
 INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, const float *w, const float *b,
-                     float *row, int y) {
-    const int T = shape.bands, count = tile.left + tile.columns + tile.right;
-    const long start = (long)y * shape.width + tile.x - tile.left;
+                     float *row) {
+    const int T = shape.bands;
+    const long columns = ring_columns(tile);
     for (int stream = 0; stream < STREAMS; stream++) {
         const int direction = stream / 2, lead = stream % 2;
         Row m[MAX_HEADS] = {{0}}, s[MAX_HEADS];
@@ -41,10 +60,11 @@ INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, c
             const float *x_t[MAX_HEADS];
             float *u_t[MAX_HEADS];
             for (int i = 0; i < n; i++) {
-                x_t[i] = band < 0 ? ZEROS : x + plane_index(shape, i, band) + start;
-                u_t[i] = row + (long)((stream * n + i) * T + centre) * (tile.columns + 2) + 1 - tile.left;
+                x_t[i] = band < 0 ? ZEROS : x + (i * T + band) * columns;
+                u_t[i] = row + ((stream * n + i) * T + centre) * columns;
             }
-            recurrence_step(n, w + direction * 2 * n * n, b + direction * n, x_t, m[0], s[0], COLUMNS + 2, u_t, count);
+            recurrence_step(n, w + direction * 2 * n * n, b + direction * n, x_t, m[0], s[0], COLUMNS + LANES, u_t,
+                            (int)columns);
         }
     }
 }
@@ -68,6 +88,7 @@ INLINE void scan_row(const int n, NescmShape shape, Tile tile, const float *x, c
             } \
         } \
     }
+ADD_FILTERED(16)
 ADD_FILTERED(8)
 ADD_FILTERED(4)
 
@@ -83,8 +104,10 @@ INLINE void add_band(const int n, const int slots, NescmShape shape, Tile tile, 
                 memcpy(k[outputs], kernel + filter_index(n, slot, o, i), sizeof *k);
                 to[outputs] = sums[(band - SLOTS[slot].shift) & 3][o];
             }
-        const Rows from = rows_from(rows, (long)((stream * n + i) * shape.bands + band) * (tile.columns + 2));
-        if (REGISTER >= 8) /* 16 are no faster, because their loads cross two cache lines */
+        const Rows from = rows_from(rows, (long)((stream * n + i) * shape.bands + band) * ring_columns(tile));
+        if (REGISTER == 16)
+            add_filtered_16(slots * n, to, k, from.above, from.centre, from.below, tile.columns);
+        else if (REGISTER == 8)
             add_filtered_8(slots * n, to, k, from.above, from.centre, from.below, tile.columns);
         else
             add_filtered_4(slots * n, to, k, from.above, from.centre, from.below, tile.columns);
@@ -139,27 +162,29 @@ INLINE void gates_row(const int n, NescmShape shape, Tile tile, Rows rows, const
 
 INLINE int run_tile(const int n, NescmShape shape, Tile tile, const float *x, const float *w, const float *b,
                     const float *kernel, const float *bias, float *y) {
-    const long size = (long)STREAMS * n * shape.bands * (tile.columns + 2);
-    float *ring = calloc(RING_ROWS * size + LANES, sizeof *ring); /* columns beyond the image stay zero */
-    if (!ring) return OUT_OF_MEMORY;
+    const long row_size = n * shape.bands * ring_columns(tile), size = STREAMS * row_size;
+    float *x_row = calloc(row_size + RING_ROWS * size + SLACK, sizeof *x_row), *const ring = x_row + row_size;
+    if (!x_row) return OUT_OF_MEMORY;
     for (int row = tile.y - 1; row <= tile.y + tile.rows; row++) {
         float *streams = ring_row(ring, size, row);
         if (row < 0 || row >= shape.height)
             memset(streams, 0, size * sizeof *streams);
-        else
-            scan_row(n, shape, tile, x, w, b, streams, row);
+        else {
+            load_row(n, shape, tile, x, x_row, row);
+            scan_row(n, shape, tile, x_row, w, b, streams);
+        }
         if (row > tile.y)
             gates_row(n, shape, tile, rows_around(ring, size, row - 1), kernel, bias, y, row - 1);
     }
-    free(ring);
+    free(x_row);
     return 0;
 }
 
-long nescm_jobs(NescmShape shape) { return num_tiles(shape.height, shape.width, COLUMNS / shape.heads); }
+long nescm_jobs(NescmShape shape) { return num_tiles(shape.height, shape.width, max_columns(shape.heads)); }
 
 CLONES int nescm_run(NescmShape shape, const float *x, const float *w, const float *b, const float *kernel,
                      const float *bias, float *y, long job) {
-    const Tile tile = tile_at(shape.height, shape.width, COLUMNS / shape.heads, 1, job);
+    const Tile tile = tile_at(shape.height, shape.width, max_columns(shape.heads), 1, job);
     if (shape.heads == 1) return run_tile(1, shape, tile, x, w, b, kernel, bias, y);
     if (shape.heads == 2) return run_tile(2, shape, tile, x, w, b, kernel, bias, y);
     return run_tile(4, shape, tile, x, w, b, kernel, bias, y);
