@@ -10,7 +10,8 @@ which a runtime that computes node by node opens slowly, and the engine half the
 
 - the products with W are n² multiply-adds of heads, since a convolution would end a kernel at each step;
 - what a step reads is concatenated at the step. Gathered before the first step, it would be stored four times, once for
-  each stream, in memory.
+  each stream, in memory. For many heads x is small, and gathered all the same: TensorRT compiles it faster;
+- height and width are a single axis in the scan: TensorRT compares all uses of each free size with each other.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from .nescm_unrolled import channel_index, output_gates, slot_index
 Value = Any  # onnxscript's symbolic tensor
 Index = npt.NDArray[np.int64]
 
+_GATHERED_HEADS = 4
+"""Number of heads from which on all that the steps read is gathered before the first."""
+
 
 def bands_read(bands: int) -> Index:
     """Return the band that each step and stream reads, ``bands`` where that is beyond the last: (T, 4)."""
@@ -42,19 +46,20 @@ def nescm(x: Value, groups: int, forget: Value, forget_bias: Value, output: Valu
     """Translate ``ccnet::nescm``: x (1, C, H, W), forget (2, n, 2n), output (2, n, n, 3, 3, 3) → (1, C, H, W)."""
     heads = int(forget.shape[1])
     bands = int(x.shape[1]) // heads
-    streams = _scan(x, forget, forget_bias, heads, bands, groups)
+    flat = _scan(op.Reshape(x, _ints(0, 0, -1)), forget, forget_bias, heads, bands, groups)
+    streams = op.Reshape(flat, op.Concat(_ints(1, STREAMS * heads * bands), op.Shape(x, start=2), axis=0))
     slots = slot_index(heads, bands, lambda step, stream, head: (step * heads + head) * STREAMS + stream)
     return output_gates(streams, slots, output, output_bias, heads, bands, groups)
 
 
 def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: int) -> Value:
-    """Return tanh(m_t) + x_t, step-major: (1, T·n·4, H, W)."""
+    """Return tanh(m_t) + x_t, step-major: x (1, C, H·W) → (1, T·n·4, H·W)."""
     w_m, w_x = (op.Slice(weight, _ints(first), _ints(first + heads), _ints(2)) for first in (0, heads))
     of_memory, of_band = (_entries(w, heads * heads) for w in (w_m, op.Add(w_m, w_x)))
     biases = _entries(bias, heads)
     memories: list[Value] = []
     streams = []
-    for bands_t in _steps(x, heads, bands, groups):
+    for bands_t in (_gathered_steps if heads >= _GATHERED_HEADS else _steps)(x, heads, bands, groups):
         if memories:
             distances = [op.Sub(m, x_t) for m, x_t in zip(memories, bands_t, strict=True)]
         else:
@@ -67,7 +72,7 @@ def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: 
 
 
 def _steps(x: Value, heads: int, bands: int, groups: int) -> Iterator[list[Value]]:
-    """Yield the bands that each step reads, a tensor (1, 4, H, W) for each head."""
+    """Yield the bands that each step reads, a tensor (1, 4, H·W) for each head."""
     planes = list(op.Split(x, num_outputs=heads * bands, axis=1))
     zeros = op.Mul(planes[0], op.Constant(value_float=0.0))
     for of_streams in bands_read(bands).tolist():
@@ -79,10 +84,21 @@ def _steps(x: Value, heads: int, bands: int, groups: int) -> Iterator[list[Value
         ]
 
 
+def _gathered_steps(x: Value, heads: int, bands: int, groups: int) -> Iterator[list[Value]]:
+    """Yield the same as ``_steps``, from a single tensor of all that the steps read."""
+    read, head = bands_read(bands)[:, None], np.arange(heads)[:, None]  # (T, n, 4)
+    channels = np.where(read < bands, channel_index(head, read, heads, bands // groups), heads * bands)
+    padded = op.Pad(x, _ints(0, 0, 0, 0, 1, 0))
+    gathered = op.Gather(padded, op.Constant(value_ints=channels.ravel().tolist()), axis=1)
+    parts = list(op.Split(gathered, num_outputs=bands * heads, axis=1))
+    for step in range(bands):
+        yield parts[step * heads : (step + 1) * heads]
+
+
 def _entries(weight: Value, count: int) -> list[Value]:
-    """Return each number of a direction's weight for all four streams: (2, …) → (1, 4, 1, 1) each."""
+    """Return each number of a direction's weight for all four streams: (2, …) → (1, 4, 1) each."""
     # A direction's two streams share its weights
-    flat = op.Reshape(op.Gather(weight, _ints(0, 0, 1, 1), axis=0), _ints(1, STREAMS, count, 1))
+    flat = op.Reshape(op.Gather(weight, _ints(0, 0, 1, 1), axis=0), _ints(1, STREAMS, count))
     # Slices, as a Split is not folded into constants
     return [op.Slice(flat, _ints(at), _ints(at + 1), _ints(2)) for at in range(count)]
 
