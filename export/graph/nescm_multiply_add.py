@@ -10,8 +10,9 @@ which a runtime that computes node by node opens slowly, and the engine half the
 
 - the products with W are n² multiply-adds of heads, since a convolution would end a kernel at each step;
 - what a step reads is concatenated at the step. Gathered before the first step, it would be stored four times, once for
-  each stream, in memory. For many heads x is small, and gathered all the same: TensorRT compiles it faster;
-- height and width are a single axis in the scan: TensorRT compares all uses of each free size with each other.
+  each stream, in memory;
+- height and width are a single axis in the scan. TensorRT's builder compares all uses of a free size with each other,
+  which was almost half of its time with two of them.
 """
 
 from __future__ import annotations
@@ -29,9 +30,6 @@ from .nescm_unrolled import channel_index, output_gates, slot_index
 
 Value = Any  # onnxscript's symbolic tensor
 Index = npt.NDArray[np.int64]
-
-_GATHERED_HEADS = 4
-"""Number of heads from which on all that the steps read is gathered before the first."""
 
 
 def bands_read(bands: int) -> Index:
@@ -59,7 +57,7 @@ def _scan(x: Value, weight: Value, bias: Value, heads: int, bands: int, groups: 
     biases = _entries(bias, heads)
     memories: list[Value] = []
     streams = []
-    for bands_t in (_gathered_steps if heads >= _GATHERED_HEADS else _steps)(x, heads, bands, groups):
+    for bands_t in _steps(x, heads, bands, groups):
         if memories:
             distances = [op.Sub(m, x_t) for m, x_t in zip(memories, bands_t, strict=True)]
         else:
@@ -82,17 +80,6 @@ def _steps(x: Value, heads: int, bands: int, groups: int) -> Iterator[list[Value
             op.Concat(*(planes[at] if known else zeros for at, known in zip(row, inside, strict=True)), axis=1)
             for row in channels
         ]
-
-
-def _gathered_steps(x: Value, heads: int, bands: int, groups: int) -> Iterator[list[Value]]:
-    """Yield the same as ``_steps``, from a single tensor of all that the steps read."""
-    read, head = bands_read(bands)[:, None], np.arange(heads)[:, None]  # (T, n, 4)
-    channels = np.where(read < bands, channel_index(head, read, heads, bands // groups), heads * bands)
-    padded = op.Pad(x, _ints(0, 0, 0, 0, 1, 0))
-    gathered = op.Gather(padded, op.Constant(value_ints=channels.ravel().tolist()), axis=1)
-    parts = list(op.Split(gathered, num_outputs=bands * heads, axis=1))
-    for step in range(bands):
-        yield parts[step * heads : (step + 1) * heads]
 
 
 def _entries(weight: Value, count: int) -> list[Value]:
