@@ -205,6 +205,31 @@ print(1024 * (kilobytes("VmHWM") - loaded))
     assert 0.3 * tile_bytes(selection.decode) < taken <= tile_bytes(selection.decode)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of a process's memory is read from Linux")
+def test_reconstruct_stays_within_its_budget(artifacts: tuple[CCNet, Path], tmp_path: Path) -> None:
+    """The whole command, from file to file, on a frame of several tiles."""
+    megabytes, (height, width) = 300, (560, 800)
+    np.save(tmp_path / "frame.npy", pixels(height, width))
+    script = """
+import sys
+from ccnet.runtime.cli import main
+try:
+    main.main()
+except SystemExit as end:
+    assert not end.code, end.code
+print(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+"""
+    options = ["--artifacts", str(artifacts[1]), "--input-space", "camera", "--memory", str(megabytes)]
+    command = ["reconstruct", str(tmp_path / "frame.npy"), "-o", str(tmp_path / "cube.npy"), *options]
+    result = subprocess.run([sys.executable, "-c", script, *command], capture_output=True, text=True, check=True)
+    with open_camera(artifacts[1], memory=megabytes * 1_000_000) as reconstruct:
+        found = reconstruct.plan(pixels(height, width))
+    assert found.tiles > 1
+    assert 1024 * int(result.stdout.split()[-1]) <= found.memory <= megabytes * 1_000_000
+    assert np.load(tmp_path / "cube.npy", mmap_mode="r").shape == (31, height, width)
+
+
 def test_describe_names_the_budget(folder: Path) -> None:
     with open_camera(folder, memory=1_500_000_000) as reconstruct:
         described = reconstruct.describe()
