@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from ccnet.contract.signals import call_on_stop_signals
+from ccnet.runtime.apps.view.live import LivePreview
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
@@ -76,6 +77,9 @@ def stream(
     metrics: Annotated[
         str | None, typer.Option(help="Metrics for Prometheus: a port to serve, or a .prom file to keep up to date.")
     ] = None,
+    view: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of a local page that shows the last cube; 0: any.")
+    ] = None,
 ) -> None:
     """Reconstruct cubes from a stream of RGB frames, with an account of every frame.
 
@@ -122,6 +126,7 @@ def stream(
         pipeline = Stream(
             source=spec,
             sinks=sinks,
+            preview=None if view is None else _open_preview(stack, view),
             reconstructor=reconstructor,
             prepare=prepare_and_note,
             context=ContextPolicy(context),
@@ -132,6 +137,14 @@ def stream(
         )
         _run(pipeline, metrics)
     _report(pipeline)
+
+
+def _open_preview(stack: ExitStack, port: int) -> LivePreview:
+    """Start the page of a stream, and print its address; the stack stops it."""
+    preview = LivePreview(port)
+    stack.callback(preview.close)
+    print(f"view {preview.url}", flush=True)
+    return preview
 
 
 def _run(pipeline: Stream, metrics: str | None) -> None:

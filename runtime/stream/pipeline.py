@@ -84,6 +84,8 @@ class Stream:
     """Largest number of frames that wait."""
     max_frames: int | None = None
     """Number of frames after which the stream ends."""
+    preview: Sink | None = None
+    """Gets every cube that is reconstructed for the sinks."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Metadata of every cube, beside the id, time and context of its frame."""
     ledger: FrameLedger = field(default_factory=FrameLedger)
@@ -176,6 +178,8 @@ class Stream:
                     writers.append(stack.enter_context(sink.cube(name, height, width, metadata)))
             if self.sinks and not writers:
                 return False
+            if self.preview:
+                writers.append(stack.enter_context(self.preview.cube(name, height, width, metadata)))
             for top, strip in self._strips(frame):
                 for writer in writers:
                     writer.write(top, strip)

@@ -1,6 +1,6 @@
 """Layers: pictures and maps of numbers that the page draws of a cube, tile by tile.
 
-Legend: a cube is (B, H, W); a tile of numbers is (h, w) float32, a painted one (h, w, 4) uint8, RGBA.
+Legend: a cube is (B, H, W); a tile of numbers is (h, w) float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ccnet.metrics import MRAE_OFFSET
 from ccnet.metrics.reprojection import residual
 from ccnet.runtime.viz.render import encode_srgb, reflectance_to_srgb, to_8_bit
 
-from .palettes import PALETTES, paint
+from .palettes import PALETTES, colour_indices
 from .scene import Array, Scene, ShownCube, tile_selection
 
 Kind = Literal[
@@ -117,22 +117,39 @@ def _whole(name: str, text: str) -> int:
 
 
 def draw_tile(scene: Scene, layer: Layer, level: int, column: int, row: int) -> npt.NDArray[np.uint8]:
-    """Return a painted tile of a layer; CCNetError if the cube does not have it."""
+    """Draw a tile of a layer.
+
+    Args:
+        scene: The cubes.
+        layer: What is drawn.
+        level: Level of the tile.
+        column: Column of the tile among those of its level.
+        row: Row of the tile.
+
+    Returns:
+        Of numbers, indices of the palette's colours (h, w), see ``colour_indices``; of pictures, sRGB (h, w, 3), or
+        with alpha (h, w, 4) where values are missing.
+
+    Raises:
+        CCNetError: The cube does not have the layer or the tile.
+    """
     if layer.kind not in PICTURES:
-        return paint(tile_numbers(scene, layer, level, column, row), layer.palette, layer.low, layer.high)
+        return colour_indices(tile_numbers(scene, layer, level, column, row), layer.low, layer.high)
     shown = scene.cube(layer.cube)
     if layer.kind == "frame":
-        image = _frame_tile(shown, level, column, row, layer.gain)
-        return np.dstack([image, np.full(image.shape[:2], 255, np.uint8)])
+        return _frame_tile(shown, level, column, row, layer.gain)
     if layer.kind == "false":
         light = scene.tile(shown, layer.bands, level, column, row)
     else:
         matrix = natural_colours(shown)
         chosen = np.flatnonzero(matrix.any(axis=0))
         light = np.tensordot(matrix[:, chosen], scene.tile(shown, chosen.tolist(), level, column, row), axes=1)
-    missing = ~np.isfinite(light).all(axis=0)
-    image = encode_srgb(np.nan_to_num(light, nan=0, posinf=0, neginf=0).transpose(1, 2, 0) * layer.gain)
-    return np.dstack([image, np.where(missing, 0, 255).astype(np.uint8)])
+    finite = np.isfinite(light).all(axis=0)
+    light = light.transpose(1, 2, 0) * np.float32(layer.gain)
+    if finite.all():
+        return encode_srgb(light)
+    image = encode_srgb(np.nan_to_num(light, nan=0, posinf=0, neginf=0))
+    return np.dstack([image, np.where(finite, 255, 0).astype(np.uint8)])
 
 
 def natural_colours(shown: ShownCube) -> npt.NDArray[np.float32]:

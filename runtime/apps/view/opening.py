@@ -17,7 +17,7 @@ from ccnet.runtime.io.cubes import map_cube, open_cube
 from ccnet.runtime.io.formats.mapped_cube import MappedCube
 from ccnet.runtime.io.formats.npy import map_npy
 from ccnet.runtime.io.formats.zarr_array import map_zarr, zarr_arrays
-from ccnet.runtime.io.frames import FRAME_SUFFIXES, read_frame
+from ccnet.runtime.io.frames import FRAME_SUFFIXES, is_picture, read_frame
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.reconstructor import Reconstructor
 
@@ -26,8 +26,8 @@ from .scene import ShownCube, ShownFrame
 MOST_CUBES = 256
 """Most cubes of a group that the page lists."""
 
-_CUBES_ALONE = (".hdr", ".mat", ".nc")
 _EITHER = (".npy", ".tif", ".tiff")
+"""Suffixes of cubes and of frames."""
 
 
 class Opener:
@@ -135,10 +135,9 @@ class Opener:
 def _map_or_none(path: Path) -> MappedCube | None:
     """Open a cube; None for a file that is a frame."""
     suffix = path.suffix.lower()
-    if suffix in _CUBES_ALONE or not path.is_file():
-        return map_cube(path) if suffix in (*_CUBES_ALONE, *_EITHER) or suffix not in FRAME_SUFFIXES else None
-    if suffix not in _EITHER:
-        return None
+    if suffix not in _EITHER or not path.is_file():
+        is_frame = suffix in FRAME_SUFFIXES or (path.is_file() and is_picture(path))
+        return None if is_frame and suffix not in _EITHER else map_cube(path)
     try:
         return map_cube(path)
     except CCNetError as cube_error:

@@ -22,23 +22,23 @@ PALETTES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Name → colours from the least to the largest value. All can be told apart without seeing red and green."""
 
-_STEPS = 256
+MISSING = 255
+"""Index of pixels without a value, which are transparent."""
 
 
 @functools.cache
-def _table(name: str) -> npt.NDArray[np.uint8]:
-    """Return a palette as (256, 3) uint8."""
+def colour_table(name: str) -> bytes:
+    """Return the colours of the indices 0 to 254 as bytes of red, green and blue; 255 is black."""
     colours = np.array([[int(colour[at : at + 2], 16) for at in (1, 3, 5)] for colour in PALETTES[name]], float)
-    at = np.linspace(0, len(colours) - 1, _STEPS)
+    at = np.linspace(0, len(colours) - 1, MISSING)
     channels = [np.interp(at, np.arange(len(colours)), channel) for channel in colours.T]
-    return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
+    return np.rint(np.stack(channels, axis=1)).astype(np.uint8).tobytes() + bytes(3)
 
 
-def paint(values: npt.NDArray[np.float32], name: str, low: float, high: float) -> npt.NDArray[np.uint8]:
-    """Return values (H, W) as RGBA (H, W, 4); values that are not finite are transparent."""
+def colour_indices(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.uint8]:
+    """Return values (H, W) as indices of colours (H, W): 0 for ``low``, 254 for ``high``, 255 for NaN and infinity."""
     finite = np.isfinite(values)
     scaled = np.where(finite, (values - low) / ((high - low) or 1), 0)
-    image = np.empty((*values.shape, 4), np.uint8)
-    image[..., :3] = _table(name)[(np.clip(scaled, 0, 1) * (_STEPS - 1)).astype(np.uint8)]
-    image[..., 3] = np.where(finite, 255, 0)
-    return image
+    indices = np.rint(np.clip(scaled, 0, 1) * (MISSING - 1)).astype(np.uint8)
+    indices[~finite] = MISSING
+    return indices

@@ -19,7 +19,8 @@ from .scene import TILE_PX, Array, Scene, ShownCube
 _RANGE_PX, _ERROR_PX = 1 << 18, 1 << 21
 """Most pixels that a range of values and the errors of two cubes are computed from."""
 
-_CLIPPED_PERCENT = 1
+_CLIPPED_PERCENT, _CLIPPED_PERCENT_OF_RATIOS = 1, 5
+"""Share of the values on either side that a range leaves out; ratios are huge where the denominator is dark."""
 
 
 def value_range(scene: Scene, layer: Layer) -> dict[str, float]:
@@ -44,7 +45,8 @@ def value_range(scene: Scene, layer: Layer) -> dict[str, float]:
     values = values[np.isfinite(values)]
     if not values.size:
         return {"low": 0.0, "high": 1.0}
-    low, high = (float(value) for value in np.percentile(values, (_CLIPPED_PERCENT, 100 - _CLIPPED_PERCENT)))
+    clipped = _CLIPPED_PERCENT_OF_RATIOS if layer.kind == "ratio" else _CLIPPED_PERCENT
+    low, high = (float(value) for value in np.percentile(values, (clipped, 100 - clipped)))
     if layer.kind in ("signed", "index"):
         high = max(abs(low), abs(high))
         low = -high

@@ -262,3 +262,10 @@ def test_source_that_cannot_be_opened_at_first_is_an_error() -> None:
     running.source = SourceSpec("none", True, refuse)
     with pytest.raises(CCNetError, match="no such camera"):
         running.run()
+
+
+def test_preview_gets_the_cubes_that_the_sinks_get() -> None:
+    preview, sink = Memory(), Memory({1})
+    running, _ = make(["give", "give", "damage", "give"], sink, preview=preview)
+    assert running.run().delivered == 2
+    assert preview.cubes == sink.cubes == ["00000000", "00000003"]

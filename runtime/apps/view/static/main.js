@@ -13,6 +13,7 @@ let split = false;
 let active = 0;
 let cursor = null;
 let dirty = false;
+let showing = 0;
 const settings = [];
 const view = { zoom: 1, u: 0.5, v: 0.5 };
 
@@ -21,7 +22,9 @@ function redraw() {
   dirty = true;
   requestAnimationFrame(() => {
     dirty = false;
-    for (const [index, pane] of panes.entries()) if (!index || split) pane.draw(view, cursor, spectra.pins);
+    const shown = panes.filter((_, index) => !index || split);
+    for (const pane of shown) pane.draw(view, cursor, spectra.pins);
+    document.documentElement.dataset.drawn = String(showing === 0 && shown.every((pane) => pane.drawn));
   });
 }
 
@@ -75,10 +78,14 @@ function layerTitle(index) {
 async function showPane(index) {
   const pane = panes[index];
   const chosen = settings[index];
+  document.documentElement.dataset.drawn = "false";
+  showing += 1;
   try {
     await findLimits(chosen, scene.cubes);
   } catch (error) {
     pane.message(error.message);
+  } finally {
+    showing -= 1;
   }
   pane.show(shownCube(index), new URLSearchParams(layerQuery(chosen, scene.cubes)).toString());
   const title = layerTitle(index);
@@ -94,9 +101,21 @@ async function showPane(index) {
   }
 }
 
+/** Put two pictures beside or below each other, whichever makes them larger. */
+function arrangePanes() {
+  const element = document.querySelector(".panes");
+  const { clientWidth: width, clientHeight: height } = element;
+  const { width: columns, height: rows } = shownCube(0);
+  const caption = 40;
+  const beside = Math.min(width / 2 / columns, (height - caption) / rows);
+  const below = Math.min(width / columns, (height / 2 - caption) / rows);
+  element.classList.toggle("two", split);
+  element.classList.toggle("below", split && below > beside);
+}
+
 async function showAll() {
   byId("pane-1").hidden = !split;
-  document.querySelector(".panes").classList.toggle("two", split);
+  arrangePanes();
   byId("split").setAttribute("aria-pressed", String(split));
   panes.forEach((pane, index) => pane.figure.classList.toggle("active", index === active));
   await Promise.all((split ? [0, 1] : [0]).map(showPane));
@@ -273,7 +292,9 @@ function stepCursor([dx, dy]) {
 function setTheme(theme) {
   if (theme === "auto") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme;
-  byId("theme").textContent = `Theme: ${theme}`;
+  const name = { auto: "Auto", light: "Light", dark: "Dark" }[theme];
+  byId("theme").textContent = `◐ ${name}`;
+  byId("theme").setAttribute("aria-label", `◐ ${name} theme`);
   localStorage.setItem("theme", theme);
   redraw();
 }
@@ -302,7 +323,11 @@ function listen() {
     setTheme(themes[(themes.indexOf(document.documentElement.dataset.theme || "auto") + 1) % 3]);
   });
   document.addEventListener("keydown", onKey);
-  addEventListener("resize", () => { spectra.draw(); drawErrors(); });
+  addEventListener("resize", () => {
+    if (settings.length) arrangePanes();
+    spectra.draw();
+    drawErrors();
+  });
 }
 
 // Start, and the live preview

@@ -3,6 +3,7 @@ import { tileUrl } from "./api.js";
 
 const MOST_TILES = 400;
 const CLICK_PX = 4;
+const LONG_TAP_MS = 500;
 
 export class Pane {
   /** @param figure The pane's element. @param hooks Functions: cursor(x, y), pin(x, y), view(change), active(), redraw(). */
@@ -16,6 +17,11 @@ export class Pane {
     this.pointers = new Map();
     this.listen();
     new ResizeObserver(() => this.hooks.redraw()).observe(this.canvas);
+  }
+
+  /** True if all tiles of what was asked for are drawn. */
+  get drawn() {
+    return !this.cube || (this.shownLayer === this.layer && !this.waitingLayer && !this.pending);
   }
 
   /** Show a layer: a query string. While it loads, the layer before it stays. */
@@ -205,6 +211,7 @@ export class Pane {
     this.canvas.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
     this.travel = this.pointers.size > 1 ? Infinity : 0;
+    this.downAt = event.timeStamp;
   }
 
   move(event) {
@@ -234,7 +241,8 @@ export class Pane {
     const pixel = this.travel <= CLICK_PX ? this.pixel(event) : null;
     if (!pixel) return;
     this.hooks.cursor(...pixel);
-    if (event.pointerType === "mouse") this.hooks.pin(); // a finger needs the cursor first: it pins by the button
+    // A finger has no other way to move the cursor than a tap
+    if (event.pointerType === "mouse" || event.timeStamp - this.downAt > LONG_TAP_MS) this.hooks.pin();
   }
 }
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.apps.view import scene as module
 from ccnet.runtime.apps.view import statistics
 from ccnet.runtime.apps.view.layers import Layer, draw_tile, natural_colours
+from ccnet.runtime.apps.view.palettes import MISSING
 from ccnet.runtime.apps.view.scene import Scene, ShownCube
 from ccnet.runtime.apps.view.statistics import errors, value_range
+from ccnet.runtime.apps.view.web import encode_png
 from ccnet.runtime.io.formats.mapped_cube import MappedCube, Selection
 from tests.runtime.io.cube_files import cube_of
 
@@ -78,9 +82,12 @@ def test_cache_drops_what_was_not_used_for_longest(monkeypatch: pytest.MonkeyPat
 def test_values_without_data_are_transparent() -> None:
     cube = cube_of()
     cube[:, 3, 4] = np.nan
-    for layer in (Layer(kind="natural"), Layer(kind="band", bands=(5,)), Layer(kind="false", bands=(5, 6, 7))):
-        alpha = draw_tile(Scene([shown(cube)]), layer, 0, 0, 0)[..., 3]
-        assert alpha[3, 4] == 0 and np.count_nonzero(alpha == 0) == 1
+    for layer in (Layer(kind="natural"), Layer(kind="false", bands=(5, 6, 7)), Layer(kind="band", bands=(5,))):
+        pixels = draw_tile(Scene([shown(cube)]), layer, 0, 0, 0)
+        missing = pixels == MISSING if pixels.ndim == 2 else pixels[..., 3] == 0
+        assert missing[3, 4] and np.count_nonzero(missing) == 1
+    image = Image.open(io.BytesIO(encode_png(pixels, "viridis"))).convert("RGBA")
+    assert image.getpixel((4, 3))[3] == 0 and image.getpixel((5, 3))[3] == 255
 
 
 def test_exposure_makes_pictures_brighter() -> None:
