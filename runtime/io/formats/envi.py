@@ -22,7 +22,7 @@ from .cube_checks import BAND_COUNT, FWHM_NM, check_wavelengths
 from .cube_writer import CubeWriter, open_band_sequential, replace_when_complete, write_errors
 from .envi_header import AXES, EnviHeader, read_envi_header
 from .georeference import Georeference, envi_fields
-from .mapped_cube import MappedCube, Selection
+from .mapped_cube import MappedCube, Selection, map_array
 
 _SUFFIXES = ("img", "dat", "raw", "bin", "hyspex", *AXES)
 """Suffixes of the file of numbers, in the order of the search."""
@@ -113,16 +113,20 @@ def map_envi(path: Path) -> MappedCube:
     header = image.header
     gains, offsets = header.gains / header.scale, header.offsets / header.scale
 
+    stored = map_array(image.bands, header.wavelengths)
+
     def read(bands: Sequence[int], rows: Selection, columns: Selection) -> npt.NDArray[np.float32]:
-        part = np.empty((len(bands), len(rows), len(columns)), np.float32)
-        for target, band in zip(part, bands, strict=True):
-            stored = image.bands[band, rows.as_slice(), columns.as_slice()]
-            target[...] = stored * gains[band] + offsets[band] if gains[band] != 1 or offsets[band] else stored
-            if header.ignored is not None:
-                target[stored == header.ignored] = np.nan
+        part = stored.read(bands, rows, columns)
+        missing = None if header.ignored is None else part == np.float32(header.ignored)
+        for plane, band in zip(part, bands, strict=True):
+            if gains[band] != 1 or offsets[band]:
+                plane *= gains[band]
+                plane += offsets[band]
+        if missing is not None:
+            part[missing] = np.nan
         return part
 
-    return MappedCube(header.shape, header.wavelengths, read)
+    return MappedCube(header.shape, header.wavelengths, read, stored.close)
 
 
 def check_data(path: Path, image: EnviImage, indices: Sequence[int]) -> None:

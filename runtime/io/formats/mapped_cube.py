@@ -6,8 +6,10 @@ Legend: B bands of the file, H×W pixels; a part is (b, h, w) float32; wavelengt
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -60,12 +62,50 @@ class MappedCube:
 
 def map_array(array: npt.NDArray[Any], wavelengths: npt.NDArray[np.float64]) -> MappedCube:
     """Return a cube of an array (B, H, W), in memory or mapped."""
+    rows_of = _ThinRows.of(array)
 
     def read(bands: Sequence[int], rows: Selection, columns: Selection) -> Array:
         part = np.empty((len(bands), len(rows), len(columns)), np.float32)
         for target, band in zip(part, bands, strict=True):
-            target[...] = array[band, rows.as_slice(), columns.as_slice()]
+            if rows_of and rows.step > 1:
+                for at, row in enumerate(range(rows.start, rows.stop, rows.step)):
+                    target[at] = rows_of.read(band, row, columns)
+            else:
+                target[...] = array[band, rows.as_slice(), columns.as_slice()]
         return part
 
     bands, height, width = array.shape
-    return MappedCube((bands, height, width), wavelengths, read)
+    return MappedCube((bands, height, width), wavelengths, read, rows_of.close if rows_of else lambda: None)
+
+
+class _ThinRows:
+    """Reads single rows of a mapped array from its file.
+
+    Rows that lie far apart are slow to read through the map: the system reads ahead up to 128 kB at each of them.
+    """
+
+    @classmethod
+    def of(cls, array: npt.NDArray[Any]) -> _ThinRows | None:
+        """Return the reader of an array (B, H, W); None where its rows do not lie in a file as a whole."""
+        in_file = isinstance(array, np.memmap) and array.filename is not None and hasattr(os, "pread")
+        return cls(array) if in_file and array.strides[2] == array.itemsize else None
+
+    def __init__(self, array: Any) -> None:
+        self._file = Path(array.filename).open("rb", buffering=0)  # noqa: SIM115 - until close
+        self._offset, self._strides, self._dtype = array.offset, array.strides, array.dtype
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
+
+    def read(self, band: int, row: int, columns: Selection) -> npt.NDArray[Any]:
+        """Return every n-th value of a row; OSError if the file is shorter than it was."""
+        size = self._dtype.itemsize
+        start = self._offset + band * self._strides[0] + row * self._strides[1] + columns.start * size
+        length = (columns.stop - columns.start) * size
+        data = os.pread(self._file.fileno(), length, start)
+        if len(data) < length:
+            raise OSError(f"{self._file.name}: became shorter while it was open")
+        return np.frombuffer(data, self._dtype)[:: columns.step]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
