@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
+from ccnet.metrics import MRAE_OFFSET
 from ccnet.runtime.io.files import optional_module
 
-from .layers import COMPARISONS, PICTURES, Layer, comparable, draw_tile, indices, natural_colours, whole
+from .layers import Layer, comparable, draw_tile, indices, natural_colours, whole
 from .palettes import MISSING, PALETTES, colour_table
 from .scene import TILE_PX, Scene, ShownCube
 from .statistics import errors, spectrum, value_range
@@ -57,8 +58,7 @@ def describe_scene(scene: Scene) -> dict[str, Any]:
         "status": scene.status,
         "tile": TILE_PX,
         "palettes": PALETTES,
-        "pictures": PICTURES,
-        "comparisons": COMPARISONS,
+        "mraeOffset": MRAE_OFFSET,
         "cubes": [_describe_cube(shown, cubes) for shown in cubes],
     }
 

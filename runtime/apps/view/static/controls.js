@@ -54,6 +54,25 @@ export async function findLimits(settings, cubes, again = false) {
   settings.limits[key] = { low: Number(low.toPrecision(3)), high: Number(high.toPrecision(3)) };
 }
 
+/** Return the number of a layer at the cursor, from the spectra there; null where they do not give it. */
+export function layerValue({ kind, bands, cube, other }, spectrumOf, mraeOffset) {
+  const a = spectrumOf(cube);
+  const [p, q] = bands[kind] || [];
+  if (kind === "ratio") return a[p] / a[q];
+  if (kind === "index") return (a[p] - a[q]) / (a[p] + a[q]);
+  const b = isComparison(kind) ? spectrumOf(other) : null;
+  if (!b) return null;
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const length = (values) => Math.sqrt(mean(values.map((value) => value * value)) * values.length);
+  const difference = a.map((value, at) => value - b[at]);
+  if (kind === "signed") return difference[p];
+  if (kind === "absolute") return Math.abs(difference[p]);
+  if (kind === "mrae") return mean(difference.map((value, at) => Math.abs(value) / (Math.abs(b[at]) + mraeOffset)));
+  if (kind === "rmse") return Math.sqrt(mean(difference.map((value) => value * value)));
+  const dot = a.reduce((sum, value, at) => sum + value * b[at], 0);
+  return (180 / Math.PI) * Math.acos(Math.min(1, dot / (length(a) * length(b))));
+}
+
 function make(parent, name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
   made.append(...children);

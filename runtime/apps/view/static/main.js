@@ -1,7 +1,7 @@
 // The page: its state, and what connects pictures, controls, spectra and keys.
 import { getErrors, getScene, getSpectra, latestWins } from "./api.js";
 import { drawBars, short } from "./chart.js";
-import { KINDS, addChips, buildParameters, fillKinds, findLimits, isComparison, isPicture, kindsOf, layerQuery, nearest, newSettings, palette } from "./controls.js";
+import { KINDS, addChips, buildParameters, fillKinds, findLimits, isComparison, isPicture, kindsOf, layerQuery, layerValue, nearest, newSettings, palette } from "./controls.js";
 import { Pane } from "./pane.js";
 import { Spectra } from "./spectra.js";
 
@@ -71,7 +71,7 @@ function layerTitle(index) {
   const { kind, bands, other } = settings[index];
   const nm = (bands[kind] || []).map((at) => shownCube(index).wavelengths[at]);
   const detail = { ratio: nm.join(" / "), index: nm.join(", ") }[kind] ?? nm.join(", ");
-  const against = isComparison(kind) ? ` from ${scene.cubes[other].name}` : "";
+  const against = isComparison(kind) ? ` against ${scene.cubes[other].name}` : "";
   return `${shownCube(index).name} · ${KINDS[kind]}${detail ? `, ${detail} nm` : ""}${against}`;
 }
 
@@ -175,7 +175,7 @@ const askSpectra = latestWins(getSpectra, (answer, query) => {
   const curves = cubes.map((at, index) => ({ name: scene.cubes[at]?.name, wavelengths: scene.cubes[at]?.wavelengths, values: answer.spectra[index] }));
   const { width, height } = scene.cubes[cubes[0]];
   spectra.show({ x: answer.x, y: answer.y, width, height, curves: curves.filter((curve) => curve.values && curve.wavelengths) });
-  readOut(answer);
+  readOut(answer, (cube) => answer.spectra[cubes.indexOf(cube)]);
   if (query.asked) performance.measure("spectrum", { start: query.asked, end: performance.now() });
   if (query.pin) spectra.pin();
 }, (error) => { byId("readout").textContent = error.message; });
@@ -186,6 +186,7 @@ function ask(pin = false) {
   const cubes = [settings[index].cube];
   if (split) cubes.push(settings[1 - index].cube);
   if (isComparison(settings[index].kind)) cubes.push(settings[index].other);
+  if (index !== active) cubes.push(settings[active].other);
   const query = { x: cursor.x, y: cursor.y, radius: byId("radius").value, cubes: [...new Set(cubes)].join(",") };
   Object.defineProperties(query, { asked: { value: performance.now() }, pin: { value: pin } }); // not sent
   askSpectra(query);
@@ -200,14 +201,17 @@ function moveCursor(x, y, index) {
 
 const pinSoon = () => ask(true);
 
-function readOut({ x, y }) {
+/** Say the pixel, the value of a band, and the number of the picture that is chosen. */
+function readOut({ x, y }, spectrumOf) {
+  const chosen = settings[active];
   const [first, second] = spectra.current.curves;
   if (!first) return;
-  const at = settings[active].bands[settings[active].kind]?.[0] ?? nearest(first.wavelengths, 550);
-  const value = (curve) => `<b>${short(curve.values[Math.min(at, curve.values.length - 1)])}</b>`;
-  const element = byId("readout");
-  element.replaceChildren();
-  element.insertAdjacentHTML("beforeend", `Column <b>${x}</b>, row <b>${y}</b><br>at ${first.wavelengths[at]} nm ${value(first)}${second ? `, dashed ${value(second)}` : ""}`);
+  const at = Math.min(chosen.bands[chosen.kind]?.[0] ?? nearest(first.wavelengths, 550), first.values.length - 1);
+  const parts = [`Column <b>${x}</b>, row <b>${y}</b><br>at ${first.wavelengths[at]} nm <b>${short(first.values[at])}</b>`];
+  if (second) parts.push(`dashed <b>${short(second.values[Math.min(at, second.values.length - 1)])}</b>`);
+  const value = spectrumOf(chosen.cube) ? layerValue(chosen, spectrumOf, scene.mraeOffset) : null;
+  if (value !== null) parts.push(`${KINDS[chosen.kind].toLowerCase()} <b>${short(value)}</b>`);
+  byId("readout").innerHTML = parts.join(", "); // numbers and names of this page alone
 }
 
 let lastSaid = 0;

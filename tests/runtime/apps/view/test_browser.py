@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ccnet.runtime.apps.view.layers import Layer, tile_numbers
 from ccnet.runtime.apps.view.server import ViewServer
+from ccnet.runtime.io.formats.mapped_cube import Selection
 
 from . import browser
 from .scenes import HEIGHT, WIDTH, scene
@@ -80,8 +82,6 @@ def test_canvas_shows_the_values(page: Any) -> None:
     time.sleep(0.3)
     browser.wait_for_pictures(page)
     low, high = (float(field.get_attribute("value")) for field in page.find_elements("css selector", ".limits input"))
-    from ccnet.runtime.io.formats.mapped_cube import Selection
-
     for x, y in ((40, 60), (200, 130), (260, 290)):
         value = SCENE.cubes[0].cube.read([7], Selection(y, y + 1), Selection(x, x + 1))[0, 0, 0]
         expected = 255 * np.clip((value - low) / (high - low), 0, 1)
@@ -107,8 +107,6 @@ def test_spectrum_follows_the_mouse_and_can_be_exported(page: Any) -> None:
     rows = list(csv.reader(file.open(encoding="utf-8")))
     assert rows[0][0] == "wavelength_nm" and rows[0][1] == f"a.hdr ({second[0]} {second[1]})"
     assert [row[0] for row in rows[1:]] == [str(nm) for nm in range(400, 701, 10)]
-    from ccnet.runtime.io.formats.mapped_cube import Selection
-
     x, y = second
     stored = SCENE.cubes[0].cube.read(range(31), Selection(y, y + 1), Selection(x, x + 1))[:, 0, 0]
     np.testing.assert_allclose([float(row[1]) for row in rows[1:]], stored, rtol=1e-6)
@@ -147,6 +145,19 @@ def test_two_cubes_are_compared(page: Any) -> None:
     browser.choose(page, "kind", "residual")
     browser.wait_for_pictures(page)
     assert "Reprojection residual" in text(page, "pane-0")
+
+
+@pytest.mark.parametrize("kind", ["ratio", "index", "signed", "absolute", "mrae", "rmse", "angle"])
+def test_number_under_the_cursor_is_that_of_the_map(page: Any, kind: str) -> None:
+    browser.choose(page, "kind", kind)
+    browser.wait_for_pictures(page)
+    browser.move_to(page, 0, 0.5, 0.5).perform()
+    browser.wait_for(page, "document.querySelectorAll('#readout b').length >= 5")
+    shown = float(page.find_elements("css selector", "#readout b")[-1].text)
+    x, y = read_out(page)
+    bands = {"ratio": (25, 15), "index": (30, 27), "signed": (15,), "absolute": (15,)}.get(kind, ())
+    layer = Layer(kind=kind, other=1, bands=bands)  # type: ignore[arg-type]
+    np.testing.assert_allclose(shown, tile_numbers(SCENE, layer, 0, x // 256, y // 256)[y % 256, x % 256], rtol=6e-3)
 
 
 def test_fingers_tap_drag_and_pinch(page: Any) -> None:
