@@ -40,7 +40,7 @@ class LivePreview:
         note = "" if step == 1 else f"{width}×{height} px, every {ordinal(step)} pixel is shown"
         cube = map_array(thumbnail.cube, np.array(BANDS_NM, np.float64))
         rate = self._count / max(1e-3, time.monotonic() - self._started)
-        status = f"{label}, {self._count} cubes, {rate:.2g} a second"
+        status = f"{label}, cube {self._count}, {rate:.2g} a second"
         self._scene.show(ShownCube(name=label, cube=cube, note=note), status)
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ import { Spectra } from "./spectra.js";
 
 const byId = (id) => document.getElementById(id);
 const LIVE_POLL_MS = 400;
+const LOST_POLL_MS = 5000;
 
 let scene = null;
 let split = false;
@@ -192,14 +193,17 @@ function ask(pin = false) {
   askSpectra(query);
 }
 
-function moveCursor(x, y, index) {
+function moveCursor(x, y, index, pin = false) {
   if (cursor && cursor.x === x && cursor.y === y && cursor.pane === index) return;
   cursor = { x, y, pane: index };
   redraw();
-  ask();
+  ask(pin);
 }
 
-const pinSoon = () => ask(true);
+function pinSoon() {
+  if (cursor) ask(true);
+  else stepCursor([0, 0], true); // the middle of the picture
+}
 
 /** Say the pixel, the value of a band, and the number of the picture that is chosen. */
 function readOut({ x, y }, spectrumOf) {
@@ -281,11 +285,11 @@ function onKey(event) {
 
 const currentBand = () => settings[active].bands[settings[active].kind]?.[0] ?? settings[active].bands.band[0];
 
-function stepCursor([dx, dy]) {
+function stepCursor([dx, dy], pin = false) {
   const { width, height } = shownCube(active);
   const from = cursor || { x: width >> 1, y: height >> 1 };
   const [x, y] = [Math.min(width - 1, Math.max(0, from.x + dx)), Math.min(height - 1, Math.max(0, from.y + dy))];
-  moveCursor(x, y, active);
+  moveCursor(x, y, active, pin);
   const { u, v, zoom } = view;
   const half = 0.5 / Math.max(1, zoom); // keep the cursor in sight
   const inside = (at, centre) => Math.min(at + half, Math.max(at - half, centre));
@@ -346,6 +350,7 @@ function summarise() {
 }
 
 async function followStream() {
+  let wait = LIVE_POLL_MS;
   try {
     const next = await getScene();
     if (next.cubes.length && next.cubes[0].serial !== scene.cubes[0]?.serial) {
@@ -356,8 +361,9 @@ async function followStream() {
   } catch {
     byId("status").textContent = "The stream has ended, or the server does not answer.";
     byId("status").classList.remove("live");
+    wait = LOST_POLL_MS;
   }
-  setTimeout(followStream, LIVE_POLL_MS);
+  setTimeout(followStream, wait);
 }
 
 function begin() {
