@@ -24,7 +24,7 @@ from ccnet.contract import (
 )
 from ccnet.runtime.backends.onnxruntime import refuse_external, register_operators
 from ccnet.runtime.backends.select import select
-from ccnet.runtime.io.cubes import read_cube
+from ccnet.runtime.io.cubes import map_cube, read_cube
 from ccnet.runtime.io.files import optional_module, read_head
 from ccnet.runtime.io.formats.npy import map_npy
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, read_frame
@@ -52,8 +52,9 @@ def describe_file(path: Path) -> list[Table]:
         ".onnx": _onnx,
         ".safetensors": _weights,
         ".npy": _npy,
-        **dict.fromkeys((".hdr", ".mat"), _cube),
+        **dict.fromkeys((".hdr", ".mat", ".nc"), _cube),
         **{suffix: _frame for suffix in FRAME_SUFFIXES if suffix != ".npy"},
+        **dict.fromkeys((".tif", ".tiff"), _tiff),
     }
     expected = f"an artifact folder or one of {', '.join(readers)}"
     read_head(path, expected)
@@ -213,6 +214,14 @@ def _npy(path: Path) -> list[Table]:
     with decode_errors_as(path, "a complete .npy array"):
         shape = map_npy(path).shape
     return _cube(path) if shape[:1] == (len(BANDS_NM),) else _frame(path)
+
+
+def _tiff(path: Path) -> list[Table]:
+    try:
+        map_cube(path).close()
+    except CCNetError:
+        return _frame(path)
+    return _cube(path)
 
 
 def _cube(path: Path) -> list[Table]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ccnet.contract import BANDS_NM
 
@@ -60,6 +61,12 @@ def test_inspect_describes_cubes_and_frames(work: Path, ccnet: Ccnet) -> None:
     assert "70×40 px, 31 bands" in out and all(f"\n{nm} " in out for nm in BANDS_NM)
     assert "31×20 px" in ccnet("inspect", "frame.npy").out
     assert "70×40 px, 0.0028 Mpx, uint8" in ccnet("inspect", "photo.png").out
+    Image.open("photo.png").save("photo.tif")
+    assert "70×40 px, 0.0028 Mpx, uint8" in ccnet("inspect", "photo.tif").out
+    for name, package in (("cube.tif", "rasterio"), ("cube.nc", "h5netcdf")):
+        pytest.importorskip(package)
+        ccnet("reconstruct", "photo.png", "-o", name)
+        assert ccnet("inspect", name).out == out
 
 
 @pytest.mark.parametrize(
@@ -71,6 +78,8 @@ def test_inspect_describes_cubes_and_frames(work: Path, ccnet: Ccnet) -> None:
         ("a.npy", b""),
         ("a.onnx", b"hello"),
         ("a.hdr", b"ENVI\nsamples = 3"),
+        ("a.tif", b"II*\0" + bytes(40)),
+        ("a.nc", b"\x89HDF\r\n\x1a\n"),
         ("a.mat", b"\x89HDF\r\n\x1a\n"),
         ("a.png", b"\x89PNG\r\n\x1a\n"),
         ("a.safetensors", b"\x01"),

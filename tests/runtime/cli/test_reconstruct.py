@@ -23,7 +23,7 @@ Ccnet = Callable[..., Any]
 
 
 @pytest.mark.parametrize("space", ["srgb", "camera"])
-@pytest.mark.parametrize("suffix", ["hdr", "mat", "npy"])
+@pytest.mark.parametrize("suffix", ["hdr", "mat", "npy", "tif", "nc"])
 def test_photograph_is_reconstructed_to_a_cube(work: Path, ccnet: Ccnet, suffix: str, space: str) -> None:
     result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--tile", "64", "--input-space", space)
     assert result.code == 0 and result.err == ""
@@ -33,6 +33,21 @@ def test_photograph_is_reconstructed_to_a_cube(work: Path, ccnet: Ccnet, suffix:
     cube = read_cube(Path(f"photo.{suffix}"))
     for band, channel in ((0, 2), (15, 1), (30, 0)):
         np.testing.assert_allclose(cube[band], pixels[..., channel], atol=1e-6)
+
+
+def test_cube_of_a_located_frame_is_located(work: Path, ccnet: Ccnet) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'ccnet-hsi[geo]'")
+    pixels = np.asarray(Image.open("photo.png"))
+    options = {"height": pixels.shape[0], "width": pixels.shape[1], "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    transform = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5400000)
+    with rasterio.open("frame.tif", "w", driver="GTiff", crs="EPSG:32632", transform=transform, **options) as file:
+        file.write(pixels.transpose(2, 0, 1))
+    result = ccnet("reconstruct", "frame.tif", "-o", "cube.tif", "--input-space", "camera")
+    assert result.code == 0 and result.err == ""
+    with rasterio.open("cube.tif") as file:
+        assert (file.count, file.crs.to_epsg(), file.transform) == (31, 32632, transform)
+        assert file.tags()["ccnet_source"] == "frame.tif"
+    assert "the cube would replace it" in ccnet("reconstruct", "frame.tif", "-o", "frame.tif").err
 
 
 def test_cube_metadata_names_its_origin(work: Path, ccnet: Ccnet) -> None:
@@ -184,7 +199,7 @@ def test_damaged_frame_is_one_line_and_writes_nothing(
     [
         ("reconstruct", "Missing"),
         ("reconstruct photo.png", "--out"),
-        ("reconstruct photo.png -o photo.tif", "unknown cube format '.tif'"),
+        ("reconstruct photo.png -o photo.webp", "unknown cube format '.webp'"),
         ("reconstruct photo.png -o /dev/null/photo.hdr", "/dev/null: cannot be made"),
         ("reconstruct photo.png -o a.npy --backend nonsense", "--backend"),
         ("reconstruct photo.png -o a.npy --backend tensorrt-rtx", "build/ccnet: "),
