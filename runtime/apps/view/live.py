@@ -37,7 +37,7 @@ class LivePreview:
         self._count += 1
         label = Path(name).name if name else f"frame {metadata.get('frame id', self._count - 1)}"
         step = thinning_step(height, width)
-        note = "" if step == 1 else f"{width}×{height} px, every {ordinal(step)} pixel is shown"
+        note = "" if step == 1 else f"{width}×{height} px, 1 pixel in {step**2} is shown"
         cube = map_array(thumbnail.cube, np.array(BANDS_NM, np.float64))
         rate = self._count / max(1e-3, time.monotonic() - self._started)
         status = f"{label}, cube {self._count}, {rate:.2g} a second"
@@ -46,9 +46,3 @@ class LivePreview:
     def close(self) -> None:
         """Stop the server."""
         self._server.close()
-
-
-def ordinal(number: int) -> str:
-    """Return a number as 2nd, 3rd, 4th."""
-    suffix = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
-    return f"{number}{suffix}"

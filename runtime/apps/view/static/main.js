@@ -254,7 +254,7 @@ let errorsShown = null;
 function drawErrors() {
   if (!errorsShown || byId("errors").hidden) return;
   const { cube, second, step, mrae, rmse, psnr, angle, bands } = errorsShown;
-  const pixels = step > 1 ? `, from every ${step}th pixel` : "";
+  const pixels = step > 1 ? `, from 1 pixel in ${step * step}` : "";
   byId("errors-text").textContent = `${scene.cubes[cube].name} against ${scene.cubes[second].name}: MRAE ${short(mrae)}, RMSE ${short(rmse)}, `
     + `PSNR ${psnr === null ? "∞" : psnr.toFixed(1)} dB, mean angle ${short(angle)}°${pixels}`;
   const measure = byId("errors-measure").value;

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.apps.view import live as module
 from ccnet.runtime.apps.view.live import LivePreview
 from ccnet.runtime.apps.view.scene import Scene
 from ccnet.runtime.apps.view.server import ViewServer
@@ -57,7 +56,7 @@ def test_large_cube_is_thinned(preview: LivePreview, monkeypatch: pytest.MonkeyP
         writer.write(0, cube_of())
     cube = ask(preview.url, "api/scene")["cubes"][0]
     assert (cube["width"], cube["height"]) == (8, 7)
-    assert cube["note"] == "24×20 px, every 3rd pixel is shown"
+    assert cube["note"] == "24×20 px, 1 pixel in 9 is shown"
 
 
 def test_taken_port_is_one_line(preview: LivePreview) -> None:
@@ -76,15 +75,3 @@ def test_address_for_other_machines_has_a_token() -> None:
         port = address.rstrip("/").rpartition(":")[2]
         with pytest.raises(urllib.error.HTTPError, match="403"):
             ask(f"http://127.0.0.1:{port}/", "api/scene")
-
-
-def test_ordinals() -> None:
-    assert [module.ordinal(step) for step in (2, 3, 4, 11, 12, 21, 22)] == [
-        "2nd",
-        "3rd",
-        "4th",
-        "11th",
-        "12th",
-        "21st",
-        "22nd",
-    ]
