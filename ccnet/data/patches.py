@@ -14,7 +14,7 @@ from ccnet.contract import CCNetError
 
 from .camera import Array, Camera, Imaging
 from .datasets import Scene
-from .masks import fill_for_camera, known_values
+from .masks import fill_for_camera
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ class SceneDataset:
         if size > min(cube.shape[1:]):
             raise CCNetError(f"patch is {size} px, {self.scenes[index].name} is {cube.shape[2]}×{cube.shape[1]} px")
         y, x = (int(rng.integers(side - size + 1)) for side in cube.shape[1:])
-        if (known := known_values(cube)) is not None and not known[:, y : y + size, x : x + size].any():
-            y, x = _square_with_data(np.asarray(known.any(axis=0)), size, rng)
+        if np.isnan(cube[:, y : y + size, x : x + size]).all():
+            y, x = _square_with_data(~np.isnan(cube).all(axis=0), size, rng)
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
 
         def cut(image: Array) -> Array:
