@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ccnet import __version__
+from ccnet.runtime.apps.survey import cli as survey
 from ccnet.runtime.apps.triton import cli as serve
 from ccnet.runtime.apps.view import cli as view
 
@@ -17,7 +18,7 @@ from .errors import explain
 
 def build_app() -> tuple[typer.Typer, list[str]]:
     """Return the application, and one line for each package whose commands cannot be loaded here."""
-    apps, load_errors = [reconstruct.app, plan.app, inspect.app, stream.app, serve.app, view.app], []
+    apps, load_errors = [reconstruct.app, plan.app, inspect.app, stream.app, serve.app, survey.app, view.app], []
     for entry in importlib.metadata.entry_points(group="ccnet.commands"):
         try:
             apps.append(entry.load())

@@ -1,0 +1,100 @@
+"""The manifest of a survey, ``manifest.parquet``: one row a frame, and what the survey makes of each."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from ccnet.contract import CCNetError, decode_errors_as, write_atomic
+from ccnet.runtime.io.files import optional_module
+
+MANIFEST = "manifest.parquet"
+"""Name of the file in the folder of results."""
+
+_KEY = b"ccnet.survey"
+Status = Literal["done", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What became of one frame.
+
+    Attributes:
+        frame: Name of the frame's results.
+        location: Path or address of the frame.
+        status: ``done`` or ``failed``; a frame without a row is still to do.
+        output: File of the result, relative to the manifest; empty if there is none.
+        reason: Why the frame failed; empty if it did not.
+        seconds: Time from reading the frame to the whole result, s.
+        worker: Host and process that did it.
+        sha256: Hash of the result's values, as hex digits.
+        height: Rows of the frame; 0 if it could not be read.
+        width: Columns of the frame.
+        finished: Time of the end in UTC, ISO 8601.
+        disk_full: The disk had no space for the result.
+    """
+
+    frame: str
+    location: str
+    status: Status
+    output: str = ""
+    reason: str = ""
+    seconds: float = 0.0
+    worker: str = ""
+    sha256: str = ""
+    height: int = 0
+    width: int = 0
+    finished: str = ""
+    disk_full: bool = False
+
+
+def read_manifest(folder: Path, survey: Mapping[str, str]) -> dict[str, Row]:
+    """Return name of frame → row; empty if there is no manifest yet.
+
+    Args:
+        folder: Folder of the results.
+        survey: Facts that the results depend on.
+
+    Returns:
+        The rows.
+
+    Raises:
+        CCNetError: The manifest is damaged, or of a survey with other facts.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    parquet = optional_module("pyarrow.parquet", "scale")
+    with decode_errors_as(path, "a survey's manifest"):
+        table = parquet.read_table(path, columns=[field.name for field in fields(Row)])
+        before = json.loads(table.schema.metadata[_KEY])
+        rows = [Row(**values) for values in table.to_pylist()]
+    if differing := [name for name in survey if before.get(name) != survey[name]]:
+        name = differing[0]
+        raise CCNetError(
+            f"{folder}: holds a survey whose {name} is {before.get(name)!r}, this one's is {survey[name]!r};"
+            " choose another --out"
+        )
+    return {row.frame: row for row in rows}
+
+
+def write_manifest(folder: Path, rows: Iterable[Row], survey: Mapping[str, str]) -> None:
+    """Write the manifest as a whole, sorted by frame; an older one stays until then.
+
+    Args:
+        folder: Folder of the results.
+        rows: One row for each frame that was tried.
+        survey: Facts that the results depend on.
+    """
+    arrow, parquet = optional_module("pyarrow", "scale"), optional_module("pyarrow.parquet", "scale")
+    types = {"str": arrow.string(), "Status": arrow.string(), "float": arrow.float64(), "int": arrow.int64()}
+    columns = [(field.name, types.get(str(field.type), arrow.bool_())) for field in fields(Row)]
+    schema = arrow.schema(columns, metadata={_KEY: json.dumps(dict(survey))})
+    table = arrow.Table.from_pylist([asdict(row) for row in sorted(rows, key=lambda row: row.frame)], schema)
+    file = io.BytesIO()
+    parquet.write_table(table, file)
+    write_atomic(folder / MANIFEST, file.getvalue())

@@ -1,0 +1,160 @@
+"""Surveys in one process: what is missing is made, what is wrong is listed, and nothing is half there."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from ccnet.runtime import CCNetError, Projection, Reconstructor, read_cube
+from ccnet.runtime.apps.survey import survey, worker
+from ccnet.runtime.apps.survey.manifest import Row, read_manifest
+from ccnet.runtime.apps.survey.sources import find_frames
+from ccnet.runtime.apps.survey.survey import Counts, run_survey
+from ccnet.runtime.apps.survey.worker import Task
+from tests.runtime.apps.survey.conftest import INDEX, archive
+from tests.runtime.conftest import pixels, refusal
+
+FACTS: dict[str, str] = {}  # a manifest of any survey
+
+
+def rows(task: Task) -> dict[str, Row]:
+    return read_manifest(Path(task.out), FACTS)
+
+
+def run(task: Task, frames: Path, **options: Any) -> tuple[Counts, list[Row]]:
+    return run_survey(task, find_frames([str(frames)]), wanted="test", **options)
+
+
+def test_thousand_frames_of_which_three_are_damaged(task: Callable[..., Task], tmp_path: Path) -> None:
+    frames, made = archive(tmp_path / "frames", 1000), task()
+    for number in (3, 500, 999):
+        (frames / f"{number:04}.npy").write_bytes(b"damaged")
+    counts, failed = run(made, frames)
+    assert counts == Counts(1000, 0, 997, 3)
+    assert [row.frame for row in failed] == ["0003", "0500", "0999"] and all("npy" in row.reason for row in failed)
+    table = rows(made)
+    assert len(table) == 1000 and sum(row.status == "done" for row in table.values()) == 997
+    assert len({row.worker for row in table.values()}) == 1
+    results = list(Path(made.out).iterdir())
+    assert len(results) == 998  # with the manifest, and nothing hidden
+    np.save(frames / "0003.npy", pixels(16, 16))
+    (Path(made.out) / "0007.npy").unlink()
+    counts, failed = run(made, frames)  # what was repaired, what was lost and what is damaged still
+    assert counts == Counts(1000, 996, 2, 2)
+    assert [row.frame for row in failed] == ["0500", "0999"]
+
+
+def test_results_equal_those_of_a_reconstructor(task: Callable[..., Task], tmp_path: Path, folder: Path) -> None:
+    frames = archive(tmp_path / "frames", 2, 32)
+    with Reconstructor.open(folder, input_space="srgb") as reconstruct:
+        run(task(), frames)
+        expected = reconstruct.project(pixels(32, 32, seed=1), INDEX)
+        assert np.array_equal(np.load(tmp_path / "out/0001.npy"), expected, equal_nan=True)
+        shutil.rmtree(tmp_path / "out")
+        made = task(projection=None)
+        run(made, frames)
+        assert np.array_equal(read_cube(tmp_path / "out/0001.hdr"), reconstruct(pixels(32, 32, seed=1)))
+    row = rows(made)["0001"]
+    assert row.sha256 == hashlib.sha256((tmp_path / "out/0001.img").read_bytes()).hexdigest()
+    assert (row.height, row.width, row.output, row.disk_full) == (32, 32, "0001.hdr", False) and row.seconds > 0
+
+
+def test_artifacts_are_opened_once(task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    original = Reconstructor.open.__func__  # type: ignore[attr-defined]
+    counting = classmethod(lambda cls, *a, **k: opened.append(a) or original(cls, *a, **k))
+    monkeypatch.setattr(Reconstructor, "open", counting)
+    worker._open.cache_clear()
+    run(task(), archive(tmp_path / "frames", 5))
+    assert len(opened) == 1
+
+
+def test_survey_that_is_stopped_keeps_what_it_did(task: Callable[..., Task], tmp_path: Path) -> None:
+    frames, made = archive(tmp_path / "frames", 6), task()
+
+    class Killed(BaseException):
+        pass
+
+    def stop(counts: Counts, row: Row | None) -> None:
+        if counts.done == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(made, frames, report=stop)
+    assert len(rows(made)) == 3
+    (Path(made.out) / "manifest.parquet").unlink()  # as if it had been killed before the first write
+    counts, _ = run(made, frames)
+    assert counts == Counts(6, 3, 3, 0) and all(row.status == "done" for row in rows(made).values())
+    assert len(rows(made)) == 6
+
+
+def test_manifest_is_written_meanwhile(
+    task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(survey, "SAVE_S", 0)
+    made, lengths = task(), []
+    run(made, archive(tmp_path / "frames", 3), report=lambda counts, row: lengths.append(len(rows(made))))
+    assert lengths == [0, 0, 1, 2]
+
+
+@pytest.fixture
+def small_files() -> Iterator[Callable[[int], None]]:
+    """small_files(bytes): let the system refuse to write larger files, until the test ends."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("projection", [None, INDEX])
+def test_result_that_cannot_be_written_leaves_nothing(
+    task: Callable[..., Task], tmp_path: Path, small_files: Callable[[int], None], projection: Projection | None
+) -> None:
+    frames, made = archive(tmp_path / "frames", 1, 16), task(projection=projection)
+    np.save(frames / "large.npy", pixels(192, 192))
+    small_files(120_000)
+    counts, failed = run(made, frames)
+    assert counts == Counts(2, 0, 1, 1)
+    assert failed[0].frame == "large" and "cannot be written" in failed[0].reason
+    assert not [path for path in Path(made.out).iterdir() if path.name.startswith((".", "large"))]
+
+
+class _Usage(NamedTuple):
+    free: int
+
+
+def test_full_disk_ends_the_survey_and_the_next_run_goes_on(
+    task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames, made = archive(tmp_path / "frames", 5), task(projection=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            shutil,
+            "disk_usage",
+            lambda path: _Usage(4 * 31 * 256 - 1 if len(list(Path(made.out).glob("*.hdr"))) == 2 else 1 << 40),
+        )
+        refusal(lambda: run(made, frames), "the disk is full", "3 frames are left", "run again")
+    assert [row.status for row in rows(made).values()] == ["done", "done", "failed"]
+    counts, failed = run(made, frames)
+    assert counts == Counts(5, 2, 3, 0) and not failed
+
+
+def test_another_survey_in_the_folder_is_refused(task: Callable[..., Task], tmp_path: Path) -> None:
+    frames, made = archive(tmp_path / "frames", 1), task()
+    run(made, frames)
+    refusal(lambda: run_survey(made, find_frames([str(frames)]), wanted="cubes"), "result is 'test'", "another --out")
+    (Path(made.out) / "manifest.parquet").write_bytes(b"damaged")
+    refusal(lambda: run(made, frames), "manifest.parquet", "damaged")
+
+
+def test_artifacts_that_cannot_be_opened_end_the_survey(task: Callable[..., Task], tmp_path: Path) -> None:
+    engine = worker.Engine(artifacts=str(tmp_path / "gone"))
+    made = Task(engine=engine, out=str(tmp_path / "out"), projection=INDEX)
+    with pytest.raises(CCNetError, match="gone"):
+        run(made, archive(tmp_path / "frames", 1))
