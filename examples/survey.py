@@ -3,6 +3,8 @@
 The index is (700 - 670) / (700 + 670) nm, at the foot of the red edge. OUT gets a .npy (H, W) for each picture and
 survey.csv with its mean and the share of pixels above 0.1. No cube is ever held; a picture that cannot be read is
 named and left out. Run it again to go on: a picture whose .npy is there already is left as it is.
+
+'ccnet survey FOLDER --out OUT --index "red edge=700,670"' does this for an archive, also on a cluster.
 """
 
 from __future__ import annotations

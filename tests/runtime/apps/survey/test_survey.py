@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -107,6 +106,7 @@ def test_manifest_is_written_meanwhile(
 @pytest.fixture
 def small_files() -> Iterator[Callable[[int], None]]:
     """small_files(bytes): let the system refuse to write larger files, until the test ends."""
+    resource: Any = pytest.importorskip("resource", reason="Windows has no limit of a file's size")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
