@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,7 @@ class SharedMemoryClient:
         """
         self._grpc = optional_module("tritonclient.grpc", "serve")
         self._memory = optional_module("tritonclient.utils.shared_memory", "serve")
+        self._server_error = optional_module("tritonclient.utils", "serve").InferenceServerException
         self._client = connect(url)
         self._shape = (height, width, 3)
         self._cube_shape = (len(BANDS_NM), height, width)
@@ -82,7 +84,8 @@ class SharedMemoryClient:
         """Free the memory, here and in the server."""
         while self._regions:
             name, region = self._regions.popitem()
-            self._client.unregister_system_shared_memory(name)
+            with suppress(self._server_error):  # the server is gone, or has a frame in work that nobody waits for
+                self._client.unregister_system_shared_memory(name)
             self._memory.destroy_shared_memory_region(region)
         self._client.close()
 

@@ -151,6 +151,16 @@ def test_shared_memory_client_gets_the_same_cube(server: Server, local: Reconstr
         refusal(lambda: serve(pixels(48, 65)), "(48, 65, 3)", "(48, 64, 3)")
 
 
+def test_shared_memory_client_closes_while_its_frame_is_in_work(server: Server, local: Reconstructor) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    with pytest.raises(InferenceServerException), SharedMemoryClient(server.grpc, 512, 512) as serve:
+        serve(pixels(512, 512), client_timeout=0.01)
+    assert not list(Path("/dev/shm").glob("ccnet-frame-*"))  # noqa: S108
+    frame = pixels(16, 16)
+    assert np.array_equal(server.infer(frame), local(frame))
+
+
 def test_load_report_counts_every_frame(server: Server, folder: Path) -> None:
     report = measure(folder, server.grpc, side=64, frames=5, clients=2)
     assert report.largest_difference == 0
