@@ -49,6 +49,12 @@ class DaskCluster:
     def worker(self) -> subprocess.Popen[bytes]:
         return self.start("worker", self.address, "--nthreads", "1", "--no-nanny", "--no-dashboard")
 
+    def wait_for_workers(self, count: int) -> None:
+        import distributed
+
+        with distributed.Client(self.address, timeout=60, set_as_default=False) as client:
+            client.wait_for_workers(count, timeout=60)
+
 
 @pytest.fixture
 def dask(tmp_path: Path) -> Iterator[DaskCluster]:
@@ -65,25 +71,30 @@ def test_every_frame_is_done_though_a_worker_and_the_scheduler_are_killed(
 ) -> None:
     frames, made = archive(tmp_path / "frames", FRAMES, 192), task(projection=None, format="npy")
     (frames / "0009.npy").write_bytes(b"damaged")
-    scheduler, first, _ = dask.scheduler(), dask.worker(), dask.worker()
-    seen = list[tuple[Counts, str]]()
+    scheduler, first, second = dask.scheduler(), dask.worker(), dask.worker()
+    dask.wait_for_workers(2)
+    seen, killed = list[Counts](), list[str]()
 
     def report(counts: Counts, row: Row | None) -> None:
-        seen.append((counts, row.worker if row else ""))
-        if counts.done == 5:
+        seen.append(counts)
+        worker = row.worker.rpartition(":")[2] if row else ""
+        if not killed and counts.done >= 3 and worker == str(first.pid):
+            killed.append("worker")
             first.kill()
-        if counts.done == 12:
+        elif killed == ["worker"] and counts.done >= 10 and worker == str(second.pid):
+            killed.append("scheduler")
             scheduler.kill()
             threading.Thread(target=lambda: (scheduler.wait(), dask.scheduler(), dask.worker())).start()
 
     cluster = Cluster(dask.address)
     counts, failed = run_survey(made, find_frames([str(frames)]), wanted="test", runner=cluster, report=report)
+    assert killed == ["worker", "scheduler"]
     assert counts == Counts(FRAMES, 0, FRAMES - 1, 1)
     assert [row.frame for row in failed] == ["0009"]
     rows = read_manifest(Path(made.out), {})
     assert len(rows) == FRAMES and sum(row.status == "done" for row in rows.values()) == FRAMES - 1
     assert len({row.worker for row in rows.values()}) == 3  # the two workers, and the one of the second scheduler
-    assert [counts.done + counts.failed for counts, _ in seen] == list(range(FRAMES + 1))  # each frame once
+    assert [counts.done + counts.failed for counts in seen] == list(range(FRAMES + 1))  # each frame once
     assert len(list(Path(made.out).iterdir())) == FRAMES  # whole results and the manifest, nothing hidden
 
 
