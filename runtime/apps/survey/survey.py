@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ccnet.contract import ArtifactFolder, CCNetError, make_folder
@@ -79,29 +79,45 @@ def run_survey(
     rows = read_manifest(out, survey)
     rows |= {frame.name: _found(task, frame) for frame in frames if _is_unlisted(task, frame, rows)}
     missing = [frame for frame in frames if not task.is_done(frame)]
-    done, failed = 0, list[Row]()
-    counts = Counts(len(frames), len(frames) - len(missing))
-    report(counts, None)
-    saved = time.monotonic()
+    ledger = _Ledger(out, survey, rows, Counts(len(frames), len(frames) - len(missing)))
+    report(ledger.counts, None)
     try:
         with closing(runner(task, missing)) as results:
             for row in results:
-                rows[row.frame] = row
-                done += row.status == "done"
-                failed += [row] if row.status == "failed" else []
-                counts = Counts(len(frames), len(frames) - len(missing), done, len(failed))
-                report(counts, row)
+                ledger.add(row)
+                report(ledger.counts, row)
                 if row.disk_full:
-                    raise CCNetError(
-                        f"{out}: the disk is full, {counts.left + 1} frames are left; make room and run again"
-                    )
-                if time.monotonic() - saved > SAVE_S:
-                    write_manifest(out, rows.values(), survey)
-                    saved = time.monotonic()
+                    left = ledger.counts.left + 1
+                    raise CCNetError(f"{out}: the disk is full, {left} frames are left; make room and run again")
     finally:
-        write_manifest(out, rows.values(), survey)
+        ledger.save()
     _remove_partial_files(out)
-    return counts, failed
+    return ledger.counts, ledger.failed
+
+
+class _Ledger:
+    """The rows of a survey, their numbers, and the manifest, which is written at times."""
+
+    def __init__(self, out: Path, survey: dict[str, str], rows: dict[str, Row], counts: Counts) -> None:
+        self.counts, self.failed = counts, list[Row]()
+        self._out, self._survey, self._rows = out, survey, rows
+        self._saved = time.monotonic()
+
+    def add(self, row: Row) -> None:
+        """Enter the row of a frame of this run; the manifest that may be written has the rows before it."""
+        if time.monotonic() - self._saved > SAVE_S:
+            self.save()
+        self._rows[row.frame] = row
+        if row.status == "done":
+            self.counts = replace(self.counts, done=self.counts.done + 1)
+        else:
+            self.failed.append(row)
+            self.counts = replace(self.counts, failed=self.counts.failed + 1)
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_manifest(self._out, self._rows.values(), self._survey)
+        self._saved = time.monotonic()
 
 
 def _remove_partial_files(out: Path) -> None:
