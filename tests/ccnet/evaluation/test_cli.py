@@ -41,7 +41,7 @@ def options(
 
 def evaluate(options: dict[str, str], *more: str) -> Result:
     words = [word for option in options.items() for word in option]
-    return CliRunner(env={"COLUMNS": "80"}).invoke(app, [*words, *more])
+    return CliRunner(env={"COLUMNS": "80"}).invoke(app, ["evaluate", *words, *more])
 
 
 def rows(result: Result) -> list[list[str]]:
@@ -134,11 +134,11 @@ def test_invalid_options_are_refused_before_anything_is_computed(options: dict[s
     refusal(evaluate(options, "--out", str(taken)), "cannot be made")
 
 
-@pytest.mark.parametrize("module", ["ccnet.evaluation.cli", "ccnet.data.cli"])
-def test_help_needs_no_torch(module: str) -> None:
+@pytest.mark.parametrize(("module", "command"), [("ccnet.evaluation.cli", "evaluate"), ("ccnet.data.cli", "simulate")])
+def test_help_needs_no_torch(module: str, command: str) -> None:
     code = (
         f"import sys; from typer.testing import CliRunner; from {module} import app\n"
-        "result = CliRunner().invoke(app, ['--help'])\n"
+        f"result = CliRunner().invoke(app, ['{command}', '--help'])\n"
         "assert result.exit_code == 0 and '--exposure' in result.stdout\n"
         "assert not {'torch', 'cv2', 'scipy', 'matplotlib'} & set(sys.modules)\n"
     )
