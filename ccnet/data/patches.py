@@ -74,7 +74,7 @@ class SceneDataset:
             raise CCNetError(f"patch is {size} px, {self.scenes[index].name} is {cube.shape[2]}×{cube.shape[1]} px")
         y, x = (int(rng.integers(side - size + 1)) for side in cube.shape[1:])
         if np.isnan(cube[:, y : y + size, x : x + size]).all():
-            y, x = _square_with_data(~np.isnan(cube).all(axis=0), size, rng)
+            y, x = _square_with_data(np.asarray(~np.isnan(cube).all(axis=0)), size, rng)
         turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
 
         def cut(image: Array) -> Array:
