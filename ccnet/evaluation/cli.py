@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from .evaluate import SceneScore
     from .methods import Method
 
+BRIGHTNESS = (0.5, 0.25)
+"""Factors of the frames' brightness at which all methods are judged as well."""
+
 app = typer.Typer()
 app.registered_commands += cameras_app.registered_commands
 
@@ -42,7 +45,8 @@ def evaluate(
         typer.Option("--weights", "-w", help="Weights (.safetensors), may be repeated; the package's if not given."),
     ] = None,
     fit: Annotated[
-        str | None, typer.Option("--train", help="Cubes to fit regressions on, KIND:PATH; no regressions if not given.")
+        str | None,
+        typer.Option("--train", help="Cubes to fit regressions and a per-pixel MLP on, KIND:PATH; none if not given."),
     ] = None,
     camera: CameraOption = None,
     illuminant: IlluminantOption = None,
@@ -68,7 +72,7 @@ def evaluate(
     threads: ThreadsOption = None,
     device: DeviceOption = None,
 ) -> None:
-    """Evaluate networks on cubes with known truth, beside linear and root-polynomial regression from RGB.
+    """Evaluate networks on cubes with known truth, beside regressions and a per-pixel MLP from RGB.
 
     MRAE is |d| / (Y + 0.02), and |d| / Y as NTIRE defines it, which is undefined where the truth holds zeros; PSNR is
     for a peak of 1. Nothing is clipped. docs/metrics.md has all definitions.
@@ -78,7 +82,7 @@ def evaluate(
     from ccnet.model.checkpoint import load_checkpoint
 
     from .evaluate import ensemble_gain_lines, selfcheck_lines
-    from .methods import name_networks, network_methods, regression_methods
+    from .methods import name_networks, network_methods, pixel_methods
     from .tables import score_tables
 
     scales = _ensemble_scales(ensembles, scale or [])
@@ -96,7 +100,7 @@ def evaluate(
         typer.echo(warning, err=True)
     if fit:
         training = frames.open_scenes(fit, "train", memory_gb=0)
-        methods |= regression_methods(bring_to_weights(training, files.values()) if colour_matrix else training)
+        methods |= pixel_methods(bring_to_weights(training, files.values()) if colour_matrix else training)
 
     scores = _evaluate_with_progress(methods, scenes, out)
     Console().print(*score_tables(scores, per_scene), sep="\n")
@@ -179,7 +183,7 @@ def _evaluate_with_progress(
 
     scores: dict[str, list[SceneScore]] = {method: [] for method in methods}
     console, total = Console(stderr=True), len(methods) * len(scenes)
-    estimates = track(evaluate_methods(methods, scenes), "scenes", total, console=console, transient=True)
+    estimates = track(evaluate_methods(methods, scenes, BRIGHTNESS), "scenes", total, console=console, transient=True)
     for index, group in itertools.groupby(estimates, key=lambda estimate: estimate.index):
         scene_estimates = {estimate.method: estimate for estimate in group}
         for method, estimate in scene_estimates.items():

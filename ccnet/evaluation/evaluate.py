@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,11 @@ from ccnet.data.patches import SceneDataset
 from .methods import ENSEMBLE_SUFFIX, Method
 from .selfcheck import compare_residual_and_error
 
-SCALAR_METRICS = ("mrae", "mrae_ntire", "rmse", "psnr", "sam")
+SCALAR_METRICS = ("mrae", "mrae_ntire", "rmse", "psnr", "sam", "psnr_scaled")
 """Fields of ``CubeMetrics`` that are one number."""
+
+LIT = 0.05
+"""Mean reflectance over the bands above which a pixel is lit; MRAE's largest terms lie in the dark background."""
 
 PROTOCOL = {
     "mrae": f"mean |d| / (Y + {metrics.MRAE_OFFSET})",
@@ -30,7 +33,10 @@ PROTOCOL = {
     "rmse": "over all pixels and bands",
     "psnr": "dB, peak 1, from the error over all bands",
     "sam": "degrees, mean over pixels where neither spectrum is black",
+    "psnr_scaled": "PSNR of the estimate times the factor that minimises its squared error",
     "full": "whole frame, nothing clipped",
+    "lit": f"pixels of the whole frame whose mean reflectance is above {LIT}; null without such pixels",
+    "dimmed": "factor of the frame's brightness: metrics of the cube of the frame times the factor, divided by it",
     "without_data": "pixels and bands, nm, of a scene that count in no metric, because its file says they are no data",
     "ntire": "centre crop: a quarter of the longer side less on every side",
     "selfcheck": "reprojection residual, which needs no truth, against the true error; docs/selfcheck.md",
@@ -50,6 +56,7 @@ class CubeMetrics:
         rmse: Root mean square error, reflectance.
         psnr: Peak signal-to-noise ratio, dB.
         sam: Spectral angle, degrees.
+        psnr_scaled: PSNR after the best factor for the estimate (``ccnet.metrics.best_factor``), dB.
         band_mrae: MRAE of each of the 31 bands.
         band_rmse: RMSE of each of the 31 bands, reflectance.
     """
@@ -59,6 +66,7 @@ class CubeMetrics:
     rmse: float
     psnr: float
     sam: float
+    psnr_scaled: float
     band_mrae: tuple[float, ...]
     band_rmse: tuple[float, ...]
 
@@ -85,6 +93,8 @@ class SceneScore:
         full: Metrics of the whole frame.
         ntire: Metrics of NTIRE's centre crop.
         seconds: Wall time.
+        lit: Metrics of the lit pixels of the whole frame; None where there are none.
+        dimmed: Factor of brightness → metrics of the whole frame's cube at that brightness, divided by the factor.
         selfcheck: How well the reprojection residual predicts the true error (``ccnet.evaluation.selfcheck``); None
             where the camera's response is not known.
         without_data: Number of pixels and the bands, nm, that do not count because the truth has no data there; None
@@ -95,6 +105,8 @@ class SceneScore:
     full: CubeMetrics
     ntire: CubeMetrics
     seconds: float
+    lit: CubeMetrics | None = None
+    dimmed: Mapping[float, CubeMetrics] = field(default_factory=dict)
     selfcheck: Mapping[str, float] | None = None
     without_data: Mapping[str, Any] | None = None
 
@@ -120,12 +132,15 @@ class Estimate:
     score: SceneScore
 
 
-def evaluate_methods(methods: Mapping[str, Method], scenes: SceneDataset) -> Iterator[Estimate]:
+def evaluate_methods(
+    methods: Mapping[str, Method], scenes: SceneDataset, brightness: Sequence[float] = ()
+) -> Iterator[Estimate]:
     """Apply every method to every whole scene; cubes are not kept.
 
     Args:
         methods: Name → method.
         scenes: Scenes with known truth.
+        brightness: Factors of a frame's brightness at which every method is applied once more.
 
     Yields:
         The estimates, all methods of a scene before the next scene.
@@ -142,6 +157,8 @@ def evaluate_methods(methods: Mapping[str, Method], scenes: SceneDataset) -> Ite
                 full=cube_metrics(truth, cube),
                 ntire=cube_metrics(metrics.ntire_crop(truth), metrics.ntire_crop(cube)),
                 seconds=seconds,
+                lit=lit_metrics(truth, cube),
+                dimmed={factor: cube_metrics(truth, dimmed(method, frame, factor)) for factor in brightness},
                 selfcheck=compare_residual_and_error(frame, truth, cube, camera.frame_response) if camera else None,
                 without_data=without_data,
             )
@@ -157,9 +174,22 @@ def cube_metrics(truth: Array, estimate: Array) -> CubeMetrics:
         rmse=metrics.rmse(truth, estimate, known),
         psnr=metrics.psnr(truth, estimate, known),
         sam=metrics.sam(truth, estimate, known),
+        psnr_scaled=metrics.psnr(truth, metrics.best_factor(truth, estimate, known) * estimate, known),
         band_mrae=tuple(metrics.band_mrae(truth, estimate, known=known).tolist()),
         band_rmse=tuple(metrics.band_rmse(truth, estimate, known).tolist()),
     )
+
+
+def lit_metrics(truth: Array, estimate: Array) -> CubeMetrics | None:
+    """Return the metrics of the pixels whose mean reflectance is above ``LIT``; None if there are none."""
+    lit = known_mean(truth, 0) > LIT  # NaN, where the truth has no data, is not
+    return cube_metrics(truth[:, lit][:, None], estimate[:, lit][:, None]) if lit.any() else None
+
+
+def dimmed(method: Method, frame: Array, factor: float) -> Array:
+    """Return a method's cube of the frame times a factor, divided by the factor: equal for all factors at best."""
+    scale = np.float32(factor)
+    return method(frame * scale) / scale
 
 
 def summarise(results: Sequence[CubeMetrics]) -> Summary:
@@ -216,6 +246,15 @@ def selfcheck_lines(scores: Mapping[str, Sequence[SceneScore]]) -> list[str]:
     return lines
 
 
+def condition_summaries(scores: Sequence[SceneScore]) -> dict[str, Summary]:
+    """Return ``lit`` and ``dimmed FACTOR`` → the summary of a method's scores; only what every scene has."""
+    parts = {"lit": [score.lit for score in scores]}
+    for factor in scores[0].dimmed:
+        parts[f"dimmed {factor:g}"] = [score.dimmed.get(factor) for score in scores]
+    present = {part: [result for result in results if result is not None] for part, results in parts.items()}
+    return {part: summarise(results) for part, results in present.items() if len(results) == len(scores)}
+
+
 def json_report(scores: Mapping[str, Sequence[SceneScore]]) -> dict[str, Any]:
     """Return the protocol, and method → its summaries and scores; plain values for JSON."""
     methods = {
@@ -223,6 +262,7 @@ def json_report(scores: Mapping[str, Sequence[SceneScore]]) -> dict[str, Any]:
             "seconds": float(np.mean([score.seconds for score in method_scores])),
             "full": asdict(summarise([score.full for score in method_scores])),
             "ntire": asdict(summarise([score.ntire for score in method_scores])),
+            **{part: asdict(summary) for part, summary in condition_summaries(method_scores).items()},
             "scenes": [asdict(score) for score in method_scores],
         }
         for method, method_scores in scores.items()

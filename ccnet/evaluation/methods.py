@@ -16,6 +16,7 @@ from ccnet.data.patches import SceneDataset
 from ccnet.model import CCNet
 
 from .baselines import fit_regressions, fit_relative_regression
+from .pixel_mlp import fit_pixel_mlp
 from .validation import infer
 
 Method = Callable[[Array], Array]
@@ -26,6 +27,9 @@ REGRESSION_DEGREES: Mapping[str, int] = {"linear": 1, "root-polynomial 2": 2, "r
 
 RELATIVE_REGRESSION = "root-poly. 3, rel."
 """Name of the regression of degree 3 with relative weights (``fit_relative_regression``)."""
+
+PIXEL_MLP = "per-pixel MLP"
+"""Name of the network without neighbours (``fit_pixel_mlp``)."""
 
 ENSEMBLE_SUFFIX = " + ensemble"
 """Appended to a network's name for its self-ensemble."""
@@ -43,7 +47,7 @@ def name_networks(weights: Sequence[Path]) -> dict[str, Path]:
     if len(weights) == 1:
         return {"CCNet": weights[0]}
     stems = {path.stem: path for path in weights}
-    unique = len(stems.keys() - {*REGRESSION_DEGREES, RELATIVE_REGRESSION}) == len(weights)
+    unique = len(stems.keys() - {*REGRESSION_DEGREES, RELATIVE_REGRESSION, PIXEL_MLP}) == len(weights)
     return stems if unique else {str(path): path for path in weights}
 
 
@@ -57,14 +61,15 @@ def network_methods(models: Mapping[str, CCNet], ensemble_scales: Sequence[float
     return methods
 
 
-def regression_methods(scenes: SceneDataset) -> dict[str, Method]:
-    """Return name → regression, fitted on all pixels of all scenes, each of which is read twice."""
+def pixel_methods(scenes: SceneDataset) -> dict[str, Method]:
+    """Return name → regression or per-pixel MLP, fitted on the pixels of all scenes; each scene is read three times."""
 
     def pairs() -> Iterator[tuple[Array, Array]]:
         return map(scenes.pair, range(len(scenes)))
 
     fitted = [*fit_regressions(pairs(), list(REGRESSION_DEGREES.values())), fit_relative_regression(pairs())]
-    return dict(zip((*REGRESSION_DEGREES, RELATIVE_REGRESSION), fitted, strict=True))
+    methods: dict[str, Method] = dict(zip((*REGRESSION_DEGREES, RELATIVE_REGRESSION), fitted, strict=True))
+    return methods | {PIXEL_MLP: fit_pixel_mlp(pairs(), len(scenes))}
 
 
 def self_ensemble(method: Method, frame: Array, scales: Sequence[float] = (1.0,)) -> Array:

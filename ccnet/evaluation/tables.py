@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .evaluate import CubeMetrics, SceneScore, summarise
+from .evaluate import LIT, CubeMetrics, SceneScore, condition_summaries, summarise
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,7 +39,8 @@ def score_tables(scores: Mapping[str, Sequence[SceneScore]], per_scene: bool) ->
         per_scene: Put a table for each scene before the means.
 
     Returns:
-        Tables of mean and spread over whole scenes, and over their centre crops.
+        Tables of mean and spread over whole scenes, and over their centre crops, and of means over lit pixels and at
+        other brightness.
     """
     count = len(next(iter(scores.values())))
     tables = [_scene_table(scores, index) for index in range(count)] if per_scene else []
@@ -50,7 +51,26 @@ def score_tables(scores: Mapping[str, Sequence[SceneScore]], per_scene: bool) ->
             seconds = sum(score.seconds for score in method_scores) / count
             rows[method] = _Row(mean=summary.mean, std=summary.std, seconds=seconds)
         tables.append(_table(f"{title}, {count} of them: mean ± standard deviation", rows))
-    return tables
+    return [*tables, _condition_table(scores)]
+
+
+def _condition_table(scores: Mapping[str, Sequence[SceneScore]]) -> Table:
+    """Lay out the means over lit pixels, at other brightness, and after the best factor for each scene."""
+    from rich.table import Table
+
+    table = Table("method", title=f"pixels above {LIT}, and whole scenes at other brightness", title_justify="left")
+    factors = next(iter(scores.values()))[0].dimmed
+    headings = ["lit\nMRAE", "lit\nPSNR", "lit\nSAM", *(f"PSNR\n× {factor:g}" for factor in factors), "PSNR\nscaled"]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for method, method_scores in scores.items():
+        means = {part: summary.mean for part, summary in condition_summaries(method_scores).items()}
+        lit = means.get("lit")
+        cells = [f"{lit.mrae:.4f}", f"{lit.psnr:.2f}", f"{lit.sam:.2f}"] if lit else 3 * ["–"]
+        cells += [f"{means[f'dimmed {factor:g}'].psnr:.2f}" for factor in factors]
+        scaled = summarise([score.full for score in method_scores]).mean.psnr_scaled
+        table.add_row(method, *cells, f"{scaled:.2f}")
+    return table
 
 
 def _scene_table(scores: Mapping[str, Sequence[SceneScore]], index: int) -> Table:

@@ -58,6 +58,18 @@ def psnr(truth: Cube, estimate: Cube, known: Known = None) -> float:
     return float(-20 * np.log10(error)) if error else float("inf")
 
 
+def best_factor(truth: Cube, estimate: Cube, known: Known = None) -> float:
+    """Return the factor of the estimate that minimises its squared error, Σ Y·Ŷ / Σ Ŷ²; 1 for a black estimate.
+
+    Where a frame's exposure is not known, as a photograph's, the error that is left after it is the one to judge.
+    """
+    truth, estimate = _as_float64(truth, estimate)
+    if known is not None:
+        truth, estimate = np.where(known, truth, 0), np.where(known, estimate, 0)
+    energy = np.sum(estimate**2)
+    return float(np.sum(truth * estimate) / energy) if energy else 1.0
+
+
 def sam(truth: Cube, estimate: Cube, known: Known = None) -> float:
     """Return the spectral angle, degrees, mean over pixels where neither spectrum is black; 0 if there are none."""
     truth, estimate = _as_float64(truth, estimate)

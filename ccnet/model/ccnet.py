@@ -16,6 +16,7 @@ from ccnet.contract import BANDS_NM, padded_size, reflect_index
 from ccnet.model.layers import Pointwise
 
 from .ablations import MHA, continuity, fusion
+from .base import PixelMLP
 from .blocks import FFN, GrSCM, SpectralAttention
 from .config import CCNetConfig
 
@@ -105,7 +106,8 @@ class CCNet(nn.Module):
     """RGB frame (B, 3, H, W) in [0, 1] → cube (B, 31, H, W), reflectance-like, bands ascending from 400 to 700 nm.
 
     ``forward(x)`` is ``decode(x, encode(x))`` in one pass. Any H and W: frames are padded by reflection to
-    ``config.size_multiple`` and the cube is cropped back.
+    ``config.size_multiple`` and the cube is cropped back. With ``config.base`` the result is added to the cube of a
+    per-pixel base.
     """
 
     def __init__(self, config: CCNetConfig | None = None) -> None:
@@ -114,6 +116,7 @@ class CCNet(nn.Module):
         self.conv_in = nn.Conv2d(3, self.config.width, 3, padding=1, bias=False)
         self.units = nn.ModuleList(SRU(self.config) for _ in range(self.config.units))
         self.conv_out = nn.Conv2d(self.config.width, len(BANDS_NM), 3, padding=1, bias=False)
+        self.base = PixelMLP() if self.config.base == "mlp" else None
         attentions = (part for part in self.modules() if isinstance(part, SpectralAttention))  # in data-flow order
         self.context_shapes = [part.context_shape for part in attentions]
 
@@ -176,8 +179,10 @@ class CCNet(nn.Module):
         x0 = x = self.conv_in(self._pad(rgb))
         for unit in self.units:
             x = unit(x, attention)
-        cube = self.conv_out(x0 + x)
-        return cube[..., :height, :width], torch.cat([matrix.flatten(1) for matrix in attention.matrices], 1)
+        cube = self.conv_out(x0 + x)[..., :height, :width]
+        if self.base is not None:
+            cube = cube + self.base(rgb)
+        return cube, torch.cat([matrix.flatten(1) for matrix in attention.matrices], 1)
 
     def _unpack(self, context: Tensor) -> list[Tensor]:
         sizes = [g * i * j for g, i, j in self.context_shapes]

@@ -11,6 +11,7 @@ from ccnet.contract import BANDS_NM, SIZE_MULTIPLE, CCNetError
 InterSpectral = Literal["ccnet", "mha"]
 Continuity = Literal["nescm", "none", "convlstm", "convgru"]
 Fusion = Literal["paf", "add", "concat", "cross"]
+Base = Literal["none", "mlp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,8 @@ class CCNetConfig:
         inter_spectral: ``ccnet`` (GrSCM + NeSCM + PAF) or ``mha`` (MST++'s attention alone, Table II).
         continuity: the global model beside GrSCM (Table III); ``none`` is GrSCM alone.
         fusion: how its features join GrSCM's (Table IV).
+        base: what the network's output is added to: nothing, as in the paper, or a per-pixel MLP's cube
+            (``ccnet.model.base``).
 
     Raises:
         CCNetError: a value that no network can have, or a combination that means nothing.
@@ -41,6 +44,7 @@ class CCNetConfig:
     inter_spectral: InterSpectral = "ccnet"
     continuity: Continuity = "nescm"
     fusion: Fusion = "paf"
+    base: Base = "none"
 
     def __post_init__(self) -> None:
         for name in ("width", "units", "groups", "patch", "expansion"):
@@ -53,7 +57,8 @@ class CCNetConfig:
             raise CCNetError(f"config width {self.width} does not split into {self.groups} groups; take a divisor")
         if self.patch % 4:
             raise CCNetError(f"config patch is {self.patch}, expected a multiple of 4: it halves twice")
-        for name, choices in (("inter_spectral", InterSpectral), ("continuity", Continuity), ("fusion", Fusion)):
+        all_choices = {"inter_spectral": InterSpectral, "continuity": Continuity, "fusion": Fusion, "base": Base}
+        for name, choices in all_choices.items():
             if getattr(self, name) not in get_args(choices):
                 raise CCNetError(f"config {name} is {getattr(self, name)!r}, expected one of {get_args(choices)}")
         if self.inter_spectral == "mha" and (self.continuity, self.fusion) != ("nescm", "paf"):
@@ -69,8 +74,8 @@ class CCNetConfig:
         return math.lcm(SIZE_MULTIPLE, self.patch)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, for checkpoints and manifests."""
-        return asdict(self)
+        """Return the fields as plain values, for checkpoints and manifests; without a base, those of version 0.1.0."""
+        return {name: value for name, value in asdict(self).items() if (name, value) != ("base", "none")}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CCNetConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ccnet.data.patches import SceneDataset
@@ -31,8 +31,8 @@ class Training:
     @property
     def name(self) -> str:
         """Folder name: the fields that differ from the paper's network, and the seed."""
-        paper = CCNetConfig().to_dict()
-        changed = [f"{field}-{value}" for field, value in self.config.to_dict().items() if value != paper[field]]
+        paper = asdict(CCNetConfig())
+        changed = [f"{field}-{value}" for field, value in asdict(self.config).items() if value != paper[field]]
         return "_".join([*(changed or ["ccnet"]), f"seed-{self.seed}"])
 
 

@@ -20,7 +20,7 @@ from ccnet.model import CCNet
 from ccnet.model.checkpoint import save_checkpoint, weights_hash
 
 MakeCube = Callable[..., Array]
-REGRESSIONS = ["linear", "root-polynomial 2", "root-polynomial 3", "root-poly. 3, rel."]
+PIXEL_METHODS = ["linear", "root-polynomial 2", "root-polynomial 3", "root-poly. 3, rel.", "per-pixel MLP"]
 
 
 @pytest.fixture
@@ -56,27 +56,27 @@ def refusal(result: Result, words: str) -> None:
         raise result.exception
 
 
-def test_networks_and_regressions_share_a_table(options: dict[str, str], tmp_path: Path) -> None:
+def test_networks_and_pixel_methods_share_a_table(options: dict[str, str], tmp_path: Path) -> None:
     table = rows(evaluate(options, "--train", f"cave:{tmp_path}/train"))
-    assert [row[0] for row in table if row[0]] == 2 * ["CCNet", *REGRESSIONS]
+    assert [row[0] for row in table if row[0]] == 3 * ["CCNet", *PIXEL_METHODS]
     assert all(float(figure) > 0 for row in table if row[0] for figure in row[1:-1] if figure != "–")
     assert all(row[1].startswith("±") for row in table if not row[0])
 
 
-def test_without_training_cubes_there_are_no_regressions(options: dict[str, str]) -> None:
-    assert [row[0] for row in rows(evaluate(options)) if row[0]] == ["CCNet", "CCNet"]
+def test_without_training_cubes_there_are_no_pixel_methods(options: dict[str, str]) -> None:
+    assert [row[0] for row in rows(evaluate(options)) if row[0]] == 3 * ["CCNet"]
 
 
 def test_several_weights_have_their_own_names(options: dict[str, str], tmp_path: Path, network: CCNet) -> None:
     save_checkpoint(tmp_path / "v.safetensors", network)
     table = rows(evaluate(options, "--weights", str(tmp_path / "v.safetensors"), "--per-scene"))
-    assert [row[0] for row in table if row[0]] == 4 * ["w", "v"]
+    assert [row[0] for row in table if row[0]] == 5 * ["w", "v"]
     assert table[0][1:-1] == table[1][1:-1]  # the same network
 
 
 def test_ensemble_is_a_row_and_a_line_about_its_gain(options: dict[str, str]) -> None:
     result = evaluate(options | {"--data": options["--data"] + "/c_ms"}, "--ensemble", "--scale", "0.5")
-    assert [row[0] for row in rows(result) if row[0]] == 2 * ["CCNet", "CCNet + ensemble"]
+    assert [row[0] for row in rows(result) if row[0]] == 3 * ["CCNet", "CCNet + ensemble"]
     assert result.stdout.splitlines()[-1].startswith("CCNet + ensemble: MRAE ")
 
 
@@ -90,9 +90,9 @@ def test_folder_gets_metrics_and_pictures(options: dict[str, str], tmp_path: Pat
     result = evaluate(options, "--train", f"cave:{tmp_path}/train", "--out", str(out))
     table = rows(result)
     assert sorted(file.name for file in out.iterdir()) == ["001-c_ms.png", "002-d_ms.png", "bands.png", "metrics.json"]
-    assert result.stdout.splitlines()[-1].startswith(f"{out / 'metrics.json'}: 5 methods on 2 scenes")
+    assert result.stdout.splitlines()[-1].startswith(f"{out / 'metrics.json'}: 6 methods on 2 scenes")
     document = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    assert list(document["methods"]) == ["CCNet", *REGRESSIONS]
+    assert list(document["methods"]) == ["CCNet", *PIXEL_METHODS]
     assert f"{document['methods']['CCNet']['full']['mean']['psnr']:.2f}" == table[0][4]
     assert [scene["scene"] for scene in document["methods"]["linear"]["scenes"]] == ["c_ms", "d_ms"]
     run = document["run"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -21,6 +21,7 @@ from ccnet.evaluation.evaluate import (
     ensemble_gain_lines,
     evaluate_methods,
     json_report,
+    lit_metrics,
     summarise,
 )
 from ccnet.evaluation.selfcheck import compare_residual_and_error
@@ -37,6 +38,9 @@ def test_cube_metrics_are_those_of_ccnet_metrics(make_cube: MakeCube) -> None:
     assert measured.mrae_ntire == math.inf
     assert (measured.rmse, measured.psnr) == (metrics.rmse(truth, estimate), metrics.psnr(truth, estimate))
     assert measured.sam == metrics.sam(truth, estimate)
+    factor = float((truth * estimate).sum(dtype=np.float64) / np.square(estimate, dtype=np.float64).sum())
+    assert measured.psnr_scaled == pytest.approx(metrics.psnr(truth, factor * estimate), rel=1e-5)
+    assert measured.psnr_scaled == pytest.approx(cube_metrics(truth, estimate * 3).psnr_scaled, rel=1e-5)
     assert len(measured.band_mrae) == len(measured.band_rmse) == 31
     assert measured.band_rmse[7] == pytest.approx(float(np.sqrt(np.mean((truth[7] - estimate[7]) ** 2))), rel=1e-5)
 
@@ -61,6 +65,34 @@ def test_one_scene_has_no_spread_and_inf_has_an_infinite_mean(make_cube: MakeCub
     both = summarise([cube_metrics(lit, lit / 2), cube_metrics(dark, lit / 2)])
     assert both.mean.mrae_ntire == math.inf and math.isnan(both.std.mrae_ntire)
     assert math.isfinite(both.mean.mrae) and math.isfinite(both.std.mrae)
+
+
+def test_lit_pixels_are_judged_apart(make_cube: MakeCube) -> None:
+    truth, estimate = make_cube(8, 9), make_cube(8, 9, 1)
+    truth[:, :5] *= 0.01 / truth[:, :5].mean()
+    lit, below = lit_metrics(truth, estimate), cube_metrics(truth[:, 5:], estimate[:, 5:])
+    assert lit is not None
+    assert (lit.mrae, lit.psnr, lit.sam) == pytest.approx((below.mrae, below.psnr, below.sam))
+    assert lit_metrics(truth * 0, estimate) is None
+
+
+def test_cubes_of_dimmed_frames_are_brought_back(two_scenes: SceneDataset) -> None:
+    """A method in proportion to the frame has the same metrics at each brightness, one with an offset has not."""
+    methods = {"grey": grey, "offset": lambda frame: grey(frame) + np.float32(0.01)}
+    for estimate in evaluate_methods(methods, two_scenes, (0.5, 0.25)):
+        score = estimate.score
+        expected = estimate.cube if estimate.method == "grey" else grey(estimate.frame) + np.float32(0.04)
+        assert list(score.dimmed) == [0.5, 0.25]
+        assert score.dimmed[0.25].psnr == pytest.approx(cube_metrics(estimate.truth, expected).psnr, rel=1e-5)
+
+
+def test_report_has_lit_and_dimmed_only_where_every_scene_has(make_cube: MakeCube) -> None:
+    cube = make_cube(6, 6)
+    results = cube_metrics(cube, cube / 2)
+    score = SceneScore(scene="a", full=results, ntire=results, seconds=1, lit=results, dimmed={0.5: results})
+    report = json_report({"m": [score, replace(score, lit=None)]})["methods"]["m"]
+    assert report["dimmed 0.5"]["mean"]["mrae"] == pytest.approx(results.mrae) and "lit" not in report
+    assert json_report({"m": [score]})["methods"]["m"]["lit"]["mean"]["psnr"] == pytest.approx(results.psnr)
 
 
 def test_every_method_gets_every_scene(two_scenes: SceneDataset) -> None:
@@ -97,8 +129,9 @@ def test_json_report_holds_all_scores_as_plain_values(two_scenes: SceneDataset) 
     assert list(document["methods"]) == ["grey", "half"]
     assert document["wavelengths_nm"] == list(range(400, 701, 10))
     assert document["protocol"].keys() == {
-        "mrae", "mrae_ntire", "rmse", "psnr", "sam", "full", "ntire", "selfcheck", "std", "seconds",
-            "without_data",
+        "mrae", "mrae_ntire", "rmse", "psnr", "sam", "psnr_scaled", "full", "lit", "dimmed", "ntire", "selfcheck",
+        "std", "seconds",
+        "without_data",
     }  # fmt: skip
     method = document["methods"]["grey"]
     assert [scene["scene"] for scene in method["scenes"]] == ["0", "1"]

@@ -12,11 +12,12 @@ from ccnet.data.camera import Array, Camera
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.evaluate import evaluate_methods
 from ccnet.evaluation.methods import (
+    PIXEL_MLP,
     REGRESSION_DEGREES,
     RELATIVE_REGRESSION,
     name_networks,
     network_methods,
-    regression_methods,
+    pixel_methods,
     self_ensemble,
 )
 from ccnet.evaluation.validation import infer
@@ -90,9 +91,9 @@ def test_names_of_networks_are_short_and_unique() -> None:
     assert name_networks(taken) == {str(path): path for path in taken}
 
 
-def test_regressions_are_fitted_on_the_scenes(two_scenes: SceneDataset) -> None:
-    fitted = regression_methods(two_scenes)
-    assert list(fitted) == [*REGRESSION_DEGREES, RELATIVE_REGRESSION]
+def test_pixel_methods_are_fitted_on_the_scenes(two_scenes: SceneDataset) -> None:
+    fitted = pixel_methods(two_scenes)
+    assert list(fitted) == [*REGRESSION_DEGREES, RELATIVE_REGRESSION, PIXEL_MLP]
     errors = []
     for method in fitted.values():
         residuals = [estimate.cube - estimate.truth for estimate in evaluate_methods({"": method}, two_scenes)]

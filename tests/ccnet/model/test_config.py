@@ -16,6 +16,7 @@ def test_defaults_are_those_of_the_paper() -> None:
     config = CCNetConfig()
     assert (config.width, config.units, config.groups, config.patch, config.expansion) == (32, 3, 4, 16, 4)
     assert (config.inter_spectral, config.continuity, config.fusion) == ("ccnet", "nescm", "paf")
+    assert config.base == "none"
     with pytest.raises(FrozenInstanceError):
         config.units = 1  # type: ignore[misc]
 
@@ -28,6 +29,7 @@ def test_defaults_are_those_of_the_paper() -> None:
         {"inter_spectral": "mha"},
         *({"continuity": kind} for kind in ("none", "convlstm", "convgru")),
         *({"fusion": kind} for kind in ("add", "concat", "cross")),
+        {"base": "mlp"},
         *({"patch": side} for side in (4, 8, 16, 32, 64)),
     ],
     ids=str,
@@ -50,6 +52,7 @@ def test_configurations_of_the_tables_survive_json(values: dict[str, Any]) -> No
         ({"inter_spectral": "cnn"}, "inter_spectral is 'cnn', expected one of"),
         ({"continuity": "lstm"}, "continuity is 'lstm', expected one of"),
         ({"fusion": ["paf"]}, "fusion is"),
+        ({"base": "linear"}, "base is 'linear', expected one of"),
         ({"inter_spectral": "mha", "continuity": "none"}, "'mha' stands alone"),
         ({"inter_spectral": "mha", "fusion": "add"}, "'mha' stands alone"),
         ({"continuity": "none", "fusion": "cross"}, "'none' has nothing to fuse by 'cross'"),
@@ -60,6 +63,14 @@ def test_configurations_of_the_tables_survive_json(values: dict[str, Any]) -> No
 def test_impossible_configurations_are_refused(values: dict[str, Any], words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         CCNetConfig.from_dict(values)
+
+
+def test_configuration_without_a_base_has_the_fields_of_version_0_1_0() -> None:
+    """So that its checkpoints load there, and runs that were started there resume here."""
+    assert list(CCNetConfig().to_dict()) == [
+        "width", "units", "groups", "patch", "expansion", "inter_spectral", "continuity", "fusion"
+    ]  # fmt: skip
+    assert CCNetConfig(base="mlp").to_dict()["base"] == "mlp"
 
 
 @pytest.mark.parametrize(("patch", "multiple"), [(4, 16), (12, 48), (16, 16), (32, 32), (64, 64)])
