@@ -18,26 +18,26 @@ MakeCube = Callable[..., Array]
 def two_colours(make_cube: MakeCube, camera: Camera) -> tuple[Array, Array]:
     """Return a frame of two spectra at many levels of brightness, and its cube."""
     spectra = make_cube(1, 2)[:, 0]
-    levels = np.linspace(0.1, 1, 2000, dtype=np.float32).reshape(40, 50)
-    cube = np.stack([spectra[:, 0, None, None] * levels, spectra[:, 1, None, None] * levels], 3).reshape(31, 40, 100)
+    levels = np.linspace(0.1, 1, 100, dtype=np.float32).reshape(10, 10)
+    cube = np.stack([spectra[:, 0, None, None] * levels, spectra[:, 1, None, None] * levels], 3).reshape(31, 10, 20)
     return camera.frame(cube), cube
 
 
 def test_mlp_learns_the_spectrum_of_each_colour(
     make_cube: MakeCube, camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixel_mlp, "PASSES", 150)
+    monkeypatch.setattr(pixel_mlp, "PASSES", 300)
     frame, cube = two_colours(make_cube, camera)
     gaps = cube.copy()
     gaps[3, :10] = np.nan  # no data there
     method = fit_pixel_mlp([(frame, gaps)], 1)
-    assert mrae(cube, method(frame)) < 0.03
+    assert mrae(cube, method(frame)) < 0.05
     np.testing.assert_allclose(method(frame / 4) * 4, method(frame), rtol=1e-4, atol=1e-6)
 
 
 def test_seed_decides_the_result(make_cube: MakeCube, camera: Camera, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where pixels are drawn from scenes that are too large."""
-    monkeypatch.setattr(pixel_mlp, "MAX_PIXELS", 600)
+    monkeypatch.setattr(pixel_mlp, "MAX_PIXELS", 200)
     pairs = [two_colours(make_cube, camera)] * 2
     first, again, other = (fit_pixel_mlp(iter(pairs), 2, seed)(pairs[0][0]) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)

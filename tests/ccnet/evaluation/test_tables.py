@@ -72,7 +72,7 @@ def test_last_table_has_lit_pixels_and_other_brightness(scores: dict[str, list[S
         "a", f"{results[0].mrae:.4f}", f"{results[0].psnr:.2f}", f"{results[0].sam:.2f}", f"{results[0].psnr:.2f}"
     ]  # fmt: skip
     assert rows[-1][1:4] == 3 * ["–"] and rows[-1][4] == f"{results[1].psnr:.2f}"
-    assert rows[-2][5] == rows[-1][5]  # estimates that differ by a factor
+    assert float(rows[-2][5]) > 100 and float(rows[-1][5]) > 100  # estimates that differ from the truth by a factor
 
 
 def test_undefined_metric_is_a_dash(scores: dict[str, list[SceneScore]]) -> None:
