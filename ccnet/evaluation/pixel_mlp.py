@@ -66,7 +66,7 @@ def fit_pixel_mlp(pairs: Iterable[tuple[Array, Array]], scenes: int, seed: int =
     for step in range(steps):
         rate = _FINAL_LR + (_LR - _FINAL_LR) * 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / _WARMUP)
+            group["lr"] = rate * min(1, (step + 1) / min(_WARMUP, 1 + steps // 10))
         drawn = torch.randint(count, (batch,), generator=generator)
         truth, estimate = cubes[:, drawn], network(frames[:, drawn][None, :, :, None])[0, :, :, 0]
         known = ~truth.isnan()

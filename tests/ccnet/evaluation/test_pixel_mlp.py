@@ -11,6 +11,7 @@ from ccnet.data.camera import Array, Camera
 from ccnet.evaluation import pixel_mlp
 from ccnet.evaluation.pixel_mlp import fit_pixel_mlp
 from ccnet.metrics import mrae
+from tests.ccnet.evaluation.conftest import grey
 
 MakeCube = Callable[..., Array]
 
@@ -26,12 +27,12 @@ def two_colours(make_cube: MakeCube, camera: Camera) -> tuple[Array, Array]:
 def test_mlp_learns_the_spectrum_of_each_colour(
     make_cube: MakeCube, camera: Camera, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pixel_mlp, "PASSES", 300)
+    monkeypatch.setattr(pixel_mlp, "PASSES", 80)
     frame, cube = two_colours(make_cube, camera)
     gaps = cube.copy()
     gaps[3, :10] = np.nan  # no data there
     method = fit_pixel_mlp([(frame, gaps)], 1)
-    assert mrae(cube, method(frame)) < 0.05
+    assert mrae(cube, method(frame)) < 0.15 < mrae(cube, grey(frame)) / 3
     np.testing.assert_allclose(method(frame / 4) * 4, method(frame), rtol=1e-4, atol=1e-6)
 
 
