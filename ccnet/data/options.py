@@ -36,7 +36,16 @@ TrackOption = Annotated[
 ExposureOption = Annotated[
     tuple[float, float],
     typer.Option(
-        metavar="LOWEST HIGHEST", help="Range of the random exposure factor of each frame; the cube is not scaled."
+        metavar="LOWEST HIGHEST", help="Range of a random exposure error of each frame; the cube is not scaled."
+    ),
+]
+
+
+BrightnessOption = Annotated[
+    tuple[float, float],
+    typer.Option(
+        metavar="LOWEST HIGHEST",
+        help="Range of the random factor of the light on each training patch: frame and cube are scaled together.",
     ),
 ]
 

@@ -25,6 +25,8 @@ class SceneDataset:
         scenes: The scenes.
         cameras: Cameras that simulate the frames; scenes use them in turn, patches at random.
         imaging: Errors that a real camera adds to Eq. 2.
+        brightness: Lowest and highest factor of the light on a training patch, drawn log-uniformly: frame and cube are
+            scaled together. Whole scenes keep their light.
         source: Origin of the scenes, so that a resumed run can find the same ones.
         cache_bytes: Most bytes of cubes that stay in memory between reads; other cubes are read again.
     """
@@ -32,6 +34,7 @@ class SceneDataset:
     scenes: tuple[Scene, ...]
     cameras: tuple[Camera, ...] = ()
     imaging: Imaging = Imaging()  # noqa: RUF009 - frozen
+    brightness: tuple[float, float] = (1.0, 1.0)
     source: str = ""
     cache_bytes: int = 8 << 30
     _cache: dict[int, tuple[Array, Array | None]] = field(default_factory=dict, repr=False, compare=False)
@@ -42,6 +45,10 @@ class SceneDataset:
         without = [scene.name for scene in self.scenes if scene.read_frame is None]
         if without and not self.cameras:
             raise CCNetError(f"scene {without[0]} has no frame of its own: give the --camera that simulates one")
+
+        low, high = self.brightness
+        if not 0 < low <= high < np.inf:
+            raise CCNetError(f"brightness is {self.brightness}, expected two factors, 0 < lowest ≤ highest")
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -61,7 +68,7 @@ class SceneDataset:
         Args:
             index: The scene.
             size: Side of the square, px.
-            rng: Decides position, rotation, mirroring, camera and noise.
+            rng: Decides position, rotation, mirroring, brightness, camera and noise.
 
         Returns:
             The frame (3, size, size) and the cube (31, size, size).
@@ -81,9 +88,13 @@ class SceneDataset:
             square = np.rot90(image[:, y : y + size, x : x + size], turns, axes=(1, 2))
             return np.ascontiguousarray(square[:, :, ::-1] if mirror else square)
 
-        patch = cut(cube)
+        patch, published_patch = cut(cube), None if published is None else cut(published)
         camera = int(rng.integers(max(len(self.cameras), 1)))
-        return self._frame(patch, None if published is None else cut(published), camera, rng), patch
+        if self.brightness != (1.0, 1.0):
+            factor = np.float32(np.exp(rng.uniform(*np.log(self.brightness))))
+            patch = patch * factor
+            published_patch = None if published_patch is None else np.minimum(published_patch * factor, np.float32(1))
+        return self._frame(patch, published_patch, camera, rng), patch
 
     def _frame(self, cube: Array, published: Array | None, camera: int, rng: np.random.Generator) -> Array:
         if self.cameras:

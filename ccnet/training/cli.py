@@ -15,6 +15,7 @@ from ccnet.contract import CCNetError, strict_json, write_atomic
 from ccnet.contract.signals import call_on_stop_signals
 from ccnet.data.options import (
     SOURCE_FORMAT,
+    BrightnessOption,
     CameraOption,
     ExposureOption,
     FrameOptions,
@@ -60,6 +61,7 @@ def train(
     illuminant: IlluminantOption = None,
     track: TrackOption = "clean",
     exposure: ExposureOption = (1.0, 1.0),
+    brightness: BrightnessOption = (1.0, 1.0),
     preset: Annotated[
         Literal["paper", "short"],
         typer.Option(help="paper: the paper's recipe, for a GPU. short: small batches, for --minutes."),
@@ -109,6 +111,7 @@ def train(
         if recipe.bf16:
             warn_if_bfloat16_is_emulated(chosen)
         train_scenes, val_scenes = frames.open_scenes(data, "train", memory), frames.open_scenes(val, "val")
+        train_scenes = replace(train_scenes, brightness=brightness)
         if minutes is not None:
             planned = planned_steps(out)
             if planned:

@@ -178,7 +178,9 @@ class Trainer:
 
 def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:
     """Return the identity of a data set and its cameras, which a resumed run must match."""
-    return {
+    # Only where it is used, so that runs of version 0.1.0 resume
+    brightness = {} if scenes.brightness == (1.0, 1.0) else {"brightness": scenes.brightness}
+    return brightness | {
         "source": scenes.source,
         "scenes": [scene.name for scene in scenes.scenes],
         "cameras": [(camera.name, hashlib.sha256(camera.response.tobytes()).hexdigest()) for camera in scenes.cameras],

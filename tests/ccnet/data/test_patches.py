@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -46,6 +47,23 @@ def test_patches_come_from_every_position(camera: Camera, make_scenes: MakeScene
     cube = np.broadcast_to(place, (len(BANDS_NM), 10, 12)).copy()
     patches = TrainingPatches(dataset=make_scenes(camera, *(cube,)), patch=8, batch=200, seed=0)
     assert {crop[0].min() for crop in patches.batch_at(0)[1]} == {12 * y + x for y in range(3) for x in range(5)}
+
+
+def test_brightness_scales_frame_and_cube_together(
+    make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes
+) -> None:
+    scenes = make_scenes(camera, make_cube(16, 16))
+    frames, cubes = TrainingPatches(dataset=scenes, patch=16, batch=6, seed=0).batch_at(0)
+    dim = TrainingPatches(dataset=replace(scenes, brightness=(0.1, 0.5)), patch=16, batch=6, seed=0)
+    dim_frames, dim_cubes = dim.batch_at(0)
+    factors = dim_cubes.max((1, 2, 3)) / cubes.max((1, 2, 3))
+    assert (factors >= 0.0999).all() and (factors <= 0.501).all() and factors.std() > 0.01
+    np.testing.assert_allclose(dim_cubes, cubes * factors[:, None, None, None], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(dim_frames, frames * factors[:, None, None, None], rtol=1e-4, atol=1e-6)
+    whole = replace(scenes, brightness=(0.1, 0.5)).pair(0)
+    np.testing.assert_array_equal(whole[1], scenes.pair(0)[1])
+    with pytest.raises(CCNetError, match=r"brightness is \(0.5, 0.1\), expected two factors"):
+        replace(scenes, brightness=(0.5, 0.1))
 
 
 def test_patch_larger_than_a_cube_is_refused(make_cube: MakeCube, camera: Camera, make_scenes: MakeScenes) -> None:
