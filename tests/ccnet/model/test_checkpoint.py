@@ -99,6 +99,14 @@ def test_shipped_weights_hold_the_network_of_the_paper() -> None:
     assert load_checkpoint().config == CCNetConfig()
 
 
+def test_weights_with_a_base_belong_to_the_same_camera() -> None:
+    path = SHIPPED_WEIGHTS.with_name("ccnet-cave-base.safetensors")
+    assert load_checkpoint(path).config == CCNetConfig(base="mlp")
+    camera, default = checkpoint_camera(path), checkpoint_camera()
+    assert camera is not None and default is not None
+    np.testing.assert_array_equal(camera_response(camera), camera_response(default))
+
+
 def refusal(path: Path, words: str) -> None:
     with pytest.raises(CCNetError, match=words) as caught:
         load_checkpoint(path)
