@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,7 @@ class SharedArena:
         ):
             bind(name, "cpu", 0, np.float32, number.shape, number.ctypes.data)
         self._options = shrinking_run_options(ort)
+        self._turn = threading.Lock()
 
     def join(self, options: Any) -> None:
         """Let the session of these options use the arena."""
@@ -55,7 +57,12 @@ class SharedArena:
         The next run would put its small tensors there and take new memory for the large ones: ``decode`` took 100 bytes
         a pixel more from the second run on.
         """
-        self._session.run_with_iobinding(self._binding, self._options)
+        # Threads must not run one binding at the same time; who comes second has nothing to free
+        if self._turn.acquire(blocking=False):
+            try:
+                self._session.run_with_iobinding(self._binding, self._options)
+            finally:
+                self._turn.release()
 
 
 @functools.cache

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -298,3 +300,22 @@ def test_compiled_operators_run_with_and_without_an_arena_of_their_own(
     with OnnxRuntimeBackend(artifacts[1] / decode.file) as backend:
         assert np.isfinite(backend.run(feeds)["cube"]).all()
     assert shared_arena(onnxruntime) is not None
+
+
+def test_only_one_thread_trims_the_arena_at_a_time() -> None:
+    arena = shared_arena(onnxruntime)
+    assert arena is not None
+    running, most = 0, 0
+
+    class Session:
+        def run_with_iobinding(self, *_: object) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            time.sleep(0.001)
+            running -= 1
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(8) as pool:
+        patch.setattr(arena, "_session", Session())
+        [*pool.map(lambda _: arena.trim(), range(64))]
+    assert most == 1
