@@ -189,10 +189,10 @@ sys.meta_path.insert(0, Finder())
 from ccnet.runtime.cli.main import main
 if moment == "frame":
     from ccnet.runtime import Reconstructor
-    def strips(self, frame, context=None):
+    def parts(self, frame, context=None):
         os.kill(os.getpid(), number)
         yield from ()
-    Reconstructor.strips = strips
+    Reconstructor.parts = parts
 main()
 """
     command = [sys.executable, "-c", program, moment, str(int(number)), "reconstruct", "photo.png", "-o", "c/photo.hdr"]
