@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,9 @@ QUEUED_CUBES = 2
 
 SEND_TIMEOUT_MS = 5000
 """Longest time until a consumer takes a cube."""
+
+_CONNECT_TIMEOUT_S = 1.0
+"""Longest time until the process behind a socket file answers."""
 
 LINGER_MS = 10_000
 """Longest time until a consumer takes the queued cubes after a socket is closed."""
@@ -70,10 +75,12 @@ class ZeroMQSocket:
             send_timeout_ms: Longest time until a consumer takes a cube.
 
         Raises:
-            CCNetError: The address cannot be bound, or pyzmq is not installed.
+            CCNetError: The address cannot be bound, another process has it, or pyzmq is not installed.
         """
         self._zmq = optional_module("zmq", "camera")
         self.name = f"zmq:{address}"
+        if address.startswith("ipc://"):
+            _check_socket_file(self.name, address.removeprefix("ipc://"))
         # A context that close can end: the shared context never ends, and a process that exits drops the queued cubes
         self._context = self._zmq.Context()
         self._socket = self._context.socket(self._zmq.PUSH)
@@ -114,3 +121,30 @@ class ZeroMQSocket:
         """Wait up to 10 s for the consumer to take the queued cubes; then they are lost."""
         self._socket.close()
         self._context.term()
+
+
+def _check_socket_file(name: str, path: str) -> None:
+    """Check that ZeroMQ may replace the file of an ``ipc://`` address: its bind replaces any file without a word.
+
+    Args:
+        name: The sink's name, for the message.
+        path: The address without its scheme; a file that is missing, or that nobody listens at, passes.
+
+    Raises:
+        CCNetError: Another process listens at the file, or it is no socket.
+    """
+    try:
+        mode = Path(path).lstat().st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISSOCK(mode):
+        raise CCNetError(f"{name}: the file is no socket and is kept, expected a free name; choose another")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.settimeout(_CONNECT_TIMEOUT_S)
+            client.connect(path)
+        except ConnectionRefusedError:
+            return  # left behind by a process that was killed
+        except OSError as error:
+            raise CCNetError(f"{name}: in use or not accessible ({error}), expected a free address") from error
+    raise CCNetError(f"{name}: another process sends from this address, expected a free address; choose another")

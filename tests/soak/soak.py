@@ -2,8 +2,9 @@
 
 Cameras stall, tear frames, change size and disappear; a sink is slow, a disk is full, another process writes into the
 same folders and Zarr group, ends and starts again, and a ZeroMQ consumer is killed and started again. It exits with 1
-unless every fault has occurred, both streams run to the end, no cube of the other process is lost or doubled, every
-frame is accounted for, every cube that a sink took is complete, no file handle is left open and memory does not grow.
+unless every fault has occurred, both streams run to the end, no cube of the other process is lost or doubled, the
+other process is refused the ZeroMQ address, every frame is accounted for, every cube that a sink took is complete, no
+file handle is left open and memory does not grow.
 """
 
 from __future__ import annotations
@@ -237,10 +238,11 @@ def soak(seconds: float, artifacts: str) -> list[str]:
         reconstruct = stack.enter_context(Reconstructor.open(artifacts, input_space="camera", threads=1))
         pause = Pause(streams=2)
         until = time.monotonic() + seconds
-        second = SecondWriter([Path(work, name) for name in ("files0", "files1", "cubes.zarr")], until)
+        socket = f"ipc://{work}/socket"
+        second = SecondWriter([Path(work, name) for name in ("files0", "files1", "cubes.zarr")], f"zmq:{socket}", until)
         running = list(cameras(Path(work), stack, reconstruct, pause, second))
         threads = [threading.Thread(target=stream.run, name=stream.source.name) for _, stream, _ in running]
-        consumer = Consumer(f"ipc://{work}/socket", until)
+        consumer = Consumer(socket, until)
         for thread in (*threads, consumer, second):
             thread.start()
         while time.monotonic() < until:

@@ -1,4 +1,4 @@
-"""A second writer on the folders and the Zarr group of the soak test: a process that ends and starts again."""
+"""A second writer on the sinks of the soak test: a process that ends and starts again."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
+from ccnet.contract import CCNetError
 from ccnet.runtime import read_cube
 from ccnet.runtime.stream.sinks import open_sink
 
@@ -23,17 +25,20 @@ RUN_S = 3
 
 
 class SecondWriter(threading.Thread):
-    """Processes, one after another, that write numbered cubes without names to every sink on disk."""
+    """Processes, one after another, that write numbered cubes without names to every sink on disk.
 
-    def __init__(self, sinks: list[Path], until: float) -> None:
+    Each process fails unless the address of a stream's socket is refused to it.
+    """
+
+    def __init__(self, sinks: list[Path], socket: str, until: float) -> None:
         super().__init__(name="second writer")
-        self._sinks, self._until = sinks, until
+        self._sinks, self._socket, self._until = sinks, socket, until
         self.written = self.starts = self.failures = self.duplicates = 0
         self._found = {sink: bytearray() for sink in sinks}
 
     def run(self) -> None:
         while time.monotonic() < self._until:
-            command = [sys.executable, __file__, str(self.written), *map(str, self._sinks)]
+            command = [sys.executable, __file__, str(self.written), self._socket, *map(str, self._sinks)]
             with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
                 for line in process.stdout or ():
                     self.written = int(line) + 1
@@ -81,8 +86,11 @@ class SecondWriter(threading.Thread):
         found[number] = 1
 
 
-def main(first: str, *paths: str) -> None:
+def main(first: str, socket: str, *paths: str) -> None:
     """Write cubes to all sinks for some seconds, and print the number of each that they have."""
+    with suppress(CCNetError):
+        open_sink(socket)
+        sys.exit(f"{socket}: could be taken over")
     sinks, until, number = [open_sink(path) for path in paths], time.monotonic() + RUN_S, int(first)
     while time.monotonic() < until:
         for sink in sinks:

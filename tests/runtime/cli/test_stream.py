@@ -20,6 +20,7 @@ from PIL import Image
 
 from ccnet.runtime import Reconstructor, read_cube
 from ccnet.runtime.io.sensor import Radiometry
+from ccnet.runtime.stream.sinks import open_sink
 
 
 @pytest.fixture
@@ -61,6 +62,17 @@ def test_folder_of_pictures_is_streamed_to_cubes(
     assert {"ccnet_frames_delivered_total 3.0", 'ccnet_frames_rejected_total{cause="source"} 1.0'} <= set(lines)
     again = ccnet(*arguments)
     assert again.code == 0 and "0 delivered, 3 there already, 0 dropped by policy, 1 rejected (source 1)" in again.out
+
+
+def test_address_of_another_stream_is_refused_in_one_line(
+    artifacts: Any, pictures: Path, tmp_path: Path, ccnet: Callable[..., Any]
+) -> None:
+    sink = f"zmq:ipc://{tmp_path}/socket"
+    first = open_sink(sink)
+    result = ccnet("stream", pictures, "--sink", sink, "--artifacts", artifacts[1], "--input-space", "camera")
+    first.close()
+    assert result.code == 2 and result.err.count("\n") == 1
+    assert f"{sink}: another process sends from this address" in result.err
 
 
 @pytest.mark.parametrize(("content", "frames"), [(b"", 0), (b"torn", 1)], ids=["an empty pipe", "less than a frame"])

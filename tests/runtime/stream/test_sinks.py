@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import itertools
 import json
+import socket as unix
 import subprocess
 import sys
 import threading
@@ -187,6 +188,37 @@ def test_cube_that_no_consumer_takes_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CCNetError, match="no consumer took the cube"):
         put(sink)
     sink.close()
+
+
+def test_second_stream_cannot_take_over_the_address_of_the_first(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/socket"
+    first = ZeroMQSocket(address)
+    with pytest.raises(CCNetError) as caught:
+        ZeroMQSocket(address)
+    assert str(caught.value).startswith(f"zmq:{address}: another process sends from this address")
+    with zmq.Context() as context, context.socket(zmq.PULL) as socket:
+        socket.setsockopt(zmq.RCVTIMEO, 60_000)
+        socket.connect(address)
+        put(first)
+        assert json.loads(socket.recv_multipart()[0])["name"] == "one"
+    first.close()
+    ZeroMQSocket(address).close()
+
+
+def test_file_of_a_socket_is_taken_over_only_if_nobody_listens(tmp_path: Path) -> None:
+    left, busy, text = (tmp_path / name for name in ("left", "busy", "text"))
+    with unix.socket(unix.AF_UNIX) as killed:
+        killed.bind(str(left))
+    ZeroMQSocket(f"ipc://{left}").close()
+    text.write_text("mine")
+    with pytest.raises(CCNetError, match="no socket and is kept"):
+        ZeroMQSocket(f"ipc://{text}")
+    assert text.read_text() == "mine"
+    with unix.socket(unix.AF_UNIX) as listener:
+        listener.bind(str(busy))
+        listener.listen()
+        with pytest.raises(CCNetError, match="another process"):
+            ZeroMQSocket(f"ipc://{busy}")
 
 
 @pytest.mark.parametrize(
