@@ -30,7 +30,7 @@ def fit(
     weights: WeightsOption = SHIPPED_WEIGHTS,
     spectra: Annotated[
         Path | None,
-        typer.Option(help="Reflectances to fit over (.npz, .csv); if not given, any smooth spectra."),
+        typer.Option(help="Reflectances to fit over (.npz, .npy, .csv); if not given, any smooth spectra."),
     ] = None,
 ) -> None:
     """Fit the colour matrix from a camera to the weights' camera.
@@ -108,7 +108,7 @@ def known(
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write: the package's known.json.")],
     source: Annotated[str, typer.Option(help="Origin of the responses and spectra, with their licences.")],
     spectra: Annotated[
-        Path | None, typer.Option(help="Reflectances to fit over (.npz, .csv); if not given, any smooth spectra.")
+        Path | None, typer.Option(help="Reflectances to fit over (.npz, .npy, .csv); if not given, any smooth spectra.")
     ] = None,
     weights: WeightsOption = SHIPPED_WEIGHTS,
 ) -> None:

@@ -124,7 +124,7 @@ def _index(text: str) -> tuple[str, tuple[int, int]]:
     name, equals, pair = text.partition("=")
     first, comma, second = pair.partition(",")
     if not (name and equals and comma and first.strip().isdigit() and second.strip().isdigit()):
-        raise CCNetError(f"--index is {text!r}, expected NAME=A,B with two bands in nm, such as ndre=700,670")
+        raise CCNetError(f"--index is {text!r}, expected NAME=A,B with two bands in nm, such as edge=700,670")
     return name, (int(first), int(second))
 
 
