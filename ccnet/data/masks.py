@@ -1,7 +1,5 @@
 """Values without data: NaN in a scene's cube, which neither trains nor counts.
 
-A cube lacks data in whole pixels (ENVI's ``data ignore value``) and in whole bands (``bbl``).
-
 Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 """
 
@@ -12,14 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM
+from ccnet.contract.gaps import known_values
 
 from .camera import Array
-
-
-def known_values(cube: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_] | None:
-    """Return where a cube has data, (31, H, W); None if it has data everywhere."""
-    return ~np.isnan(cube) if np.isnan(cube.min()) else None
 
 
 def fill_for_camera(cube: Array) -> Array:
@@ -51,20 +44,3 @@ def known_mean(values: npt.NDArray[Any], axis: int) -> npt.NDArray[Any]:
     known = ~np.isnan(values)
     count = known.sum(axis=axis)
     return np.asarray(np.where(known, values, 0).sum(axis=axis) / np.where(count, count, np.nan))
-
-
-def describe_gaps(cube: Array) -> dict[str, Any] | None:
-    """Return the number of pixels and the bands, nm, without data as plain values; None if there are none."""
-    if (known := known_values(cube)) is None:
-        return None
-    bands = [nm for nm, good in zip(BANDS_NM, np.any(known, axis=(1, 2)).tolist(), strict=True) if not good]
-    return {"pixels": int(np.count_nonzero(~known.any(axis=0))), "bands": bands}
-
-
-def gaps_as_text(cube: Array) -> str:
-    """Return the pixels and bands without data of a cube that lacks some, such as ``8 of 64 pixels``."""
-    gaps = describe_gaps(cube) or {"pixels": 0, "bands": []}
-    parts = [f"{gaps['pixels']} of {cube[0].size} pixels"] if gaps["pixels"] else []
-    if bands := gaps["bands"]:
-        parts.append(f"{len(bands)} of {len(cube)} bands ({', '.join(map(str, bands))} nm)")
-    return " and ".join(parts)

@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as
+from ccnet.contract import BANDS_NM, CCNetError, decode_errors_as, prefix_errors
+from ccnet.contract.gaps import gaps_as_text
 from ccnet.runtime.io.files import native_messages
 from ccnet.runtime.io.formats.cube_checks import BAND_COUNT, check_pixels, is_band
 from ccnet.runtime.io.formats.envi import EnviImage, open_envi_image
 from ccnet.runtime.io.formats.mat import read_mat
 
 from .camera import Array
-from .masks import gaps_as_text
 
 _logger = logging.getLogger(__name__)
 
@@ -150,14 +150,10 @@ def read_envi_cube(header: Path) -> Array:
     with decode_errors_as(header, "an ENVI cube"):
         image = open_envi_image(header, MAX_PIXELS)
         indices = _find_bands(header, image)
-        good = image.header.good_bands[indices]
-        known = good[:, None, None] & ~image.without_data(list(np.array(indices)[good]))
-        if not known.any():
-            raise CCNetError(
-                f"{header}: no pixel has data by its 'data ignore value' and 'bbl', expected some; leave it out"
-            )
+        with prefix_errors(header):
+            known = image.known_values(indices)
         values = image.read(indices)
-        if known.all():
+        if known is None:
             return _reflectance(header, values)
         cube = _reflectance(header, np.where(known, values, 0))
         cube[~known] = np.nan

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM
+from ccnet.contract.gaps import known_values
 from ccnet.data.camera import Array
-from ccnet.data.masks import known_values
 from ccnet.metrics import MRAE_OFFSET
 
 Matrix = npt.NDArray[np.float64]

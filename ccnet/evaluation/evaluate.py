@@ -14,8 +14,9 @@ import numpy as np
 
 from ccnet import metrics
 from ccnet.contract import BANDS_NM
+from ccnet.contract.gaps import describe_gaps, known_values
 from ccnet.data.camera import Array
-from ccnet.data.masks import describe_gaps, known_mean, known_values
+from ccnet.data.masks import known_mean
 from ccnet.data.patches import SceneDataset
 
 from .methods import ENSEMBLE_SUFFIX, Method

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from ccnet.contract.gaps import known_values
 from ccnet.data.camera import Array
-from ccnet.data.masks import known_values
 from ccnet.data.patches import SceneDataset
 from ccnet.metrics import mrae, psnr, rmse, sam
 from ccnet.model import CCNet

@@ -22,6 +22,7 @@ from ccnet.contract import (
     decode_errors_as,
     prefix_errors,
 )
+from ccnet.contract.gaps import describe_gaps
 from ccnet.runtime.backends.onnxruntime import refuse_external, register_operators
 from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.cubes import map_cube, read_cube
@@ -227,9 +228,24 @@ def _tiff(path: Path) -> list[Table]:
 def _cube(path: Path) -> list[Table]:
     cube = read_cube(path)
     bands: Table = [("nm", "min", "mean", "max")]
+    gaps = describe_gaps(cube)
     for nm, band in zip(BANDS_NM, cube, strict=True):
-        bands.append((str(nm), *(f"{value:.4f}" for value in (band.min(), band.mean(), band.max()))))
-    return [[("cube", f"{cube.shape[2]}×{cube.shape[1]} px, {len(BANDS_NM)} bands"), *_range(cube)], bands]
+        values = band[~np.isnan(band)] if gaps else band
+        facts = (values.min(), values.mean(), values.max()) if values.size else (math.nan,) * 3
+        bands.append((str(nm), *(f"{value:.4f}" for value in facts)))
+    values = cube[~np.isnan(cube)] if gaps else cube
+    size = f"{cube.shape[2]}×{cube.shape[1]} px, {len(BANDS_NM)} bands"
+    return [[("cube", size), *_range(values), *_gaps(gaps or {}, cube[0].size)], bands]
+
+
+def _gaps(gaps: Mapping[str, Any], pixels: int) -> Table:
+    """Return a row for each mask of an ENVI header that leaves out pixels or bands."""
+    rows: Table = []
+    if count := gaps.get("pixels"):
+        rows.append(("data ignore value", f"{count} of {pixels} pixels have no data"))
+    if bands := gaps.get("bands"):
+        rows.append(("bbl", f"{len(bands)} of {len(BANDS_NM)} bands have no data: {', '.join(map(str, bands))} nm"))
+    return rows
 
 
 def _frame(path: Path) -> list[Table]:

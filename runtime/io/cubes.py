@@ -26,7 +26,7 @@ import numpy.typing as npt
 from ccnet.contract import CCNetError, decode_errors_as, make_folder
 
 from .files import as_text, read_head
-from .formats.cube_checks import BAND_COUNT, EXPECTED_CUBE
+from .formats.cube_checks import BAND_COUNT, EXPECTED_CUBE, check_finite
 from .formats.cube_writer import Array, CubeWriter, write_errors
 from .formats.envi import map_envi, open_envi, read_envi
 from .formats.georeference import Georeference
@@ -50,13 +50,15 @@ class _Format(NamedTuple):
     map: Callable[[Path], MappedCube]
     located: bool = False
     """True if ``open`` takes a georeference."""
+    gaps: bool = False
+    """True if ``read`` checks its values itself, and gives NaN where the file says that it has no data."""
     copies: int = 1
     """Copies of the values that are on the disk while a cube is written."""
 
 
 _GEOTIFF = _Format(open_geotiff, read_geotiff, map_geotiff, located=True, copies=2)
 _FORMATS = {
-    ".hdr": _Format(open_envi, read_envi, map_envi, located=True),
+    ".hdr": _Format(open_envi, read_envi, map_envi, located=True, gaps=True),
     ".mat": _Format(open_mat, read_mat, map_mat),
     ".npy": _Format(open_npy, read_npy, map_cube_npy),
     ".tif": _GEOTIFF,
@@ -109,18 +111,19 @@ def read_cube(path: str | Path) -> Array:
             GeoTIFF (.tif) with a wavelength for each band, or NetCDF 4 (.nc) with a coordinate of wavelengths.
 
     Returns:
-        (31, H, W) float32, C-contiguous.
+        (31, H, W) float32, C-contiguous; NaN in the pixels and bands that an ENVI header's ``data ignore value`` and
+        ``bbl`` mark, which a warning in the log counts.
 
     Raises:
         CCNetError: The file is missing, damaged, or not a finite cube of the 31 bands in ascending order.
     """
     path = Path(path)
-    reader = _FORMATS[_suffix(path)].read
+    format = _FORMATS[_suffix(path)]
     read_head(path, EXPECTED_CUBE)
     with decode_errors_as(path, EXPECTED_CUBE), np.errstate(all="ignore"):
-        cube = np.ascontiguousarray(reader(path), np.float32)
-    if not all(np.isfinite(band).all() for band in cube):
-        raise CCNetError(f"{path}: holds NaN or infinite values, expected a finite cube; write it again")
+        cube = np.ascontiguousarray(format.read(path), np.float32)
+    if not format.gaps:
+        check_finite(path, cube)
     return cube
 
 

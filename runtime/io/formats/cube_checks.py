@@ -44,6 +44,13 @@ def check_pixels(path: Path, pixels: int, max_pixels: float) -> None:
         raise CCNetError(f"{path}: {pixels} pixels, expected 1{most or ' or more'}; crop it")
 
 
+def check_finite(path: Path, cube: npt.NDArray[Any], known: npt.NDArray[np.bool_] | None = None) -> None:
+    """Raise CCNetError unless the values of a cube (31, H, W) are finite, where ``known`` is True if it is an array."""
+    for index, band in enumerate(cube):
+        if not np.isfinite(band if known is None else band[known[index]]).all():
+            raise CCNetError(f"{path}: holds NaN or infinite values, expected a finite cube; write it again")
+
+
 def is_band(wavelengths: npt.NDArray[Any], nm: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Return where wavelengths in nm are that of a band, within 0.05 nm; False for NaN."""
     return np.abs(np.asarray(wavelengths, float) - np.asarray(nm, float)) < _WAVELENGTH_TOLERANCE_NM

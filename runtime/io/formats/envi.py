@@ -5,6 +5,7 @@ Legend: B bands of the file, 31 bands of a cube, H×W pixels; wavelengths in nm.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,14 +16,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CCNetError
+from ccnet.contract import BANDS_NM, CCNetError, prefix_errors
+from ccnet.contract.gaps import gaps_as_text
 from ccnet.runtime.io.files import read_head
 
-from .cube_checks import BAND_COUNT, FWHM_NM, check_wavelengths
+from .cube_checks import BAND_COUNT, FWHM_NM, check_finite, check_wavelengths
 from .cube_writer import CubeWriter, open_band_sequential, replace_when_complete, write_errors
 from .envi_header import AXES, EnviHeader, read_envi_header
 from .georeference import Georeference, envi_fields
 from .mapped_cube import MappedCube, Selection, map_array
+
+_logger = logging.getLogger(__name__)
 
 _SUFFIXES = ("img", "dat", "raw", "bin", "hyspex", *AXES)
 """Suffixes of the file of numbers, in the order of the search."""
@@ -63,6 +67,27 @@ class EnviImage:
                 found |= np.isnan(band) if math.isnan(ignored) else band == ignored
         return found
 
+    def known_values(self, indices: Sequence[int]) -> npt.NDArray[np.bool_] | None:
+        """Return where bands have data by the header's ``bbl`` and ``data ignore value``.
+
+        Args:
+            indices: The bands.
+
+        Returns:
+            (len(indices), H, W), False in bad bands, and in pixels that lack data in one of the good bands; None where
+            the bands have data everywhere.
+
+        Raises:
+            CCNetError: No value is left.
+        """
+        good = self.header.good_bands[list(indices)]
+        missing = self.without_data(np.array(indices)[good].tolist())
+        if good.all() and not missing.any():
+            return None
+        if missing.all() or not good.any():
+            raise CCNetError("no pixel has data by its 'data ignore value' and 'bbl', expected some; leave it out")
+        return good[:, None, None] & ~missing
+
 
 def open_envi_image(header: Path, max_pixels: float = math.inf) -> EnviImage:
     """Open an ENVI file of any interleave, byte order and real type.
@@ -96,15 +121,22 @@ def read_envi(path: Path) -> npt.NDArray[np.float32]:
         path: The ``.hdr``.
 
     Returns:
-        The cube.
+        The cube, NaN where the header says that it has no data, which a warning in the log counts.
 
     Raises:
-        CCNetError: The file does not hold exactly the 31 bands in ascending order, or some of its values are no data.
+        CCNetError: The file does not hold exactly the 31 bands in ascending order, other values are not finite, or no
+            value is left.
     """
     image = open_envi_image(path)
     check_wavelengths(path, image.header.wavelengths)
-    check_data(path, image, range(BAND_COUNT))
-    return image.read(range(BAND_COUNT))
+    with prefix_errors(path):
+        known = image.known_values(range(BAND_COUNT))
+    cube = image.read(range(BAND_COUNT))
+    check_finite(path, cube, known)
+    if known is not None:
+        cube[~known] = np.nan
+        _logger.warning("%s: %s have no data by its header: they are NaN", path, gaps_as_text(cube))
+    return cube
 
 
 def map_envi(path: Path) -> MappedCube:
@@ -127,17 +159,6 @@ def map_envi(path: Path) -> MappedCube:
         return part
 
     return MappedCube(header.shape, header.wavelengths, read, stored.close)
-
-
-def check_data(path: Path, image: EnviImage, indices: Sequence[int]) -> None:
-    """Raise CCNetError if the header marks one of the bands as bad, or pixels as without data."""
-    if bad := [f"{image.header.wavelengths[index]:g} nm" for index in indices if not image.header.good_bands[index]]:
-        raise CCNetError(f"{path}: 'bbl' marks {', '.join(bad)} as bad, expected 31 good bands; leave it out")
-    if count := np.count_nonzero(image.without_data(indices)):
-        raise CCNetError(
-            f"{path}: {count} pixels have its 'data ignore value' {image.header.ignored:g}, expected values"
-            " everywhere; crop it"
-        )
 
 
 def _find_image(header: Path, size: int) -> Path:

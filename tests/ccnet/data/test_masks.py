@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccnet.contract import BANDS_NM
+from ccnet.contract.gaps import describe_gaps, known_values
 from ccnet.data.camera import Camera
 from ccnet.data.datasets import open_source
-from ccnet.data.masks import describe_gaps, fill_for_camera, known_mean, known_values
+from ccnet.data.masks import fill_for_camera, known_mean
 from ccnet.data.patches import SceneDataset, TrainingPatches
 from ccnet.data.readers import read_envi_cube
 from ccnet.data.simulate import simulate

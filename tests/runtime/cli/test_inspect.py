@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from ccnet.contract import BANDS_NM
+from ccnet.runtime import open_cube
 
 Ccnet = Callable[..., Any]
 
@@ -67,6 +68,21 @@ def test_inspect_describes_cubes_and_frames(work: Path, ccnet: Ccnet) -> None:
         pytest.importorskip(package)
         ccnet("reconstruct", "photo.png", "-o", name)
         assert ccnet("inspect", name).out == out
+
+
+def test_inspect_counts_what_the_masks_of_a_cube_leave_out(work: Path, ccnet: Ccnet) -> None:
+    with open_cube("a.hdr", 4, 6) as writer:
+        cube = np.full((31, 4, 6), 0.5, np.float32)
+        cube[:, 0, :5] = -1
+        writer.write(0, cube)
+    with Path("a.hdr").open("a") as header:
+        header.write("data ignore value = -1\nbbl = {0, 0" + ", 1" * 29 + "}\n")
+    result = ccnet("inspect", "a.hdr")
+    rows = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert result.code == 0 and rows[:2] == ["cube 6×4 px, 31 bands", "values 0.5 to 0.5, mean 0.5"]
+    assert "data ignore value 5 of 24 pixels have no data" in rows
+    assert "bbl 2 of 31 bands have no data: 400, 410 nm" in rows
+    assert "410 nan nan nan" in rows and "420 0.5000 0.5000 0.5000" in rows
 
 
 @pytest.mark.parametrize(

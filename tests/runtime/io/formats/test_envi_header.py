@@ -133,7 +133,7 @@ def test_gains_and_offsets_are_applied(tmp_path: Path) -> None:
         ({"interleave": "tile"}, "interleave is 'tile'"),
         ({"wavelength units": "GHz"}, "wavelength units are 'GHz'"),
         ({"bbl": "{1, 0}"}, "bbl has 2 numbers for 31 bands"),
-        ({"bbl": "{0" + ",1" * 30 + "}"}, "'bbl' marks 400 nm as bad"),
+        ({"bbl": "{0" + ",0" * 30 + "}"}, "no pixel has data"),
         ({"data ignore value": "none"}, "data ignore value is 'none'"),
         ({"data gain values": "{a}"}, "not a number"),
         ({"data type": "2"}, "without 'reflectance scale factor'"),
@@ -153,7 +153,31 @@ def test_pixels_without_data_are_found_in_each_band(tmp_path: Path, ignored: str
     image = open_envi_image(path)
     assert np.argwhere(image.without_data(range(31))).tolist() == [[3, 4], [5, 6]]
     assert not image.without_data([0, 1]).any()
-    with refusal(path, "2 pixels have its 'data ignore value'"):
+
+
+@pytest.mark.parametrize("ignored", ["0", "-9999", "nan", "inf"])
+@pytest.mark.parametrize("bad", [[], [0], [7, 30]])
+def test_masks_of_a_header_are_nan_and_counted(
+    tmp_path: Path, ignored: str, bad: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    cube = np.maximum(cube_of(15, 16), 0.01)
+    expected = cube.copy()
+    cube[8, 3, 4] = cube[9, 5, 6] = float(ignored)
+    expected[:, 3, 4] = expected[:, 5, 6] = expected[bad] = np.nan
+    good = ",".join(str(int(index not in bad)) for index in range(31))
+    path = write(tmp_path, {"data ignore value": ignored, "bbl": f"{{{good}}}"})
+    cube[bad] = np.inf  # anything
+    cube.tofile(tmp_path / "a.img")
+    np.testing.assert_array_equal(read_cube(path), expected)
+    bands = f" and {len(bad)} of 31 bands ({', '.join(str(BANDS_NM[index]) for index in bad)} nm)" if bad else ""
+    assert caplog.messages == [f"{path}: 2 of 240 pixels{bands} have no data by its header: they are NaN"]
+
+
+def test_nan_beside_the_masks_is_refused(tmp_path: Path) -> None:
+    path, cube = write(tmp_path, {"data ignore value": "-1"}), cube_of(15, 16)
+    cube[:, 3, 4], cube[5, 5, 6] = -1, np.nan
+    cube.tofile(tmp_path / "a.img")
+    with refusal(path, "NaN or infinite"):
         read_cube(path)
 
 
