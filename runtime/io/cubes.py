@@ -28,15 +28,24 @@ from ccnet.contract import CCNetError, decode_errors_as, make_folder
 from .files import as_text, read_head
 from .formats.cube_checks import BAND_COUNT, EXPECTED_CUBE, check_finite
 from .formats.cube_writer import Array, CubeWriter, write_errors
-from .formats.envi import map_envi, open_envi, read_envi
+from .formats.envi import envi_source, map_envi, open_envi, read_envi
 from .formats.georeference import Georeference
-from .formats.geotiff import map_geotiff, open_geotiff, read_geotiff
+from .formats.geotiff import geotiff_source, map_geotiff, open_geotiff, read_geotiff
 from .formats.mapped_cube import MappedCube
-from .formats.mat import map_mat, open_mat, read_mat
-from .formats.netcdf import map_netcdf, open_netcdf, read_netcdf
+from .formats.mat import map_mat, mat_source, open_mat, read_mat
+from .formats.netcdf import map_netcdf, netcdf_source, open_netcdf, read_netcdf
 from .formats.npy import map_cube_npy, open_npy, read_npy
 
-__all__ = ["CubeFormat", "CubeWriter", "MappedCube", "cube_files", "map_cube", "open_cube", "read_cube"]
+__all__ = [
+    "CubeFormat",
+    "CubeWriter",
+    "MappedCube",
+    "cube_files",
+    "map_cube",
+    "open_cube",
+    "read_cube",
+    "recorded_source",
+]
 
 CubeFormat = Literal["hdr", "mat", "npy", "tif", "nc"]
 """Suffix of a cube's file, without the dot: ENVI, MATLAB/NTIRE, numpy, GeoTIFF or NetCDF."""
@@ -48,6 +57,8 @@ class _Format(NamedTuple):
     open: Callable[..., AbstractContextManager[CubeWriter]]
     read: Callable[[Path], npt.NDArray[Any]]
     map: Callable[[Path], MappedCube]
+    source: Callable[[Path], str] | None = None
+    """Reads which source a cube is from; None for a format without metadata."""
     located: bool = False
     """True if ``open`` takes a georeference."""
     gaps: bool = False
@@ -56,14 +67,14 @@ class _Format(NamedTuple):
     """Copies of the values that are on the disk while a cube is written."""
 
 
-_GEOTIFF = _Format(open_geotiff, read_geotiff, map_geotiff, located=True, copies=2)
+_GEOTIFF = _Format(open_geotiff, read_geotiff, map_geotiff, geotiff_source, located=True, copies=2)
 _FORMATS = {
-    ".hdr": _Format(open_envi, read_envi, map_envi, located=True, gaps=True),
-    ".mat": _Format(open_mat, read_mat, map_mat),
+    ".hdr": _Format(open_envi, read_envi, map_envi, envi_source, located=True, gaps=True),
+    ".mat": _Format(open_mat, read_mat, map_mat, mat_source),
     ".npy": _Format(open_npy, read_npy, map_cube_npy),
     ".tif": _GEOTIFF,
     ".tiff": _GEOTIFF,
-    ".nc": _Format(open_netcdf, read_netcdf, map_netcdf, located=True),
+    ".nc": _Format(open_netcdf, read_netcdf, map_netcdf, netcdf_source, located=True),
 }
 
 
@@ -149,6 +160,25 @@ def map_cube(path: str | Path) -> MappedCube:
 def cube_files(path: Path) -> list[Path]:
     """Return the files of a cube, the one that readers look for last."""
     return [path.with_suffix(".img"), path] if path.suffix.lower() == ".hdr" else [path]
+
+
+def recorded_source(path: Path) -> str | None:
+    """Return which source a cube is from by its metadata.
+
+    Args:
+        path: A file of any of the formats; it may be damaged, or somebody else's.
+
+    Returns:
+        The source as ``open_cube`` stored it; empty if the file names none; None if its format has no metadata.
+    """
+    reader = _FORMATS[_suffix(path)].source
+    if reader is None:
+        return None
+    try:
+        with decode_errors_as(path, EXPECTED_CUBE):
+            return reader(path)
+    except CCNetError:
+        return ""
 
 
 def _suffix(path: Path) -> str:

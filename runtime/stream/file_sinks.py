@@ -8,12 +8,12 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ccnet.contract import BANDS_NM, CCNetError, hidden_path, make_folder
-from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, cube_files, open_cube
+from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, cube_files, open_cube, recorded_source
 from ccnet.runtime.io.files import as_text, optional_module
 from ccnet.runtime.io.formats.cube_writer import publish_new
 
@@ -30,7 +30,7 @@ class CubeFolder:
 
     A cube is written under a hidden name and gets its own when it is whole. Numbers go on after the largest one in the
     folder, so that a camera that starts again loses nothing, and streams that share a folder take turns. Where another
-    source's ENVI cube has the name, the cube's name is NAME-SOURCE.
+    source's cube has the name, the cube's name is NAME-SOURCE, except for .npy, which does not say its source.
     """
 
     def __init__(self, folder: Path, format: CubeFormat) -> None:
@@ -86,8 +86,8 @@ class CubeFolder:
                 raise CCNetError(
                     f"{taken[0]}: exists without the rest of a cube and is kept; stream into another folder"
                 )
-            # ENVI alone says where a cube is from
-            if self._format != "hdr" or not source or _same_source(_source_of(files[-1]), source):
+            recorded = recorded_source(files[-1])
+            if recorded is None or not source or _same_source(recorded, source):
                 raise CubeExistsError(f"{files[-1]}: exists and is kept; stream into another folder to write it again")
         return candidate
 
@@ -130,7 +130,7 @@ class ZarrGroup:
     def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
         """Yield the writer of a new array; CCNetError if it cannot be written or the group has the frame's."""
         recorded = self._sources.get(as_text(name), []) if name is not None else []
-        if any(_same_source(source, as_text(metadata.get("source", ""))) for source in recorded):
+        if any(_same_source(source, metadata.get("source", "")) for source in recorded):
             raise CubeExistsError(f"{self.name}: has the cube of {name} and keeps it; stream into another group")
         partial = hidden_path(self._path)
         shape = (len(BANDS_NM), height, width)
@@ -176,19 +176,22 @@ def _candidates(name: str, source: str) -> Iterator[str]:
 
 def _same_source(recorded: str, source: str) -> bool:
     """Return True unless two descriptions are of different sources: the last part of a path is the same anywhere."""
-    if Path(recorded).name != Path(source).name:
+    if _as_recorded(Path(recorded).name) != _as_recorded(Path(source).name):
         return False
-    try:
-        return Path(recorded).samefile(source)
-    except (OSError, ValueError):  # one of them is not here any more, or is no file: a camera, a URL
-        return True
+    for path_of in (str, _without_escapes):
+        with suppress(OSError, ValueError, OverflowError):  # not here any more, or no file: a camera, a URL
+            return Path(path_of(recorded)).samefile(source)
+    return True
 
 
-def _source_of(header: Path) -> str:
-    """Return the source that the ENVI header of a cube names; empty if it names none."""
-    with header.open(encoding="utf-8", errors="replace") as file:
-        found = re.search(r"^ccnet source = (.*)$", file.read(1 << 20), re.MULTILINE)
-    return found[1].strip() if found else ""
+def _as_recorded(source: str) -> str:
+    """Return a source as the strictest format stores it, ENVI: one line of ASCII without braces."""
+    return re.sub(r"[\s{}\0]+", " ", as_text(source)).strip().encode("ascii", "backslashreplace").decode()
+
+
+def _without_escapes(recorded: str) -> str:
+    """Return a source with the characters that its escapes stand for."""
+    return re.sub(r"\\(?:x(..)|u(.{4})|U(.{8}))", lambda found: chr(int("".join(found.groups("")), 16)), recorded)
 
 
 def _sources_by_name(group: Path) -> dict[str, list[str]]:

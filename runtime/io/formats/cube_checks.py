@@ -18,6 +18,9 @@ FWHM_NM = 10.0
 
 EXPECTED_CUBE = f"a cube of {BAND_COUNT} bands, {BANDS_NM[0]}-{BANDS_NM[-1]} nm"
 
+SOURCE_KEY = "ccnet source"
+"""Name of the metadata that says which source a cube's frame is from; with ``_`` in GeoTIFF and NetCDF."""
+
 _WAVELENGTH_TOLERANCE_NM = 0.05
 
 

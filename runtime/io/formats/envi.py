@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from ccnet.contract import BANDS_NM, CCNetError, prefix_errors
 from ccnet.contract.gaps import gaps_as_text
 from ccnet.runtime.io.files import read_head
 
-from .cube_checks import BAND_COUNT, FWHM_NM, check_finite, check_wavelengths
+from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_finite, check_wavelengths
 from .cube_writer import CubeWriter, open_band_sequential, replace_when_complete, write_errors
 from .envi_header import AXES, EnviHeader, read_envi_header
 from .georeference import Georeference, envi_fields
@@ -159,6 +160,13 @@ def map_envi(path: Path) -> MappedCube:
         return part
 
     return MappedCube(header.shape, header.wavelengths, read, stored.close)
+
+
+def envi_source(header: Path) -> str:
+    """Return the source that a header names, with escapes for what is not ASCII; empty if it names none."""
+    with header.open(encoding="utf-8", errors="replace") as file:
+        found = re.search(rf"^{SOURCE_KEY} = (.*)$", file.read(1 << 20), re.MULTILINE)
+    return found[1].strip() if found else ""
 
 
 def _find_image(header: Path, size: int) -> Path:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError, hidden_path
 from ccnet.runtime.io.files import optional_module
 
-from .cube_checks import BAND_COUNT, FWHM_NM, check_layout, check_wavelengths
+from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_layout, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference
 from .mapped_cube import MappedCube, Selection
@@ -148,6 +148,12 @@ def map_geotiff(path: Path) -> MappedCube:
     except BaseException:
         file.close()
         raise
+
+
+def geotiff_source(path: Path) -> str:
+    """Return the source that a GeoTIFF names; empty if it names none."""
+    with _gdal_errors(), _open(path) as file:
+        return str(file.tags().get(SOURCE_KEY.replace(" ", "_"), ""))
 
 
 def _open(path: Path) -> Any:

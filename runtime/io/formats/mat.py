@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.io.files import optional_module
 
-from .cube_checks import BAND_COUNT, check_layout, check_pixels, check_wavelengths
+from .cube_checks import BAND_COUNT, SOURCE_KEY, check_layout, check_pixels, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .hdf5 import DeferredErrorFile, is_complete, map_dataset
 from .mapped_cube import MappedCube, map_array
@@ -60,6 +60,12 @@ def map_mat(path: Path) -> MappedCube:
     except BaseException:
         file.close()
         raise
+
+
+def mat_source(path: Path) -> str:
+    """Return the source that a MATLAB 7.3 cube names; empty if it names none."""
+    with _open_matlab73(path) as file:
+        return str(_dataset(path, file, "cube").attrs.get(SOURCE_KEY, ""))
 
 
 def _is_matlab5(path: Path) -> bool:

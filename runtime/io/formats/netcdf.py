@@ -20,7 +20,7 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.io.files import optional_module
 
-from .cube_checks import BAND_COUNT, FWHM_NM, check_wavelengths
+from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference
 from .hdf5 import DeferredErrorFile, is_complete, map_dataset
@@ -162,6 +162,12 @@ def map_netcdf(path: Path) -> MappedCube:
     except BaseException:
         file.close()
         raise
+
+
+def netcdf_source(path: Path) -> str:
+    """Return the source that a NetCDF 4 file names; empty if it names none."""
+    with optional_module("h5py").File(path, "r", locking=False) as file:
+        return str(file.attrs.get(SOURCE_KEY.replace(" ", "_"), ""))
 
 
 def _find_cube(path: Path, file: Any) -> tuple[Any, int, npt.NDArray[np.float64]]:

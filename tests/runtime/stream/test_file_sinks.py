@@ -19,32 +19,74 @@ def put(sink: Sink, name: str | None, value: float = 0, source: str = "flight") 
         writer.write(0, np.full((31, 16, 16), value, np.float32))
 
 
-@pytest.mark.parametrize("second", ["flight 1", "/data/flight 1/", "flight 1/"])
-def test_frame_of_the_same_source_is_there_already(tmp_path: Path, second: str) -> None:
-    sink = open_sink(str(tmp_path))
-    put(sink, "one", 1, "flight 1")
+FORMATS = ["hdr", "mat", "tif", "nc"]
+"""Formats whose metadata name the source."""
+
+
+def skip_without_library(format: str) -> None:
+    if package := {"tif": "rasterio", "nc": "h5netcdf"}.get(format):
+        pytest.importorskip(package)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("flight 1", "flight 1"),
+        ("flight 1", "/data/flight 1/"),
+        ("flight 1", "flight 1/"),
+        ("Füße", "Füße"),
+        ("{a}  b", "{a}  b"),
+        ("leaf\udce9", "leaf\udce9"),
+        (r"C:\up", r"C:\up"),
+    ],
+)
+def test_frame_of_the_same_source_is_there_already(tmp_path: Path, first: str, second: str, format: Any) -> None:
+    skip_without_library(format)
+    sink = open_sink(str(tmp_path), format)
+    put(sink, "one", 1, first)
     with pytest.raises(CubeExistsError, match="exists and is kept"):
         put(sink, "one", 2, second)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.hdr", "one.img"]
+    assert {path.stem for path in tmp_path.iterdir()} == {"one"}
 
 
-def test_frame_of_another_source_gets_its_own_cube(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("folder", ["frames", "Füße"])
+def test_frame_of_another_source_gets_its_own_cube(tmp_path: Path, format: Any, folder: str) -> None:
     """Also of folders of the same name in other places, and again after a restart."""
+    skip_without_library(format)
     sources = ["flight 1", "flight 2"]
     for day in ("monday", "tuesday"):
-        sources.append(str(tmp_path / day / "frames"))
+        sources.append(str(tmp_path / day / folder))
         Path(sources[-1]).mkdir(parents=True)
     for again in (False, True):
-        sink = open_sink(str(tmp_path / "out"))
+        sink = open_sink(str(tmp_path / "out"), format)
         for value, source in enumerate(sources):
             if again:
                 with pytest.raises(CubeExistsError):
                     put(sink, "one", 9, source)
             else:
                 put(sink, "one", value, source)
-    names = ["one", "one-flight 2", "one-frames", "one-frames-2"]
-    found = {path.stem: float(read_cube(path)[0, 0, 0]) for path in (tmp_path / "out").glob("*.hdr")}
+    names = ["one", "one-flight 2", f"one-{folder}", f"one-{folder}-2"]
+    found = {path.stem: float(read_cube(path)[0, 0, 0]) for path in (tmp_path / "out").glob(f"*.{format}")}
     assert found == dict(zip(names, range(4), strict=True))
+
+
+def test_cube_without_metadata_is_there_already_whatever_its_source(tmp_path: Path) -> None:
+    sink = open_sink(str(tmp_path), "npy")
+    put(sink, "one", 1, "flight 1")
+    with pytest.raises(CubeExistsError):
+        put(sink, "one", 2, "flight 2")
+
+
+@pytest.mark.parametrize("format", FORMATS[1:])
+def test_file_of_somebody_else_is_kept(tmp_path: Path, format: Any) -> None:
+    skip_without_library(format)
+    path = tmp_path / f"one.{format}"
+    path.write_bytes(b"mine")
+    put(open_sink(str(tmp_path), format), "one", 1)
+    assert path.read_bytes() == b"mine"
+    assert read_cube(tmp_path / f"one-flight.{format}").max() == 1
 
 
 def test_header_of_somebody_else_is_kept(tmp_path: Path) -> None:
@@ -87,6 +129,16 @@ def test_frames_that_a_group_has_are_there_already(tmp_path: Path, version: Any)
     put(again, "c")
     put(again, None)
     assert len(list(path.glob("0*"))) == 7
+
+
+def test_group_tells_folders_of_the_same_name_apart(tmp_path: Path) -> None:
+    sources = [tmp_path / day / "leaf\udce9" for day in ("monday", "tuesday")]
+    for source in sources:
+        source.mkdir(parents=True)
+        put(open_sink(str(tmp_path / "cubes.zarr")), "a", source=str(source))
+    for source in sources:
+        with pytest.raises(CubeExistsError):
+            put(open_sink(str(tmp_path / "cubes.zarr")), "a", source=str(source))
 
 
 def test_damaged_attributes_in_a_group_hinder_no_stream(tmp_path: Path) -> None:
