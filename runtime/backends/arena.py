@@ -65,9 +65,17 @@ class SharedArena:
                 self._turn.release()
 
 
-@functools.cache
+_registration = threading.Lock()
+
+
 def shared_arena(ort: Any) -> SharedArena | None:
     """Return the arena; None where the program around this package has registered another."""
+    with _registration:  # ONNX Runtime takes one arena a process, and functools.cache lets two threads register
+        return _register_arena(ort)
+
+
+@functools.cache
+def _register_arena(ort: Any) -> SharedArena | None:
     try:
         return SharedArena(ort)
     except Exception:  # ONNX Runtime's errors have no common base

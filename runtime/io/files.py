@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import importlib
 import logging
 import os
+import sys
 import tempfile
 import threading
 from collections import Counter
@@ -18,7 +20,11 @@ from ccnet.contract import CCNetError
 
 _logger = logging.getLogger(__name__)
 
-_redirection = threading.Lock()
+_redirection = threading.RLock()
+# A child process gets the lock free and its own standard error: a fork waits for the end of the block
+os.register_at_fork(
+    before=_redirection.acquire, after_in_parent=_redirection.release, after_in_child=_redirection.release
+)
 
 
 @functools.cache
@@ -76,20 +82,50 @@ def read_head(path: Path, expected: str) -> bytes:
 def native_messages() -> Iterator[None]:
     """Send to the log what native libraries, such as libpng, print on standard error in a short block.
 
+    What the interpreter prints there when it crashes is not redirected. A closed standard error stays closed.
+
     Yields:
         Nothing.
     """
-    with _redirection, tempfile.TemporaryFile() as output:
-        saved = os.dup(2)
-        os.dup2(output.fileno(), 2)
+    with _redirection:
         try:
+            saved = os.dup(2)
+        except OSError:  # closed: nothing can be printed there
             yield
+            return
+        try:
+            with tempfile.TemporaryFile() as output:
+                with _redirected(saved, output.fileno()):
+                    yield
+                output.seek(0)
+                for line in output.read().decode(errors="replace").splitlines():
+                    _logger.info("%s", line)
         finally:
-            os.dup2(saved, 2)
             os.close(saved)
-            output.seek(0)
-            for line in output.read().decode(errors="replace").splitlines():
-                _logger.info("%s", line)
+
+
+@contextmanager
+def _redirected(saved: int, target: int) -> Iterator[None]:
+    """Let descriptor 2 write to ``target``, and the interpreter's report of a crash to ``saved``."""
+    reports_crashes = _reports_crashes()
+    if reports_crashes:
+        faulthandler.enable(saved)
+    os.dup2(target, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        if reports_crashes:
+            faulthandler.enable(2)
+
+
+def _reports_crashes() -> bool:
+    """Return whether the interpreter was started so that it reports crashes on standard error.
+
+    A program that enabled faulthandler itself chose the file, which cannot be asked for: it stays as it is.
+    """
+    asked = sys.flags.dev_mode or "faulthandler" in sys._xoptions or os.environ.get("PYTHONFAULTHANDLER")
+    return bool(asked) and faulthandler.is_enabled()
 
 
 def as_text(name: str) -> str:

@@ -6,7 +6,7 @@ single thread takes 1.4 times as long as for a whole cube. Several threads use m
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 
 import numpy as np
@@ -34,8 +34,10 @@ class ParallelCopy:
         bands = len(source)
         ends = [bands * index // self._threads for index in range(self._threads + 1)]
         shares = [slice(*pair) for pair in pairwise(ends)]
-        others = [self._pool.submit(np.copyto, target[share], source[share]) for share in shares[1:]]
+        others: list[Future[None]] = []
         try:
+            for share in shares[1:]:
+                others.append(self._pool.submit(np.copyto, target[share], source[share]))
             np.copyto(target[shares[0]], source[shares[0]])
         finally:
             wait(others)  # the caller may write other values to source afterwards

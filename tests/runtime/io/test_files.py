@@ -71,6 +71,51 @@ def test_native_messages_go_to_the_log(capfd: pytest.CaptureFixture[str], caplog
     assert capfd.readouterr().err == "after"
 
 
+def run_code(code: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run code that has ``native_messages`` in a new interpreter."""
+    code = "import os, signal, threading\nfrom ccnet.runtime.io.files import native_messages\n" + code
+    command = [sys.executable, "-W", "ignore", *options, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize("code", ["with native_messages(): os.abort()", "with native_messages(): pass\nos.abort()"])
+def test_report_of_a_crash_reaches_standard_error(code: str) -> None:
+    assert "Fatal Python error: Aborted" in run_code(code, "-X", "faulthandler").stderr
+
+
+def test_file_that_a_program_chose_for_reports_of_crashes_stays(tmp_path: Path) -> None:
+    code = "import faulthandler; faulthandler.enable(open({!r}, 'w'))\nwith native_messages(): os.abort()"
+    assert not run_code(code.format(str(tmp_path / "crash"))).stderr
+    assert "Aborted" in (tmp_path / "crash").read_text()
+
+
+def test_child_of_a_fork_reads_files_and_has_its_standard_error() -> None:
+    """The parent forks while another thread is in the block."""
+    code = """
+inside = threading.Event()
+def read():
+    with native_messages():
+        inside.set()
+        threading.Event().wait(0.1)
+threading.Thread(target=read).start()
+inside.wait()
+child = os.fork()
+if not child:
+    signal.alarm(10)
+    os.write(2, b"child")
+    with native_messages():
+        os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    result = run_code(code)
+    assert (result.stdout, result.stderr) == ("7\n", "child")
+
+
+def test_closed_standard_error_is_no_error() -> None:
+    result = run_code("os.close(2)\nwith native_messages(): print(os.path.exists('/dev/fd/2'))")
+    assert result.stdout == "False\n"
+
+
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.95])
 def test_decoders_of_damaged_pictures_print_nothing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], keep: float

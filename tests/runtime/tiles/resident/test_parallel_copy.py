@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -38,3 +41,26 @@ def test_error_of_any_thread_is_raised(wrong: slice) -> None:
         copies.copy(target.view(Refuses), np.ones((31, 2, 2), np.float32))
     copies.close()
     assert target[:15].all() == (wrong.start > 0) and target[15:].all() == (wrong.start == 0)
+
+
+def test_copies_that_run_are_waited_for_where_the_next_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    copies = ParallelCopy(3)
+    submit, runs, ended = copies._pool.submit, threading.Event(), threading.Event()
+
+    def slow_copy(*_: Any) -> None:
+        runs.set()
+        threading.Event().wait(0.1)
+        ended.set()
+
+    def submit_once(*_: Any) -> Any:
+        if runs.is_set():
+            raise RuntimeError("can't start new thread")
+        future = submit(slow_copy)
+        assert runs.wait(10)
+        return future
+
+    monkeypatch.setattr(copies._pool, "submit", submit_once)
+    with pytest.raises(RuntimeError, match="new thread"):
+        copies.copy(np.zeros((31, 2, 2), np.float32), np.ones((31, 2, 2), np.float32))
+    assert ended.is_set()
+    copies.close()
