@@ -67,7 +67,7 @@ class SharedMemoryClient:
             options: More arguments of tritonclient's ``infer``, such as ``sequence_id``.
 
         Returns:
-            The cube (31, H, W) float32, in the shared memory: the next call overwrites it.
+            The cube (31, H, W) float32, a copy: it stays as it is after the next call and after ``close``.
 
         Raises:
             CCNetError: The frame has another size than the client was opened for.
@@ -77,8 +77,9 @@ class SharedMemoryClient:
         frame_region, cube_region = self._regions.values()
         self._memory.set_shared_memory_region(frame_region, [frame])
         self._client.infer("ccnet", [self._input], outputs=[self._output], **options)
-        cube: Array = self._memory.get_contents_as_numpy(cube_region, np.float32, self._cube_shape)
-        return cube
+        # numpy keeps no hold of the memory, so a view that is used after close would end the process
+        view: Array = self._memory.get_contents_as_numpy(cube_region, np.float32, self._cube_shape)
+        return view.copy()
 
     def close(self) -> None:
         """Free the memory, here and in the server."""

@@ -151,6 +151,15 @@ def test_shared_memory_client_gets_the_same_cube(server: Server, local: Reconstr
         refusal(lambda: serve(pixels(48, 65)), "(48, 65, 3)", "(48, 64, 3)")
 
 
+def test_cube_of_the_shared_memory_client_outlives_it(server: Server, local: Reconstructor) -> None:
+    first, second = pixels(48, 64), pixels(48, 64, seed=1)
+    with SharedMemoryClient(server.grpc, 48, 64) as serve:
+        cube = serve(first)
+        serve(second)
+    assert cube.flags.owndata  # a view of the freed memory would end this process
+    assert np.array_equal(cube, local(first))
+
+
 def test_shared_memory_client_closes_while_its_frame_is_in_work(server: Server, local: Reconstructor) -> None:
     from tritonclient.utils import InferenceServerException
 
