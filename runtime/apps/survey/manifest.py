@@ -82,6 +82,11 @@ def read_manifest(folder: Path, survey: Mapping[str, str]) -> dict[str, Row]:
     return {row.frame: row for row in rows}
 
 
+def as_text(name: str) -> str:
+    r"""Return a name that Parquet can store: bytes of a file name that are not UTF-8 become ``\udce9`` and the like."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
 def write_manifest(folder: Path, rows: Iterable[Row], survey: Mapping[str, str]) -> None:
     """Write the manifest as a whole, sorted by frame; an older one stays until then.
 
@@ -94,7 +99,11 @@ def write_manifest(folder: Path, rows: Iterable[Row], survey: Mapping[str, str])
     types = {"str": arrow.string(), "Status": arrow.string(), "float": arrow.float64(), "int": arrow.int64()}
     columns = [(field.name, types.get(str(field.type), arrow.bool_())) for field in fields(Row)]
     schema = arrow.schema(columns, metadata={_KEY: json.dumps(dict(survey))})
-    table = arrow.Table.from_pylist([asdict(row) for row in sorted(rows, key=lambda row: row.frame)], schema)
+    lines = [
+        {name: as_text(value) if isinstance(value, str) else value for name, value in asdict(row).items()}
+        for row in sorted(rows, key=lambda row: row.frame)
+    ]
+    table = arrow.Table.from_pylist(lines, schema)
     file = io.BytesIO()
     parquet.write_table(table, file)
     write_atomic(folder / MANIFEST, file.getvalue())

@@ -27,7 +27,8 @@ class ArchiveFrame:
     """One frame of an archive.
 
     Attributes:
-        name: Name of its results: its path below the source, with ``/`` and without the suffix.
+        name: Name of its results: its path below the source, with ``/``. It has the frame's suffix, so that
+            no other frame changes it, such as a ``0.png`` that comes to ``0.npy``.
         location: Absolute path, or an address of fsspec.
     """
 
@@ -54,11 +55,9 @@ def find_frames(sources: Iterable[str]) -> list[ArchiveFrame]:
         if not locations:
             raise CCNetError(f"{source}: holds no frame, expected one of {', '.join(FRAME_SUFFIXES)}")
         found |= {location: _below(location, root) for location in locations}
-    stems = Counter(_stem(path).lower() for path in found.values())  # some disks know no upper case
-    names = {where: _stem(path) if stems[_stem(path).lower()] == 1 else path for where, path in found.items()}
-    if repeated := [name for name, count in Counter(names.values()).items() if count > 1]:
+    if repeated := [name for name, count in Counter(found.values()).items() if count > 1]:
         raise CCNetError(f"{repeated[0]}: two frames have this name, from two sources; survey them one at a time")
-    return [ArchiveFrame(names[location], location) for location in sorted(names)]
+    return [ArchiveFrame(found[location], location) for location in sorted(found)]
 
 
 def read_archive_frame(location: str, *, as_stored: bool) -> Frame:
@@ -135,10 +134,6 @@ def _below(location: str, root: str) -> str:
     shared = (root.partition("://")[2] or root).strip("/") + "/"
     below = PurePosixPath(path.lstrip("/").removeprefix(shared))
     return str(PurePosixPath(*(part for part in below.parts if part != "..")))
-
-
-def _stem(path: str) -> str:
-    return str(PurePosixPath(path).with_suffix(""))
 
 
 def _listed(path: Path) -> list[str]:

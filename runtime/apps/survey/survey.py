@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ccnet.contract import ArtifactFolder, CCNetError, make_folder
 
-from .manifest import Row, read_manifest, write_manifest
+from .manifest import Row, as_text, read_manifest, write_manifest
 from .sources import ArchiveFrame
 from .worker import Task, run_frame
 
@@ -77,7 +77,7 @@ def run_survey(
     make_folder(out)
     survey = _facts(task, wanted)
     rows = read_manifest(out, survey)
-    rows |= {frame.name: _found(task, frame) for frame in frames if _is_unlisted(task, frame, rows)}
+    rows |= {as_text(frame.name): _found(task, frame) for frame in frames if _is_unlisted(task, frame, rows)}
     missing = [frame for frame in frames if not task.is_done(frame)]
     ledger = _Ledger(out, survey, rows, Counts(len(frames), len(frames) - len(missing)))
     report(ledger.counts, None)
@@ -107,7 +107,7 @@ class _Ledger:
         """Enter the row of a frame of this run; the manifest that may be written has the rows before it."""
         if time.monotonic() - self._saved > SAVE_S:
             self.save()
-        self._rows[row.frame] = row
+        self._rows[as_text(row.frame)] = row
         if row.status == "done":
             self.counts = replace(self.counts, done=self.counts.done + 1)
         else:
@@ -133,7 +133,7 @@ def _facts(task: Task, wanted: str) -> dict[str, str]:
 
 
 def _is_unlisted(task: Task, frame: ArchiveFrame, rows: dict[str, Row]) -> bool:
-    row = rows.get(frame.name)
+    row = rows.get(as_text(frame.name))
     return task.is_done(frame) and (row is None or row.status != "done")
 
 

@@ -90,7 +90,7 @@ def test_every_frame_is_done_though_a_worker_and_the_scheduler_are_killed(
     counts, failed = run_survey(made, find_frames([str(frames)]), wanted="test", runner=cluster, report=report)
     assert killed == ["worker", "scheduler"]
     assert counts == Counts(FRAMES, 0, FRAMES - 1, 1)
-    assert [row.frame for row in failed] == ["0009"]
+    assert [row.frame for row in failed] == ["0009.npy"]
     rows = read_manifest(Path(made.out), {})
     assert len(rows) == FRAMES and sum(row.status == "done" for row in rows.values()) == FRAMES - 1
     assert len({row.worker for row in rows.values()}) == 3  # the two workers, and the one of the second scheduler

@@ -65,8 +65,8 @@ def test_commands_of_the_page_run(place: Path, ccnet: Any, background: Callable[
         frames = 1 if "list.csv" in words else 3
         assert result.out == f"{out}: {frames} frames: {frames} done, 0 there already, 0 failed\n"
     assert len(list(place.glob("cubes/first/*.hdr"))) == 3
-    assert np.load(place / "map/flights/first/0001.png.npy").shape == (4, 16, 16)
-    assert np.load(place / "bands/first/0002.png.npy").shape == (3, 16, 16)
+    assert np.load(place / "map/flights/first/0001.png.npy.npy").shape == (4, 16, 16)
+    assert np.load(place / "bands/first/0002.png.npy.npy").shape == (3, 16, 16)
     assert len(list(place.glob("more/first/*.npy"))) == 3
 
 
@@ -74,7 +74,7 @@ def test_failures_are_listed_and_set_the_exit_code(place: Path, ccnet: Any) -> N
     (place / "flights/first/torn.jpg").write_bytes(b"\xff\xd8\xff")
     result = ccnet("survey", "flights", "--out", "ndre", "--index", "ndre=700,670")
     assert result.code == 1
-    assert re.search(r"^failed: first/torn: .*torn\.jpg: damaged", result.err, re.MULTILINE)
+    assert re.search(r"^failed: first/torn.jpg: .*torn\.jpg: damaged", result.err, re.MULTILINE)
     assert "0 of 4 frames, 0 failed" in result.err
     assert result.out == "ndre: 4 frames: 3 done, 0 there already, 1 failed\n"
 

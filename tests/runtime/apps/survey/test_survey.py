@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,17 +38,19 @@ def test_thousand_frames_of_which_three_are_damaged(task: Callable[..., Task], t
         (frames / f"{number:04}.npy").write_bytes(b"damaged")
     counts, failed = run(made, frames)
     assert counts == Counts(1000, 0, 997, 3)
-    assert [row.frame for row in failed] == ["0003", "0500", "0999"] and all("npy" in row.reason for row in failed)
+    assert [row.frame for row in failed] == ["0003.npy", "0500.npy", "0999.npy"] and all(
+        "npy" in row.reason for row in failed
+    )
     table = rows(made)
     assert len(table) == 1000 and sum(row.status == "done" for row in table.values()) == 997
     assert len({row.worker for row in table.values()}) == 1
     results = list(Path(made.out).iterdir())
     assert len(results) == 998  # with the manifest, and nothing hidden
     np.save(frames / "0003.npy", pixels(16, 16))
-    (Path(made.out) / "0007.npy").unlink()
+    (Path(made.out) / "0007.npy.npy").unlink()
     counts, failed = run(made, frames)  # what was repaired, what was lost and what is damaged still
     assert counts == Counts(1000, 996, 2, 2)
-    assert [row.frame for row in failed] == ["0500", "0999"]
+    assert [row.frame for row in failed] == ["0500.npy", "0999.npy"]
 
 
 def test_results_equal_those_of_a_reconstructor(task: Callable[..., Task], tmp_path: Path, folder: Path) -> None:
@@ -55,14 +58,14 @@ def test_results_equal_those_of_a_reconstructor(task: Callable[..., Task], tmp_p
     with Reconstructor.open(folder, input_space="srgb") as reconstruct:
         run(task(), frames)
         expected = reconstruct.project(pixels(32, 32, seed=1), INDEX)
-        assert np.array_equal(np.load(tmp_path / "out/0001.npy"), expected, equal_nan=True)
+        assert np.array_equal(np.load(tmp_path / "out/0001.npy.npy"), expected, equal_nan=True)
         shutil.rmtree(tmp_path / "out")
         made = task(projection=None)
         run(made, frames)
-        assert np.array_equal(read_cube(tmp_path / "out/0001.hdr"), reconstruct(pixels(32, 32, seed=1)))
-    row = rows(made)["0001"]
-    assert row.sha256 == hashlib.sha256((tmp_path / "out/0001.img").read_bytes()).hexdigest()
-    assert (row.height, row.width, row.output, row.disk_full) == (32, 32, "0001.hdr", False) and row.seconds > 0
+        assert np.array_equal(read_cube(tmp_path / "out/0001.npy.hdr"), reconstruct(pixels(32, 32, seed=1)))
+    row = rows(made)["0001.npy"]
+    assert row.sha256 == hashlib.sha256((tmp_path / "out/0001.npy.img").read_bytes()).hexdigest()
+    assert (row.height, row.width, row.output, row.disk_full) == (32, 32, "0001.npy.hdr", False) and row.seconds > 0
 
 
 def test_artifacts_are_opened_once(task: Callable[..., Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +124,7 @@ def test_result_that_cannot_be_written_leaves_nothing(
     small_files(120_000)
     counts, failed = run(made, frames)
     assert counts == Counts(2, 0, 1, 1)
-    assert failed[0].frame == "large" and "cannot be written" in failed[0].reason
+    assert failed[0].frame == "large.npy" and "cannot be written" in failed[0].reason
     assert not [path for path in Path(made.out).iterdir() if path.name.startswith((".", "large"))]
 
 
@@ -151,6 +154,23 @@ def test_another_survey_in_the_folder_is_refused(task: Callable[..., Task], tmp_
     refusal(lambda: run_survey(made, find_frames([str(frames)]), wanted="cubes"), "result is 'test'", "another --out")
     (Path(made.out) / "manifest.parquet").write_bytes(b"damaged")
     refusal(lambda: run(made, frames), "manifest.parquet", "damaged")
+
+
+@pytest.mark.parametrize("projection", [None, INDEX])
+def test_name_that_is_no_text_is_a_frame_like_others(
+    task: Callable[..., Task], tmp_path: Path, projection: Projection | None
+) -> None:
+    frames, made = archive(tmp_path / "frames", 1), task(projection=projection)
+    try:
+        (frames / "0000.npy").rename(frames / os.fsdecode(b"field\xe9.npy"))
+    except OSError:
+        pytest.skip("this disk has UTF-8 names alone")
+    counts, failed = run(made, frames)
+    assert counts == Counts(1, 0, 1, 0) and not failed
+    before = rows(made)
+    assert list(before) == [r"field\udce9.npy"] and before[r"field\udce9.npy"].sha256
+    assert run(made, frames)[0] == Counts(1, 1, 0, 0)
+    assert rows(made) == before
 
 
 def test_artifacts_that_cannot_be_opened_end_the_survey(task: Callable[..., Task], tmp_path: Path) -> None:
