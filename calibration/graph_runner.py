@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, install_command
 from ccnet.runtime.backends.onnxruntime import refuse_external
 
 Array = npt.NDArray[Any]
@@ -141,7 +141,7 @@ def require_module(name: str, extra: str = "export") -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise CCNetError(f'{name} is not installed, calibration needs it: pip install "ccnet-hsi[{extra}]"') from error
+        raise CCNetError(f"{name} is not installed, calibration needs it: {install_command(extra)}") from error
 
 
 def node_attribute(node: Any, name: str, default: Any) -> Any:

@@ -7,5 +7,5 @@ import pytest
 from ccnet.runtime.backends import trt_api as trt
 
 needs_rtx = pytest.mark.skipif(
-    "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
+    "tensorrt_rtx" not in trt.available(), reason='tensorrt_rtx is not installed: pip install ".[rtx]"'
 )

@@ -1,7 +1,7 @@
 """The interface between the network and everything that runs it; numpy only, so that a camera needs no torch."""
 
 from ccnet.contract.artifact_folder import ArtifactFolder
-from ccnet.contract.errors import CCNetError, decode_errors_as, prefix_errors
+from ccnet.contract.errors import CCNetError, decode_errors_as, install_command, prefix_errors
 from ccnet.contract.files import (
     SHIPPED_WEIGHTS,
     hidden_path,
@@ -67,6 +67,7 @@ __all__ = [
     "cpu_name",
     "decode_errors_as",
     "hidden_path",
+    "install_command",
     "kernel_library_path",
     "make_folder",
     "padded_size",

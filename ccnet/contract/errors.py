@@ -11,6 +11,11 @@ class CCNetError(ValueError):
     """Wrong user input. The message is one line: what came, what was expected, what to do."""
 
 
+def install_command(extra: str) -> str:
+    """Return how to install an extra of this package, which is on no package index, for error messages."""
+    return f'pip install ".[{extra}]" in a clone of the repository'
+
+
 @contextlib.contextmanager
 def prefix_errors(path: Path) -> Iterator[None]:
     """Put the path of a file before the message of each CCNetError that its content causes.

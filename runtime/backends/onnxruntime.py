@@ -19,14 +19,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet.contract import CCNetError, core_quota, kernel_library_path
+from ccnet.contract import CCNetError, core_quota, install_command, kernel_library_path
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError, is_out_of_memory
 
 from .arena import ONE_NODE, SharedArena, shared_arena, shrinking_run_options
 
 Provider = Literal["cpu", "cuda", "tensorrt"]
 
-INSTALL = "pip install 'ccnet-hsi[cpu]', or with an NVIDIA GPU 'ccnet-hsi[gpu]'"
+INSTALL = f'{install_command("cpu")}; with an NVIDIA GPU ".[gpu]"'
 """The command that installs ONNX Runtime, for error messages."""
 
 _PROVIDERS: dict[str, tuple[str, ...]] = {
@@ -247,7 +247,7 @@ def _session(
     if wanted not in available:
         raise CCNetError(
             f"onnxruntime has no {wanted}, only {', '.join(available)}: pip uninstall onnxruntime, then"
-            " pip install 'ccnet-hsi[cuda]', or use the backend onnxruntime"
+            f" {install_command('cuda')}, or use the backend onnxruntime"
         )
     if provider != "cpu":
         _load_cuda_libraries(ort)

@@ -18,7 +18,7 @@ from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, install_command
 from ccnet.runtime.gpu.cuda import has_gpu
 
 __all__ = [
@@ -43,8 +43,8 @@ _MODULES: dict[str, tuple[str, ...]] = {
 }
 _OLDEST = {"tensorrt": (10, 3), "tensorrt_rtx": (1, 7)}
 _INSTALL = {
-    "tensorrt": "pip install 'ccnet-hsi[tensorrt]'; on a Jetson it comes with JetPack (apt install nvidia-jetpack)",
-    "tensorrt_rtx": "pip install 'ccnet-hsi[rtx]'",
+    "tensorrt": f"{install_command('tensorrt')}; on a Jetson it comes with JetPack (apt install nvidia-jetpack)",
+    "tensorrt_rtx": install_command("rtx"),
 }
 
 _DTYPES = {

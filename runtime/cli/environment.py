@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ccnet import __version__
-from ccnet.contract import CCNetError, available_cores, cpu_name, kernel_library_path
+from ccnet.contract import CCNetError, available_cores, cpu_name, install_command, kernel_library_path
 from ccnet.runtime.backends import architectures, onnxruntime, trt_api
 from ccnet.runtime.backends.select import best_backend
 from ccnet.runtime.gpu import cuda
@@ -130,7 +130,7 @@ def _onnxruntime() -> Any:
 def _onnxruntime_backend(provider: str) -> str:
     """Return that the backend can run here; CCNetError with the reason why it cannot."""
     if provider not in _onnxruntime().get_available_providers():
-        raise CCNetError(f"ONNX Runtime has no {provider}: pip uninstall onnxruntime; pip install 'ccnet-hsi[cuda]'")
+        raise CCNetError(f"ONNX Runtime has no {provider}: pip uninstall onnxruntime, then {install_command('cuda')}")
     if provider != "CPUExecutionProvider":
         cuda.gpus()
     return "can run"

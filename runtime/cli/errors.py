@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 import re
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, install_command
 from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 
 _DISTRIBUTION = "ccnet-hsi"
@@ -19,7 +19,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, ModuleNotFoundError) and error.name and (extra := _extra(error.name)):
-        return f"{error.name} is not installed: pip install '{_DISTRIBUTION}[{extra}]'"
+        return f"{error.name} is not installed: {install_command(extra)}"
     return str(error) or type(error).__name__
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, install_command
 
 _logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def optional_module(module: str, extra: str = "cli") -> Any:
         if not isinstance(error, ModuleNotFoundError):  # such as a limit of memory that its libraries do not fit into
             why = " ".join(str(error).split())[:200]
             raise CCNetError(f"{package} is installed and cannot be loaded ({why}): install it again") from error
-        raise CCNetError(f'{package} is not installed: pip install "ccnet-hsi[{extra}]"') from error
+        raise CCNetError(f"{package} is not installed: {install_command(extra)}") from error
 
 
 def read_head(path: Path, expected: str) -> bytes:

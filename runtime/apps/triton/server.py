@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from ccnet.contract import CCNetError, hidden_path, make_folder
+from ccnet.contract import CCNetError, hidden_path, install_command, make_folder
 
 _PACKAGE = "pytriton"
-_INSTALL = "pip install 'ccnet-hsi[serve]', or serve the folder with NVIDIA's container (docs/serving.md)"
+_INSTALL = f"{install_command('serve')}, or serve the folder with NVIDIA's container (docs/serving.md)"
 
 
 @dataclass(frozen=True, kw_only=True)

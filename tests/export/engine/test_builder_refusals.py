@@ -122,7 +122,7 @@ def test_unknown_backend_is_refused(build: Build, tmp_path: Path) -> None:
 @pytest.mark.skipif("tensorrt" in trt.available(), reason="tensorrt is installed")
 def test_missing_module_names_what_to_install(build: Build, tmp_path: Path) -> None:
     line = refusal(build, model(), backend="tensorrt", folder=tmp_path)
-    assert "ccnet-hsi[tensorrt]" in line
+    assert '".[tensorrt]"' in line
     assert "JetPack" in line
 
 

@@ -20,7 +20,7 @@ ENGINES = [("encode", "fp32"), ("decode", "fp16")]
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        "tensorrt_rtx" not in trt.available(), reason="tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'"
+        "tensorrt_rtx" not in trt.available(), reason='tensorrt_rtx is not installed: pip install ".[rtx]"'
     ),
 ]
 

@@ -36,7 +36,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def built(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Graphs, golden outputs and engines; never changed."""
     if "tensorrt_rtx" not in trt.available():
-        pytest.skip("tensorrt_rtx is not installed: pip install 'ccnet-hsi[rtx]'")
+        pytest.skip('tensorrt_rtx is not installed: pip install ".[rtx]"')
     folder = Path(shutil.copytree(exported, tmp_path_factory.mktemp("built") / "ccnet"))
     build(folder, RTX)
     return folder

@@ -178,7 +178,7 @@ def test_threads_must_be_positive(threads: int) -> None:
 @pytest.mark.parametrize("provider", ["cuda", "tensorrt"])
 def test_missing_provider_is_refused(provider: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    refusal("has no", "pip install 'ccnet-hsi[cuda]'", model=convolution().SerializeToString(), provider=provider)
+    refusal("has no", 'pip install ".[cuda]"', model=convolution().SerializeToString(), provider=provider)
 
 
 @pytest.mark.parametrize("prints", ["", "Failed to load libcudnn.so.9\n"])
@@ -218,7 +218,7 @@ except Exception as error:
 """
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert told.count("\n") == 1 and "onnxruntime cannot be loaded" in told
-    assert "pip install 'ccnet-hsi[cpu]', or with an NVIDIA GPU 'ccnet-hsi[gpu]'" in told
+    assert 'pip install ".[cpu]" in a clone of the repository; with an NVIDIA GPU ".[gpu]"' in told
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="CUDA would start")

@@ -144,4 +144,4 @@ def test_weights_of_a_stripped_engine_come_only_from_its_graph(monkeypatch: pyte
 def test_requested_provider_is_never_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch, provider: str) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     name: Any = f"onnxruntime-{provider}"
-    refusal(lambda: open_camera(folder, backend=name), folder, "pip install 'ccnet-hsi[cuda]'")
+    refusal(lambda: open_camera(folder, backend=name), folder, 'pip install ".[cuda]"')

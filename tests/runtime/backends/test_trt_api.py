@@ -143,7 +143,7 @@ def absent(name: str) -> ModuleType:
 
 
 @pytest.mark.usefixtures("fresh")
-@pytest.mark.parametrize(("name", "remedy"), [("tensorrt", "JetPack"), ("tensorrt_rtx", "ccnet-hsi[rtx]")])
+@pytest.mark.parametrize(("name", "remedy"), [("tensorrt", "JetPack"), ("tensorrt_rtx", '".[rtx]"')])
 def test_missing_module_names_the_extra(monkeypatch: pytest.MonkeyPatch, name: trt.Name, remedy: str) -> None:
     importing(monkeypatch, absent)
     with pytest.raises(CCNetError, match="is not installed") as caught:

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from ccnet import __version__
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, install_command
 
 Ccnet = Callable[..., Any]
 
@@ -88,7 +88,7 @@ def test_missing_package_error_says_what_to_install(plug: Any, ccnet: Ccnet, ass
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     plug(load)
-    hint = "torch is not installed: pip install 'ccnet-hsi[train]'"
+    hint = 'torch is not installed: pip install ".[train]"'
     assert hint in " ".join(ccnet("--help").out.split())
     assert_refused(ccnet("train"), hint)
     assert_refused(ccnet("inspect", "nothing.png"), "nothing.png: no such file")
@@ -106,8 +106,8 @@ OUT_OF_MEMORY = "ccnet: out of memory: use a smaller frame or tile, or in traini
         (MemoryError(), 2, OUT_OF_MEMORY),
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), 2, OUT_OF_MEMORY),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 2, OUT_OF_MEMORY),
-        (ModuleNotFoundError(name="onnx_ir.x"), 2, "ccnet: onnx_ir.x is not installed: pip install 'ccnet-hsi[export]"),
-        (ModuleNotFoundError(name="onnx"), 2, "ccnet: onnx is not installed: pip install 'ccnet-hsi[export]'\n"),
+        (ModuleNotFoundError(name="onnx_ir.x"), 2, 'ccnet: onnx_ir.x is not installed: pip install ".[export]"'),
+        (ModuleNotFoundError(name="onnx"), 2, f"ccnet: onnx is not installed: {install_command('export')}\n"),
         (ImportError("libGL.so.1 is missing"), 2, "ccnet: libGL.so.1 is missing\n"),
         (typer.Exit(1), 1, ""),
         (KeyboardInterrupt(), 130, ""),
@@ -125,7 +125,7 @@ def test_error_becomes_one_line_and_an_exit_code(
 
 def test_without_typer_the_extra_is_named(ccnet: Ccnet, monkeypatch: pytest.MonkeyPatch, assert_refused: Any) -> None:
     monkeypatch.setitem(sys.modules, "typer", None)
-    assert_refused(ccnet("--help"), "typer is not installed: pip install 'ccnet-hsi[cli]'")
+    assert_refused(ccnet("--help"), 'typer is not installed: pip install ".[cli]"')
 
 
 def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:

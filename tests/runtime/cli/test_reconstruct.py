@@ -36,7 +36,7 @@ def test_photograph_is_reconstructed_to_a_cube(work: Path, ccnet: Ccnet, suffix:
 
 
 def test_cube_of_a_located_frame_is_located(work: Path, ccnet: Ccnet) -> None:
-    rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'ccnet-hsi[geo]'")
+    rasterio = pytest.importorskip("rasterio", reason='rasterio is not installed: pip install ".[geo]"')
     pixels = np.asarray(Image.open("photo.png"))
     options = {"height": pixels.shape[0], "width": pixels.shape[1], "count": 3, "dtype": "uint8", "photometric": "rgb"}
     transform = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5400000)

@@ -246,6 +246,6 @@ def test_missing_library_is_named_with_its_extra(text: str, monkeypatch: pytest.
     files.optional_module.cache_clear()
     for module in ("zmq", "zarr"):
         monkeypatch.setitem(__import__("sys").modules, module, None)
-    with pytest.raises(CCNetError, match=r'pip install "ccnet-hsi\[camera\]"'):
+    with pytest.raises(CCNetError, match=r'pip install "\.\[camera\]"'):
         open_sink(text)
     assert not list(tmp_path.iterdir())

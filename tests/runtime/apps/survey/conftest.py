@@ -13,7 +13,7 @@ from ccnet.runtime import Projection
 from ccnet.runtime.apps.survey.worker import Engine, Task
 from tests.runtime.conftest import pixels
 
-pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'ccnet-hsi[scale]'")
+pytest.importorskip("pyarrow", reason='pyarrow is not installed: pip install ".[scale]"')
 
 INDEX = Projection.differences({"ndre": (700, 670)})
 

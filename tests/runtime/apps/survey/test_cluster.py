@@ -21,7 +21,7 @@ from ccnet.runtime.apps.survey.worker import Task
 from tests.runtime.apps.survey.conftest import archive
 from tests.runtime.conftest import refusal
 
-pytest.importorskip("distributed", reason="distributed is not installed: pip install 'ccnet-hsi[scale]'")
+pytest.importorskip("distributed", reason='distributed is not installed: pip install ".[scale]"')
 
 pytestmark = pytest.mark.slow
 FRAMES = 30

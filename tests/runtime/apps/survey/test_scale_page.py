@@ -51,7 +51,7 @@ def background() -> Iterator[Callable[[list[str]], None]]:
 
 
 def test_commands_of_the_page_run(place: Path, ccnet: Any, background: Callable[[list[str]], None]) -> None:
-    pytest.importorskip("distributed", reason="distributed is not installed: pip install 'ccnet-hsi[scale]'")
+    pytest.importorskip("distributed", reason='distributed is not installed: pip install ".[scale]"')
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
     for line in commands():

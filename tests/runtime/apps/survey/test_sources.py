@@ -60,7 +60,7 @@ def test_lists_are_relative_to_their_folder(flights: Path, tmp_path: Path) -> No
 
 
 def test_addresses_of_fsspec_are_listed_and_read(flights: Path) -> None:
-    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install 'ccnet-hsi[scale]'")
+    fsspec = pytest.importorskip("fsspec", reason='fsspec is not installed: pip install ".[scale]"')
     files = fsspec.filesystem("memory")
     files.put(str(flights), "/bucket/flights", recursive=True)
     try:

@@ -120,7 +120,7 @@ class Server:
 def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     if problem := server_problem():
         pytest.skip(problem)
-    pytest.importorskip("tritonclient.grpc", reason="tritonclient is not installed: pip install 'ccnet-hsi[serve]'")
+    pytest.importorskip("tritonclient.grpc", reason='tritonclient is not installed: pip install ".[serve]"')
     place = tmp_path_factory.mktemp("serving")
     (place / "build").mkdir()
     (place / "build/ccnet").symlink_to(folder, target_is_directory=True)

@@ -20,7 +20,7 @@ TYPES = {"tensor(float)": "TYPE_FP32", "tensor(uint8)": "TYPE_UINT8"}
 
 
 def message_types() -> Any:
-    reason = "tritonclient is not installed: pip install 'ccnet-hsi[serve]'"
+    reason = 'tritonclient is not installed: pip install ".[serve]"'
     return pytest.importorskip("tritonclient.grpc.model_config_pb2", reason=reason)
 
 

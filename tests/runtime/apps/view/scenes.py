@@ -16,7 +16,7 @@ from ccnet.runtime.apps.view.web import build_app
 from ccnet.runtime.io.formats.mapped_cube import map_array
 from tests.runtime.io.cube_files import cube_of
 
-pytest.importorskip("starlette", reason="starlette is not installed: pip install 'ccnet-hsi[view]'")
+pytest.importorskip("starlette", reason='starlette is not installed: pip install ".[view]"')
 pytest.importorskip("httpx2", reason="httpx2 is not installed")
 
 Array = npt.NDArray[np.float32]

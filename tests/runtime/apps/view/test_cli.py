@@ -18,7 +18,7 @@ import pytest
 from ccnet.runtime.apps.view.cli import DEFAULT_PORT
 from tests.runtime.io.cube_files import cube_of, save
 
-pytest.importorskip("starlette", reason="starlette is not installed: pip install 'ccnet-hsi[view]'")
+pytest.importorskip("starlette", reason='starlette is not installed: pip install ".[view]"')
 
 PROGRAM = "import sys; from ccnet.runtime.cli.main import main; sys.exit(main())"
 

@@ -13,7 +13,7 @@ from ccnet.runtime.io.formats.georeference import Georeference, envi_fields, rea
 from ccnet.runtime.io.frames import read_frame
 from tests.runtime.io.cube_files import cube_of
 
-rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'ccnet-hsi[geo]'")
+rasterio = pytest.importorskip("rasterio", reason='rasterio is not installed: pip install ".[geo]"')
 
 UTM_32N, WGS_84 = 32632, 4326
 TRANSFORM = (0.5, 0.0, 500000.0, 0.0, -0.5, 5400000.0)

@@ -13,7 +13,7 @@ from ccnet.runtime.io.cubes import map_cube, open_cube, read_cube
 from ccnet.runtime.io.formats.mapped_cube import Selection
 from tests.runtime.io.cube_files import cube_of, names, refusal, save
 
-rasterio = pytest.importorskip("rasterio", reason="rasterio is not installed: pip install 'ccnet-hsi[geo]'")
+rasterio = pytest.importorskip("rasterio", reason='rasterio is not installed: pip install ".[geo]"')
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 
 

@@ -11,7 +11,7 @@ from ccnet.contract import BANDS_NM
 from ccnet.runtime.io.cubes import map_cube, read_cube
 from tests.runtime.io.cube_files import cube_of, refusal, save
 
-pytest.importorskip("h5netcdf", reason="h5netcdf is not installed: pip install 'ccnet-hsi[geo]'")
+pytest.importorskip("h5netcdf", reason='h5netcdf is not installed: pip install ".[geo]"')
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
 
 

@@ -55,7 +55,7 @@ PICTURES: dict[str, tuple[Callable[[], bytes], tuple[str, ...]]] = {
     "wav": (lambda: b"RIFF" + bytes(4) + b"WAVEfmt ", ("not one of PNG", "RIFF")),
     "transparent webp": (lambda: pillow(SEE_THROUGH, "WEBP", lossless=True), ("alpha", "flatten")),
     "transparent avif": (lambda: pillow(Image.new("RGBA", (64, 64), (9, 8, 7, 128)), "AVIF"), ("alpha", "flatten")),
-    "heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(20), ("pillow_heif", "ccnet-hsi[heic]")),
+    "heic": (lambda: b"\0\0\0\x18ftypheic" + bytes(20), ("pillow_heif", '".[heic]"')),
     "webp bomb": (lambda: b"RIFF" + bytes(4) + b"WEBPVP8L" + bytes(5) + b"\xff" * 4, ("16384×16384", "too large")),
     "ppm": (lambda: pillow(RGB8, "PPM"), ("not one of PNG",)),
     "grey png": (lambda: pillow(RGB8.convert("L"), "PNG"), ("grey",)),
