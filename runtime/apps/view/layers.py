@@ -71,6 +71,8 @@ class Layer:
         palette = query.get("palette", "viridis")
         if palette not in PALETTES:
             raise CCNetError(f"palette is {palette[:20]!r}, expected one of {', '.join(PALETTES)}")
+        if (gain := number("gain", query.get("gain", "1"))) <= 0:
+            raise CCNetError(f"gain is {gain:g}, expected more than 0")
         bands = indices("bands", query.get("bands", ""))
         if len(bands) != (count := _BANDS_OF_KIND.get(kind, 0)):
             raise CCNetError(f"{len(bands)} bands, expected {count} for {kind}")
@@ -79,7 +81,7 @@ class Layer:
             cube=_whole("cube", query.get("cube", "0")),
             other=_whole("other", query.get("other", "0")),
             bands=bands,
-            gain=number("gain", query.get("gain", "1")),
+            gain=gain,
             low=number("low", query.get("low", "0")),
             high=number("high", query.get("high", "1")),
             palette=palette,
@@ -139,11 +141,14 @@ def draw_tile(scene: Scene, layer: Layer, level: int, column: int, row: int) -> 
     if layer.kind == "frame":
         return _frame_tile(shown, level, column, row, layer.gain)
     if layer.kind == "false":
-        light = scene.tile(shown, layer.bands, level, column, row)
+        light = scene.tile(shown, layer.bands, level, column, row, picture=True)
     else:
         matrix = natural_colours(shown)
+        if not matrix.any():
+            raise CCNetError(f"{shown.name}: too few bands of visible light for natural colours; choose another layer")
         chosen = np.flatnonzero(matrix.any(axis=0))
-        light = np.tensordot(matrix[:, chosen], scene.tile(shown, chosen.tolist(), level, column, row), axes=1)
+        tile = scene.tile(shown, chosen.tolist(), level, column, row, picture=True)
+        light = np.tensordot(matrix[:, chosen], tile, axes=1)
     finite = np.isfinite(light).all(axis=0)
     light = light.transpose(1, 2, 0) * np.float32(layer.gain)
     if finite.all():

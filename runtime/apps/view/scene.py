@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,7 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.io.formats.mapped_cube import MappedCube, Selection
 
 Array = npt.NDArray[np.float32]
+Read = Callable[[Sequence[int], Selection, Selection], Array]
 
 TILE_PX = 256
 
@@ -99,7 +100,9 @@ class Scene:
         """Replace all cubes by a newer one."""
         self._cubes, self.status = [cube], status
 
-    def tile(self, shown: ShownCube, bands: Sequence[int], level: int, column: int, row: int) -> Array:
+    def tile(
+        self, shown: ShownCube, bands: Sequence[int], level: int, column: int, row: int, *, picture: bool = False
+    ) -> Array:
         """Read bands of a tile.
 
         Args:
@@ -108,6 +111,7 @@ class Scene:
             level: Level of the tile.
             column: Column of the tile among those of its level.
             row: Row of the tile.
+            picture: Take means of pixels where the file has them, instead of every n-th pixel.
 
         Returns:
             (b, h, w) float32.
@@ -119,7 +123,9 @@ class Scene:
         count = shown.cube.shape[0]
         if not all(0 <= band < count for band in bands):
             raise CCNetError(f"bands {list(bands)[:8]}: not in this cube, expected 0 to {count - 1}")
-        return self._tiles.read(shown, list(bands), (level, column, row), rows, columns)
+        read = shown.cube.read_means if picture and level else None
+        key = (shown.serial, int(read is not None), level, column, row)
+        return self._tiles.read(read or shown.cube.read, key, list(bands), rows, columns)
 
 
 def tile_selection(shown: ShownCube, level: int, column: int, row: int) -> tuple[Selection, Selection]:
@@ -142,16 +148,14 @@ class _TileCache:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def read(
-        self, shown: ShownCube, bands: list[int], at: tuple[int, int, int], rows: Selection, columns: Selection
-    ) -> Array:
-        keys = {band: (shown.serial, *at, band) for band in bands}
+    def read(self, read: Read, key: tuple[int, ...], bands: list[int], rows: Selection, columns: Selection) -> Array:
+        keys = {band: (*key, band) for band in bands}
         with self._lock:
             found = {band: self._kept[key] for band, key in keys.items() if key in self._kept}
             for band in found:
                 self._kept.move_to_end(keys[band])
         if missing := [band for band in keys if band not in found]:
-            found |= dict(zip(missing, shown.cube.read(missing, rows, columns), strict=True))
+            found |= dict(zip(missing, read(missing, rows, columns), strict=True))
             self._keep({keys[band]: found[band] for band in missing})
         return np.stack([found[band] for band in bands])
 

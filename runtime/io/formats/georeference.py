@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ def read_georeference(path: Path, height: int, width: int) -> Georeference | Non
             turned = file.shape != (height, width) or _orientation(path) != 1
             if turned or (a, b, c, d, e, f) == (1, 0, 0, 0, 1, 0):
                 return None
-            return Georeference(crs=file.crs.to_wkt() if file.crs else "", transform=(a, b, c, d, e, f))
+            return Georeference(crs=_as_wkt(lambda: file.crs), transform=(a, b, c, d, e, f))
     except (errors.RasterioError, OSError):
         return None  # a frame that Pillow reads and GDAL does not has no georeference that GDAL knows
 
@@ -80,13 +81,23 @@ def envi_fields(georeference: Georeference) -> dict[str, str]:
     name, end, text = "Arbitrary", "", ""
     if georeference.crs:
         crs = optional_module("rasterio.crs", "geo").CRS.from_wkt(georeference.crs)
-        text = crs.to_wkt(version="WKT1_ESRI")
+        text = _as_wkt(lambda: crs, version="WKT1_ESRI")
         if utm := re.search(r"UTM_Zone_(\d+)([NS])\"", text):
             name, end = "UTM", f", {utm[1]}, {'North' if utm[2] == 'N' else 'South'}, units=Meters"
         elif crs.is_geographic:
             name, end = "Geographic Lat/Lon", ", units=Degrees"
     fields = {"map info": f"{{{name}, 1, 1, {c!r}, {f!r}, {a!r}, {-e!r}{end}}}"}
     return {**fields, "coordinate system string": f"{{{text}}}"} if text else fields
+
+
+def _as_wkt(read_crs: Callable[[], Any], **version: str) -> str:
+    """Return the WKT of a coordinate reference system; empty for none, or where this version of WKT cannot say it."""
+    try:
+        with optional_module("rasterio", "geo").Env():  # which keeps PROJ's messages from the terminal
+            crs = read_crs()
+            return str(crs.to_wkt(**version)) if crs else ""
+    except optional_module("rasterio.errors", "geo").CRSError:
+        return ""
 
 
 def _open_frame(path: Path, driver: str) -> Any:

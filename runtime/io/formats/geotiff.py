@@ -7,6 +7,8 @@ Legend: a cube is (31, H, W) float32; wavelengths in nm.
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import re
 import threading
@@ -22,7 +24,7 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError, hidden_path
 from ccnet.runtime.io.files import optional_module
 
-from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_layout, check_wavelengths
+from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_layout, check_pixels, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference
 from .mapped_cube import MappedCube, Selection
@@ -39,6 +41,9 @@ _OPTIONS = {
     "BIGTIFF": "IF_SAFER",
     "NUM_THREADS": "ALL_CPUS",
 }
+
+_MOST_PIXELS = 1 << 28
+"""Most pixels of a cube that is read as a whole, 33 GB; compressed files of few bytes can say that they hold more."""
 
 _NM_OF_UNIT = {"nm": 1.0, "nanometers": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "micrometers": 1e3}
 
@@ -127,12 +132,13 @@ def _publish(staging: Path, target: Path) -> None:
 # Reading
 
 
-def read_geotiff(path: Path) -> npt.NDArray[Any]:
-    """Return a cube (31, H, W) of any float dtype; CCNetError where the file is not a cube of the 31 bands."""
+def read_geotiff(path: Path, max_pixels: float = _MOST_PIXELS) -> npt.NDArray[Any]:
+    """Return a cube (31, H, W) of reflectance; CCNetError where the file is not a cube of the 31 bands."""
     with map_geotiff(path) as cube:
-        check_layout(path, cube.shape, np.dtype(np.float32))
+        check_layout(path, cube.shape, np.dtype(np.float32))  # the file's type is checked: values are scaled to float32
         check_wavelengths(path, cube.wavelengths)
         _, height, width = cube.shape
+        check_pixels(path, height * width, max_pixels)
         return cube.read(range(BAND_COUNT), Selection(0, height), Selection(0, width))
 
 
@@ -140,14 +146,44 @@ def map_geotiff(path: Path) -> MappedCube:
     """Open a GeoTIFF of any bands with a wavelength each; CCNetError where it is none. Values are read on demand."""
     with _gdal_errors():
         file = _open(path)
-    shape, dtype = (file.count, *file.shape), np.dtype(file.dtypes[0])
     try:
-        if dtype.kind not in "fiu":
-            raise CCNetError(f"{path}: holds {dtype}, expected real numbers; convert it")
-        return MappedCube(shape, _wavelengths(path, file), _Reader(file).read, file.close)
+        with _gdal_errors():
+            wavelengths = _check_cube(path, file)
+        reader = _Reader(file)
+        return MappedCube((file.count, *file.shape), wavelengths, reader.read, reader.close, reader.read_means)
     except BaseException:
         file.close()
         raise
+
+
+def _check_cube(path: Path, file: Any) -> npt.NDArray[np.float64]:
+    """Return the wavelengths in nm; CCNetError unless the file holds a whole cube of numbers that are reflectance."""
+    dtype = np.dtype(file.dtypes[0])
+    if dtype.kind not in "fiu":
+        raise CCNetError(f"{path}: holds {dtype}, expected real numbers; convert it")
+    wavelengths = _wavelengths(path, file)
+    if dtype.kind != "f" and any(scale == 1 for scale in file.scales):
+        raise CCNetError(
+            f"{path}: holds {dtype} without a scale, expected float or the scale to reflectance in each band; set it,"
+            " for example with gdal_edit.py -scale 0.0001"
+        )
+    if not _is_complete(file):
+        raise CCNetError(f"{path}: truncated, some of its cube was never written, expected all of it; get it again")
+    return wavelengths
+
+
+def _is_complete(file: Any) -> bool:
+    """Return whether each block has data of its own in the file: GDAL reads zeros where there is none."""
+    pixel_interleaved = str(file.interleaving).lower().endswith("pixel")
+    total, size = 0, os.stat(file.name).st_size  # noqa: PTH116 - links stay as they are
+    for band in [1] if pixel_interleaved else range(1, file.count + 1):
+        height, width = file.block_shapes[band - 1]
+        blocks = itertools.product(range(math.ceil(file.height / height)), range(math.ceil(file.width / width)))
+        for row, column in blocks:
+            total += int(file.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=band) or 0) or size + 1
+            if total > size:
+                return False
+    return True
 
 
 def geotiff_source(path: Path) -> str:
@@ -164,20 +200,49 @@ def _open(path: Path) -> Any:
 
 
 class _Reader:
-    """Reads parts of an open GeoTIFF, at full resolution or from its overviews; GDAL's files are for one thread."""
+    """Reads parts of an open GeoTIFF as reflectance, NaN where it has no data; GDAL's files are for one thread."""
 
     def __init__(self, file: Any) -> None:
         self._file, self._lock = file, threading.Lock()
+        self._rows = max(file.block_shapes[0][0], _BLOCK_PX)
 
     def read(self, bands: Sequence[int], rows: Selection, columns: Selection) -> Array:
+        """Return the selected pixels."""
+        part = np.empty((len(bands), len(rows), len(columns)), np.float32)
+        # Runs of rows, thinned in memory: GDAL would answer a thinned request with means
+        count = len(rows) if rows.step == columns.step == 1 else max(1, self._rows // rows.step)
+        for at in range(0, len(rows), count):
+            top = rows.start + at * rows.step
+            bottom = top + (min(count, len(rows) - at) - 1) * rows.step + 1
+            run = self._values(bands, Selection(top, bottom), columns)
+            part[:, at : at + count] = run[:, :: rows.step, :: columns.step]
+        return part
+
+    def read_means(self, bands: Sequence[int], rows: Selection, columns: Selection) -> Array:
+        """Return the selected pixels, for pictures: from an overview where the file has it, so as means of pixels."""
+        return self._values(bands, rows, columns, out_shape=(len(bands), len(rows), len(columns)))
+
+    def close(self) -> None:
+        """Close the file once no thread reads it."""
+        with self._lock:
+            self._file.close()
+
+    def _values(self, bands: Sequence[int], rows: Selection, columns: Selection, **options: Any) -> Array:
+        window = (rows.start, rows.stop), (columns.start, columns.stop)
         with self._lock, _gdal_errors():
-            values = self._file.read(
-                [band + 1 for band in bands],
-                window=((rows.start, rows.stop), (columns.start, columns.stop)),
-                out_shape=(len(bands), len(rows), len(columns)),
-                out_dtype="float32",
-            )
-        return np.asarray(values, np.float32)
+            stored = self._file.read([band + 1 for band in bands], window=window, **options)
+            facts = [
+                [each[band] for band in bands]
+                for each in (self._file.nodatavals, self._file.scales, self._file.offsets)
+            ]
+        values = stored.astype(np.float32)
+        for plane, raw, missing, scale, offset in zip(values, stored, *facts, strict=True):
+            if (scale, offset) != (1, 0):
+                plane *= scale
+                plane += offset
+            if missing is not None:
+                plane[raw == (np.array(missing).astype(raw.dtype) if raw.dtype.kind == "f" else missing)] = np.nan
+        return values
 
 
 def _wavelengths(path: Path, file: Any) -> npt.NDArray[np.float64]:

@@ -44,12 +44,15 @@ class MappedCube:
         wavelengths: (B,) nm, in the file's order.
         read: Reads bands by their indices, and of these the selected rows and columns: (b, h, w) float32.
         close: Frees the file.
+        read_means: Reads as ``read`` does, but where pixels are left out may give means of pixels, which is quicker;
+            for pictures only. None for a format without overviews.
     """
 
     shape: tuple[int, int, int]
     wavelengths: npt.NDArray[np.float64]
     read: Callable[[Sequence[int], Selection, Selection], Array]
     close: Callable[[], None] = lambda: None
+    read_means: Callable[[Sequence[int], Selection, Selection], Array] | None = None
 
     def __enter__(self) -> MappedCube:
         return self

@@ -9,8 +9,9 @@ Legend: a cube is (31, H, W) float32; wavelengths in nm.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from .mapped_cube import MappedCube, Selection
 _VARIABLE, _GRID_MAPPING = "reflectance", "crs"
 
 _CHUNK_ROWS, _CHUNK_COLUMNS = 64, 256
+
+_MOST_BANDS = 1 << 16
 
 _NM_OF_UNIT = {
     **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1.0),
@@ -158,7 +161,7 @@ def map_netcdf(path: Path) -> MappedCube:
         data, axis, nm = _find_cube(path, file)
         if not is_complete(data):
             raise CCNetError(f"{path}: truncated, some of its cube was never written, expected all of it; get it again")
-        return map_dataset(data, axis, nm, file.close)
+        return _as_reflectance(map_dataset(data, axis, nm, file.close), data.attrs)
     except BaseException:
         file.close()
         raise
@@ -196,6 +199,34 @@ def _axis_wavelengths(data: Any, axis: int) -> npt.NDArray[np.float64] | None:
         name = scale.name.rpartition("/")[2].lower()
         meaning = scale.attrs.get("standard_name", b"")
         meaning = meaning.decode() if isinstance(meaning, bytes) else str(meaning)
-        if factor and scale.shape == (data.shape[axis],) and ("wavelength" in meaning or name.startswith("wave")):
+        if factor and ("wavelength" in meaning or name.startswith("wave")) and _is_list(scale, data.shape[axis]):
             return np.asarray(scale[()], np.float64) * factor
     return None
+
+
+def _is_list(scale: Any, length: int) -> bool:
+    """Return whether a coordinate holds so many numbers, in this very file; it can claim any length without values."""
+    plain = scale.shape == (length,) and length <= _MOST_BANDS and scale.dtype.kind in "fiu"
+    return plain and not scale.external and not scale.is_virtual and is_complete(scale)
+
+
+def _as_reflectance(cube: MappedCube, attributes: Mapping[str, Any]) -> MappedCube:
+    """Return a cube with CF's scale_factor and add_offset applied, and NaN for its _FillValue and missing_value."""
+    fills = [np.ravel(attributes[name]) for name in ("_FillValue", "missing_value") if name in attributes]
+    with np.errstate(over="ignore"):  # a fill of a double can be infinite as float32, and so are its pixels
+        missing = np.concatenate([np.empty(0), *fills]).astype(np.float32)
+    scale, offset = (
+        float(np.ravel(attributes.get(name, x))[0]) for name, x in (("scale_factor", 1), ("add_offset", 0))
+    )
+    if not missing.size and (scale, offset) == (1, 0):
+        return cube
+
+    def read(bands: Sequence[int], rows: Selection, columns: Selection) -> Array:
+        part = cube.read(bands, rows, columns)
+        gaps = np.isin(part, missing)
+        part *= scale
+        part += offset
+        part[gaps] = np.nan
+        return part
+
+    return replace(cube, read=read)

@@ -15,7 +15,7 @@ from tests.runtime.io.cube_files import cube_of
 
 rasterio = pytest.importorskip("rasterio", reason='rasterio is not installed: pip install ".[geo]"')
 
-UTM_32N, WGS_84 = 32632, 4326
+UTM_32N, WGS_84, GEOCENTRIC = 32632, 4326, 4978
 TRANSFORM = (0.5, 0.0, 500000.0, 0.0, -0.5, 5400000.0)
 
 
@@ -84,3 +84,26 @@ def test_turned_picture_keeps_its_place(tmp_path: Path, name: str) -> None:
     with rasterio.open(opened.get(name, tmp_path / name)) as file:
         np.testing.assert_allclose(file.transform[:6], transform, rtol=1e-9)
     assert not envi_fields(place(transform=transform))  # ENVI's header has no fields for it here
+
+
+@pytest.mark.parametrize("name", ["c.tif", "c.nc", "c.hdr"])
+def test_system_that_a_format_cannot_name_is_left_out(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """ESRI's WKT, which ENVI has, knows no geocentric systems."""
+    with open_cube(tmp_path / name, 20, 24, None, place(GEOCENTRIC)) as writer:
+        writer.write(0, cube_of())
+    assert set(envi_fields(place(GEOCENTRIC))) == {"map info"}
+    assert not capfd.readouterr().err
+
+
+def test_frame_whose_system_gdal_cannot_write_keeps_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise rasterio.errors.CRSError("cannot be written as WKT")
+
+    class Crs:
+        to_wkt = refuse
+
+    path = write_frame(tmp_path / "frame.tif")
+    monkeypatch.setattr("rasterio.io.DatasetReader.crs", Crs())
+    assert read_georeference(path, 20, 24) == Georeference(crs="", transform=TRANSFORM)

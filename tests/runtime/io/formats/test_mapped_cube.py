@@ -29,8 +29,6 @@ def test_part_is_that_of_the_whole_cube(tmp_path: Path, suffix: str) -> None:
         assert cube.shape == whole.shape
         assert list(cube.wavelengths) == list(range(400, 701, 10))
         for bands, rows, columns in PARTS:
-            if suffix == ".tif" and rows.step > 1:
-                continue  # thinned parts are means
             part = cube.read(bands, rows, columns)
             assert part.dtype == np.float32
             np.testing.assert_array_equal(part, whole[bands][:, rows.as_slice(), columns.as_slice()])

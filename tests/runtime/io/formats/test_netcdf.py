@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
 from ccnet.contract import BANDS_NM
 from ccnet.runtime.io.cubes import map_cube, read_cube
+from ccnet.runtime.io.formats.mapped_cube import Selection
 from tests.runtime.io.cube_files import cube_of, refusal, save
 
 pytest.importorskip("h5netcdf", reason='h5netcdf is not installed: pip install ".[geo]"')
@@ -55,6 +57,42 @@ def test_other_wavelengths_can_be_mapped_and_not_read(tmp_path: Path) -> None:
         assert list(cube.wavelengths) == [450, 550, 650, 850]
     with refusal(tmp_path / "c.nc", "other wavelengths"):
         read_cube(tmp_path / "c.nc")
+
+
+def test_fill_value_scale_and_offset_count(tmp_path: Path) -> None:
+    path = save(tmp_path / "c.nc", cube_of())
+    with h5py.File(path, "r+") as file:
+        data = file["reflectance"]
+        data[3, 1, 2], data[4, 0, 0] = -9999, 1e20
+        data.attrs.update(scale_factor=np.float32([2]), add_offset=0.5, _FillValue=np.float32(-9999))
+        data.attrs["missing_value"] = np.float32([1e20])
+    with map_cube(path) as cube:
+        part = cube.read(range(31), Selection(0, 20), Selection(0, 24))
+    assert [list(at) for at in np.argwhere(np.isnan(part))] == [[3, 1, 2], [4, 0, 0]]
+    np.testing.assert_allclose(part[5:], 2 * cube_of()[5:] + 0.5, rtol=1e-6)
+    with refusal(path, "NaN"):
+        read_cube(path)
+
+
+def test_coordinate_without_its_values_is_refused(tmp_path: Path) -> None:
+    """It would be read before the cube is checked, and takes as much memory as it says."""
+    path = tmp_path / "c.nc"
+    with h5py.File(path, "w") as file:
+        scale = file.create_dataset("wavelength", (1 << 40,), "f8", chunks=(1 << 16,))
+        scale.attrs.update(units="nm", standard_name="radiation_wavelength")
+        scale.make_scale("wavelength")
+        data = file.create_dataset("reflectance", (1 << 40, 1, 1), "f4", chunks=(1 << 16, 1, 1))
+        data.dims[0].attach_scale(scale)
+    with refusal(path, "axis of wavelengths"):
+        read_cube(path)
+    with h5py.File(path, "w") as file:  # of a cube's length, and zeros by HDF5 where it was never written
+        scale = file.create_dataset("wavelength", (31,), "f8", chunks=(31,))
+        scale.attrs["units"] = "nm"
+        scale.make_scale("wavelength")
+        file["reflectance"] = cube_of()
+        file["reflectance"].dims[0].attach_scale(scale)
+    with refusal(path, "axis of wavelengths"):
+        read_cube(path)
 
 
 def test_file_that_is_no_cube_is_refused(tmp_path: Path) -> None:
