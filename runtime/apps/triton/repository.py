@@ -109,7 +109,12 @@ def _replaced(model: Path) -> Iterator[Path]:
         yield fresh
         if model.exists():
             model.rename(old)
-        fresh.rename(model)
+        try:
+            fresh.rename(model)
+        except OSError:
+            if old.exists():
+                old.rename(model)
+            raise
     finally:
         for folder in (fresh, old):
             shutil.rmtree(folder, ignore_errors=True)

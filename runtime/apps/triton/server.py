@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import stat
 import sys
 import sysconfig
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -121,13 +123,35 @@ def _backends(backend: Path, stub: Path) -> Path:
         make_folder(cache)
     except CCNetError:
         cache = Path(tempfile.gettempdir())
-    folder = cache / f"ccnet-triton-{os.getuid()}" / "python"
+    private = cache / f"ccnet-triton-{os.getuid()}"
+    _make_private(private)
+    folder = private / "python"
     make_folder(folder)
     for source in (*backend.iterdir(), stub):
         link = hidden_path(folder / source.name)
         link.symlink_to(source)
         link.replace(folder / source.name)  # another process may do the same
     return folder.parent
+
+
+def _make_private(folder: Path) -> None:
+    """Create a folder of this user that others cannot write; the server loads libraries from it.
+
+    Args:
+        folder: The folder. Its name in ``/tmp`` is easy to guess, so another user may have made it before.
+
+    Raises:
+        CCNetError: It is a link or another user's, or cannot be made.
+    """
+    try:
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+            raise CCNetError(f"{folder}: is a link or not yours, expected a folder of yours; set XDG_CACHE_HOME")
+        folder.chmod(0o700)
+    except OSError as error:
+        raise CCNetError(f"{folder}: cannot be made ({error.strerror}); set XDG_CACHE_HOME") from error
 
 
 def _environment(binary: Path) -> dict[str, str]:

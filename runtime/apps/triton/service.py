@@ -26,6 +26,9 @@ Sequence = int | str
 MAX_SEQUENCES = 256
 """Sequences whose context a copy of the model keeps; of a client that left without an end, the oldest goes first."""
 
+MAX_VALUES = 256
+"""Largest number K of a projection's values a pixel, which bounds the memory of an answer."""
+
 _WARM_SIDE = 64
 
 
@@ -175,5 +178,7 @@ def _projection(request: Request) -> Projection | None:
         if request.denominator is not None:
             raise CCNetError("the request has a denominator without a projection, expected both")
         return None
-    names = tuple(map(str, range(len(request.projection))))
+    if (count := len(request.projection)) > MAX_VALUES:
+        raise CCNetError(f"projection has {count} rows, expected at most {MAX_VALUES}; send several requests")
+    names = tuple(map(str, range(count)))
     return Projection(names, request.projection, request.denominator)

@@ -51,6 +51,25 @@ def test_damaged_artifact_leaves_the_older_models(artifacts: Path, tmp_path: Pat
     assert {path.name for path in models.iterdir()} == {"ccnet", "encode", "decode"}
 
 
+def test_model_that_cannot_take_its_place_leaves_the_older_model(
+    artifacts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, models = ArtifactFolder.open(artifacts), tmp_path / "models"
+    write_repository(folder, models, ServiceSettings(context="every:3"))
+    rename = Path.rename
+
+    def fail_once(path: Path, target: Path) -> Path:
+        if target == models / "ccnet":
+            monkeypatch.undo()
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_once)
+    refusal(lambda: write_repository(folder, models, ServiceSettings(context="smooth")), "cannot be written")
+    assert "every:3" in (models / "ccnet/config.pbtxt").read_text()
+    assert {path.name for path in models.iterdir()} == {"ccnet", "encode", "decode"}
+
+
 def test_model_of_another_program_is_kept(artifacts: Path, tmp_path: Path) -> None:
     (tmp_path / "models/encode").mkdir(parents=True)
     (tmp_path / "models/encode/config.pbtxt").write_text('name: "encode"\n')

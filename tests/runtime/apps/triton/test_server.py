@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ import pytest
 from ccnet.runtime import Projection, Reconstructor
 from ccnet.runtime.apps.triton.client import SharedMemoryClient
 from ccnet.runtime.apps.triton.load import measure
+from ccnet.runtime.apps.triton.server import _backends
 from tests.runtime.apps.triton.conftest import Server, page_commands
 from tests.runtime.conftest import Array, pixels, refusal
 
@@ -29,6 +31,24 @@ LOADED = "successfully loaded 'ccnet'"
 def local(folder: Path) -> Iterator[Reconstructor]:
     with Reconstructor.open(folder, input_space="srgb") as reconstruct:
         yield reconstruct
+
+
+def test_folder_of_the_server_libraries_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "backend").mkdir()
+    (tmp_path / "stub").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / f"cache/ccnet-triton-{os.getuid()}"
+    folder.mkdir(parents=True, mode=0o777)
+    assert _backends(tmp_path / "backend", tmp_path / "stub") == folder
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    stranger = os.getuid() + 1
+    monkeypatch.setattr(os, "getuid", lambda: stranger)
+    folder.rename(folder.with_name(f"ccnet-triton-{stranger}"))
+    refusal(lambda: _backends(tmp_path / "backend", tmp_path / "stub"), "not yours", "XDG_CACHE_HOME")
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder.symlink_to(tmp_path / "backend", target_is_directory=True)
+    refusal(lambda: _backends(tmp_path / "backend", tmp_path / "stub"), "a link")
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (48, 64), (131, 77)])

@@ -62,6 +62,7 @@ def test_least_recently_used_sequence_is_forgotten_first(
         (Request(image=encoded(pixels(99, 999), "PNG")), ["image: 999×99 px is too large"]),
         (Request(image=encoded(pixels(32, 48), "JPEG")[:-200]), ["image: damaged"]),
         (Request(frame=pixels(16, 16), denominator=np.zeros((1, 31), np.float32)), ["denominator without"]),
+        (Request(frame=pixels(16, 16), projection=np.zeros((257, 31), np.float32)), ["257 rows", "at most 256"]),
     ],
 )
 def test_wrong_request_is_refused_in_one_line(serve: FrameService, request_: Request, words: list[str]) -> None:
