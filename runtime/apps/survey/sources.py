@@ -94,7 +94,7 @@ def _locations(source: str) -> tuple[str, list[str]]:
     if path.is_dir():
         return str(path), [str(file) for file in walk_files(path) if file.suffix.lower() in FRAME_SUFFIXES]
     if path.suffix.lower() in _LISTS:
-        folder = path.parent
+        folder = path.parent.resolve()  # as the entries are, so that they are below it
         return str(folder), [entry if "://" in entry else str((folder / entry).resolve()) for entry in _listed(path)]
     if path.exists():
         return str(path.parent), [str(path)]
@@ -137,10 +137,15 @@ def _below(location: str, root: str) -> str:
 
 
 def _listed(path: Path) -> list[str]:
-    """Return the paths of a list."""
+    """Return the paths of a list; a CCNetError names a row that has none."""
     with decode_errors_as(path, f"a list with the column {PATH_COLUMN!r}"):
         if path.suffix.lower() == ".parquet":
             table = optional_module("pyarrow.parquet", "scale").read_table(path, columns=[PATH_COLUMN])
-            return [str(entry) for entry in table.column(PATH_COLUMN).to_pylist()]
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            return [row[PATH_COLUMN] for row in csv.DictReader(file)]
+            entries = table.column(PATH_COLUMN).to_pylist()
+        else:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                entries = [row[PATH_COLUMN] for row in csv.DictReader(file)]
+    for number, entry in enumerate(entries, 1):
+        if not isinstance(entry, str) or not entry or "\0" in entry:
+            raise CCNetError(f"{path}: row {number} is {entry!r}, expected a path in the column {PATH_COLUMN!r}")
+    return entries

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from ccnet.contract import ArtifactFolder, CCNetError, make_folder
 
@@ -16,6 +19,11 @@ from .worker import Task, run_frame
 
 SAVE_S = 10.0
 """Longest time between two writes of the manifest while frames come, s."""
+
+LOCK_NAME = ".ccnet.lock"
+"""File in the folder of results that a survey locks; the system frees it when the process ends, however it does."""
+
+_PARTIAL = re.compile(r"\.ccnet-[0-9a-f]{12}.*")  # the names of hidden_path
 
 Runner = Callable[[Task, Sequence[ArchiveFrame]], Generator[Row, None, None]]
 """Runs a task on frames and yields their rows in the order in which they are ready."""
@@ -70,29 +78,48 @@ def run_survey(
         The numbers of frames, and the rows of those that failed in this run.
 
     Raises:
-        CCNetError: The artifacts cannot be opened, the folder holds another survey, or its disk is full. The manifest
-            has all that was done until then.
+        CCNetError: The artifacts cannot be opened, the folder holds another survey, another one runs in it, or its
+            disk is full. The manifest has all that was done until then.
     """
     out = Path(task.out)
-    make_folder(out)
-    survey = _facts(task, wanted)
-    rows = read_manifest(out, survey)
-    rows |= {as_text(frame.name): _found(task, frame) for frame in frames if _is_unlisted(task, frame, rows)}
-    missing = [frame for frame in frames if not task.is_done(frame)]
-    ledger = _Ledger(out, survey, rows, Counts(len(frames), len(frames) - len(missing)))
-    report(ledger.counts, None)
-    try:
-        with closing(runner(task, missing)) as results:
-            for row in results:
-                ledger.add(row)
-                report(ledger.counts, row)
-                if row.disk_full:
-                    left = ledger.counts.left + 1
-                    raise CCNetError(f"{out}: the disk is full, {left} frames are left; make room and run again")
-    finally:
-        ledger.save()
-    _remove_partial_files(out)
+    with _locked(out):
+        survey = _facts(task, wanted)
+        rows = read_manifest(out, survey)
+        rows |= {as_text(frame.name): _found(task, frame) for frame in frames if _is_unlisted(task, frame, rows)}
+        missing = [frame for frame in frames if not task.is_done(frame)]
+        ledger = _Ledger(out, survey, rows, Counts(len(frames), len(frames) - len(missing)))
+        report(ledger.counts, None)
+        try:
+            with closing(runner(task, missing)) as results:
+                for row in results:
+                    ledger.add(row)
+                    report(ledger.counts, row)
+                    if row.disk_full:
+                        left = ledger.counts.left + 1
+                        raise CCNetError(f"{out}: the disk is full, {left} frames are left; make room and run again")
+        finally:
+            ledger.save()
+        _remove_partial_files(out)
     return ledger.counts, ledger.failed
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other surveys out of the folder: each would remove the other's partial files, and replace its manifest."""
+    make_folder(out)
+    lock = FileLock(out / LOCK_NAME)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise CCNetError(
+            f"{out}: another survey runs in this folder, expected none; wait for its end, or choose another --out"
+        ) from error
+    except OSError as error:
+        raise CCNetError(f"{out}: cannot be locked ({error.strerror}); choose a folder that you can write") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class _Ledger:
@@ -122,8 +149,10 @@ class _Ledger:
 
 def _remove_partial_files(out: Path) -> None:
     """Remove what workers left that were killed while they wrote; at the end nobody else writes."""
-    for path in out.rglob(".ccnet-*"):  # the names of hidden_path
-        path.unlink(missing_ok=True)
+    for path in out.rglob(".ccnet-*"):
+        if _PARTIAL.fullmatch(path.name) and path.is_file():
+            with suppress(OSError):  # all results are there: this is no reason to fail
+                path.unlink()
 
 
 def _facts(task: Task, wanted: str) -> dict[str, str]:

@@ -73,7 +73,10 @@ class Task:
 
     def is_done(self, frame: ArchiveFrame) -> bool:
         """Return whether the result is there; results appear when they are whole."""
-        return Path(self.out, self.output(frame)).is_file()
+        try:
+            return Path(self.out, self.output(frame)).is_file()
+        except OSError:  # such as a name that is too long: the frame's own work says so in its row
+            return False
 
 
 def run_frame(task: Task, frame: ArchiveFrame) -> Row:
@@ -167,8 +170,8 @@ def _write(reconstruct: Reconstructor, pixels: Frame, target: Path, task: Task, 
 def _is_full(target: Path, task: Task, shape: tuple[int, int]) -> bool:
     """Return whether the disk has less space than a result takes."""
     values = len(BANDS_NM) if task.projection is None else len(task.projection.names)
-    folder = target.parent if target.parent.is_dir() else Path(task.out)
     try:
+        folder = target.parent if target.parent.is_dir() else Path(task.out)
         return shutil.disk_usage(folder).free < 4 * values * shape[0] * shape[1]
     except OSError:
         return False

@@ -59,6 +59,26 @@ def test_lists_are_relative_to_their_folder(flights: Path, tmp_path: Path) -> No
     assert names(flights / "list.parquet") == ["b/0.npy", "data/x.png"]
 
 
+def test_names_of_a_list_do_not_depend_on_links(flights: Path, tmp_path: Path) -> None:
+    (flights / "list.csv").write_text("path\na/0.npy\n")
+    (tmp_path / "linked").symlink_to(flights, target_is_directory=True)
+    assert names(tmp_path / "linked/list.csv") == ["a/0.npy"]
+
+
+@pytest.mark.parametrize(("rows", "words"), [("1,a/0.npy\n2\n", "row 2 is None"), ("1,\n", "row 1 is ''")])
+def test_row_without_a_path_is_refused(flights: Path, rows: str, words: str) -> None:
+    (flights / "list.csv").write_text(f"id,path\n{rows}")
+    refusal(lambda: find_frames([str(flights / "list.csv")]), "list.csv", words, "expected a path")
+
+
+def test_row_that_is_no_path_is_refused(flights: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for entry in ("a\0b.npy", None):
+        parquet.write_table(arrow.table({"path": ["a/0.npy", entry]}), flights / "list.parquet")
+        refusal(lambda: find_frames([str(flights / "list.parquet")]), "list.parquet", "row 2 is", "expected a path")
+
+
 def test_addresses_of_fsspec_are_listed_and_read(flights: Path) -> None:
     fsspec = pytest.importorskip("fsspec", reason='fsspec is not installed: pip install ".[scale]"')
     files = fsspec.filesystem("memory")

@@ -44,8 +44,8 @@ def test_thousand_frames_of_which_three_are_damaged(task: Callable[..., Task], t
     table = rows(made)
     assert len(table) == 1000 and sum(row.status == "done" for row in table.values()) == 997
     assert len({row.worker for row in table.values()}) == 1
-    results = list(Path(made.out).iterdir())
-    assert len(results) == 998  # with the manifest, and nothing hidden
+    results = {path.name for path in Path(made.out).iterdir()} - {survey.LOCK_NAME}
+    assert len(results) == 998  # with the manifest, and nothing else hidden
     np.save(frames / "0003.npy", pixels(16, 16))
     (Path(made.out) / "0007.npy.npy").unlink()
     counts, failed = run(made, frames)  # what was repaired, what was lost and what is damaged still
@@ -125,7 +125,7 @@ def test_result_that_cannot_be_written_leaves_nothing(
     counts, failed = run(made, frames)
     assert counts == Counts(2, 0, 1, 1)
     assert failed[0].frame == "large.npy" and "cannot be written" in failed[0].reason
-    assert not [path for path in Path(made.out).iterdir() if path.name.startswith((".", "large"))]
+    assert not [path for path in Path(made.out).iterdir() if path.name.startswith((".ccnet-", "large"))]
 
 
 class _Usage(NamedTuple):
@@ -154,6 +154,36 @@ def test_another_survey_in_the_folder_is_refused(task: Callable[..., Task], tmp_
     refusal(lambda: run_survey(made, find_frames([str(frames)]), wanted="cubes"), "result is 'test'", "another --out")
     (Path(made.out) / "manifest.parquet").write_bytes(b"damaged")
     refusal(lambda: run(made, frames), "manifest.parquet", "damaged")
+
+
+def test_second_survey_in_the_folder_is_refused_while_the_first_runs(task: Callable[..., Task], tmp_path: Path) -> None:
+    frames, made = archive(tmp_path / "frames", 1), task()
+
+    def report(counts: Counts, row: Row | None) -> None:
+        refusal(lambda: run(made, frames), "another survey runs", "another --out")
+
+    assert run(made, frames, report=report)[0] == Counts(1, 0, 1, 0)
+    assert run(made, frames)[0] == Counts(1, 1, 0, 0)
+
+
+def test_only_partial_files_of_surveys_are_removed(task: Callable[..., Task], tmp_path: Path) -> None:
+    made, out = task(), tmp_path / "out"
+    (out / ".ccnet-0123456789ab").mkdir(parents=True)
+    (out / ".ccnet-notes").touch()
+    (out / ".ccnet-0123456789ac.partial").touch()
+    run(made, archive(tmp_path / "frames", 1))
+    left = {path.name for path in out.iterdir() if path.name.startswith(".ccnet-")}
+    assert left == {".ccnet-0123456789ab", ".ccnet-notes"}
+
+
+def test_name_that_is_too_long_fails_alone(task: Callable[..., Task], tmp_path: Path) -> None:
+    frames, made = archive(tmp_path / "frames", 1), task()
+    long = f"{'x' * 250}.npy"
+    np.save(frames / long, pixels(16, 16))  # its result's name is longer than 255 bytes
+    (frames / "list.csv").write_text(f"path\n0000.npy\n{long}\n{'y' * 300}/z.npy\n")
+    counts, failed = run(made, frames / "list.csv")
+    assert counts == Counts(3, 0, 1, 2)
+    assert all("too long" in row.reason for row in failed)
 
 
 @pytest.mark.parametrize("projection", [None, INDEX])
