@@ -5,10 +5,11 @@ Legend: a cube is (B, H, W); a tile of numbers is (h, w) float32.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -188,6 +189,22 @@ def tile_numbers(scene: Scene, layer: Layer, level: int, column: int, row: int) 
 def comparable(shown: ShownCube, other: ShownCube) -> bool:
     """Return whether two cubes have the same size and the same bands."""
     return shown.cube.shape == other.cube.shape and bool(np.allclose(shown.cube.wavelengths, other.cube.wavelengths))
+
+
+def comparable_cubes(cubes: Sequence[ShownCube]) -> list[list[int]]:
+    """Return for each cube the indices of the others that it can be compared with."""
+    alike: dict[tuple[Any, ...], list[int]] = {}
+    for at, shown in enumerate(cubes):
+        alike.setdefault((shown.cube.shape, shown.cube.wavelengths.tobytes()), []).append(at)
+    found: list[list[int]] = [[] for _ in cubes]
+    for (
+        group
+    ) in alike.values():  # few groups, whose cubes are equal: each pair of cubes would take seconds for hundreds
+        others = [each for each in alike.values() if comparable(cubes[group[0]], cubes[each[0]])]
+        together = sorted(itertools.chain.from_iterable(others))
+        for at in group:
+            found[at] = [other for other in together if other != at]
+    return found
 
 
 def cube_errors(estimate: Array, truth: Array) -> dict[str, Array]:

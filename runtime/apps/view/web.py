@@ -16,7 +16,7 @@ from ccnet.contract import CCNetError
 from ccnet.metrics import MRAE_OFFSET
 from ccnet.runtime.io.files import optional_module
 
-from .layers import Layer, comparable, draw_tile, indices, natural_colours, whole
+from .layers import Layer, comparable_cubes, draw_tile, indices, natural_colours, whole
 from .palettes import MISSING, PALETTES, colour_table
 from .scene import TILE_PX, Scene, ShownCube
 from .statistics import errors, spectrum, value_range
@@ -53,17 +53,18 @@ def build_app(scene: Scene) -> Any:
 def describe_scene(scene: Scene) -> dict[str, Any]:
     """Return what the page must know of the cubes, as plain values."""
     cubes = scene.cubes
+    described = zip(cubes, comparable_cubes(cubes), strict=True)
     return {
         "live": scene.live,
         "status": scene.status,
         "tile": TILE_PX,
         "palettes": PALETTES,
         "mraeOffset": MRAE_OFFSET,
-        "cubes": [_describe_cube(shown, cubes) for shown in cubes],
+        "cubes": [_describe_cube(shown, others) for shown, others in described],
     }
 
 
-def _describe_cube(shown: ShownCube, cubes: list[ShownCube]) -> dict[str, Any]:
+def _describe_cube(shown: ShownCube, others: list[int]) -> dict[str, Any]:
     _, height, width = shown.cube.shape
     return {
         "serial": shown.serial,
@@ -76,7 +77,7 @@ def _describe_cube(shown: ShownCube, cubes: list[ShownCube]) -> dict[str, Any]:
         "natural": bool(natural_colours(shown).any()),
         "frame": shown.frame is not None,
         "residual": shown.has_residual(),
-        "comparable": [at for at, other in enumerate(cubes) if other is not shown and comparable(shown, other)],
+        "comparable": others,
     }
 
 
@@ -93,14 +94,22 @@ def _spectra(scene: Scene, query: Any) -> dict[str, Any]:
     return {"x": x, "y": y, "spectra": [None if values is None else values.tolist() for values in found]}
 
 
+def _refusal(error: CCNetError | OSError) -> Any:
+    """Return the answer to a wrong request, 400, or where a cube's file can no longer be read, 500."""
+    wrong, line = isinstance(error, CCNetError), " ".join(str(error).split())
+    message = line if wrong else f"a cube's file cannot be read ({line}); open it again"
+    responses = optional_module("starlette.responses", "view")
+    return responses.JSONResponse({"error": message}, status_code=400 if wrong else 500)
+
+
 def _json(scene: Scene, answer: Callable[[Scene, Any], Any]) -> Callable[[Any], Any]:
     responses = optional_module("starlette.responses", "view")
 
     def endpoint(request: Any) -> Any:
         try:
             return responses.JSONResponse(_finite(answer(scene, request)), headers={"cache-control": "no-store"})
-        except CCNetError as error:
-            return responses.JSONResponse({"error": str(error)}, status_code=400)
+        except (CCNetError, OSError) as error:
+            return _refusal(error)
 
     return endpoint
 
@@ -114,8 +123,8 @@ def _tile(scene: Scene) -> Callable[[Any], Any]:
             at = [whole(query, name) for name in ("level", "column", "row")]
             layer = Layer.parse(query)
             image = encode_png(draw_tile(scene, layer, *at), layer.palette)
-        except CCNetError as error:
-            return responses.JSONResponse({"error": str(error)}, status_code=400)
+        except (CCNetError, OSError) as error:
+            return _refusal(error)
         # The page adds the cube's serial, so that a tile never changes under its address
         headers = {"cache-control": "private, max-age=3600, immutable"}
         return responses.Response(image, media_type="image/png", headers=headers)

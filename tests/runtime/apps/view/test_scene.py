@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from PIL import Image
 from ccnet.contract import CCNetError
 from ccnet.runtime.apps.view import scene as module
 from ccnet.runtime.apps.view import statistics
-from ccnet.runtime.apps.view.layers import Layer, draw_tile, natural_colours
+from ccnet.runtime.apps.view.layers import Layer, draw_tile, natural_colours, tile_numbers
 from ccnet.runtime.apps.view.palettes import MISSING
 from ccnet.runtime.apps.view.scene import Scene, ShownCube
 from ccnet.runtime.apps.view.statistics import errors, value_range
-from ccnet.runtime.apps.view.web import encode_png
+from ccnet.runtime.apps.view.web import describe_scene, encode_png
 from ccnet.runtime.io.formats.mapped_cube import MappedCube, Selection
 from tests.runtime.io.cube_files import cube_of
 
@@ -122,3 +123,40 @@ def test_live_scene_replaces_its_cube() -> None:
         scene.show(shown(cube_of(seed=seed)), f"frame {seed}")
         assert np.array_equal(scene.tile(scene.cube(0), [2], 0, 0, 0)[0], cube_of(seed=seed)[2])
     assert scene.status == "frame 1" and len(scene.cubes) == 1
+
+
+def test_equal_cubes_of_a_group_are_compared_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of 256 cubes must not compare each with each."""
+    calls: list[object] = []
+
+    def count(*arguments: object) -> bool:
+        calls.append(arguments)
+        return bool(allclose(*arguments))  # type: ignore[call-overload] # as it is called
+
+    allclose = np.allclose
+    monkeypatch.setattr(np, "allclose", count)
+    one, near, other = shown(cube_of()), shown(cube_of(seed=1)), shown(cube_of()[:4])
+    near = replace(near, cube=replace(near.cube, wavelengths=NM + 1e-4))  # as float32 wavelengths differ
+    cubes = [one, near, other, *(replace(one) for _ in range(60))]
+    answer = [each["comparable"] for each in describe_scene(Scene(cubes))["cubes"]]
+    assert answer[2] == [] and answer[1] == [0, *range(3, 63)]
+    assert answer[62] == [0, 1, *range(3, 62)]
+    assert len(calls) < 2 * len(cubes)
+
+
+def test_pictures_are_means_and_numbers_pixels() -> None:
+    """A cube with overviews is compared with others pixel by pixel, also where a picture of it is kept already."""
+    cube = cube_of(300, 300)
+    plain = shown(cube)
+
+    def read_means(bands: Sequence[int], rows: Selection, columns: Selection) -> module.Array:
+        return np.full((len(bands), len(rows), len(columns)), 0.5, np.float32)
+
+    scene = Scene([replace(plain, cube=replace(plain.cube, read_means=read_means)), plain])
+    thin = draw_tile(scene, Layer(kind="natural"), 1, 0, 0)
+    assert (thin == thin[0, 0]).all()
+    assert not (draw_tile(scene, Layer(kind="natural"), 0, 0, 0) == thin[0, 0]).all()  # all pixels: no means
+    for kind in ("signed", "mrae"):
+        bands = (3,) if kind == "signed" else ()
+        assert not tile_numbers(scene, Layer(kind=kind, bands=bands, other=1), 1, 0, 0).any()  # type: ignore[arg-type]
+    np.testing.assert_array_equal(tile_numbers(scene, Layer(kind="band", bands=(3,)), 1, 0, 0), cube[3, ::2, ::2])

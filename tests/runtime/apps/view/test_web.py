@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from importlib import resources
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from ccnet import metrics
+from ccnet.runtime.apps.view.scene import Scene, ShownCube
 from ccnet.runtime.io.formats.mapped_cube import Selection
 from ccnet.runtime.viz.render import render
 
@@ -168,6 +170,9 @@ REFUSED = {
     "no frame": ("/api/tile", {"kind": "frame", "cube": 1, **TILE}, "its frame is not open"),
     "no camera": ("/api/tile", {"kind": "residual", "cube": 1, **TILE}, "unknown"),
     "range of a picture": ("/api/range", {"kind": "natural"}, "map of numbers"),
+    "dark picture": ("/api/tile", {"gain": 0, **TILE}, "more than 0"),
+    "negative gain": ("/api/tile", {"kind": "frame", "gain": -2, **TILE}, "more than 0"),
+    "natural colours of four bands": ("/api/tile", {"cube": 3, **TILE}, "too few bands of visible light"),
     "pixel outside": ("/api/spectra", {"cubes": "0", "x": WIDTH, "y": 0, "radius": 0}, "outside"),
     "wide mean": ("/api/spectra", {"cubes": "0", "x": 0, "y": 0, "radius": 10**6}, "expected 0 to 50"),
 }
@@ -180,6 +185,18 @@ def test_wrong_request_gets_one_line(get: Any, name: str) -> None:
     assert answer.status_code == 400
     message = json.loads(answer.content)["error"]
     assert words in message and "\n" not in message
+
+
+def test_file_that_can_no_longer_be_read_gets_one_line() -> None:
+    def fail(*_: object) -> Any:
+        raise OSError("a.nc: became shorter\n while it was open")
+
+    http = client(Scene([ShownCube(name="a.nc", cube=replace(CUBE, read=fail))]))
+    spectra = {"cubes": "0", "x": 0, "y": 0, "radius": 0}
+    for path, query in (("tile", TILE), ("spectra", spectra), ("range", {"kind": "band", "bands": "3"})):
+        answer = http.get(f"/api/{path}", params=query)
+        assert answer.status_code == 500
+        assert "a.nc: became shorter while it was open" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
