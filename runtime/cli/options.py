@@ -24,7 +24,7 @@ _INPUT_SPACE_HELP = "Input colour space: srgb for photographs, camera for linear
 ArtifactsOption = Annotated[Path, typer.Option("--artifacts", help="Folder that 'ccnet export' wrote.")]
 
 ArtifactsArgument = Annotated[
-    Path, typer.Argument(metavar="[FOLDER]", help="Folder of the ONNX graphs, engines and manifest.")
+    Path, typer.Argument(metavar="FOLDER", help="Folder of the ONNX graphs, engines and manifest.")
 ]
 
 WeightsOption = Annotated[

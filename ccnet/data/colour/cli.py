@@ -15,7 +15,13 @@ from .lights import LIGHT_HELP, find_light
 
 app = typer.Typer()
 WeightsOption = Annotated[
-    Path, typer.Option("--weights", "-w", help="Weights (.safetensors) or artifact folder that the matrix leads to.")
+    Path,
+    typer.Option(
+        "--weights",
+        "-w",
+        show_default=False,  # the path of an installed file, which helps nobody
+        help="Weights (.safetensors) or artifact folder that the matrix leads to; the package's own if not given.",
+    ),
 ]
 
 camera_app = typer.Typer(help="Use any camera: colour matrices from a measured response or a colour chart.")

@@ -26,9 +26,15 @@ def evaluate_cameras(
     illuminant: Annotated[
         str, typer.Option(help="Light on the scenes: daylight, tungsten, equal, a temperature or a file.")
     ] = "daylight",
-    weights: Annotated[Path, typer.Option("--weights", "-w", help="Weights (.safetensors) of one camera.")] = (
-        SHIPPED_WEIGHTS
-    ),
+    weights: Annotated[
+        Path,
+        typer.Option(
+            "--weights",
+            "-w",
+            show_default=False,
+            help="Weights (.safetensors) of one camera; the package's own if not given.",
+        ),
+    ] = SHIPPED_WEIGHTS,
     track: TrackOption = "clean",
     photographs: Annotated[
         bool, typer.Option("--photographs/--no-photographs", help="Add the table of photographs (JPEG).")

@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+import typer.core
 
 from ccnet import __version__
-from ccnet.contract import CCNetError, install_command
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, install_command
+from ccnet.runtime.cli.app import build_app
 
 Ccnet = Callable[..., Any]
 
@@ -35,6 +37,22 @@ def test_help_shows_usage_and_commands(ccnet: Ccnet, command: str) -> None:
     assert f"Usage: ccnet {command}".rstrip() in result.out
     if command == "":
         assert {"reconstruct", "inspect"} <= set(result.out.split())
+
+
+def test_usage_of_every_command_is_plain() -> None:
+    """No usage line has brackets around an argument that is required, and no default is a path of the installation."""
+    commands = [typer.main.get_command(build_app()[0])]
+    installed = str(SHIPPED_WEIGHTS.parents[1])
+    count = 0
+    while commands:
+        command: Any = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            count += 1
+            assert not (parameter.required and str(parameter.metavar or "").startswith("[")), (command.name, parameter)
+            shown = parameter.show_default if isinstance(parameter, typer.core.TyperOption) else True
+            assert not (shown and installed in str(parameter.default)), (command.name, parameter)
+    assert count > 100
 
 
 def test_no_command_shows_the_help(ccnet: Ccnet) -> None:
