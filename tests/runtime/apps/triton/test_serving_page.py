@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +65,28 @@ def test_metrics_of_the_page_are_there(server: Server) -> None:
     metrics = get(server, *address)
     named = set(re.findall(r"`(nv_\w+)`", PAGE))
     assert len(named) == 4 and all(f"{name}{{" in metrics for name in named)
+
+
+def test_models_for_kubernetes_run_on_the_gpu_that_the_deployment_takes(
+    server: Server, ccnet: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (line,) = re.findall(r"`ccnet (serve export .* --gpu .*)`", PAGE)
+    assert f"# ccnet {line}\n" in (MANIFEST.parent / "Dockerfile").read_text(encoding="utf-8")
+    deployment = next(yaml.safe_load_all(MANIFEST.read_text(encoding="utf-8")))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    (tmp_path / "build").symlink_to(server.folder / "build", target_is_directory=True)
+    monkeypatch.chdir(tmp_path)
+    assert ccnet(*line.split()).code == 0
+    config = (tmp_path / "models/ccnet/config.pbtxt").read_text()
+    assert "KIND_GPU" in config and "onnxruntime-cuda" in config
+
+
+def test_container_has_no_ignored_files() -> None:
+    kept_out = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    ignored = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+    assert {line.strip("/") for line in ignored} <= {line.removeprefix("**/") for line in kept_out}
+    assert "models" not in kept_out  # the Dockerfile copies it
 
 
 def test_kubernetes_manifest_names_ports_and_paths_of_the_server(server: Server) -> None:
