@@ -69,6 +69,7 @@ def open_source(source: str, split: Split) -> tuple[Scene, ...]:
 
 def _cave(folder: Path, split: Split) -> Iterator[Scene]:
     """Yield the scenes of a folder; no split was published. A scene's first band shows the type of the others."""
+    _refuse_two_splits("cave", folder)
     for scene in cave_scenes(folder):
         read_cave_band(cave_bands(scene)[0])
         yield Scene(name=scene.name, read_cube=partial(read_cave, scene))
@@ -86,12 +87,22 @@ def cave_scenes(folder: Path) -> list[Path]:
 
 def _envi(path: Path, split: Split) -> Iterator[Scene]:
     """Yield the scenes of a folder, or of a single header; there is no split."""
+    _refuse_two_splits("envi", path)
     headers = [path] if path.suffix.lower() == ".hdr" else [p for p in walk_files(path) if p.suffix.lower() == ".hdr"]
     if not headers:
         raise CCNetError(f"{path}: holds no ENVI cube, expected .hdr headers with their .img in it")
     for header in headers:
         check_envi_cube(header)
         yield Scene(name=header.stem, read_cube=partial(read_envi_cube, header))
+
+
+def _refuse_two_splits(kind: str, folder: Path) -> None:
+    """Raise a CCNetError for a folder with ``train`` and ``val``: whoever asks for a split would get all scenes."""
+    if all((folder / split).is_dir() for split in ("train", "val")):
+        raise CCNetError(
+            f"{folder}: has the folders train and val, expected the scenes of one of them, as {kind} has no published"
+            f" split: {kind}:{folder / 'train'} or {kind}:{folder / 'val'}"
+        )
 
 
 def _ntire2022(folder: Path, split: Split) -> Iterator[Scene]:

@@ -230,6 +230,20 @@ def test_cave_folder_that_is_missing_or_empty_is_refused(tmp_path: Path) -> None
     refusal(f"cave:{tmp_path}", "holds no CAVE scene")
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("kind", ["cave", "envi"])
+def test_folder_that_holds_train_and_val_is_refused(
+    tmp_path: Path, make_cube: MakeCube, write_cave: Write, write_envi: Write, kind: str, split: Split
+) -> None:
+    """Neither data set has a published split, so that both splits would be all scenes."""
+    for name in ("train", "val"):
+        write_cave(tmp_path / name / f"{name}_ms", make_cube(4, 4))
+        write_envi(tmp_path / name / f"{name}.hdr", make_cube(4, 4))
+    refusal(f"{kind}:{tmp_path}", f"has the folders train and val, .*: {kind}:{tmp_path}/train or", split)
+    (scene,) = open_source(f"{kind}:{tmp_path / split}", split)
+    assert scene.name.startswith(split)
+
+
 def test_watercolors_and_missing_band_are_refused_before_training(
     tmp_path: Path, make_cube: MakeCube, write_cave: Write
 ) -> None:
