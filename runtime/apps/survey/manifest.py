@@ -31,6 +31,7 @@ class Row:
         reason: Why the frame failed; empty if it did not.
         seconds: Time from reading the frame to the whole result, s.
         worker: Host and process that did it.
+        backend: Backend and precision that computed the result; with ``auto``, workers may differ.
         sha256: Hash of the result's values, as hex digits.
         height: Rows of the frame; 0 if it could not be read.
         width: Columns of the frame.
@@ -45,6 +46,7 @@ class Row:
     reason: str = ""
     seconds: float = 0.0
     worker: str = ""
+    backend: str = ""
     sha256: str = ""
     height: int = 0
     width: int = 0

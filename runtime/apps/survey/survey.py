@@ -157,8 +157,15 @@ def _remove_partial_files(out: Path) -> None:
 
 def _facts(task: Task, wanted: str) -> dict[str, str]:
     """Return the facts that the results depend on."""
-    manifest = ArtifactFolder.open(task.engine.artifacts).manifest
-    return {"weights": manifest.weights_sha256[:16], "input space": task.engine.input_space, "result": wanted}
+    engine = task.engine
+    manifest = ArtifactFolder.open(engine.artifacts).manifest
+    return {
+        "weights": manifest.weights_sha256[:16],
+        "input space": engine.input_space,
+        "backend": engine.backend,
+        "precision": engine.precision or "default",
+        "result": wanted,
+    }
 
 
 def _is_unlisted(task: Task, frame: ArchiveFrame, rows: dict[str, Row]) -> bool:

@@ -93,6 +93,7 @@ def run_frame(task: Task, frame: ArchiveFrame) -> Row:
     """
     reconstruct = _reconstructor(task.engine)
     target, started = Path(task.out, task.output(frame)), time.perf_counter()
+    about = reconstruct.provenance()
     shape, digest, reason, full = (0, 0), "", "", False
     try:
         if not task.is_done(frame):  # by a worker that died before it said so
@@ -111,6 +112,7 @@ def run_frame(task: Task, frame: ArchiveFrame) -> Row:
         reason=reason,
         seconds=time.perf_counter() - started,
         worker=f"{socket.gethostname()}:{os.getpid()}",
+        backend=f"{about['backend']}, {about['precision']}",
         sha256=digest,
         height=shape[0],
         width=shape[1],

@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +66,7 @@ def test_results_equal_those_of_a_reconstructor(task: Callable[..., Task], tmp_p
         assert np.array_equal(read_cube(tmp_path / "out/0001.npy.hdr"), reconstruct(pixels(32, 32, seed=1)))
     row = rows(made)["0001.npy"]
     assert row.sha256 == hashlib.sha256((tmp_path / "out/0001.npy.img").read_bytes()).hexdigest()
+    assert "onnxruntime" in row.backend and "decode fp32" in row.backend
     assert (row.height, row.width, row.output, row.disk_full) == (32, 32, "0001.npy.hdr", False) and row.seconds > 0
 
 
@@ -152,6 +154,9 @@ def test_another_survey_in_the_folder_is_refused(task: Callable[..., Task], tmp_
     frames, made = archive(tmp_path / "frames", 1), task()
     run(made, frames)
     refusal(lambda: run_survey(made, find_frames([str(frames)]), wanted="cubes"), "result is 'test'", "another --out")
+    for name, value in {"backend": "onnxruntime", "precision": "fp32"}.items():
+        other = replace(made, engine=replace(made.engine, **{name: value}))
+        refusal(lambda: run(other, frames), f"{name} is", repr(value), "another --out")  # noqa: B023 - called here
     (Path(made.out) / "manifest.parquet").write_bytes(b"damaged")
     refusal(lambda: run(made, frames), "manifest.parquet", "damaged")
 
