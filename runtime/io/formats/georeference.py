@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.io.files import optional_module
+from ccnet.runtime.io.files import native_messages, optional_module
 
 _DRIVERS = {".tif": "GTiff", ".tiff": "GTiff", ".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".bmp": "BMP"}
 """Suffix of a frame → GDAL's driver."""
@@ -103,7 +103,8 @@ def _as_wkt(read_crs: Callable[[], Any], **version: str) -> str:
 def _open_frame(path: Path, driver: str) -> Any:
     rasterio = optional_module("rasterio", "geo")
     warnings.simplefilter("ignore", optional_module("rasterio.errors", "geo").NotGeoreferencedWarning)
-    return rasterio.open(os.path.abspath(path), driver=driver)  # noqa: PTH100 - links stay as they are
+    with native_messages():  # rasterio prints a traceback for a message of GDAL's that is not UTF-8
+        return rasterio.open(os.path.abspath(path), driver=driver)  # noqa: PTH100 - links stay as they are
 
 
 def _orientation(path: Path) -> int:

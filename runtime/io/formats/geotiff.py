@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, hidden_path
-from ccnet.runtime.io.files import optional_module
+from ccnet.runtime.io.files import native_messages, optional_module
 
 from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_layout, check_pixels, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
@@ -196,7 +196,8 @@ def _open(path: Path) -> Any:
     rasterio = optional_module("rasterio", "geo")
     with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
         warnings.simplefilter("ignore", optional_module("rasterio.errors", "geo").NotGeoreferencedWarning)
-        return rasterio.open(os.path.abspath(path), driver="GTiff")  # noqa: PTH100 - links stay as they are
+        with native_messages():  # rasterio prints a traceback for a message of GDAL's that is not UTF-8
+            return rasterio.open(os.path.abspath(path), driver="GTiff")  # noqa: PTH100 - links stay as they are
 
 
 class _Reader:
@@ -269,9 +270,10 @@ def _wavelength(file: Any, band: int) -> float | None:
 
 @contextmanager
 def _gdal_errors() -> Iterator[None]:
-    """Turn errors of GDAL into OSError, which readers and writers explain."""
+    """Turn errors of GDAL into OSError, which readers and writers explain, and its warnings into lines of the log."""
     errors = optional_module("rasterio.errors", "geo")
     try:
-        yield
+        with optional_module("rasterio", "geo").Env():
+            yield
     except (errors.RasterioError, optional_module("rasterio._err", "geo").CPLE_BaseError) as error:
         raise OSError(" ".join(str(error).split())) from error

@@ -74,6 +74,8 @@ if importlib.util.find_spec("pillow_heif"):
     importlib.import_module("pillow_heif").register_heif_opener()
     PILLOW.append("a.heic")
 
+GEO = [f"cube.{end}" for end, name in (("tif", "rasterio"), ("nc", "h5netcdf")) if importlib.util.find_spec(name)]
+
 
 def write_envi(folder: Path) -> None:
     """Write a cube as others do: scaled integers, interleaved by pixel, micrometres, a mask of pixels and of bands."""
@@ -118,7 +120,7 @@ def corpus() -> dict[str, dict[str, bytes]]:
         assert cv2.imwrite(str(folder / "mosaic.png"), mosaic) and cv2.imwrite(str(folder / "mosaic.tif"), mosaic)
         np.save(folder / "mosaic.npy", mosaic)
         write_envi(folder)
-        for name in ("cube.hdr", "cube.npy", "cube.mat"):
+        for name in ("cube.hdr", "cube.npy", "cube.mat", *GEO):
             with open_cube(folder / name, 5, 4) as writer:
                 writer.write(0, np.ones((31, 5, 4), np.float32))
         for path in folder.iterdir():
@@ -277,4 +279,4 @@ def test_files_of_the_corpus_are_readable() -> None:
             for file, data in files.items():
                 (Path(work) / file).write_bytes(data)
             assert read(Path(work) / name).size
-    assert len(CORPUS) == 12 + len(PILLOW)
+    assert len(CORPUS) == 12 + len(GEO) + len(PILLOW)

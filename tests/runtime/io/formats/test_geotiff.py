@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,21 @@ def test_file_with_a_hole_is_refused(tmp_path: Path, interleave: str) -> None:
             with refusal(path, "never written"):
                 read_cube(path)
     np.testing.assert_array_equal(read_cube(path), cube_of(40, 36))
+
+
+def test_damaged_file_prints_nothing(tmp_path: Path) -> None:
+    """GDAL warns on standard error, and rasterio prints a traceback for what GDAL says that is not UTF-8."""
+    path = save(tmp_path / "c.tif", cube_of(5, 6))
+    data = path.read_bytes()
+    script = (
+        "import sys\nfrom ccnet.contract import CCNetError\nfrom ccnet.runtime.io.cubes import read_cube\n"
+        "for path in sys.argv[1:]:\n    try:\n        read_cube(path)\n    except CCNetError:\n        pass\n"
+    )
+    for at in range(8, 600, 4):
+        (tmp_path / f"{at}.tif").write_bytes(data[:at] + b"\xbd\0" + data[at + 2 :])
+    files = sorted(str(path) for path in tmp_path.glob("*.tif"))
+    done = subprocess.run([sys.executable, "-c", script, *files], capture_output=True, text=True, check=True)
+    assert not done.stdout + done.stderr
 
 
 def test_size_is_bound_before_values_are_read(tmp_path: Path) -> None:
