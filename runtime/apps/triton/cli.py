@@ -94,7 +94,10 @@ def bench_models(
     frames: Annotated[int, typer.Option("--frames", min=1, help="Frames of each measurement.")] = 16,
     clients: Annotated[int, typer.Option("--clients", min=1, help="Clients at the same time.")] = 4,
 ) -> None:
-    """Measure a server on this machine beside the same artifacts in this process: frames a second, 95th percentile."""
+    """Measure a server on this machine beside the same artifacts in this process: frames a second, 95th percentile.
+
+    This process takes input colour space, backend, precision, memory and threads from the server's model.
+    """
     from .load import measure
 
     print(*measure(artifacts, url, side=side, frames=frames, clients=clients).lines(), sep="\n")

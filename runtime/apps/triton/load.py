@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ccnet.contract import CCNetError
-from ccnet.runtime.reconstructor import Reconstructor
 
 from .client import SharedMemoryClient, connect
+from .service import ServiceSettings, open_reconstructor
 
 Frame = Any
 _PERCENTILE = 95
@@ -33,6 +33,7 @@ class LoadReport:
         seconds: Time of all their frames together.
         server_ms: Mean time of a frame in the server during both, by its own statistics: queue, input, compute, output.
         largest_difference: Largest difference of a served cube and the local one.
+        settings: Parameters of the server's model, with which the frames in this process were computed too.
     """
 
     side: int
@@ -43,12 +44,14 @@ class LoadReport:
     seconds: float
     server_ms: dict[str, float]
     largest_difference: float
+    settings: ServiceSettings
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
         local, served = float(np.median(self.local_ms)), float(np.median(self.served_ms))
         fewest = min(self.served_ms) / min(self.local_ms) - 1
         parts = ", ".join(f"{name} {ms:.2f}" for name, ms in self.server_ms.items())
+        settings = ", ".join(f"{name} {value}" for name, value in asdict(self.settings).items() if value is not None)
         return [
             f"{self.side}×{self.side} px, {len(self.local_ms)} frames in turns, largest difference of the cubes"
             f" {self.largest_difference:g}",
@@ -59,11 +62,12 @@ class LoadReport:
             f"server, {self.clients} clients: {len(self.load_ms) / self.seconds:.2f} frames/s, p95"
             f" {_p95(self.load_ms):.0f} ms; in this process {1e3 / local:.2f} frames/s",
             f"server's own statistics, ms a frame: {parts}",
+            f"both: {settings}",
         ]
 
 
 def measure(artifacts: Path, url: str, *, side: int, frames: int, clients: int) -> LoadReport:
-    """Measure a server that serves these artifacts on this machine.
+    """Measure a server that serves these artifacts on this machine, beside this process with the server's settings.
 
     Args:
         artifacts: The artifact folder that the server's repository was written from.
@@ -75,16 +79,16 @@ def measure(artifacts: Path, url: str, *, side: int, frames: int, clients: int) 
     Returns:
         The report.
     """
-    connect(url).close()
     frame = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
-    before = _statistics(url)
+    settings, device = _settings(url)
     local_ms, served_ms = [], []
     with (
-        Reconstructor.open(artifacts, input_space="srgb") as reconstruct,
+        open_reconstructor(artifacts, settings, device) as reconstruct,
         SharedMemoryClient(url, side, side) as serve,
     ):
         out = reconstruct(frame).copy()  # the first frame loads the graphs
         difference = float(np.abs(serve(frame) - out).max())
+        before = _statistics(url)  # the first frame, which is not timed, does not count
         for _ in range(frames):
             local_ms.append(_ms(lambda: reconstruct(frame, out=out)))
             served_ms.append(_ms(lambda: serve(frame)))
@@ -101,6 +105,7 @@ def measure(artifacts: Path, url: str, *, side: int, frames: int, clients: int) 
         seconds=time.perf_counter() - started,
         server_ms=_difference(before, _statistics(url)),
         largest_difference=difference,
+        settings=settings,
     )
 
 
@@ -117,6 +122,18 @@ def _ms(call: Callable[[], object]) -> float:
 
 def _p95(times: list[float]) -> float:
     return float(np.percentile(times, _PERCENTILE))
+
+
+def _settings(url: str) -> tuple[ServiceSettings, int]:
+    """Return the parameters of the server's model, and the index of its first GPU, or 0."""
+    client = connect(url)
+    try:
+        config = client.get_model_config("ccnet").config
+    finally:
+        client.close()
+    gpus = [gpu for group in config.instance_group for gpu in group.gpus]
+    texts = {name: value.string_value for name, value in config.parameters.items()}
+    return ServiceSettings.parse(texts), min(gpus, default=0)
 
 
 def _statistics(url: str) -> dict[str, tuple[int, int]]:

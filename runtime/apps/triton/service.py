@@ -69,6 +69,19 @@ class ServiceSettings:
         return cls(**values)
 
 
+def open_reconstructor(folder: Path, settings: ServiceSettings, device: int = 0) -> Reconstructor:
+    """Return the Reconstructor of an artifact folder with the parameters of the model; ``device`` is a GPU's index."""
+    return Reconstructor.open(
+        folder,
+        input_space=cast(InputSpace, settings.input_space),
+        backend=cast(BackendName, settings.backend),
+        precision=cast(Precision | None, settings.precision),
+        memory=settings.memory,
+        threads=settings.threads,
+        device=device,
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """One request.
@@ -106,15 +119,7 @@ class FrameService:
         self._settings = settings
         self._contexts: OrderedDict[Sequence, ContextPolicy] = OrderedDict()
         ContextPolicy(settings.context)  # a wrong policy is an error now, not at the first sequence
-        self._reconstruct = Reconstructor.open(
-            folder,
-            input_space=cast(InputSpace, settings.input_space),
-            backend=cast(BackendName, settings.backend),
-            precision=cast(Precision | None, settings.precision),
-            memory=settings.memory,
-            threads=settings.threads,
-            device=device,
-        )
+        self._reconstruct = open_reconstructor(folder, settings, device)
         try:
             self._reconstruct(np.full((_WARM_SIDE, _WARM_SIDE, 3), 128, np.uint8))
         except BaseException:

@@ -199,6 +199,19 @@ def test_load_report_counts_every_frame(server: Server, folder: Path) -> None:
     refusal(lambda: measure(folder, "localhost:9", side=64, frames=1, clients=1), "localhost:9", "ccnet serve run")
 
 
+def test_load_report_compares_with_the_settings_of_the_server(server: Server, folder: Path) -> None:
+    (export,) = page_commands("ccnet serve export")
+    try:
+        server.run(f"{export} --input-space camera --threads 1")
+        server.client().load_model("ccnet")
+        report = measure(folder, server.grpc, side=32, frames=1, clients=1)
+    finally:
+        server.run(export)
+        server.client().load_model("ccnet")
+    assert report.largest_difference == 0
+    assert "both: input_space camera, backend auto, threads 1" in report.lines()[6]
+
+
 def test_model_process_that_dies_comes_back_when_the_model_is_loaded_again(
     server: Server, local: Reconstructor
 ) -> None:
