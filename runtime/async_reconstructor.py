@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, Closeable
 from ccnet.runtime.io.frames import Frame
 
 from .reconstructor import Reconstructor
@@ -18,7 +17,7 @@ from .reconstructor import Reconstructor
 Array = npt.NDArray[np.float32]
 
 
-class AsyncReconstructor:
+class AsyncReconstructor(Closeable):
     """Calls a Reconstructor in another thread. The caller closes the Reconstructor. Threads may share both.
 
     ``submit`` returns a Future at once while a slot is free, and waits otherwise: there are never more frames and cubes
@@ -68,11 +67,3 @@ class AsyncReconstructor:
     def close(self) -> None:
         """Finish the frames that were submitted, and accept no more; harmless when called twice or by threads."""
         self._pool.shutdown(wait=True)
-
-    def __enter__(self) -> AsyncReconstructor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

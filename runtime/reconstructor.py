@@ -9,13 +9,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, ArtifactFolder, CCNetError, Manifest
+from ccnet.contract import BANDS_NM, ArtifactFolder, CCNetError, Closeable, Manifest
 from ccnet.runtime.backends.select import BackendName, Precision, Selection, select
 from ccnet.runtime.io.arrays import output_array
 from ccnet.runtime.io.camera_frame import CameraFrame, FrameConverter
@@ -34,7 +33,7 @@ Array = npt.NDArray[np.float32]
 Out = TypeVar("Out")
 
 
-class Reconstructor:
+class Reconstructor(Closeable):
     """Makes cubes from frames with the files of one artifact folder. Use it in ``with`` or call ``close``.
 
     Frames may have any size from 1×1 px. Memory stays within a budget, except for a cube that is returned as a whole.
@@ -298,14 +297,6 @@ class Reconstructor:
     def close(self) -> None:
         """Free the backends, after the tile that another thread may be running; harmless when called twice."""
         self._path.close()
-
-    def __enter__(self) -> Reconstructor:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _frame(self, frame: Any) -> PathFrame:
         """Return a frame that may stay on the GPU, or the converted one."""

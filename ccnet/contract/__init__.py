@@ -1,6 +1,7 @@
 """The interface between the network and everything that runs it; numpy only, so that a camera needs no torch."""
 
 from ccnet.contract.artifact_folder import ArtifactFolder
+from ccnet.contract.closing import Closeable
 from ccnet.contract.errors import CCNetError, decode_errors_as, install_command, prefix_errors
 from ccnet.contract.files import (
     SHIPPED_WEIGHTS,
@@ -59,6 +60,7 @@ __all__ = [
     "Artifact",
     "ArtifactFolder",
     "CCNetError",
+    "Closeable",
     "Manifest",
     "available_cores",
     "available_memory",

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CUBE, Artifact, ArtifactFolder, Manifest
+from ccnet.contract import BANDS_NM, CUBE, Artifact, ArtifactFolder, Closeable, Manifest
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.gpu import devices, library
@@ -103,7 +103,7 @@ def _resident_path(selection: Selection) -> ResidentPath:
     return ResidentPath(selection, pipeline, tile_rules(selection, _TILE, None), encode_pixels=_TILE**2)
 
 
-class NullBackend:
+class NullBackend(Closeable):
     """A backend whose cubes are copies of one buffer, as those of TensorRT's are."""
 
     name = "nothing"
@@ -121,12 +121,6 @@ class NullBackend:
 
     def close(self) -> None:
         """Do nothing."""
-
-    def __enter__(self) -> NullBackend:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 class NullEngine:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import MANIFEST_KEY, Artifact, CCNetError, Manifest, prefix_errors
+from ccnet.contract import MANIFEST_KEY, Artifact, CCNetError, Closeable, Manifest, prefix_errors
 from ccnet.contract.manifest import ONNX_FORMATS
 from ccnet.runtime.backends.base import Backend
 from ccnet.runtime.backends.onnx_header import read_metadata
@@ -100,7 +100,7 @@ class LockedBackend:
             self._backend.close()
 
 
-class LazyBackend:
+class LazyBackend(Closeable):
     """A backend that loads its file when it runs for the first time. ``LockedBackend`` keeps threads apart."""
 
     def __init__(self, name: str, load: Callable[[], Backend]) -> None:
@@ -128,12 +128,6 @@ class LazyBackend:
         self._load = None
         if self._backend is not None:
             self._backend.close()
-
-    def __enter__(self) -> LazyBackend:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def open_backend(

@@ -13,13 +13,12 @@ import threading
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet.contract import CCNetError, core_quota, install_command, kernel_library_path
+from ccnet.contract import CCNetError, Closeable, core_quota, install_command, kernel_library_path
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError, is_out_of_memory
 
 from .arena import ONE_NODE, SharedArena, shared_arena, shrinking_run_options
@@ -50,7 +49,7 @@ _NATIVE_NODE = b":\x05ccnet"
 """Protobuf's bytes of a node's domain, for the compiled operators: field 7, a length of 5, the word."""
 
 
-class OnnxRuntimeBackend:
+class OnnxRuntimeBackend(Closeable):
     """A graph on the CPU or a GPU. Use it in ``with`` or call ``close``; threads may share it.
 
     Attributes:
@@ -126,14 +125,6 @@ class OnnxRuntimeBackend:
     def close(self) -> None:
         """Free everything; harmless when called twice."""
         self._session = None
-
-    def __enter__(self) -> OnnxRuntimeBackend:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 _open_backends: weakref.WeakSet[OnnxRuntimeBackend] = weakref.WeakSet()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, Closeable
 from ccnet.runtime.gpu.cuda import Buffer, Device, Stream
 from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.gpu.scratch import Scratch
@@ -20,7 +19,7 @@ from . import trt_api as trt
 from .trt_engine import Engine, Shape
 
 
-class TensorRTBackend:
+class TensorRTBackend(Closeable):
     """An engine on a GPU, with its own stream. Use it in ``with`` or call ``close``; one thread at a time.
 
     GPU memory and page-locked host memory are allocated for a new shape and only grow, until memory runs out. A call
@@ -114,14 +113,6 @@ class TensorRTBackend:
         self._closed = True
         with self._device:
             self._stack.close()
-
-    def __enter__(self) -> TensorRTBackend:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _open(self, scratch: Scratch, runtime_cache: Path | None) -> None:
         self._shapes: list[Shape] = []

@@ -21,7 +21,16 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from ccnet.contract import FRAME_SCALE, MANIFEST_KEY, MANIFEST_NAME, Artifact, ArtifactFolder, CCNetError, Manifest
+from ccnet.contract import (
+    FRAME_SCALE,
+    MANIFEST_KEY,
+    MANIFEST_NAME,
+    Artifact,
+    ArtifactFolder,
+    CCNetError,
+    Closeable,
+    Manifest,
+)
 from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
@@ -142,7 +151,7 @@ def refusal(call: Callable[[], Any], *words: object) -> None:
         assert str(word) in message
 
 
-class Spy:
+class Spy(Closeable):
     """A backend that records the shapes of ``rgb`` and fails if two threads run it at once."""
 
     def __init__(self, real: OnnxRuntimeBackend) -> None:
@@ -166,12 +175,6 @@ class Spy:
 
     def close(self) -> None:
         self._real.close()
-
-    def __enter__(self) -> Spy:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 def artifact(kind: str, format: str = "onnx", precision: str = "fp32", tile: object = None) -> Artifact:

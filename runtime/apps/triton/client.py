@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import BANDS_NM, CUBE, CCNetError
+from ccnet.contract import BANDS_NM, CUBE, CCNetError, Closeable
 from ccnet.runtime.io.files import optional_module
 
 from .model_config import FRAME
@@ -31,7 +31,7 @@ def connect(url: str) -> Any:
     raise CCNetError(f"{url}: {reason}, expected a server's gRPC address: ccnet serve run MODELS")
 
 
-class SharedMemoryClient:
+class SharedMemoryClient(Closeable):
     """Sends frames of one size; use it in ``with`` or call ``close``, from one thread."""
 
     def __init__(self, url: str, height: int, width: int) -> None:
@@ -89,12 +89,6 @@ class SharedMemoryClient:
                 self._client.unregister_system_shared_memory(name)
             self._memory.destroy_shared_memory_region(region)
         self._client.close()
-
-    def __enter__(self) -> SharedMemoryClient:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _region(self, name: str, size: int) -> tuple[str, int]:
         """Create and register a region of memory; return its name and its size in bytes."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, Closeable
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.io.frames import Frame, read_frame
 from ccnet.runtime.io.srgb import InputSpace
@@ -105,7 +105,7 @@ class Request:
     end: bool = False
 
 
-class FrameService:
+class FrameService(Closeable):
     """Answers requests with one Reconstructor, from one thread. Use it in ``with`` or call ``close``."""
 
     def __init__(self, folder: Path, settings: ServiceSettings, device: int = 0) -> None:
@@ -138,12 +138,6 @@ class FrameService:
     def close(self) -> None:
         """Free the backends; harmless when called twice."""
         self._reconstruct.close()
-
-    def __enter__(self) -> FrameService:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _frame(self, request: Request) -> Frame:
         max_pixels = int(self._settings.max_megapixels * 1e6)

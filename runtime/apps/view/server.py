@@ -8,10 +8,9 @@ import logging
 import secrets
 import socket
 import threading
-from types import TracebackType
 from typing import Any
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, Closeable
 from ccnet.runtime.io.files import optional_module
 
 from .guard import LOCAL_NAMES, Guard
@@ -21,7 +20,7 @@ from .web import build_app
 _STOP_TIMEOUT_S = 3.0
 
 
-class ViewServer:
+class ViewServer(Closeable):
     """A server that is bound and not running yet. Use it in ``with``.
 
     Attributes:
@@ -71,14 +70,6 @@ class ViewServer:
         if self._thread:
             self._thread.join(_STOP_TIMEOUT_S)
         self._socket.close()
-
-    def __enter__(self) -> ViewServer:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _bind(host: str, port: int) -> socket.socket:

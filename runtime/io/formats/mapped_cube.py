@@ -10,11 +10,12 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ccnet.contract import Closeable
 
 from .cube_writer import Array
 
@@ -36,7 +37,7 @@ class Selection:
 
 
 @dataclass(frozen=True)
-class MappedCube:
+class MappedCube(Closeable):
     """An open cube whose values are read on demand, from any thread. Use it in ``with`` or call ``close``.
 
     Attributes:
@@ -53,14 +54,6 @@ class MappedCube:
     read: Callable[[Sequence[int], Selection, Selection], Array]
     close: Callable[[], None] = lambda: None
     read_means: Callable[[Sequence[int], Selection, Selection], Array] | None = None
-
-    def __enter__(self) -> MappedCube:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def map_array(array: npt.NDArray[Any], wavelengths: npt.NDArray[np.float64]) -> MappedCube:
