@@ -5,10 +5,14 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from ccnet.contract import CCNetError
+from ccnet.runtime.io.files import optional_module
 
 from .cube_writer import Array
 from .mapped_cube import MappedCube, Selection
@@ -47,12 +51,32 @@ class DeferredErrorFile(io.FileIO):
             raise self.error
 
 
+def open_hdf5(path: Path) -> Any:
+    """Open a file for reading.
+
+    It is opened without HDF5's lock, which some disks refuse and other programs hold: nothing is written to it here.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The open h5py file, to be closed by the caller.
+    """
+    return optional_module("h5py").File(path, "r", locking=False)
+
+
 def is_complete(data: Any) -> bool:
     """Return whether all of a dataset was written: HDF5 reads zeros where nothing was."""
     if data.chunks is None:
         return bool(data.id.get_storage_size() == data.nbytes)
     chunks = math.prod(math.ceil(side / chunk) for side, chunk in zip(data.shape, data.chunks, strict=True))
     return bool(data.id.get_num_chunks() == chunks)
+
+
+def check_complete(path: Path, data: Any) -> None:
+    """Raise CCNetError unless all of a cube's dataset was written."""
+    if not is_complete(data):
+        raise CCNetError(f"{path}: truncated, some of its cube was never written, expected all of it; get it again")
 
 
 def map_dataset(

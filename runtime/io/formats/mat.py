@@ -20,7 +20,7 @@ from ccnet.runtime.io.files import optional_module
 
 from .cube_checks import BAND_COUNT, SOURCE_KEY, check_layout, check_pixels, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
-from .hdf5 import DeferredErrorFile, is_complete, map_dataset
+from .hdf5 import DeferredErrorFile, check_complete, map_dataset, open_hdf5
 from .mapped_cube import MappedCube, map_array
 from .matlab5 import MAGIC, read_arrays
 
@@ -53,7 +53,7 @@ def map_mat(path: Path) -> MappedCube:
     """Open a cube as ``read_mat`` does; the values of MATLAB 7.3 are read on demand, those of MATLAB 5 at once."""
     if _is_matlab5(path):
         return map_array(_read_matlab5(path, True, math.inf), np.array(BANDS_NM, np.float64))
-    file = _open_matlab73(path)
+    file = open_hdf5(path)
     try:
         cube = _check_matlab73(path, file, True, math.inf)
         return map_dataset(cube, 0, np.array(BANDS_NM, np.float64), file.close, flipped=True)
@@ -64,7 +64,7 @@ def map_mat(path: Path) -> MappedCube:
 
 def mat_source(path: Path) -> str:
     """Return the source that a MATLAB 7.3 cube names; empty if it names none."""
-    with _open_matlab73(path) as file:
+    with open_hdf5(path) as file:
         return str(_dataset(path, file, "cube").attrs.get(SOURCE_KEY, ""))
 
 
@@ -73,13 +73,8 @@ def _is_matlab5(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def _open_matlab73(path: Path) -> Any:
-    # Without HDF5's lock, which some disks refuse and other programs hold: a file that is read is not written here
-    return optional_module("h5py").File(path, "r", locking=False)
-
-
 def _read_matlab73(path: Path, bands_required: bool, max_pixels: float) -> Values:
-    with _open_matlab73(path) as file:
+    with open_hdf5(path) as file:
         values: Values = _check_matlab73(path, file, bands_required, max_pixels).astype(np.float32)[()]
     return values.transpose(0, 2, 1)
 
@@ -92,8 +87,7 @@ def _check_matlab73(path: Path, file: Any, bands_required: bool, max_pixels: flo
     check_pixels(path, math.prod(cube.shape[1:]), max_pixels)
     if bands is not None:
         check_wavelengths(path, bands[()] if bands.size == BAND_COUNT else np.empty(0))
-    if not is_complete(cube):
-        raise CCNetError(f"{path}: truncated, some of its cube was never written, expected all of it; get it again")
+    check_complete(path, cube)
     return cube
 
 

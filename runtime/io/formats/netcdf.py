@@ -24,7 +24,7 @@ from ccnet.runtime.io.files import optional_module
 from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference
-from .hdf5 import DeferredErrorFile, is_complete, map_dataset
+from .hdf5 import DeferredErrorFile, check_complete, is_complete, map_dataset, open_hdf5
 from .mapped_cube import MappedCube, Selection
 
 _VARIABLE, _GRID_MAPPING = "reflectance", "crs"
@@ -155,12 +155,10 @@ def read_netcdf(path: Path) -> npt.NDArray[Any]:
 
 def map_netcdf(path: Path) -> MappedCube:
     """Open the cube of a NetCDF 4 file: its only variable of three axes, of which one has wavelengths."""
-    # Without HDF5's lock, see mat.py
-    file = optional_module("h5py").File(path, "r", locking=False)
+    file = open_hdf5(path)
     try:
         data, axis, nm = _find_cube(path, file)
-        if not is_complete(data):
-            raise CCNetError(f"{path}: truncated, some of its cube was never written, expected all of it; get it again")
+        check_complete(path, data)
         return _as_reflectance(map_dataset(data, axis, nm, file.close), data.attrs)
     except BaseException:
         file.close()
@@ -169,7 +167,7 @@ def map_netcdf(path: Path) -> MappedCube:
 
 def netcdf_source(path: Path) -> str:
     """Return the source that a NetCDF 4 file names; empty if it names none."""
-    with optional_module("h5py").File(path, "r", locking=False) as file:
+    with open_hdf5(path) as file:
         return str(file.attrs.get(SOURCE_KEY.replace(" ", "_"), ""))
 
 
