@@ -40,6 +40,10 @@ class Georeference:
         """True if rows and columns run along the axes of the coordinate system."""
         return self.transform[1] == self.transform[3] == 0
 
+    def coordinate_system(self) -> Any:
+        """Return the coordinate reference system as rasterio's CRS; None where the picture names none."""
+        return optional_module("rasterio.crs", "geo").CRS.from_wkt(self.crs) if self.crs else None
+
 
 def read_georeference(path: Path, height: int, width: int) -> Georeference | None:
     """Read the georeference of a frame.
@@ -63,7 +67,7 @@ def read_georeference(path: Path, height: int, width: int) -> Georeference | Non
         return None
     errors = optional_module("rasterio.errors", "geo")
     try:
-        with warnings.catch_warnings(), rasterio.Env(), _open_frame(path, driver) as file:
+        with rasterio.Env(), open_raster(path, driver) as file:
             a, b, c, d, e, f = (float(value) for value in file.transform[:6])
             turned = file.shape != (height, width) or _orientation(path) != 1
             if turned or (a, b, c, d, e, f) == (1, 0, 0, 0, 1, 0):
@@ -79,8 +83,7 @@ def envi_fields(georeference: Georeference) -> dict[str, str]:
     if not (georeference.north_up and a > 0 > e):
         return {}
     name, end, text = "Arbitrary", "", ""
-    if georeference.crs:
-        crs = optional_module("rasterio.crs", "geo").CRS.from_wkt(georeference.crs)
+    if (crs := georeference.coordinate_system()) is not None:
         text = _as_wkt(lambda: crs, version="WKT1_ESRI")
         if utm := re.search(r"UTM_Zone_(\d+)([NS])\"", text):
             name, end = "UTM", f", {utm[1]}, {'North' if utm[2] == 'N' else 'South'}, units=Meters"
@@ -100,11 +103,21 @@ def _as_wkt(read_crs: Callable[[], Any], **version: str) -> str:
         return ""
 
 
-def _open_frame(path: Path, driver: str) -> Any:
+def open_raster(path: Path, driver: str) -> Any:
+    """Open a picture for reading by rasterio, without a warning where it has no georeference.
+
+    Args:
+        path: The file; links stay as they are.
+        driver: GDAL's driver.
+
+    Returns:
+        The open file, to be closed by the caller.
+    """
     rasterio = optional_module("rasterio", "geo")
-    warnings.simplefilter("ignore", optional_module("rasterio.errors", "geo").NotGeoreferencedWarning)
-    with native_messages():  # rasterio prints a traceback for a message of GDAL's that is not UTF-8
-        return rasterio.open(os.path.abspath(path), driver=driver)  # noqa: PTH100 - links stay as they are
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optional_module("rasterio.errors", "geo").NotGeoreferencedWarning)
+        with native_messages():  # rasterio prints a traceback for a message of GDAL's that is not UTF-8
+            return rasterio.open(os.path.abspath(path), driver=driver)  # noqa: PTH100 - links stay as they are
 
 
 def _orientation(path: Path) -> int:

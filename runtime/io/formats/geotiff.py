@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, CCNetError, hidden_path
-from ccnet.runtime.io.files import native_messages, optional_module
+from ccnet.runtime.io.files import optional_module
 
 from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_layout, check_pixels, check_wavelengths
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
-from .georeference import Georeference
+from .georeference import Georeference, open_raster
 from .mapped_cube import MappedCube, Selection
 
 _BLOCK_PX = 128
@@ -101,7 +101,7 @@ def _create(path: Path, height: int, width: int, metadata: Mapping[str, str], ge
     if georeference:
         place["transform"] = rasterio.Affine(*georeference.transform)
         if georeference.crs:
-            place["crs"] = rasterio.crs.CRS.from_wkt(georeference.crs)
+            place["crs"] = georeference.coordinate_system()
     size = {"height": height, "width": width, "count": BAND_COUNT, "dtype": "float32"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optional_module("rasterio.errors", "geo").NotGeoreferencedWarning)
@@ -194,10 +194,8 @@ def geotiff_source(path: Path) -> str:
 
 def _open(path: Path) -> Any:
     rasterio = optional_module("rasterio", "geo")
-    with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
-        warnings.simplefilter("ignore", optional_module("rasterio.errors", "geo").NotGeoreferencedWarning)
-        with native_messages():  # rasterio prints a traceback for a message of GDAL's that is not UTF-8
-            return rasterio.open(os.path.abspath(path), driver="GTiff")  # noqa: PTH100 - links stay as they are
+    with rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR"):
+        return open_raster(path, "GTiff")
 
 
 class _Reader:

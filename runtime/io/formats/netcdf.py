@@ -120,7 +120,7 @@ def _put_axes(file: Any, height: int, width: int, georeference: Georeference | N
 
 
 def _axis_attributes(georeference: Georeference) -> tuple[dict[str, str], dict[str, str]]:
-    crs = optional_module("rasterio.crs", "geo").CRS.from_wkt(georeference.crs) if georeference.crs else None
+    crs = georeference.coordinate_system()
     if crs is not None and crs.is_geographic:
         return (
             {"standard_name": "longitude", "units": "degrees_east"},
