@@ -40,6 +40,7 @@ __all__ = [
     "CubeFormat",
     "CubeWriter",
     "MappedCube",
+    "as_field",
     "cube_files",
     "map_cube",
     "open_cube",
@@ -162,6 +163,11 @@ def cube_files(path: Path) -> list[Path]:
     return [path.with_suffix(".img"), path] if path.suffix.lower() == ".hdr" else [path]
 
 
+def as_field(value: str) -> str:
+    """Return a value of metadata as ``open_cube`` stores it: one line of text without braces."""
+    return re.sub(r"[\s{}\0]+", " ", as_text(value)).strip()
+
+
 def recorded_source(path: Path) -> str | None:
     """Return which source a cube is from by its metadata.
 
@@ -207,6 +213,5 @@ def _check_target(path: Path, need: int) -> None:
 def _clean(metadata: Mapping[str, str]) -> dict[str, str]:
     """Make metadata that can break neither format: prefixed plain keys, values of one line without braces."""
     return {
-        "ccnet " + re.sub(r"[^a-z0-9]+", " ", key.lower()).strip(): re.sub(r"[\s{}\0]+", " ", as_text(value)).strip()
-        for key, value in metadata.items()
+        "ccnet " + re.sub(r"[^a-z0-9]+", " ", key.lower()).strip(): as_field(value) for key, value in metadata.items()
     }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ccnet.contract import BANDS_NM, CCNetError, hidden_path, make_folder
-from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, cube_files, open_cube, recorded_source
+from ccnet.runtime.io.cubes import CubeFormat, CubeWriter, as_field, cube_files, open_cube, recorded_source
 from ccnet.runtime.io.files import as_text, optional_module
 from ccnet.runtime.io.formats.cube_writer import publish_new
 
@@ -186,7 +186,7 @@ def _same_source(recorded: str, source: str) -> bool:
 
 def _as_recorded(source: str) -> str:
     """Return a source as the strictest format stores it, ENVI: one line of ASCII without braces."""
-    return re.sub(r"[\s{}\0]+", " ", as_text(source)).strip().encode("ascii", "backslashreplace").decode()
+    return as_field(source).encode("ascii", "backslashreplace").decode()
 
 
 def _without_escapes(recorded: str) -> str:
