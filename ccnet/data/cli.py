@@ -7,11 +7,11 @@ from typing import Annotated, Literal
 
 import typer
 
-from .colour.cli import app as colour_app
+from .colour.cli import camera_app
 from .options import CAMERA_HELP, SOURCE_FORMAT, ExposureOption, FrameOptions, IlluminantOption, TrackOption
 
 app = typer.Typer()
-app.registered_groups += colour_app.registered_groups
+app.add_typer(camera_app, name="camera")
 
 
 @app.command()

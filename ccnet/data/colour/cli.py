@@ -13,7 +13,6 @@ from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, strict_json, write_atomi
 
 from .lights import LIGHT_HELP, find_light
 
-app = typer.Typer()
 WeightsOption = Annotated[
     Path,
     typer.Option(
@@ -23,9 +22,11 @@ WeightsOption = Annotated[
         help="Weights (.safetensors) or artifact folder that the matrix leads to; the package's own if not given.",
     ),
 ]
+SpectraOption = Annotated[
+    Path | None, typer.Option(help="Reflectances to fit over (.npz, .npy, .csv); if not given, any smooth spectra.")
+]
 
 camera_app = typer.Typer(help="Use any camera: colour matrices from a measured response or a colour chart.")
-app.add_typer(camera_app, name="camera")
 
 
 @camera_app.command()
@@ -34,10 +35,7 @@ def fit(
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write, for --radiometry.")],
     illuminant: Annotated[str, typer.Option(help=f"Light on the scenes: {LIGHT_HELP}.")] = "daylight",
     weights: WeightsOption = SHIPPED_WEIGHTS,
-    spectra: Annotated[
-        Path | None,
-        typer.Option(help="Reflectances to fit over (.npz, .npy, .csv); if not given, any smooth spectra."),
-    ] = None,
+    spectra: SpectraOption = None,
 ) -> None:
     """Fit the colour matrix from a camera to the weights' camera.
 
@@ -46,11 +44,11 @@ def fit(
     """
     from ccnet.data.camera import Camera
 
-    from .matrix import fit_matrix, matrix_error, read_reflectances, smooth_reflectances
+    from .matrix import fit_matrix, matrix_error
     from .target import read_target
 
     target, camera, light = read_target(weights), Camera.read(source), find_light(illuminant)
-    moments = smooth_reflectances() if spectra is None else read_reflectances(spectra)
+    moments = _reflectance_moments(spectra)
     lit = camera.under(light)
     matrix = fit_matrix(lit, target.response, moments)
     _write(out, camera.name, light.name, target.name, matrix)
@@ -113,23 +111,27 @@ def known(
     responses: Annotated[Path, typer.Argument(help="Folder of measured responses.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write: the package's known.json.")],
     source: Annotated[str, typer.Option(help="Origin of the responses and spectra, with their licences.")],
-    spectra: Annotated[
-        Path | None, typer.Option(help="Reflectances to fit over (.npz, .npy, .csv); if not given, any smooth spectra.")
-    ] = None,
+    spectra: SpectraOption = None,
     weights: WeightsOption = SHIPPED_WEIGHTS,
 ) -> None:
     """Make the file of known cameras from a folder of measured responses."""
     from ccnet.data.camera import response_files
 
     from .known import known_document
-    from .matrix import read_reflectances, smooth_reflectances
     from .target import read_target
 
-    moments = smooth_reflectances() if spectra is None else read_reflectances(spectra)
+    moments = _reflectance_moments(spectra)
     files = response_files(responses)
     document = known_document(files, read_target(weights), moments, source)
     write_atomic(out, _line_per_camera(document).encode())
     typer.echo(f"{out}: matrices of {len(files)} cameras in daylight and tungsten light")
+
+
+def _reflectance_moments(spectra: Path | None) -> npt.NDArray[np.float64]:
+    """Return the second moments (31, 31) of the reflectances in a file; of any smooth ones without it."""
+    from .matrix import read_reflectances, smooth_reflectances
+
+    return smooth_reflectances() if spectra is None else read_reflectances(spectra)
 
 
 def _line_per_camera(document: dict[str, Any]) -> str:
