@@ -25,7 +25,7 @@ DAYLIGHT, TUNGSTEN = "daylight", "tungsten"
 """Names of CIE's illuminants D65 and A, the two lights of the shipped matrices."""
 
 KNOWN_CAMERAS = Path(__file__).with_name("known.json")
-"""Matrices of measured cameras, written by ``ccnet camera fit --all``."""
+"""Matrices of measured cameras, written by ``ccnet camera known``."""
 
 
 @dataclass(frozen=True, kw_only=True)
