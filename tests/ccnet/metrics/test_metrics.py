@@ -162,11 +162,13 @@ def test_values_without_data_do_not_count(bands: list[int], rows: int) -> None:
     good = np.setdiff1d(range(31), bands)
     part = truth[good, rows:], estimate[good, rows:]
     known = ~np.isnan(truth)
-    for metric in (metrics.mrae, metrics.rmse, metrics.psnr, metrics.sam):
-        assert metric(truth, estimate, known=known) == pytest.approx(metric(*part))  # type: ignore[call-arg]
-    for of_bands in (metrics.band_mrae, metrics.band_rmse):
-        values = of_bands(truth, estimate, known=known)  # type: ignore[operator]
-        np.testing.assert_allclose(values[good], of_bands(*part))  # type: ignore[operator]
+    of_cube: list[Callable[..., float]] = [metrics.mrae, metrics.rmse, metrics.psnr, metrics.sam]
+    for metric in of_cube:
+        assert metric(truth, estimate, known=known) == pytest.approx(metric(*part))
+    of_bands: list[Callable[..., Cube]] = [metrics.band_mrae, metrics.band_rmse]
+    for band_metric in of_bands:
+        values = band_metric(truth, estimate, known=known)
+        np.testing.assert_allclose(values[good], band_metric(*part))
         assert np.isnan(values[bands]).all()
 
 
