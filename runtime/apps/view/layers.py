@@ -207,19 +207,14 @@ def comparable_cubes(cubes: Sequence[ShownCube]) -> list[list[int]]:
     return found
 
 
-def cube_errors(estimate: Array, truth: Array) -> dict[str, Array]:
-    """Return the maps (h, w) of MRAE, RMSE and spectral angle, degrees, of two tiles (B, h, w)."""
-    difference = np.abs(estimate - truth)
-    norms = np.linalg.norm(estimate, axis=0), np.linalg.norm(truth, axis=0)
+def spectral_angle(a: Array, b: Array) -> Array:
+    """Return the map (h, w) of the spectral angle, degrees, of two tiles (B, h, w); NaN where one of them is dark."""
+    norms = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
     lit = np.minimum(*norms) > _DARK
-    a, b = (tile / np.where(lit, norm, 1) for tile, norm in zip((estimate, truth), norms, strict=True))
+    unit_a, unit_b = (tile / np.where(lit, norm, 1) for tile, norm in zip((a, b), norms, strict=True))
     # The half-angle form is exact for tiny angles, unlike the arccos of a rounded cosine
-    angle = 2 * np.degrees(np.arctan2(np.linalg.norm(a - b, axis=0), np.linalg.norm(a + b, axis=0)))
-    return {
-        "mrae": np.mean(difference / (np.abs(truth) + np.float32(MRAE_OFFSET)), axis=0),
-        "rmse": np.sqrt(np.mean(difference**2, axis=0)),
-        "angle": np.where(lit, angle, np.float32(np.nan)).astype(np.float32),
-    }
+    half_angle = np.arctan2(np.linalg.norm(unit_a - unit_b, axis=0), np.linalg.norm(unit_a + unit_b, axis=0))
+    return np.where(lit, 2 * np.degrees(half_angle), np.float32(np.nan)).astype(np.float32)
 
 
 def _compare_tile(scene: Scene, layer: Layer, shown: ShownCube, level: int, column: int, row: int) -> Array:
@@ -232,7 +227,11 @@ def _compare_tile(scene: Scene, layer: Layer, shown: ShownCube, level: int, colu
         return a[0] - b[0]
     if layer.kind == "absolute":
         return np.abs(a[0] - b[0])
-    return cube_errors(a, b)[layer.kind]
+    if layer.kind == "mrae":
+        return np.mean(np.abs(a - b) / (np.abs(b) + np.float32(MRAE_OFFSET)), axis=0)
+    if layer.kind == "rmse":
+        return np.sqrt(np.mean((a - b) ** 2, axis=0))
+    return spectral_angle(a, b)
 
 
 def _frame_tile(shown: ShownCube, level: int, column: int, row: int, gain: float) -> npt.NDArray[np.uint8]:

@@ -13,7 +13,7 @@ from ccnet.contract import CCNetError
 from ccnet.metrics import band_mrae
 from ccnet.runtime.io.formats.mapped_cube import Selection
 
-from .layers import PICTURES, Layer, comparable, cube_errors, tile_numbers
+from .layers import PICTURES, Layer, comparable, spectral_angle, tile_numbers
 from .scene import TILE_PX, Array, Scene, ShownCube
 
 _RANGE_PX, _ERROR_PX = 1 << 18, 1 << 21
@@ -81,7 +81,7 @@ def errors(scene: Scene, index: int, other: int) -> dict[str, Any]:
         size = a[0].size
         mrae += size * band_mrae(b, a)
         squares += np.square(a - b, dtype=np.float64).sum(axis=(1, 2))
-        angle = cube_errors(a, b)["angle"]
+        angle = spectral_angle(a, b)
         angles, lit = angles + float(np.nansum(angle)), lit + int(np.isfinite(angle).sum())
         count += size
     mean_square = float(squares.mean() / count)
