@@ -171,12 +171,12 @@ def natural_colours(shown: ShownCube) -> npt.NDArray[np.float32]:
 
 def tile_numbers(scene: Scene, layer: Layer, level: int, column: int, row: int) -> Array:
     """Return the numbers (h, w) of a tile; NaN where they are not defined."""
-    shown = scene.cube(layer.cube)
     with np.errstate(all="ignore"):
+        if layer.kind in COMPARISONS:
+            return _compare_tile(scene, layer, level, column, row)
+        shown = scene.cube(layer.cube)
         if layer.kind == "residual":
             return _residual_tile(scene, shown, level, column, row)
-        if layer.kind in COMPARISONS:
-            return _compare_tile(scene, layer, shown, level, column, row)
         tile = scene.tile(shown, layer.bands, level, column, row)
         if layer.kind == "band":
             return tile[0]
@@ -191,15 +191,21 @@ def comparable(shown: ShownCube, other: ShownCube) -> bool:
     return shown.cube.shape == other.cube.shape and bool(np.allclose(shown.cube.wavelengths, other.cube.wavelengths))
 
 
+def comparison(scene: Scene, index: int, other: int) -> tuple[ShownCube, ShownCube]:
+    """Return a cube and the one that it is compared with; CCNetError if they differ in size or bands."""
+    shown, truth = scene.cube(index), scene.cube(other)
+    if not comparable(shown, truth):
+        raise CCNetError(f"{shown.name} and {truth.name} differ in size or bands, expected the same to compare them")
+    return shown, truth
+
+
 def comparable_cubes(cubes: Sequence[ShownCube]) -> list[list[int]]:
     """Return for each cube the indices of the others that it can be compared with."""
     alike: dict[tuple[Any, ...], list[int]] = {}
     for at, shown in enumerate(cubes):
         alike.setdefault((shown.cube.shape, shown.cube.wavelengths.tobytes()), []).append(at)
     found: list[list[int]] = [[] for _ in cubes]
-    for (
-        group
-    ) in alike.values():  # few groups, whose cubes are equal: each pair of cubes would take seconds for hundreds
+    for group in alike.values():  # the groups are few: all pairs of hundreds of cubes would take seconds
         others = [each for each in alike.values() if comparable(cubes[group[0]], cubes[each[0]])]
         together = sorted(itertools.chain.from_iterable(others))
         for at in group:
@@ -217,10 +223,8 @@ def spectral_angle(a: Array, b: Array) -> Array:
     return np.where(lit, 2 * np.degrees(half_angle), np.float32(np.nan)).astype(np.float32)
 
 
-def _compare_tile(scene: Scene, layer: Layer, shown: ShownCube, level: int, column: int, row: int) -> Array:
-    truth = scene.cube(layer.other)
-    if not comparable(shown, truth):
-        raise CCNetError(f"{shown.name} and {truth.name} differ in size or bands, expected the same to compare them")
+def _compare_tile(scene: Scene, layer: Layer, level: int, column: int, row: int) -> Array:
+    shown, truth = comparison(scene, layer.cube, layer.other)
     bands = layer.bands or tuple(range(shown.cube.shape[0]))
     a, b = (scene.tile(each, bands, level, column, row) for each in (shown, truth))
     if layer.kind == "signed":

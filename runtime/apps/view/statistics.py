@@ -13,7 +13,7 @@ from ccnet.contract import CCNetError
 from ccnet.metrics import band_mrae
 from ccnet.runtime.io.formats.mapped_cube import Selection
 
-from .layers import PICTURES, Layer, comparable, spectral_angle, tile_numbers
+from .layers import PICTURES, Layer, comparison, spectral_angle, tile_numbers
 from .scene import TILE_PX, Array, Scene, ShownCube
 
 _RANGE_PX, _ERROR_PX = 1 << 18, 1 << 21
@@ -70,9 +70,7 @@ def errors(scene: Scene, index: int, other: int) -> dict[str, Any]:
     Raises:
         CCNetError: The cubes differ in size or bands.
     """
-    shown, truth = scene.cube(index), scene.cube(other)
-    if not comparable(shown, truth):
-        raise CCNetError(f"{shown.name} and {truth.name} differ in size or bands, expected the same to compare them")
+    shown, truth = comparison(scene, index, other)
     level, bands = _level(shown, _ERROR_PX), range(shown.cube.shape[0])
     mrae, squares = np.zeros(len(bands)), np.zeros(len(bands))
     angles, lit, count = 0.0, 0, 0
