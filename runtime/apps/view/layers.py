@@ -9,7 +9,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -78,7 +78,7 @@ class Layer:
         if len(bands) != (count := _BANDS_OF_KIND.get(kind, 0)):
             raise CCNetError(f"{len(bands)} bands, expected {count} for {kind}")
         return cls(
-            kind=kind,  # type: ignore[arg-type] # checked above
+            kind=cast(Kind, kind),
             cube=_whole("cube", query.get("cube", "0")),
             other=_whole("other", query.get("other", "0")),
             bands=bands,
