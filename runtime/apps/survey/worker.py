@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ccnet.contract import BANDS_NM, CCNetError, hidden_path, make_folder, sha256
+from ccnet.contract import BANDS_NM, CCNetError, make_folder, sha256
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 from ccnet.runtime.io.cubes import CubeFormat, cube_files, open_cube
-from ccnet.runtime.io.formats.cube_writer import write_errors
+from ccnet.runtime.io.formats.cube_writer import replace_when_complete, write_errors
 from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.reconstructor import Reconstructor
@@ -159,14 +159,8 @@ def _write(reconstruct: Reconstructor, pixels: Frame, target: Path, task: Task, 
         return
     values = reconstruct.project(pixels, task.projection)
     make_folder(target.parent)
-    partial = hidden_path(target)
-    try:
-        with write_errors(target):
-            with partial.open("wb") as file:
-                np.save(file, values)
-            partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replace_when_complete(target) as partial, write_errors(target), partial.open("wb") as file:
+        np.save(file, values)
 
 
 def _is_full(target: Path, task: Task, shape: tuple[int, int]) -> bool:
