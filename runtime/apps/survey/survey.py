@@ -85,8 +85,10 @@ def run_survey(
     with _locked(out):
         survey = _facts(task, wanted)
         rows = read_manifest(out, survey)
-        rows |= {as_text(frame.name): _found(task, frame) for frame in frames if _is_unlisted(task, frame, rows)}
-        missing = [frame for frame in frames if not task.is_done(frame)]
+        done = {frame for frame in frames if task.is_done(frame)}
+        unlisted = [frame for frame in frames if frame in done and not _is_listed(frame, rows)]
+        rows |= {as_text(frame.name): _found(task, frame) for frame in unlisted}
+        missing = [frame for frame in frames if frame not in done]
         ledger = _Ledger(out, survey, rows, Counts(len(frames), len(frames) - len(missing)))
         report(ledger.counts, None)
         try:
@@ -168,9 +170,10 @@ def _facts(task: Task, wanted: str) -> dict[str, str]:
     }
 
 
-def _is_unlisted(task: Task, frame: ArchiveFrame, rows: dict[str, Row]) -> bool:
+def _is_listed(frame: ArchiveFrame, rows: dict[str, Row]) -> bool:
+    """Return whether a row says that the frame is done."""
     row = rows.get(as_text(frame.name))
-    return task.is_done(frame) and (row is None or row.status != "done")
+    return row is not None and row.status == "done"
 
 
 def _found(task: Task, frame: ArchiveFrame) -> Row:
