@@ -1,9 +1,9 @@
-"""The lock of an artifact folder: one process at a time exports, builds or calibrates in it."""
+"""The lock of a folder: one process at a time exports, builds, calibrates or surveys into it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,10 +14,9 @@ LOCK_NAME = ".ccnet.lock"
 """File in the folder that the lock is on. The system frees it when its process ends, however that happens."""
 
 
-@contextmanager
 def lock_artifacts(
     folder: Path, *, wait: bool = True, say: Callable[[str], object] = lambda line: None
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Keep other processes from writing into an artifact folder.
 
     Args:
@@ -25,11 +24,33 @@ def lock_artifacts(
         wait: Wait for a process that has the lock, as long as it takes.
         say: Called with a line before the wait.
 
+    Returns:
+        The lock, for a ``with`` block. It raises a CCNetError if another process has it and ``wait`` is False, or the
+        folder cannot be written.
+    """
+    busy = f"{folder}: another ccnet process writes into it"
+
+    def wait_or_refuse() -> None:
+        if not wait:
+            raise CCNetError(f"{busy}, expected none; wait for its end, or leave --no-wait out")
+        say(f"{busy}; waiting for its end")
+
+    return lock_folder(folder, wait_or_refuse)
+
+
+@contextmanager
+def lock_folder(folder: Path, on_busy: Callable[[], object]) -> Iterator[None]:
+    """Keep other processes out of a folder.
+
+    Args:
+        folder: The folder; it is made where it does not exist.
+        on_busy: Called when another process has the lock. If it returns, wait for that process, as long as it takes.
+
     Yields:
         Nothing.
 
     Raises:
-        CCNetError: Another process has the lock and ``wait`` is False, or the folder cannot be written.
+        CCNetError: The folder cannot be written.
     """
     make_folder(folder)
     lock = FileLock(folder / LOCK_NAME)
@@ -37,10 +58,7 @@ def lock_artifacts(
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            busy = f"{folder}: another ccnet process writes into it"
-            if not wait:
-                raise CCNetError(f"{busy}, expected none; wait for its end, or leave --no-wait out") from None
-            say(f"{busy}; waiting for its end")
+            on_busy()
             lock.acquire()
     except OSError as error:
         raise CCNetError(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
-from filelock import FileLock, Timeout
-
-from ccnet.contract import ArtifactFolder, CCNetError, make_folder
+from ccnet.contract import ArtifactFolder, CCNetError
+from ccnet.runtime.io.artifact_lock import lock_folder
 
 from .manifest import Row, as_text, read_manifest, write_manifest
 from .sources import ArchiveFrame
@@ -19,9 +19,6 @@ from .worker import Task, run_frame
 
 SAVE_S = 10.0
 """Longest time between two writes of the manifest while frames come, s."""
-
-LOCK_NAME = ".ccnet.lock"
-"""File in the folder of results that a survey locks; the system frees it when the process ends, however it does."""
 
 _PARTIAL = re.compile(r"\.ccnet-[0-9a-f]{12}.*")  # the names of hidden_path
 
@@ -82,7 +79,7 @@ def run_survey(
             disk is full. The manifest has all that was done until then.
     """
     out = Path(task.out)
-    with _locked(out):
+    with lock_folder(out, lambda: _refuse(out)):
         survey = _facts(task, wanted)
         rows = read_manifest(out, survey)
         done = {frame for frame in frames if task.is_done(frame)}
@@ -105,23 +102,11 @@ def run_survey(
     return ledger.counts, ledger.failed
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other surveys out of the folder: each would remove the other's partial files, and replace its manifest."""
-    make_folder(out)
-    lock = FileLock(out / LOCK_NAME)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise CCNetError(
-            f"{out}: another survey runs in this folder, expected none; wait for its end, or choose another --out"
-        ) from error
-    except OSError as error:
-        raise CCNetError(f"{out}: cannot be locked ({error.strerror}); choose a folder that you can write") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def _refuse(out: Path) -> NoReturn:
+    """Refuse a folder with another survey: each would remove the other's partial files, and replace its manifest."""
+    raise CCNetError(
+        f"{out}: another survey runs in this folder, expected none; wait for its end, or choose another --out"
+    )
 
 
 class _Ledger:

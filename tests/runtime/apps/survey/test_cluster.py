@@ -16,8 +16,9 @@ import pytest
 from ccnet.runtime.apps.survey.cluster import Cluster
 from ccnet.runtime.apps.survey.manifest import Row, read_manifest
 from ccnet.runtime.apps.survey.sources import find_frames
-from ccnet.runtime.apps.survey.survey import LOCK_NAME, Counts, run_survey
+from ccnet.runtime.apps.survey.survey import Counts, run_survey
 from ccnet.runtime.apps.survey.worker import Task
+from ccnet.runtime.io.artifact_lock import LOCK_NAME
 from tests.runtime.apps.survey.conftest import archive
 from tests.runtime.conftest import refusal
 

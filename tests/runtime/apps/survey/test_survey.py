@@ -19,6 +19,7 @@ from ccnet.runtime.apps.survey.manifest import Row, read_manifest
 from ccnet.runtime.apps.survey.sources import find_frames
 from ccnet.runtime.apps.survey.survey import Counts, run_survey
 from ccnet.runtime.apps.survey.worker import Task
+from ccnet.runtime.io.artifact_lock import LOCK_NAME
 from tests.runtime.apps.survey.conftest import INDEX, archive
 from tests.runtime.conftest import pixels, refusal
 
@@ -45,7 +46,7 @@ def test_thousand_frames_of_which_three_are_damaged(task: Callable[..., Task], t
     table = rows(made)
     assert len(table) == 1000 and sum(row.status == "done" for row in table.values()) == 997
     assert len({row.worker for row in table.values()}) == 1
-    results = {path.name for path in Path(made.out).iterdir()} - {survey.LOCK_NAME}
+    results = {path.name for path in Path(made.out).iterdir()} - {LOCK_NAME}
     assert len(results) == 998  # with the manifest, and nothing else hidden
     np.save(frames / "0003.npy", pixels(16, 16))
     (Path(made.out) / "0007.npy.npy").unlink()
