@@ -49,7 +49,7 @@ class Cluster:
         submit the frames that have no row yet.
 
         Args:
-            task: What to make of each frame.
+            task: The work on each frame.
             frames: The frames.
 
         Yields:

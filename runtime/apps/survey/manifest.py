@@ -1,4 +1,4 @@
-"""The manifest of a survey, ``manifest.parquet``: one row a frame, and what the survey makes of each."""
+"""The manifest of a survey, ``manifest.parquet``: one row a frame, with its result or the reason why it failed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Status = Literal["done", "failed"]
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What became of one frame.
+    """The result of one frame: done, or failed with a reason.
 
     Attributes:
         frame: Name of the frame's results.

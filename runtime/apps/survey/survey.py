@@ -65,10 +65,10 @@ def run_survey(
     """Make the results that are missing, and keep the manifest.
 
     Args:
-        task: What to make of each frame.
+        task: The work on each frame.
         frames: The archive.
         wanted: The results in words, for the manifest.
-        runner: Where the frames are computed.
+        runner: The function that runs the task on the frames: in this process, or on a cluster.
         report: Called at the start, and with the row of each frame.
 
     Returns:

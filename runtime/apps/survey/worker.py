@@ -53,10 +53,10 @@ class Engine:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """What to make of each frame.
+    """The work that a worker does on each frame: reconstruct it and write its result.
 
     Attributes:
-        engine: What computes.
+        engine: The arguments of the Reconstructor that computes the frames.
         out: Absolute path of the folder of results, the same on every worker.
         projection: Map to K values a pixel, written as .npy (K, H, W) float32. None: whole cubes.
         format: File format of cubes.
@@ -85,7 +85,7 @@ def run_frame(task: Task, frame: ArchiveFrame) -> Row:
     A CCNetError says so if the artifacts cannot be opened, which no other frame would survive.
 
     Args:
-        task: What to make.
+        task: The work on a frame.
         frame: The frame.
 
     Returns:

@@ -44,7 +44,7 @@ class Layer:
     """One layer of a cube.
 
     Attributes:
-        kind: What is drawn.
+        kind: Kind of picture or of numbers.
         cube: Index of the cube.
         other: Index of the cube that it is compared with, which counts as the truth.
         bands: Indices of bands, as many as the kind needs.
@@ -124,7 +124,7 @@ def draw_tile(scene: Scene, layer: Layer, level: int, column: int, row: int) -> 
 
     Args:
         scene: The cubes.
-        layer: What is drawn.
+        layer: The layer that the tile is drawn of.
         level: Level of the tile.
         column: Column of the tile among those of its level.
         row: Row of the tile.

@@ -1,4 +1,4 @@
-"""Who is answered: names of this machine, and on an address for others who has the token."""
+"""The guard answers requests to names of this machine; on an address for others, requests with the token."""
 
 from __future__ import annotations
 

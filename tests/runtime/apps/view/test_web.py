@@ -1,4 +1,4 @@
-"""What the page asks for: its files, tiles, spectra, ranges and errors; and what is refused."""
+"""The server answers the page with its files, tiles, spectra, ranges and errors, and refuses wrong requests."""
 
 from __future__ import annotations
 
