@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ccnet.contract.signals import call_on_stop_signals
-from ccnet.runtime.apps.view.live import LivePreview
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
@@ -40,6 +39,9 @@ from .options import (
     WhiteOption,
     to_bytes,
 )
+
+if TYPE_CHECKING:
+    from ccnet.runtime.apps.view.live import LivePreview
 
 app = typer.Typer()
 
@@ -141,6 +143,8 @@ def stream(
 
 def _open_preview(stack: ExitStack, port: int) -> LivePreview:
     """Start the page of a stream, and print its address; the stack stops it."""
+    from ccnet.runtime.apps.view.live import LivePreview
+
     preview = LivePreview(port)
     stack.callback(preview.close)
     print(f"view {preview.url}", flush=True)

@@ -19,12 +19,6 @@ from ccnet.runtime.cli.options import (
     ThreadsOption,
     to_bytes,
 )
-from ccnet.runtime.probe import open_probed
-
-from .guard import LOCAL_NAMES
-from .opening import MOST_CUBES, Opener
-from .scene import Scene
-from .server import ViewServer
 
 app = typer.Typer()
 
@@ -48,7 +42,7 @@ def view(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the page; 0: any that is free.")] = DEFAULT_PORT,
     host: Annotated[
         str, typer.Option(help="Address to bind; any but this machine's own loopback asks for a token.")
-    ] = LOCAL_NAMES[1],
+    ] = "127.0.0.1",
     browser: Annotated[
         bool | None, typer.Option("--browser/--no-browser", help="Open the page; if not given, from a terminal only.")
     ] = None,
@@ -62,6 +56,12 @@ def view(
 
     The page reads only what it shows, so that cubes may be larger than the memory. Press Ctrl-C to stop.
     """
+    from ccnet.runtime.probe import open_probed
+
+    from .opening import MOST_CUBES, Opener
+    from .scene import Scene
+    from .server import ViewServer
+
     opener = Opener(
         lambda: open_probed(
             artifacts, input_space=input_space, backend=backend, memory=to_bytes(memory), threads=threads
