@@ -57,3 +57,8 @@ def from_srgb(frame_HWC: Frame) -> npt.NDArray[np.float32]:
 def linear(encoded: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Decode sRGB values in [0, 1] to linear light."""
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
+
+
+def encode(light: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Encode linear light in [0, 1] as sRGB values in [0, 1], the inverse of ``linear``."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)

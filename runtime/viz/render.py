@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ccnet.contract import BANDS_NM, FRAME_SCALE
 from ccnet.runtime.io.frames import Frame
+from ccnet.runtime.io.srgb import encode
 
 Cube = npt.NDArray[np.floating]
 Image = npt.NDArray[np.uint8]
@@ -80,9 +81,7 @@ def _lobe(nm: npt.NDArray[Any], height: float, peak: float, below: float, above:
 
 def encode_srgb(linear: npt.NDArray[Any]) -> Image:
     """Encode linear light, clipped to [0, 1], with sRGB's transfer function as uint8 of the same shape."""
-    linear = np.clip(linear, 0, 1)
-    encoded = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.asarray(np.rint(255 * encoded), np.uint8)
+    return np.asarray(np.rint(255 * encode(np.clip(linear, 0, 1))), np.uint8)
 
 
 def to_8_bit(frame: Frame) -> Image:

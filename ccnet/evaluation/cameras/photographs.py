@@ -18,7 +18,8 @@ from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.methods import Method
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation
-from ccnet.runtime.io.srgb import TO_CIE
+from ccnet.runtime.io.srgb import TO_CIE, encode, linear
+from ccnet.runtime.viz.render import encode_srgb
 
 from .study import Score, mean_score, score_cube
 
@@ -53,10 +54,10 @@ def _auto_exposure(light: Image) -> Image:
 
 def _tone_curve(light: Image) -> Image:
     """Return a usual rendering: an S-curve on the encoded values, and a fifth more saturation."""
-    encoded = _encode(np.clip(light, 0, 1))
+    encoded = encode(np.clip(light, 0, 1))
     curved = encoded + 0.15 * np.sin(2 * np.pi * (encoded - 0.5)) * 0.5 * (1 - np.abs(2 * encoded - 1)) + 0.05 * encoded
     grey = curved.mean(2, keepdims=True)
-    return _decode(np.clip(grey + 1.2 * (curved - grey), 0, 1))
+    return linear(np.clip(grey + 1.2 * (curved - grey), 0, 1))
 
 
 def _one_stop_brighter(light: Image) -> Image:
@@ -112,14 +113,6 @@ def _linear_srgb(frame: Array) -> Image:
 
 def _jpeg(light: Image) -> npt.NDArray[np.uint8]:
     """Return a photograph (H, W, 3) as it is decoded from a JPEG of linear light."""
-    encoded = np.rint(255 * _encode(np.clip(light, 0, 1))).astype(np.uint8)
-    _, code = cv2.imencode(".jpg", np.ascontiguousarray(encoded[..., ::-1]), [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    picture = np.ascontiguousarray(encode_srgb(light)[..., ::-1])
+    _, code = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return np.ascontiguousarray(np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR), np.uint8)[..., ::-1])
-
-
-def _encode(light: Image) -> Image:
-    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
-
-
-def _decode(encoded: Image) -> Image:
-    return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
