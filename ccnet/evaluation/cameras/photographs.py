@@ -16,6 +16,7 @@ from ccnet.contract import Manifest
 from ccnet.data.camera import Array, Camera
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.methods import Method
+from ccnet.metrics import best_factor
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation
 from ccnet.runtime.io.srgb import TO_CIE, encode, linear
@@ -101,8 +102,7 @@ def study_photographs(network: Method, target: Camera, scenes: SceneDataset) -> 
             frame = prepare(_jpeg(photograph.take(_linear_srgb(target.frame(cube)))))
             estimate = network(np.ascontiguousarray(frame.transpose(2, 0, 1)))
             plain.append(score_cube(cube, estimate))
-            factor = float((cube * estimate).sum() / (estimate * estimate).sum())
-            scaled.append(score_cube(cube, estimate * np.float32(factor)))
+            scaled.append(score_cube(cube, estimate * np.float32(best_factor(cube, estimate))))
         yield photograph.name, mean_score(plain), mean_score(scaled)
 
 
