@@ -80,14 +80,18 @@ class TrainingStep:
         """
         if self._prefetched_step != step:
             self._prefetched = self._prefetch(step)
-        arrays = self._prefetched.result()
+        *arrays, gaps = self._prefetched.result()
         self._prefetched_step, self._prefetched = step + 1, self._prefetch(step + 1)
         frames, cubes = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return frames, cubes, bool(np.isnan(arrays[1].min()))
+        return frames, cubes, gaps
 
-    def _prefetch(self, step: int) -> Future[tuple[Array, Array]]:
-        share = slice(self.rank, None, self.world_size)
-        return self._reader.submit(self.patches.batch_at, step, share)
+    def _prefetch(self, step: int) -> Future[tuple[Array, Array, bool]]:
+        return self._reader.submit(self._read, step)
+
+    def _read(self, step: int) -> tuple[Array, Array, bool]:
+        """Return what ``_batch`` does, in the memory of the host."""
+        frames, cubes = self.patches.batch_at(step, slice(self.rank, None, self.world_size))
+        return frames, cubes, bool(np.isnan(cubes.min()))
 
     def _describe_divergence(self, step: int, loss: float, gradient_norm: float) -> str:
         scenes = ", ".join(sorted(set(self.patches.scene_names_at(step))))
