@@ -20,7 +20,7 @@ from ccnet.model.ccnet import SRU
 from ccnet.ops.kernels import limit, limits
 
 from .memory import RecomputeEmbedding, RunGrSCMFirst
-from .nodes import applied, initializer, producer, prune, required
+from .nodes import applied, initializer, producer, prune, replace, required
 
 Nodes = Mapping[str, ir.Node]
 
@@ -263,7 +263,4 @@ def _replace(
 ) -> None:
     """Let an operator compute the result in the place of the nodes that did."""
     node = ir.node(operator, inputs, attributes, domain=NATIVE_DOMAIN, name=f"{name}/{operator}_0")
-    replacement = node.outputs[0]
-    replacement.type, replacement.shape, replacement.name = result.type, result.shape, node.name
-    graph.insert_before(required(result.producer(), f"the node of {name}'s result"), node)
-    ir.convenience.replace_all_uses_with(result, replacement, replace_graph_outputs=True)
+    replace(graph, result, node)

@@ -7,6 +7,8 @@ from onnx_ir.passes import InPlacePass, PassResult
 
 from ccnet.model.config import CCNetConfig
 
+from .nodes import replace
+
 _EMBEDDING, _SKIP = "conv_in/Conv_0", "ccnet/Add_0"
 
 _ONNX_RUNTIME_DOMAIN = "com.microsoft"
@@ -44,10 +46,7 @@ class RecomputeEmbedding(InPlacePass):
         attributes = [value for value in embedding.attributes.values() if value.name != "auto_pad"]
         inputs = [rgb, weight, bias, features]
         node = ir.Node(_ONNX_RUNTIME_DOMAIN, "FusedConv", inputs, attributes, name="ccnet/FusedConv_0")
-        (result,), (replacement,) = skip.outputs, node.outputs
-        replacement.type, replacement.shape, replacement.name = result.type, result.shape, node.name
-        model.graph.insert_before(skip, node)
-        ir.convenience.replace_all_uses_with(result, replacement)
+        replace(model.graph, skip.outputs[0], node)
         model.graph.remove(skip, safe=True)
         model.graph.opset_imports[_ONNX_RUNTIME_DOMAIN] = 1
         return PassResult(model, modified=True)

@@ -52,6 +52,14 @@ def integers(graph: ir.Graph, name: str, values: Sequence[int]) -> ir.Value:
     return initializer(graph, name, np.array(values, np.int64))
 
 
+def replace(graph: ir.Graph, result: ir.Value, node: ir.Node) -> None:
+    """Let a node, whose name its output takes, compute a result in the place of the nodes that did."""
+    replacement = node.outputs[0]
+    replacement.type, replacement.shape, replacement.name = result.type, result.shape, node.name
+    graph.insert_before(required(result.producer(), f"the node of {node.name}'s result"), node)
+    ir.convenience.replace_all_uses_with(result, replacement, replace_graph_outputs=True)
+
+
 def prune(model: ir.Model) -> None:
     """Remove the nodes and initializers that nothing needs."""
     common.RemoveUnusedNodesPass()(model)
