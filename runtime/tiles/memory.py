@@ -85,8 +85,9 @@ def full_bytes(selection: Selection) -> int:
     """Return the memory of each pixel while ``full`` runs; 0 if there is no such graph."""
     if selection.full is None:
         return 0
-    stated = tile_bytes(selection.full) if "bytes_per_pixel" in selection.full.details else 0
-    return stated or math.ceil(_FULL_RATIO * tile_bytes(selection.decode))
+    if "bytes_per_pixel" in selection.full.details:
+        return tile_bytes(selection.full)
+    return math.ceil(_FULL_RATIO * tile_bytes(selection.decode))
 
 
 def frame_memory(frame: Frame) -> int:
