@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import math
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -88,6 +91,21 @@ def full_bytes(selection: Selection) -> int:
     if "bytes_per_pixel" in selection.full.details:
         return tile_bytes(selection.full)
     return math.ceil(_FULL_RATIO * tile_bytes(selection.decode))
+
+
+def trim_heap() -> None:
+    """Give the free blocks of the C library back to the system, so that tiles stay within their budget.
+
+    glibc keeps free blocks of up to 32 MB, such as parts of a cube: a process took up to 95 MB more than with this. It
+    costs a tile of 512 px 3 to 5 % of its time, since the system clears each page anew.
+    """
+    _malloc_trim()(0)
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], object]:
+    """Return glibc's function, or one that does nothing with another C library."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", int) if sys.platform == "linux" else int
 
 
 def frame_memory(frame: Frame) -> int:

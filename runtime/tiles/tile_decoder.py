@@ -20,7 +20,7 @@ from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import rgb_tensor
 
 from .frame_path import Tiles
-from .memory import frame_memory
+from .memory import frame_memory, trim_heap
 from .planner import FramePlan, TileRules, plan_frame, smaller
 from .tiling import Span, check_tile, crop
 
@@ -118,6 +118,8 @@ class TileDecoder:
                 for y, kept_y in _overlaps(plan.rows, wanted_y):
                     left = wanted_x.start
                     for x, kept_x in _overlaps(plan.columns, wanted_x):
+                        if plan.tiles > 1:  # a single tile leaves its memory to the next frame
+                            trim_heap()
                         # No name for the values: they would stay in memory while the next are computed
                         yield kept_y, kept_x, self._decode(frame, context, y, x)[:, _from(y, kept_y), _from(x, kept_x)]
                         left = kept_x.stop
