@@ -85,5 +85,8 @@ def _register_arena(ort: Any) -> SharedArena | None:
 def shrinking_run_options(ort: Any) -> Any:
     """Return ONNX Runtime's options of a run that frees the unused parts of its CPU arena at the end."""
     options = ort.RunOptions()
+    # Its default, for without it onnxruntime 1.32 throws and catches a C++ exception in every run with options. That
+    # ends a process that imported torch, GStreamer (which has a libunwind of its own) and onnxruntime, in this order
+    options.add_run_config_entry("gpu_graph_id", "0")
     options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
     return options

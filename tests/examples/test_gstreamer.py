@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime  # noqa: F401 - before GStreamer: after torch and GStreamer's libunwind its exceptions end the process
 import pytest
 
 from ccnet.runtime import Reconstructor
