@@ -21,7 +21,8 @@ from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.prometheus import PrometheusExporter
 from ccnet.runtime.stream.queue import QueuePolicy
 from ccnet.runtime.stream.sinks import open_sink
-from ccnet.runtime.stream.sources import Pixels, parse_source
+from ccnet.runtime.stream.sources.parse import parse_source
+from ccnet.runtime.stream.sources.source import Pixels
 
 from .options import (
     ARTIFACTS_FOLDER,

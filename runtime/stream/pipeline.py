@@ -27,7 +27,7 @@ from .ledger import FrameCounts, FrameLedger, RejectionCause
 from .metrics import StreamMetrics
 from .queue import FrameQueue, QueuePolicy
 from .sinks import CubeExistsError, Sink
-from .sources import CapturedFrame, Pixels, Source, SourceDisconnectedError, SourceSpec
+from .sources.source import CapturedFrame, Pixels, Source, SourceDisconnectedError, SourceSpec
 
 Array = npt.NDArray[np.float32]
 

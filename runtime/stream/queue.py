@@ -9,7 +9,7 @@ from typing import Literal
 from ccnet.contract import CCNetError
 
 from .ledger import FrameLedger
-from .sources import CapturedFrame
+from .sources.source import CapturedFrame
 
 QueuePolicy = Literal["latest", "block", "drop-oldest"]
 """``latest`` keeps one frame, the newest; ``block`` makes the source wait; ``drop-oldest`` drops the oldest frame."""

@@ -34,7 +34,7 @@ from ccnet.runtime.stream import metrics, pipeline
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.sinks import CubeFolder, Sink, ZarrGroup, ZeroMQSocket
-from ccnet.runtime.stream.sources import SourceDisconnectedError, SourceSpec
+from ccnet.runtime.stream.sources.source import SourceDisconnectedError, SourceSpec
 
 SIZES = ((48, 64), (64, 48), (40, 40))
 LIBC = ctypes.CDLL(None)  # glibc 2.33 or later

@@ -18,7 +18,7 @@ import numpy as np
 from ccnet.runtime.cli.stream import _run
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
-from ccnet.runtime.stream.sources import SourceSpec
+from ccnet.runtime.stream.sources.source import SourceSpec
 
 class Source:
     expected, colour = None, ""

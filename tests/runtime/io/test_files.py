@@ -132,7 +132,7 @@ def test_decoders_of_damaged_pictures_print_nothing(
 @pytest.mark.parametrize("content", [b"hello", b"\0\0\0\x18ftypmp42" + bytes(200), b"RIFF\0\0\0\0AVI LIST"])
 def test_videos_that_cannot_be_opened_print_nothing_of_their_library(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "v.mp4").write_bytes(content)
-    code = "import sys; from ccnet.runtime.stream.sources import parse_source; parse_source(sys.argv[1]).open()"
+    code = "import sys; from ccnet.runtime.stream.sources.parse import parse_source; parse_source(sys.argv[1]).open()"
     shown = {name: value for name, value in os.environ.items() if not name.startswith("OPENCV")}
     command = [sys.executable, "-c", code, str(tmp_path / "v.mp4")]
     result = subprocess.run(command, capture_output=True, text=True, env=shown, check=False)

@@ -36,7 +36,7 @@ from ccnet.runtime.stream.ledger import FrameLedger
 from ccnet.runtime.stream.metrics import StreamMetrics
 from ccnet.runtime.stream.prometheus import PrometheusExporter
 from ccnet.runtime.stream.sinks import open_sink
-from ccnet.runtime.stream.sources import parse_source
+from ccnet.runtime.stream.sources.parse import parse_source
 
 many = settings(
     max_examples=int(os.environ.get("CCNET_FUZZ", "100")), suppress_health_check=list(HealthCheck), database=None

@@ -11,7 +11,7 @@ import pytest
 from ccnet.contract import CCNetError
 from ccnet.runtime.io import video_colour as module
 from ccnet.runtime.io.video_colour import video_colour
-from ccnet.runtime.stream.sources import parse_source
+from ccnet.runtime.stream.sources.parse import parse_source
 
 av: Any = pytest.importorskip("av", reason="needs PyAV")
 RGB = (200, 60, 40)

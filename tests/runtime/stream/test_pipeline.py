@@ -18,7 +18,7 @@ from ccnet.runtime.stream import pipeline
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.queue import QueuePolicy
-from ccnet.runtime.stream.sources import SourceDisconnectedError, SourceSpec
+from ccnet.runtime.stream.sources.source import SourceDisconnectedError, SourceSpec
 
 POLICIES = st.sampled_from(["latest", "block", "drop-oldest"])
 FRAME = np.zeros((4, 4, 3), np.uint8)

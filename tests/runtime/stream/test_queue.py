@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ccnet.runtime.stream.ledger import FrameLedger
 from ccnet.runtime.stream.queue import FrameQueue
-from ccnet.runtime.stream.sources import CapturedFrame
+from ccnet.runtime.stream.sources.source import CapturedFrame
 
 FRAME = np.zeros((4, 4, 3), np.uint8)
 

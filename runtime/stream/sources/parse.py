@@ -1,0 +1,75 @@
+"""The sources that a text on the command line names."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from ccnet.contract import CCNetError
+from ccnet.runtime.io.frames import describe_colour, is_picture, read_frame
+from ccnet.runtime.io.mosaic import read_mosaic
+
+from .pictures import Pictures
+from .raw_video import RawVideo, parse_size
+from .source import SourceOptions, SourceSpec
+from .video_capture import VideoCapture
+
+SCHEMES: dict[str, Callable[[str, SourceOptions], SourceSpec]] = {}
+"""Word before the first colon of a source's text → the function that returns the source for the whole text."""
+
+
+def parse_source(
+    text: str, size: str | None = None, *, bits: int = 8, bayer: bool = False, as_stored: bool = False
+) -> SourceSpec:
+    """Return the source that a text names.
+
+    Args:
+        text: ``-`` for raw video on stdin; a picture or a folder of them; a video file; a camera's number or
+            ``/dev/video*``; a URL such as ``rtsp://…``; a GStreamer pipeline with `` ! `` in it, for an OpenCV with
+            GStreamer.
+        size: ``WxH`` of raw video, px.
+        bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
+        as_stored: Read the stored values; False converts a declared colour space to sRGB, or refuses it.
+        bayer: True for pictures and raw video with one sample per pixel, False for R, G, B.
+
+    Returns:
+        The source, not opened yet: a missing camera is noticed when it is opened.
+
+    Raises:
+        CCNetError: The text names none of these, or the size does not fit it.
+    """
+    if (size is not None) != (text == "-"):
+        raise CCNetError(
+            "--size WxH and the source '-' belong together: raw video has no header, other sources have one"
+        )
+    options = SourceOptions(bits=bits, bayer=bayer, as_stored=as_stored)
+    if text == "-":
+        return _raw_video(str(size), options)
+    if open_scheme := SCHEMES.get(text.partition(":")[0]):
+        return open_scheme(text, options)
+    if text.isdecimal() or text.startswith("/dev/") or " ! " in text or "://" in text:
+        return SourceSpec(text, True, lambda: VideoCapture(text, live=True, colour=options.colour))
+    path = Path(text)
+    if not (path.is_dir() or path.is_file()):
+        raise CCNetError(f"{text}: no such file or folder, expected one, a camera's number, a URL, or - for stdin")
+    if path.is_dir() or is_picture(path):
+        return _pictures(text, options)
+    return SourceSpec(text, False, lambda: VideoCapture(text, live=False, colour=options.colour))
+
+
+def _raw_video(size: str, options: SourceOptions) -> SourceSpec:
+    height, width = parse_size(size)
+    shape = (height, width) if options.bayer else (height, width, 3)
+    dtype = "u1" if options.bits == 8 else "<u2"
+    return SourceSpec("stdin", False, lambda: RawVideo(sys.stdin.fileno(), shape, dtype, options.colour))
+
+
+def _pictures(text: str, options: SourceOptions) -> SourceSpec:
+    path = Path(text)
+    if options.bayer:
+        return SourceSpec(text, False, lambda: Pictures(path, read_mosaic))
+    describe = None if options.as_stored else describe_colour
+    read = partial(read_frame, as_stored=options.as_stored)
+    return SourceSpec(text, False, lambda: Pictures(path, read, describe))
