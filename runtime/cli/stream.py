@@ -53,7 +53,9 @@ def stream(
         str,
         typer.Argument(help="Camera number, /dev/video*, URL, video file, folder of pictures, or - for raw stdin."),
     ],
-    sink: Annotated[list[str], typer.Option(help="Folder of cubes, group.zarr, or zmq:ADDRESS; may be repeated.")],
+    sink: Annotated[
+        list[str], typer.Option(help="Folder of cubes, group.zarr, rosbag:PATH, or zmq:ADDRESS; may be repeated.")
+    ],
     artifacts: ArtifactsOption = ARTIFACTS_FOLDER,
     backend: BackendOption = "auto",
     precision: PrecisionOption = None,

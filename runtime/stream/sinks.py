@@ -1,4 +1,4 @@
-"""Sinks of a stream's cubes: files in a folder, a Zarr group, a ZeroMQ socket."""
+"""Sinks of a stream's cubes: files in a folder, a Zarr group, a ROS 2 bag, a ZeroMQ socket."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from ccnet.runtime.io.cubes import CubeFormat, CubeWriter
 from ccnet.runtime.io.files import as_text, optional_module
 
 from .file_sinks import CubeFolder, ZarrGroup
+from .ros.bag_sink import RosBagSink
 from .sink import ArrayWriter, CubeExistsError, Sink, as_texts
 
-__all__ = ["CubeExistsError", "CubeFolder", "Sink", "ZarrGroup", "ZeroMQSocket", "open_sink"]
+__all__ = ["CubeExistsError", "CubeFolder", "RosBagSink", "Sink", "ZarrGroup", "ZeroMQSocket", "open_sink"]
 
 QUEUED_CUBES = 2
 """Number of cubes that a socket holds for a consumer that is behind."""
@@ -38,7 +39,8 @@ def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
     """Open the sink that a text names.
 
     Args:
-        text: ``zmq:ADDRESS`` such as ``zmq:tcp://*:5555``, a Zarr group whose name ends in ``.zarr``, or a folder.
+        text: ``zmq:ADDRESS`` such as ``zmq:tcp://*:5555``, ``rosbag:PATH`` for a new ROS 2 bag, a Zarr group whose
+            name ends in ``.zarr``, or a folder.
         format: Format of the files in a folder.
 
     Returns:
@@ -49,12 +51,15 @@ def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
     """
     if text.startswith("zmq:"):
         return ZeroMQSocket(text.removeprefix("zmq:"))
+    if text.startswith("rosbag:"):
+        return RosBagSink(text.removeprefix("rosbag:"))
     path = Path(text)
     if path.suffix == ".zarr":
         return ZarrGroup(path)
     if path.suffix[1:] in get_args(CubeFormat):
         raise CCNetError(
-            f"{text}: is the name of one cube, but a stream has many; expected a folder, a .zarr or zmq:ADDRESS"
+            f"{text}: is the name of one cube, but a stream has many; expected a folder, a .zarr, rosbag:PATH or "
+            "zmq:ADDRESS"
         )
     return CubeFolder(path, format)
 
