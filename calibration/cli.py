@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import ArtifactFolder, CCNetError, strict_json, write_atomic
-from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, InputSpaceOption, JsonFileOption
+from ccnet.contract import ArtifactFolder, CCNetError, limit_cores, strict_json, write_atomic
+from ccnet.runtime.cli.options import (
+    ARTIFACTS_FOLDER,
+    ArtifactsArgument,
+    InputSpaceOption,
+    JsonFileOption,
+    ThreadsOption,
+)
 from ccnet.runtime.io.srgb import InputSpace
 
 if TYPE_CHECKING:
@@ -44,6 +50,7 @@ def ranges(
     graph: Annotated[Literal["decode", "encode"], typer.Option(help="The graph to measure.")] = "decode",
     side: SideOption = 128,
     max_frames: MaxFramesOption = 16,
+    threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
 ) -> None:
     """Report what FP16 cannot hold: the range of every tensor of a graph, with a verdict.
@@ -57,6 +64,7 @@ def ranges(
     from ccnet.calibration.fp16.ranges import measure
     from ccnet.calibration.tables import print_bounds, print_unfit
 
+    limit_cores(threads)
     _check_writable(json_file)
     artifacts = ArtifactFolder.open(folder)
     crops = _read_crops(artifacts, frames, input_space, side, max_frames)
@@ -86,6 +94,7 @@ def bisect(
     shown: Annotated[int, typer.Option(help="Most groups to print; all of them are in --json.")] = 24,
     side: SideOption = 64,
     max_frames: MaxFramesOption = 2,
+    threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
 ) -> None:
     """Find where FP16's error comes from: each part of decode in FP16 alone, the worst split down to single nodes.
@@ -101,6 +110,7 @@ def bisect(
     from ccnet.calibration.graph_runner import GraphRunner
     from ccnet.calibration.tables import print_bisection
 
+    limit_cores(threads)
     _check_writable(json_file)
     artifacts = ArtifactFolder.open(folder)
     crops = _read_crops(artifacts, frames, input_space, side, max_frames)
@@ -126,6 +136,7 @@ def int8(
     keep: Annotated[bool, typer.Option("--keep", help="Write the best graph even if it breaks the budget.")] = False,
     side: SideOption = 64,
     max_frames: MaxFramesOption = 12,
+    threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
     plot: Annotated[Path | None, typer.Option(help="PNG to draw of error over the share of work in INT8.")] = None,
 ) -> None:
@@ -142,6 +153,7 @@ def int8(
     from ccnet.calibration.tables import describe_variant, print_variants
     from ccnet.runtime.viz.style import check_picture
 
+    limit_cores(threads)
     _check_writable(json_file)
     if plot is not None:
         check_picture(plot)
@@ -174,6 +186,7 @@ def contexts(
         int, typer.Option("--side", help="Longest side of the centres that are decoded: px, a multiple of 16.")
     ] = 256,
     max_frames: MaxFramesOption = 12,
+    threads: ThreadsOption = None,
     json_file: JsonFileOption = None,
 ) -> None:
     """Report what a cheaper context costs: how far the cube moves where encode reads fewer pixels, or another frame.
@@ -184,6 +197,7 @@ def contexts(
     from ccnet.calibration.contexts import as_rows, measure
     from ccnet.calibration.tables import count_frames, print_rows
 
+    limit_cores(threads)
     _check_writable(json_file)
     artifacts = ArtifactFolder.open(folder)
     _check_side(artifacts, side)

@@ -26,6 +26,7 @@ from ccnet.contract import (
     Artifact,
     CCNetError,
     Manifest,
+    available_cores,
     make_folder,
     sha256,
     write_atomic,
@@ -177,7 +178,9 @@ def _compare(model: CCNet, files: Mapping[GraphKey, bytes], input: Input) -> Non
                 f" ({', '.join(broken)})"
             )
 
-    with ThreadPoolExecutor() as pool:  # ONNX Runtime takes most of the time to optimise a graph, on one core
+    with ThreadPoolExecutor(
+        available_cores()
+    ) as pool:  # ONNX Runtime takes most of the time to optimise a graph, on one core
         # ONNX Runtime has no plugin: the tests compare its graph, in FP32, with the operators
         [*pool.map(judge, (key for key in files if key.format != PLUGIN_FORMAT))]
 

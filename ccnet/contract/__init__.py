@@ -12,7 +12,7 @@ from ccnet.contract.files import (
     strict_json,
     write_atomic,
 )
-from ccnet.contract.machine import available_cores, available_memory, core_quota, cpu_name
+from ccnet.contract.machine import available_cores, available_memory, core_quota, cpu_name, limit_cores
 from ccnet.contract.manifest import (
     GRAPH_FORMATS,
     MANIFEST_KEY,
@@ -71,6 +71,7 @@ __all__ = [
     "hidden_path",
     "install_command",
     "kernel_library_path",
+    "limit_cores",
     "make_folder",
     "padded_size",
     "prefix_errors",

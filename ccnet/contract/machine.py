@@ -12,6 +12,8 @@ from pathlib import Path
 
 _CPUINFO, _MEMINFO = Path("/proc/cpuinfo"), Path("/proc/meminfo")
 _CGROUP, _CGROUP_ROOT = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
+_limits: list[int] = []
+"""Cores that ``limit_cores`` left; empty without a limit."""
 
 
 def available_cores() -> int:
@@ -24,9 +26,24 @@ def available_cores() -> int:
     return min(cores, core_quota() or cores)
 
 
+def limit_cores(cores: int | None) -> None:
+    """Let this process compute with so many CPU threads, also in libraries that are imported after this call.
+
+    Args:
+        cores: At least 1; None leaves what the system leaves.
+    """
+    _limits[:] = [] if cores is None else [cores]
+    if quota := core_quota():
+        os.environ["OMP_NUM_THREADS"] = str(quota)  # torch reads it when it is imported, and knows nothing of quotas
+
+
 def core_quota() -> int | None:
-    """Return how many cores the control groups (a container, a service) leave, rounded up; None without a limit."""
-    return min((max(1, math.ceil(quota)) for quota in _group_quotas()), default=None)
+    """Return how many cores ``limit_cores`` and the control groups (a container, a service) leave, rounded up.
+
+    Returns:
+        At least 1; None without a limit.
+    """
+    return min((max(1, math.ceil(quota)) for quota in (*_limits, *_group_quotas())), default=None)
 
 
 def cpu_name() -> str:

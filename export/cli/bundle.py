@@ -7,8 +7,14 @@ from typing import Annotated
 
 import typer
 
-from ccnet.contract import ArtifactFolder
-from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, InputSpaceOption, WeightsOption
+from ccnet.contract import ArtifactFolder, limit_cores
+from ccnet.runtime.cli.options import (
+    ARTIFACTS_FOLDER,
+    ArtifactsArgument,
+    InputSpaceOption,
+    ThreadsOption,
+    WeightsOption,
+)
 
 from .references import reference_frames
 
@@ -28,6 +34,7 @@ def bundle(
     weights: WeightsOption = None,
     side: Annotated[int, typer.Option(min=16, help="Longest side of a golden frame in px, a multiple of 16.")] = 256,
     input_space: InputSpaceOption = "srgb",
+    threads: ThreadsOption = None,
 ) -> None:
     """Graphs and golden outputs in one file, for a device without torch: 'make engine BUNDLE=…' there.
 
@@ -39,6 +46,7 @@ def bundle(
     from ccnet.export.bundle import make_bundle
     from ccnet.runtime.io.frames import frame_paths
 
+    limit_cores(threads)
     console = Console(stderr=True)
     opened, paths = ArtifactFolder.open(folder), frame_paths(frames or [])
     with console.status("golden outputs"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ccnet.contract import SHIPPED_WEIGHTS, ArtifactFolder, make_folder, strict_json, write_atomic
+from ccnet.contract import SHIPPED_WEIGHTS, ArtifactFolder, limit_cores, make_folder, strict_json, write_atomic
 from ccnet.runtime.cli.options import (
     ARTIFACTS_FOLDER,
     TILE_FLAGS,
@@ -18,6 +18,7 @@ from ccnet.runtime.cli.options import (
     DeviceOption,
     InputSpaceOption,
     JsonFlag,
+    ThreadsOption,
     WeightsOption,
 )
 
@@ -53,6 +54,7 @@ def check(
         typer.Option("--out", "-o", help="Folder for check.json and each frame's cube (.mat, .hdr) and pictures."),
     ] = None,
     device: DeviceOption = 0,
+    threads: ThreadsOption = None,
     as_json: JsonFlag = False,
     force: Annotated[bool, typer.Option("--force", help="Check again even where --out holds this very check.")] = False,
 ) -> None:
@@ -67,6 +69,7 @@ def check(
     from ccnet.export.fingerprint import CHECKED, check_fingerprint, has_passed
     from ccnet.runtime.io.frames import frame_paths
 
+    limit_cores(threads)
     console = Console(stderr=True)
     paths = frame_paths(frames) if frames else []
     opened = ArtifactFolder.open(folder)

@@ -8,8 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ccnet.contract import GRAPH_FORMATS, MANIFEST_NAME, SHIPPED_WEIGHTS, ArtifactFolder, CCNetError, Manifest
-from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, WaitOption, WeightsOption
+from ccnet.contract import (
+    GRAPH_FORMATS,
+    MANIFEST_NAME,
+    SHIPPED_WEIGHTS,
+    ArtifactFolder,
+    CCNetError,
+    Manifest,
+    limit_cores,
+)
+from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, ThreadsOption, WaitOption, WeightsOption
 from ccnet.runtime.io.artifact_lock import lock_artifacts
 
 from .tables import print_artifacts
@@ -38,6 +46,7 @@ def export(
         ),
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Export again even where nothing has changed.")] = False,
+    threads: ThreadsOption = None,
     wait: WaitOption = True,
 ) -> None:
     """Weights → ONNX: encode, decode and full in FP32, decode in mixed FP16, and the manifest.
@@ -49,6 +58,7 @@ def export(
 
     from ccnet.export.fingerprint import export_fingerprint
 
+    limit_cores(threads)
     console, started = Console(stderr=True), time.perf_counter()
     path = weights or SHIPPED_WEIGHTS
     fingerprint = export_fingerprint(path, input, plugin)

@@ -6,11 +6,25 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from ccnet.contract import available_cores, available_memory, cpu_name, machine
+from ccnet.contract import (
+    ArtifactFolder,
+    CCNetError,
+    available_cores,
+    available_memory,
+    core_quota,
+    cpu_name,
+    limit_cores,
+    machine,
+)
+from ccnet.model import CCNet
+from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from ccnet.runtime.cli.app import build_app
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +54,46 @@ def test_quotas_of_control_groups_count(
         (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "groups" / name).write_text(text)
     assert available_cores() == cores
+
+
+@pytest.fixture
+def _no_limit(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # so that the value of before comes back
+    yield
+    limit_cores(None)
+
+
+@pytest.mark.usefixtures("_no_limit")
+def test_a_limit_counts_like_a_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 7}, raising=False)
+    _memory_files(tmp_path, monkeypatch, "0::/a\n")
+    (tmp_path / "groups/a").mkdir(parents=True)
+    (tmp_path / "groups/a/cpu.max").write_text("200000 100000")
+    for limit, quota in ((1, 1), (2, 2), (3, 2)):
+        limit_cores(limit)
+        assert (core_quota(), available_cores(), os.environ["OMP_NUM_THREADS"]) == (quota, quota, str(quota))
+    limit_cores(None)
+    assert core_quota() == 2
+
+
+@pytest.mark.usefixtures("_no_limit")
+@pytest.mark.parametrize(
+    "command",
+    ["export", "check", "bundle", "calibrate ranges", "calibrate bisect", "calibrate int8", "calibrate contexts"],
+)
+def test_commands_that_compute_take_a_limit(tmp_path: Path, command: str) -> None:
+    (tmp_path / "no-folder").touch()  # so each command ends as soon as it has set the limit
+    result = CliRunner().invoke(build_app()[0], [*command.split(), str(tmp_path / "no-folder"), "--threads", "1"])
+    assert isinstance(result.exception, CCNetError), result.output
+    assert core_quota() == 1
+
+
+@pytest.mark.usefixtures("_no_limit")
+def test_onnx_runtime_keeps_to_the_limit(artifacts: tuple[CCNet, Path]) -> None:
+    folder = ArtifactFolder.open(artifacts[1])
+    limit_cores(1)
+    with OnnxRuntimeBackend(folder.read(folder.find("decode"))) as backend:
+        assert backend._session.get_session_options().intra_op_num_threads == 1
 
 
 @pytest.mark.parametrize(("count", "cores"), [(6, 6), (None, 1)])
