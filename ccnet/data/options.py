@@ -50,6 +50,24 @@ BrightnessOption = Annotated[
 ]
 
 
+MeasuredOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--cameras",
+        help=f"Measured cameras for a share of the training patches, each behind its colour matrix. {CAMERA_HELP}.",
+    ),
+]
+
+ShareOption = Annotated[
+    float, typer.Option("--camera-share", min=0, max=1, help="Share of the patches that --cameras make.")
+]
+
+HeldOutBrandOption = Annotated[
+    list[str] | None,
+    typer.Option("--held-out-brand", help="Brand whose --cameras are not trained on, e.g. Nikon, may be repeated."),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameOptions:
     """Values of the options that say how frames are made of cubes.

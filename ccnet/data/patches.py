@@ -15,6 +15,7 @@ from ccnet.contract import CCNetError
 from .camera import Array, Camera, Imaging
 from .datasets import Scene
 from .masks import fill_for_camera
+from .measured import MeasuredCameras
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +28,7 @@ class SceneDataset:
         imaging: Errors that a real camera adds to Eq. 2.
         brightness: Lowest and highest factor of the light on a training patch, drawn log-uniformly: frame and cube are
             scaled together. Whole scenes keep their light.
+        measured: Measured cameras for a share of the training patches, at random; ``imaging`` is not for their frames.
         source: Origin of the scenes, so that a resumed run can find the same ones.
         cache_bytes: Most bytes of cubes that stay in memory between reads; other cubes are read again.
     """
@@ -35,6 +37,7 @@ class SceneDataset:
     cameras: tuple[Camera, ...] = ()
     imaging: Imaging = Imaging()  # noqa: RUF009 - frozen
     brightness: tuple[float, float] = (1.0, 1.0)
+    measured: MeasuredCameras | None = None
     source: str = ""
     cache_bytes: int = 8 << 30
     _cache: dict[int, tuple[Array, Array | None]] = field(default_factory=dict, repr=False, compare=False)
@@ -94,6 +97,8 @@ class SceneDataset:
             factor = np.float32(np.exp(rng.uniform(*np.log(self.brightness))))
             patch = patch * factor
             published_patch = None if published_patch is None else np.minimum(published_patch * factor, np.float32(1))
+        if self.measured is not None and rng.random() < self.measured.share:
+            return self.measured.frame(fill_for_camera(patch), rng), patch
         return self._frame(patch, published_patch, camera, rng), patch
 
     def _frame(self, cube: Array, published: Array | None, camera: int, rng: np.random.Generator) -> Array:

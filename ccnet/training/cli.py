@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,7 +19,10 @@ from ccnet.data.options import (
     CameraOption,
     ExposureOption,
     FrameOptions,
+    HeldOutBrandOption,
     IlluminantOption,
+    MeasuredOption,
+    ShareOption,
     TrackOption,
 )
 from ccnet.evaluation.environment import DeviceOption, library_versions, select_device, warn_if_bfloat16_is_emulated
@@ -28,6 +31,8 @@ from ccnet.runtime.cli.options import ThreadsOption
 from .recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
+    from ccnet.data.measured import MeasuredCameras
+    from ccnet.data.patches import SceneDataset
     from ccnet.model.config import CCNetConfig
 
     from .trainer import Trainer
@@ -62,6 +67,9 @@ def train(
     track: TrackOption = "clean",
     exposure: ExposureOption = (1.0, 1.0),
     brightness: BrightnessOption = (1.0, 1.0),
+    cameras: MeasuredOption = None,
+    camera_share: ShareOption = 0.5,
+    held_out_brand: HeldOutBrandOption = None,
     preset: Annotated[
         Literal["paper", "short"],
         typer.Option(help="paper: the paper's recipe, for a GPU. short: small batches, for --minutes."),
@@ -75,6 +83,16 @@ def train(
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate after warm-up; a cosine follows.")] = None,
     warmup: Annotated[int | None, typer.Option(min=0, help="Steps in which the learning rate rises linearly.")] = None,
     bf16: BFloat16Option = False,
+    rmse_weight: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Weight of each patch's root mean square error in the loss, for PSNR; 0 in the paper."
+        ),
+    ] = None,
+    average: Annotated[
+        float | None,
+        typer.Option(min=0, help="Decay of a moving average of the weights, e.g. 0.998, which is validated and kept."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the weights and the patches.")] = 0,
     evaluate_every: Annotated[int | None, typer.Option(min=1, help="Steps between validations.")] = None,
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between saves of the run.")] = None,
@@ -102,7 +120,7 @@ def train(
 
     changes: dict[str, Any] = {
         "steps": steps, "batch": batch, "patch": patch, "lr": lr, "warmup": warmup, "bf16": bf16, "seed": seed,
-        "evaluate_every": evaluate_every, "save_every": save_every,
+        "evaluate_every": evaluate_every, "save_every": save_every, "rmse_weight": rmse_weight, "average": average,
     }  # fmt: skip
     recipe = _train_recipe(preset, minutes, changes)
     network = _network_config(config or [])
@@ -111,7 +129,8 @@ def train(
         if recipe.bf16:
             warn_if_bfloat16_is_emulated(chosen)
         train_scenes, val_scenes = frames.open_scenes(data, "train", memory), frames.open_scenes(val, "val")
-        train_scenes = replace(train_scenes, brightness=brightness)
+        measured = _measured_cameras(train_scenes, cameras or [], camera_share, held_out_brand or [])
+        train_scenes = replace(train_scenes, brightness=brightness, measured=measured)
         if minutes is not None:
             planned = planned_steps(out)
             if planned:
@@ -132,6 +151,28 @@ def train(
             best = f"MRAE {trainer.best.mrae:.4f}, PSNR {trainer.best.psnr:.2f} dB on {len(val_scenes)} scenes"
             typer.echo(f"{trainer.best_file}: {best}")
             typer.echo(f"{trainer.last_file}: step {trainer.step} of {recipe.steps}, trained on {chosen}")
+
+
+def _measured_cameras(
+    scenes: SceneDataset, files: list[Path], share: float, held_out_brands: list[str]
+) -> MeasuredCameras | None:
+    """Return the cameras of --cameras in daylight and tungsten light, behind matrices to the scenes' only camera."""
+    from ccnet.data.camera import read_cameras
+    from ccnet.data.colour.matrix import smooth_reflectances
+    from ccnet.data.colour.measured import behind_matrices, in_training_lights, split_by_brand
+    from ccnet.data.measured import MeasuredCameras
+
+    if not files:
+        if held_out_brands:
+            raise CCNetError("--held-out-brand needs --cameras, of which it leaves some out")
+        return None
+    if len(scenes.cameras) != 1:
+        raise CCNetError(
+            f"--cameras needs a single --camera, which the matrices lead to, and got {len(scenes.cameras)}"
+        )
+    kept, _ = split_by_brand(read_cameras(files), held_out_brands)
+    behind = behind_matrices(in_training_lights(kept), scenes.cameras[0], smooth_reflectances())
+    return MeasuredCameras(cameras=tuple(behind), share=share)
 
 
 def _stop(trainer: Trainer) -> None:
@@ -205,7 +246,7 @@ def ablate(
     rows = study.rows(tables, base)
     Console().print(*(terminal_table(name, table_rows) for name, table_rows in rows.items()), sep="\n")
     document = frames.describe(train_scenes) | {
-        "data": data, "val": val, "recipe": asdict(study.recipe), "config": base.to_dict(),
+        "data": data, "val": val, "recipe": study.recipe.to_dict(), "config": base.to_dict(),
         "seeds": list(range(seeds)), "device": chosen, "versions": library_versions(), "tables": json_tables(rows),
     }  # fmt: skip
     write_atomic(out / "tables.json", strict_json(document, 2).encode())

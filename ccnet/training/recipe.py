@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from ccnet.contract import CCNetError
 
@@ -25,6 +26,9 @@ class Recipe:
         seed: Seed of the weights and the patches.
         evaluate_every: Steps between validations.
         save_every: Steps between saves of the run.
+        rmse_weight: Weight of the root mean square error of each patch in the loss, for PSNR; 0 in the paper.
+        average: Decay per step of the moving average of the weights, which is validated and kept in their place; 0
+            is no average.
 
     Raises:
         CCNetError: A field is out of its range.
@@ -41,6 +45,8 @@ class Recipe:
     seed: int = 0
     evaluate_every: int = 1000
     save_every: int = 200
+    rmse_weight: float = 0.0
+    average: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "patch", "evaluate_every", "save_every"):
@@ -51,6 +57,16 @@ class Recipe:
                 f"recipe has warmup {self.warmup}, seed {self.seed}, clip {self.clip}, lr {self.lr} to {self.final_lr};"
                 " expected clip above 0, the others from 0"
             )
+
+        if not (self.rmse_weight >= 0 and 0 <= self.average < 1):
+            raise CCNetError(
+                f"recipe has rmse_weight {self.rmse_weight} and average {self.average}, expected at least 0, and 0 to"
+                " below 1"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain values; without what version 0.1.0 had not, where it is not used."""
+        return {name: value for name, value in asdict(self).items() if name not in ("rmse_weight", "average") or value}
 
     def lr_at(self, step: int) -> float:
         """Return the learning rate of a step: linear warm-up, then a cosine from ``lr`` to ``final_lr``."""

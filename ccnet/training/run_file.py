@@ -15,25 +15,32 @@ from ccnet.contract import CCNetError, write_atomic
 
 RUN_FILE = "last.safetensors"
 
-_MODEL, _ADAM = "model.", "adam."  # prefixes of the tensors' names
+_MODEL, _AVERAGE, _ADAM = "model.", "average.", "adam."  # prefixes of the tensors' names
 
 
-def save_run(path: Path, model: Module, optimizer: Optimizer, metadata: dict[str, str]) -> None:
-    """Write the weights and the optimizer's state, atomically."""
+def save_run(
+    path: Path, model: Module, optimizer: Optimizer, metadata: dict[str, str], average: Module | None = None
+) -> None:
+    """Write the weights, their moving average if there is one, and the optimizer's state, atomically."""
     tensors = {f"{_MODEL}{name}": value.cpu().contiguous() for name, value in model.state_dict().items()}
+    if average is not None:
+        tensors |= {f"{_AVERAGE}{name}": value.cpu().contiguous() for name, value in average.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"{_ADAM}{index}.{key}": value.cpu().contiguous() for key, value in state.items()}
     write_atomic(path, save(tensors, metadata))
 
 
-def load_run(path: Path, model: Module, optimizer: Optimizer, identity: str) -> dict[str, str]:
-    """Restore the weights and the optimizer's state.
+def load_run(
+    path: Path, model: Module, optimizer: Optimizer, identity: str, average: Module | None = None
+) -> dict[str, str]:
+    """Restore the weights, their moving average and the optimizer's state.
 
     Args:
         path: File that ``save_run`` wrote.
         model: Network to load the weights into.
         optimizer: Optimizer to load the state into.
         identity: Expected value of the metadata's ``run``: recipe, network and data as JSON.
+        average: Network to load the moving average into; None if the run has none.
 
     Returns:
         The file's metadata.
@@ -52,6 +59,8 @@ def load_run(path: Path, model: Module, optimizer: Optimizer, identity: str) -> 
             f"{path}: belongs to another recipe or other data; repeat its options or choose another --out folder"
         )
     model.load_state_dict(_without_prefix(tensors, _MODEL))
+    if average is not None:
+        average.load_state_dict(_without_prefix(tensors, _AVERAGE))
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in _without_prefix(tensors, _ADAM).items():
         index, key = name.split(".")

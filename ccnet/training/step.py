@@ -61,7 +61,7 @@ class TrainingStep:
         frames, cubes, gaps = self._batch(step)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.bf16):
             estimate = self._forward(frames)
-        loss = ccnet_loss(cubes, estimate, gaps=gaps)
+        loss = ccnet_loss(cubes, estimate, gaps=gaps, rmse_weight=self.recipe.rmse_weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         gradient_norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)

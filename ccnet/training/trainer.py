@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from torch.utils.tensorboard import SummaryWriter
 
 from ccnet import __version__
 from ccnet.contract import CCNetError, make_folder
-from ccnet.data.camera import Imaging
+from ccnet.data.camera import Camera, Imaging
+from ccnet.data.measured import MeasuredCameras
 from ccnet.data.patches import SceneDataset, TrainingPatches
 from ccnet.evaluation.validation import ValidationScore, validate
 from ccnet.model import CCNet
@@ -84,11 +86,12 @@ class Trainer:
             if start.config != config:
                 raise CCNetError(f"the weights to start from are of {start.config}, expected {config}: see --config")
             self.model.load_state_dict(start.state_dict())
+        self.average = copy.deepcopy(self.model).requires_grad_(False) if recipe.average else None
         self.step, self.best = 0, ValidationScore(mrae=math.inf, rmse=math.inf, psnr=0.0, sam=math.inf)
         self.identity = json.dumps(
             {
                 "config": config.to_dict(),
-                "recipe": asdict(recipe),
+                "recipe": recipe.to_dict(),
                 "start": weights_hash(start) if start else None,
                 "train": _describe_scenes(train),
                 "val": _describe_scenes(val),
@@ -132,6 +135,7 @@ class Trainer:
         while self.step < recipe.steps and not self.stopped:
             loss, lr = self._training_step(self.step)
             self.step += 1
+            self._update_average()
             score = None
             if curves and (self.step % recipe.evaluate_every == 0 or self.step == recipe.steps):
                 score = self._validate()
@@ -140,7 +144,7 @@ class Trainer:
                 _add_to_curves(curves, event)
             if curves and (score or self.step % recipe.save_every == 0 or self.stopped):
                 curves.flush()  # before the save: the curves must hold all steps that a resumed run will not repeat
-                save_run(self.last_file, self.model, self._training_step.optimizer, self._metadata(self.best))
+                self._save_run()
             yield event
         if curves:
             curves.close()
@@ -151,7 +155,8 @@ class Trainer:
 
     def _validate(self) -> ValidationScore:
         """Validate, and save the weights if no earlier validation had a lower MRAE."""
-        score = validate(self.model, self.val)
+        model = self.average or self.model
+        score = validate(model, self.val)
         if not math.isfinite(score.mrae):
             raise CCNetError(
                 f"validation MRAE is {score.mrae} at step {self.step}, expected a finite number:"
@@ -159,8 +164,20 @@ class Trainer:
             )
         if score.mrae < self.best.mrae:
             self.best = score
-            save_checkpoint(self.best_file, self.model, self._metadata(score), self.camera)
+            save_checkpoint(self.best_file, model, self._metadata(score), self.camera)
         return score
+
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the weights; in the first steps faster, so that the start is forgotten."""
+        if self.average is None:
+            return
+        decay = min(self.recipe.average, (1 + self.step) / (10 + self.step))
+        for averaged, weights in zip(self.average.parameters(), self.model.parameters(), strict=True):
+            averaged.lerp_(weights.detach(), 1 - decay)
+
+    def _save_run(self) -> None:
+        metadata = self._metadata(self.best)
+        save_run(self.last_file, self.model, self._training_step.optimizer, metadata, self.average)
 
     def _metadata(self, score: ValidationScore) -> dict[str, str]:
         """Return the metadata of both files; ``score`` becomes their ``val``."""
@@ -172,7 +189,7 @@ class Trainer:
         }
 
     def _resume(self) -> None:
-        metadata = load_run(self.last_file, self.model, self._training_step.optimizer, self.identity)
+        metadata = load_run(self.last_file, self.model, self._training_step.optimizer, self.identity, self.average)
         self.step, self.best = int(metadata["step"]), ValidationScore(**json.loads(metadata["val"]))
 
 
@@ -180,12 +197,26 @@ def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:
     """Return the identity of a data set and its cameras, which a resumed run must match."""
     # Only where it is used, so that runs of version 0.1.0 resume
     brightness = {} if scenes.brightness == (1.0, 1.0) else {"brightness": scenes.brightness}
-    return brightness | {
-        "source": scenes.source,
-        "scenes": [scene.name for scene in scenes.scenes],
-        "cameras": [(camera.name, hashlib.sha256(camera.response.tobytes()).hexdigest()) for camera in scenes.cameras],
-        "imaging": _describe_imaging(scenes.imaging),
-    }
+    measured = {} if scenes.measured is None else {"measured": _describe_measured(scenes.measured)}
+    return (
+        brightness
+        | measured
+        | {
+            "source": scenes.source,
+            "scenes": [scene.name for scene in scenes.scenes],
+            "cameras": _describe_cameras(scenes.cameras),
+            "imaging": _describe_imaging(scenes.imaging),
+        }
+    )
+
+
+def _describe_measured(measured: MeasuredCameras) -> dict[str, Any]:
+    """Return the share of the measured cameras, and their names and responses, which decide their matrices."""
+    return {"share": measured.share, "cameras": _describe_cameras(measured.cameras)}
+
+
+def _describe_cameras(cameras: Sequence[Camera]) -> list[tuple[str, str]]:
+    return [(camera.name, hashlib.sha256(camera.response.tobytes()).hexdigest()) for camera in cameras]
 
 
 def _describe_imaging(imaging: Imaging) -> str:

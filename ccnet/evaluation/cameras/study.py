@@ -13,7 +13,7 @@ import numpy as np
 
 from ccnet import metrics
 from ccnet.data.camera import Array, Camera
-from ccnet.data.colour.matrix import fit_matrix
+from ccnet.data.colour.measured import behind_matrices
 from ccnet.data.patches import SceneDataset
 from ccnet.data.spectra import Values
 from ccnet.evaluation.baselines import fit_relative_regression
@@ -57,8 +57,7 @@ def through_matrices(scenes: SceneDataset, target: Camera, moments: Values) -> S
     Returns:
         The same scenes.
     """
-    cameras = (camera.behind(fit_matrix(camera, target.response, moments)) for camera in scenes.cameras)
-    return replace(scenes, cameras=tuple(cameras))
+    return replace(scenes, cameras=tuple(behind_matrices(scenes.cameras, target, moments)))
 
 
 def score_method(method: Method, scenes: SceneDataset) -> Score:

@@ -187,3 +187,13 @@ def test_help_needs_no_torch() -> None:
         "assert not {'torch', 'cv2', 'safetensors'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_measured_cameras_need_a_single_camera_and_known_brands(sources: dict[str, str], out: Path) -> None:
+    cameras = ("--cameras", sources["camera"])
+    refusal(train(sources, out, "--held-out-brand", "Nikon"), "needs --cameras, of which it leaves some out")
+    refusal(train(sources, out, *cameras, "--held-out-brand", "Nikon"), "has no camera, expected one of camera")
+    refusal(train(sources, out, *cameras, "--held-out-brand", "camera"), "hold out fewer brands")
+    refusal(train(sources, out, *cameras, "--camera", sources["camera"]), "a single --camera")
+    result = train(sources, out, *cameras, "--camera-share", "0.4", "--rmse-weight", "2", "--average", "0.9")
+    assert result.exit_code == 0, result.output

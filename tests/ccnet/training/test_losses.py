@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ccnet.metrics import mrae
-from ccnet.training.losses import GAMMA, ccnet_loss, mrae_loss, spectral_difference_loss
+from ccnet.training.losses import GAMMA, ccnet_loss, mrae_loss, rmse_loss, spectral_difference_loss
 
 
 @pytest.fixture
@@ -110,3 +110,18 @@ def test_batch_without_data_has_no_loss() -> None:
     loss = ccnet_loss(torch.full((1, 31, 2, 2), torch.nan), estimate, gaps=True)
     loss.backward()  # type: ignore[no-untyped-call]
     assert loss.item() == 0 and estimate.grad is not None and not estimate.grad.any()
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_root_mean_square_error_is_added_with_its_weight(pair: tuple[Tensor, Tensor], gaps: bool) -> None:
+    truth, estimate = pair
+    roots = [(a - b).square().mean().sqrt().item() for a, b in zip(truth, estimate, strict=True)]
+    added = ccnet_loss(*pair, gaps=gaps, rmse_weight=2) - ccnet_loss(*pair, gaps=gaps)
+    assert added.item() == pytest.approx(2 * sum(roots) / len(roots), rel=1e-4)
+
+
+def test_root_mean_square_error_of_a_perfect_estimate_has_a_gradient() -> None:
+    truth = torch.rand(1, 31, 2, 2)
+    estimate = truth.clone().requires_grad_()
+    rmse_loss(truth, estimate).backward()  # type: ignore[no-untyped-call]
+    assert estimate.grad is not None and not estimate.grad.any()

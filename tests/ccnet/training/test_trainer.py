@@ -184,7 +184,7 @@ def test_loss_that_is_not_finite_stops_the_run_before_the_update(
     events: list[TrainingEvent] = list(islice(trainer.run(), 3))
     before = [parameter.clone() for parameter in trainer.model.parameters()]
 
-    def broken_loss(truth: torch.Tensor, estimate: torch.Tensor, *, gaps: bool) -> torch.Tensor:
+    def broken_loss(truth: torch.Tensor, estimate: torch.Tensor, *, gaps: bool, rmse_weight: float) -> torch.Tensor:
         if not_finite == "loss":
             return estimate.mean() * torch.nan
         return (estimate * 0).abs().sqrt().sum()  # 0, with an infinite slope
