@@ -19,7 +19,7 @@ CHECK_PYTHON := 'import sys; sys.exit(None if sys.version_info >= (3, 10) else "
 target := $(if $(TARGET),--target $(TARGET))
 
 .DEFAULT_GOAL := help
-.PHONY: help install engine bundle demo dist test test-fast test-arm64 lint docs sanitize soak train evaluate pictures bench bench-train gpu-day clean
+.PHONY: help install engine bundle demo dist test test-fast test-arm64 lint docs sanitize soak train evaluate cameras pictures bench bench-train gpu-day clean
 
 help:  ## this list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -101,6 +101,10 @@ train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders i
 evaluate: $(INSTALLED)  ## the shipped weights, or WEIGHTS, and the regressions on the validation scenes, with pictures
 	$(CCNET) evaluate $(weights) --data cave:$(DATA)/cave/val --train cave:$(DATA)/cave/train \
 	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out build/evaluation
+
+cameras: $(INSTALLED)  ## the same on cameras of brands that weights were not trained on, behind colour matrices, and on photographs
+	$(CCNET) evaluate-cameras $(weights) --data cave:$(DATA)/cave/val --train cave:$(DATA)/cave/train --camera $(DATA)/cameras/camera \
+	  $(addprefix --held-out-brand ,ARRI Arashi Fujifilm Hasselblad Nikon Panasonic) --threads 1 --json build/cameras.json
 
 pictures: $(INSTALLED)  ## the viewer's pictures in docs/images, in a headless chromium, on what make engine built; skipped with a reason without it
 	$(BIN)/python tests/runtime/apps/view/pictures.py '$(FRAME)' --artifacts $(ARTIFACTS) --out docs/images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,10 @@ from ccnet.evaluation.environment import DeviceOption, select_device
 from ccnet.runtime.cli.options import JsonFileOption, ThreadsOption
 
 if TYPE_CHECKING:
+    from ccnet.data.camera import Camera
+    from ccnet.data.patches import SceneDataset
+    from ccnet.evaluation.methods import Method
+
     from .study import Score
 
 app = typer.Typer()
@@ -35,6 +40,14 @@ def evaluate_cameras(
             help="Weights (.safetensors) of one camera; the package's own if not given.",
         ),
     ] = SHIPPED_WEIGHTS,
+    held_out_brand: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--held-out-brand",
+            help="Brand that the weights were not trained on, may be repeated: its cameras alone get rows, and all"
+            " cameras a summary.",
+        ),
+    ] = None,
     track: TrackOption = "clean",
     photographs: Annotated[
         bool, typer.Option("--photographs/--no-photographs", help="Add the table of photographs (JPEG).")
@@ -48,12 +61,11 @@ def evaluate_cameras(
     The tables are Markdown, as in docs/cameras.md. Matrices are those of 'ccnet camera fit' without --spectra. A
     relative root-polynomial regression is fitted for each camera, and for the weights' camera behind the matrices.
     """
-    from dataclasses import asdict
     from functools import partial
 
     from ccnet.data.camera import TRACKS, read_cameras
     from ccnet.data.colour.lights import find_light
-    from ccnet.data.colour.matrix import smooth_reflectances
+    from ccnet.data.colour.measured import split_by_brand
     from ccnet.data.colour.target import read_target
     from ccnet.data.datasets import open_source
     from ccnet.data.patches import SceneDataset
@@ -61,30 +73,68 @@ def evaluate_cameras(
     from ccnet.model.checkpoint import load_checkpoint
 
     from .photographs import study_photographs
-    from .study import AS_IT_IS, OWN_REGRESSION, REGRESSION, THROUGH_MATRIX, study_cameras
 
     chosen = select_device(device, threads)
     network, target = partial(infer, load_checkpoint(weights).to(chosen)), read_target(weights)
     light, imaging = find_light(illuminant), TRACKS[track]
-    cameras = [each.under(light) for each in read_cameras(camera)]
-    held_out = SceneDataset(scenes=open_source(data, "val"), cameras=(target,), imaging=imaging)
+    others, held_out = split_by_brand([each.under(light) for each in read_cameras(camera)], held_out_brand or [])
+    shown = held_out or others
+    judged = SceneDataset(scenes=open_source(data, "val"), cameras=(target,), imaging=imaging)
     training = SceneDataset(scenes=open_source(fit, "train"), cameras=(target,), imaging=imaging)
-    columns = (AS_IT_IS, THROUGH_MATRIX, OWN_REGRESSION, REGRESSION)
-    typer.echo(_row("camera", *columns) + "\n" + _row(*["---"] * 5))
-    table = {}
-    for name, scores in study_cameras(network, target, cameras, held_out, training, smooth_reflectances()):
-        typer.echo(_row(name, *(_cell(scores.get(column)) for column in columns)))
-        table[name] = {column: asdict(score) for column, score in scores.items()}
-    document: dict[str, object] = {"cameras": table}
+    document: dict[str, object] = _print_cameras(network, target, shown, others if held_out else [], judged, training)
     if photographs:
-        heads = ("photograph", "MRAE / dB / °", "with the best factor for each scene")
-        typer.echo("\n" + _row(*heads) + "\n" + _row(*["---"] * 3))
+        typer.echo("\n" + _head("photograph", "MRAE / dB / °", "with the best factor for each scene"))
         document["photographs"] = rows = {}
-        for name, score, scaled in study_photographs(network, target, held_out):
+        for name, score, scaled in study_photographs(network, target, judged):
             typer.echo(_row(name, _cell(score), _cell(scaled)))
-            rows[name] = {"score": asdict(score), "best factor": asdict(scaled)}
+            rows[name] = _plain({"score": score, "best factor": scaled})
     if json:
         write_atomic(json, strict_json(document, 2).encode())
+
+
+def _print_cameras(
+    network: Method,
+    target: Camera,
+    shown: list[Camera],
+    others: list[Camera],
+    judged: SceneDataset,
+    training: SceneDataset,
+) -> dict[str, object]:
+    """Print a row for each shown camera and the summary of all, and return them as plain values."""
+    from ccnet.data.colour.matrix import smooth_reflectances
+
+    from .study import AS_IT_IS, OWN_REGRESSION, REGRESSION, THROUGH_MATRIX, study_cameras, summarise
+
+    columns = (AS_IT_IS, THROUGH_MATRIX, OWN_REGRESSION, REGRESSION)
+    typer.echo(_head("camera", *columns))
+    named = {target.name, *(camera.name for camera in shown)}
+    study = study_cameras(network, target, [*shown, *others], judged, training, smooth_reflectances(), raw=named)
+    table, summary = {}, {}
+    for name, scores in study:
+        table[name] = scores
+        if name in named:
+            typer.echo(_row(name, *(_cell(scores.get(column)) for column in columns)))
+    for cameras in [shown, shown + others] if others else [shown]:
+        parts = summarise([table[camera.name] for camera in cameras])
+        for part, scores in zip(("mean", "lowest PSNR"), parts, strict=True):
+            summary[f"{part} of {len(cameras)} cameras"] = scores
+    for name, scores in summary.items():
+        typer.echo(_row(f"**{name}**", *(_cell(scores.get(column)) for column in columns)))
+    return {
+        "cameras": {name: _plain(scores) for name, scores in table.items()},
+        "held out": [camera.name for camera in shown] if others else [],
+        "summary": {name: _plain(scores) for name, scores in summary.items()},
+    }
+
+
+def _plain(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+    from dataclasses import asdict
+
+    return {column: asdict(score) for column, score in scores.items()}
+
+
+def _head(*cells: str) -> str:
+    return _row(*cells) + "\n" + _row(*["---"] * len(cells))
 
 
 def _row(*cells: str) -> str:

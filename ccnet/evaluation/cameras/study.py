@@ -5,8 +5,9 @@ Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from ccnet import metrics
 from ccnet.data.camera import Array, Camera
 from ccnet.data.colour.measured import behind_matrices
+from ccnet.data.datasets import Scene
 from ccnet.data.patches import SceneDataset
 from ccnet.data.spectra import Values
 from ccnet.evaluation.baselines import fit_relative_regression
@@ -29,6 +31,9 @@ AS_IT_IS, THROUGH_MATRIX, OWN_REGRESSION, REGRESSION = (
     "regression, matrix",
 )
 """Columns of the study."""
+
+Row = dict[str, "Score"]
+"""Column → score."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,8 @@ def study_cameras(
     held_out: SceneDataset,
     training: SceneDataset,
     moments: Values,
-) -> Iterator[tuple[str, dict[str, Score]]]:
+    raw: Collection[str] | None = None,
+) -> Iterator[tuple[str, Row]]:
     """Judge the network and a regression on the frames of the weights' camera and of others.
 
     Args:
@@ -94,10 +100,12 @@ def study_cameras(
         held_out: Scenes to judge on, with the noise of their imaging; their cameras are replaced.
         training: Scenes to fit regressions on, likewise.
         moments: Second moments (31, 31) of the reflectances that matrices are fitted over.
+        raw: Names of the cameras whose frames the network is judged on without a matrix, too; all if None.
 
     Yields:
         Name of the camera and column → score; the weights' camera comes first, where all columns of a method agree.
     """
+    training = thin(training)
     general = _fit(training, target)
     benchmark = replace(held_out, cameras=(target,))
     network_score, regression_score = (score_method(method, benchmark) for method in (network, general))
@@ -105,20 +113,42 @@ def study_cameras(
     for camera in cameras:
         as_it_is = replace(held_out, cameras=(camera,))
         corrected = through_matrices(as_it_is, target, moments)
-        yield (
-            camera.name,
-            {
-                AS_IT_IS: score_method(network, as_it_is),
-                THROUGH_MATRIX: score_method(network, corrected),
-                OWN_REGRESSION: score_method(_fit(training, camera), as_it_is),
-                REGRESSION: score_method(general, corrected),
-            },
-        )
+        row = {
+            THROUGH_MATRIX: score_method(network, corrected),
+            OWN_REGRESSION: score_method(_fit(training, camera), as_it_is),
+            REGRESSION: score_method(general, corrected),
+        }
+        if raw is None or camera.name in raw:
+            row[AS_IT_IS] = score_method(network, as_it_is)
+        yield camera.name, row
+
+
+def summarise(rows: Sequence[Mapping[str, Score]]) -> tuple[Row, Row]:
+    """Summarise cameras, in the columns that all of them have.
+
+    Args:
+        rows: The cameras' scores, without the weights' camera.
+
+    Returns:
+        The mean of each column, and its score with the lowest PSNR.
+    """
+    columns = [column for column in rows[0] if all(column in row for row in rows)]
+    scores = {column: [row[column] for row in rows] for column in columns}
+    means = {column: mean_score(those) for column, those in scores.items()}
+    return means, {column: min(those, key=lambda score: score.psnr) for column, those in scores.items()}
+
+
+def thin(scenes: SceneDataset) -> SceneDataset:
+    """Return the scenes with every fourth pixel of their cubes in each direction, read once."""
+    thinned = (replace(scene, read_cube=partial(_every_fourth, scene)) for scene in scenes.scenes)
+    return replace(scenes, scenes=tuple(thinned), _cache={})
+
+
+def _every_fourth(scene: Scene) -> Array:
+    return np.ascontiguousarray(scene.read_cube()[:, ::FIT_STRIDE, ::FIT_STRIDE])
 
 
 def _fit(training: SceneDataset, camera: Camera) -> Method:
     """Return the relative root-polynomial regression for a camera's frames."""
     scenes = replace(training, cameras=(camera,))
-    pairs = map(scenes.pair, range(len(scenes)))
-    thinned = ((frame[:, ::FIT_STRIDE, ::FIT_STRIDE], cube[:, ::FIT_STRIDE, ::FIT_STRIDE]) for frame, cube in pairs)
-    return fit_relative_regression(thinned)
+    return fit_relative_regression(map(scenes.pair, range(len(scenes))))

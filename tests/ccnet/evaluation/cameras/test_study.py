@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,10 @@ from ccnet.evaluation.cameras.study import (
     OWN_REGRESSION,
     REGRESSION,
     THROUGH_MATRIX,
+    Score,
     study_cameras,
+    summarise,
+    thin,
     through_matrices,
 )
 from ccnet.model.checkpoint import save_checkpoint
@@ -63,6 +68,35 @@ def test_study_judges_frames_with_and_without_the_matrix(
     assert scores[OWN_REGRESSION].psnr > scores[AS_IT_IS].psnr
 
 
+def test_frames_without_the_matrix_are_judged_for_some_cameras_only(
+    camera: Camera, mixed: Camera, make_cube: Callable[..., Array], make_scenes: Callable[..., SceneDataset]
+) -> None:
+    scenes = make_scenes(camera, make_cube(seed=1))
+    cameras = [mixed, replace(mixed, name="other")]
+    _, first, second = study_cameras(repeat_green, camera, cameras, scenes, scenes, smooth_reflectances(), ["mixed"])
+    assert AS_IT_IS in first[1] and AS_IT_IS not in second[1]
+    assert second[1].items() <= first[1].items()
+
+
+def test_summary_has_the_mean_and_the_worst_of_each_common_column() -> None:
+    good, bad = Score(mrae=0.1, psnr=30, sam=9), Score(mrae=0.2, psnr=26, sam=19)
+    mean, worst = summarise(
+        [{AS_IT_IS: bad, THROUGH_MATRIX: good, REGRESSION: bad}, {THROUGH_MATRIX: bad, REGRESSION: good}]
+    )
+    assert worst == {THROUGH_MATRIX: bad, REGRESSION: bad}
+    assert mean.keys() == worst.keys() and mean[THROUGH_MATRIX].psnr == 28
+
+
+def test_thin_scenes_have_every_fourth_pixel(
+    camera: Camera, make_cube: Callable[..., Array], make_scenes: Callable[..., SceneDataset]
+) -> None:
+    scenes = make_scenes(camera, make_cube(9, 13))
+    frame, cube = thin(scenes).pair(0)
+    np.testing.assert_array_equal(cube, make_cube(9, 13)[:, [0, 4, 8]][:, :, [0, 4, 8, 12]])
+    np.testing.assert_array_equal(frame, camera.frame(cube))
+    assert scenes.pair(0)[1].shape == (31, 9, 13)
+
+
 def test_photographs_are_judged_with_and_without_the_best_factor(
     camera: Camera, make_cube: Callable[..., Array], make_scenes: Callable[..., SceneDataset]
 ) -> None:
@@ -94,5 +128,17 @@ def test_commands(tmp_path: Path, write_cave: Callable[..., Path], camera_file: 
     assert "| camera under daylight |" in result.out and "| tone curve and saturation |" in result.out
     document = json.loads(out.read_text())
     assert set(document["cameras"]) == {"cie_1964_w_gain", "camera under daylight"}
+    assert document["held out"] == [] and set(document["summary"]) == {"mean of 1 cameras", "lowest PSNR of 1 cameras"}
+    folder = tmp_path / "cameras"
+    folder.mkdir()
+    for name in ("Nikon", "Canon"):
+        shutil.copy(camera_file, folder / f"{name}.npz")
+    result = ccnet("evaluate-cameras", *data, "--camera", folder, "--held-out-brand", "nikon", "--no-photographs",
+                   "--json", out, "--device", "cpu", "--threads", "1")  # fmt: skip
+    assert result.code == 0, result.err
+    assert "| Nikon under daylight |" in result.out and "| Canon under daylight |" not in result.out
+    document = json.loads(out.read_text())
+    assert document["held out"] == ["Nikon under daylight"] and "Canon under daylight" in document["cameras"]
+    assert document["summary"]["mean of 2 cameras"].keys() == {"CCNet, matrix", REGRESSION, OWN_REGRESSION}
     behind = ccnet("evaluate", *data, "--camera", camera_file, "--colour-matrix", "--device", "cpu", "--threads", "1")
     assert behind.code == 0 and "its weights are for the camera" not in behind.err
