@@ -51,7 +51,9 @@ app = typer.Typer()
 def stream(
     source: Annotated[
         str,
-        typer.Argument(help="Camera number, /dev/video*, URL, video file, folder of pictures, or - for raw stdin."),
+        typer.Argument(
+            help="Camera number, /dev/video*, URL, video file, ROS 2 bag, folder of pictures, or - for raw stdin."
+        ),
     ],
     sink: Annotated[
         list[str], typer.Option(help="Folder of cubes, group.zarr, rosbag:PATH, or zmq:ADDRESS; may be repeated.")
@@ -99,7 +101,7 @@ def stream(
         source,
         size,
         bits=(raw and raw.bits) or 8,
-        bayer=bool(raw and raw.bayer),
+        bayer=(raw and raw.bayer) or None,
         as_stored=input_space == "camera",
     )
     with ExitStack() as stack:

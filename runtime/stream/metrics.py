@@ -34,11 +34,11 @@ class StreamMetrics:
         self._lock = threading.Lock()
         self._deliveries: deque[tuple[float, float]] = deque(maxlen=RECENT_FRAMES)  # (time, latency) in s
 
-    def record_delivery(self, captured: float) -> None:
-        """Record that a frame, captured at that time (s since 1970), is delivered now."""
+    def record_delivery(self, arrived: float) -> None:
+        """Record that a frame, that arrived at that time (s since 1970), is delivered now."""
         now = self._clock()
         with self._lock:
-            self._deliveries.append((now, now - captured))
+            self._deliveries.append((now, now - arrived))
 
     def latency(self) -> dict[int, float]:
         """Return percentile → seconds from capture to delivery; NaN before the first frame."""

@@ -27,7 +27,7 @@ from .ledger import FrameCounts, FrameLedger, RejectionCause
 from .metrics import StreamMetrics
 from .queue import FrameQueue, QueuePolicy
 from .sinks import CubeExistsError, Sink
-from .sources.source import CapturedFrame, Pixels, Source, SourceDisconnectedError, SourceSpec
+from .sources.source import CapturedFrame, DescribedSource, Pixels, Source, SourceDisconnectedError, SourceSpec
 
 Array = npt.NDArray[np.float32]
 
@@ -160,16 +160,16 @@ class Stream:
         else:
             if delivered:
                 self.ledger.deliver(captured.frame_id)
-                self.metrics.record_delivery(captured.captured)
+                self.metrics.record_delivery(captured.arrived)
             else:
                 self.ledger.keep(captured.frame_id)
 
     def _reconstruct(self, captured: CapturedFrame, frame: Frame) -> bool:
         """Write a frame's cube strip by strip to all sinks that lack it; return False if none does."""
-        time_utc = datetime.fromtimestamp(captured.captured, timezone.utc).isoformat(timespec="microseconds")
+        time_utc = datetime.fromtimestamp(captured.arrived, timezone.utc).isoformat(timespec="microseconds")
         metadata = {"frame id": str(captured.frame_id), "captured": time_utc, "context": self.context.name}
         colour = {"colour": captured.colour} if captured.colour else {}
-        metadata = {**self.metadata, **colour, **metadata}
+        metadata = {**self.metadata, **colour, **metadata, **captured.metadata}
         name, (height, width) = captured.name or None, frame.shape[:2]
         with ExitStack() as stack:
             writers = []
@@ -263,7 +263,10 @@ def _read(source: Source, frame_id: int) -> CapturedFrame | None:
         raise
     except CCNetError as error:
         return CapturedFrame(frame_id, "", time.time(), None, str(error))
-    return None if frame is None else CapturedFrame(frame_id, frame[0], time.time(), frame[1], colour=source.colour)
+    if frame is None:
+        return None
+    metadata = dict(source.frame_metadata) if isinstance(source, DescribedSource) else {}
+    return CapturedFrame(frame_id, frame[0], time.time(), frame[1], colour=source.colour, metadata=metadata)
 
 
 @contextmanager

@@ -21,10 +21,10 @@ Pixels = npt.NDArray[Any]
 Array = npt.NDArray[np.float32]
 
 _COLOUR_LAYOUTS = {
-    "rgb": (3, [0, 1, 2]),
-    "bgr": (3, [2, 1, 0]),
-    "rgba": (4, [0, 1, 2]),
-    "bgra": (4, [2, 1, 0]),
+    "rgb": (3, slice(3)),
+    "bgr": (3, slice(2, None, -1)),
+    "rgba": (4, slice(3)),
+    "bgra": (4, slice(2, None, -1)),
 }
 """Name of an encoding without its bits → samples per pixel, and which of them are R, G and B."""
 
@@ -80,8 +80,7 @@ def image_pixels(message: ImageMessage, bayer: str | None = None) -> Pixels:
     Raises:
         CCNetError: The encoding is another, does not fit ``bayer``, or the data are shorter than the rows.
     """
-    layout, dtype = _layout(message.encoding, bayer)
-    count, order = layout
+    (count, order), dtype = _layout(message.encoding, bayer)
     if message.is_bigendian:
         dtype = dtype.newbyteorder(">")
     height, width, step = message.height, message.width, message.step
@@ -98,7 +97,7 @@ def image_pixels(message: ImageMessage, bayer: str | None = None) -> Pixels:
     return np.ascontiguousarray(pixels, dtype.newbyteorder("="))
 
 
-def _layout(encoding: str, bayer: str | None) -> tuple[tuple[int, list[int]], np.dtype[Any]]:
+def _layout(encoding: str, bayer: str | None) -> tuple[tuple[int, slice], np.dtype[Any]]:
     """Return samples per pixel, their order, and dtype of an encoding; CCNetError if it is not supported."""
     name, bits = (encoding[:-2], 16) if encoding.endswith("16") else (encoding[:-1], 8)
     pattern = _BAYER_LAYOUTS.get(name)
@@ -116,7 +115,7 @@ def _layout(encoding: str, bayer: str | None) -> tuple[tuple[int, list[int]], np
         raise CCNetError(
             f'the encoding is {encoding}, expected the pattern {bayer} of --radiometry; correct its "bayer"'
         )
-    return (1, [0]) if single else _COLOUR_LAYOUTS[name], np.dtype(np.uint8 if bits == 8 else np.uint16)
+    return (1, slice(1)) if single else _COLOUR_LAYOUTS[name], np.dtype(np.uint8 if bits == 8 else np.uint16)
 
 
 def compressed_pixels(message: CompressedImageMessage, read: Callable[[Path], Pixels]) -> Pixels:

@@ -13,26 +13,27 @@ from ccnet.runtime.io.mosaic import read_mosaic
 
 from .pictures import Pictures
 from .raw_video import RawVideo, parse_size
+from .rosbag import bag_source, is_bag
 from .source import SourceOptions, SourceSpec
 from .video_capture import VideoCapture
 
-SCHEMES: dict[str, Callable[[str, SourceOptions], SourceSpec]] = {}
+SCHEMES: dict[str, Callable[[str, SourceOptions], SourceSpec]] = {"rosbag": bag_source}
 """Word before the first colon of a source's text → the function that returns the source for the whole text."""
 
 
 def parse_source(
-    text: str, size: str | None = None, *, bits: int = 8, bayer: bool = False, as_stored: bool = False
+    text: str, size: str | None = None, *, bits: int = 8, bayer: str | None = None, as_stored: bool = False
 ) -> SourceSpec:
     """Return the source that a text names.
 
     Args:
-        text: ``-`` for raw video on stdin; a picture or a folder of them; a video file; a camera's number or
-            ``/dev/video*``; a URL such as ``rtsp://…``; a GStreamer pipeline with `` ! `` in it, for an OpenCV with
-            GStreamer.
+        text: ``-`` for raw video on stdin; a picture or a folder of them; a video file; a ROS 2 bag, also as
+            ``rosbag:PATH?topic=NAME``; a camera's number or ``/dev/video*``; a URL such as ``rtsp://…``; a GStreamer
+            pipeline with `` ! `` in it, for an OpenCV with GStreamer.
         size: ``WxH`` of raw video, px.
         bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
         as_stored: Read the stored values; False converts a declared colour space to sRGB, or refuses it.
-        bayer: True for pictures and raw video with one sample per pixel, False for R, G, B.
+        bayer: Filter pattern of frames with one sample per pixel, such as ``RGGB``; None for R, G, B.
 
     Returns:
         The source, not opened yet: a missing camera is noticed when it is opened.
@@ -54,6 +55,8 @@ def parse_source(
     path = Path(text)
     if not (path.is_dir() or path.is_file()):
         raise CCNetError(f"{text}: no such file or folder, expected one, a camera's number, a URL, or - for stdin")
+    if is_bag(path):
+        return bag_source(text, options)
     if path.is_dir() or is_picture(path):
         return _pictures(text, options)
     return SourceSpec(text, False, lambda: VideoCapture(text, live=False, colour=options.colour))

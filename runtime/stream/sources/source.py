@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy.typing as npt
 
@@ -21,14 +21,16 @@ class CapturedFrame:
     """Number from 0 on, ascending over the whole stream, also after a camera came back."""
     name: str
     """Name of the cube; the id if it is empty."""
-    captured: float
-    """Time of capture, seconds since 1970, UTC."""
+    arrived: float
+    """Time of arrival, seconds since 1970, UTC."""
     pixels: Pixels | None
     """(H, W, 3), or (H, W) of a Bayer sensor; None for a damaged frame."""
     fault: str = ""
     """Reason why there are no pixels."""
     colour: str = ""
     """Colour space that the source declares and what became of it; empty if it does not matter."""
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """Metadata that the source knows of the frame, such as its time of ``captured``; those of the stream yield."""
 
 
 class SourceDisconnectedError(CCNetError):
@@ -58,6 +60,14 @@ class Source(Protocol):
         """Free the source."""
 
 
+@runtime_checkable
+class DescribedSource(Protocol):
+    """A source that knows more of its frames, such as a recording with the times of capture."""
+
+    frame_metadata: Mapping[str, str]
+    """Metadata of the last frame."""
+
+
 @dataclass(frozen=True)
 class SourceSpec:
     """A description of a source, so that it can be opened again."""
@@ -75,8 +85,8 @@ class SourceOptions:
 
     bits: int = 8
     """Bits of a sample, see ``Radiometry``."""
-    bayer: bool = False
-    """True for one sample per pixel, False for R, G, B."""
+    bayer: str | None = None
+    """Filter pattern of one sample per pixel, such as ``RGGB``; None for R, G, B."""
     as_stored: bool = False
     """True for the stored values; False for sRGB, to which a declared colour space is converted."""
 

@@ -25,7 +25,7 @@ def test_a_single_frame_has_the_rate_of_its_latency() -> None:
     ledger = FrameLedger()
     metrics = StreamMetrics(ledger, clock=lambda: now)
     assert metrics.rate() == 0
-    metrics.record_delivery(captured=9.75)
+    metrics.record_delivery(arrived=9.75)
     assert metrics.rate() == pytest.approx(4)
 
 

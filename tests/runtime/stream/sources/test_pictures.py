@@ -54,7 +54,7 @@ def test_bayer_pictures_are_read_as_recorded(tmp_path: Path, format: str) -> Non
         np.save(tmp_path / "raw.npy", samples)
     else:
         cv2.imwrite(str(tmp_path / f"raw.{format}"), samples)
-    ((name, pixels),) = read_all(str(tmp_path), bayer=True)
+    ((name, pixels),) = read_all(str(tmp_path), bayer="RGGB")
     assert name == "raw" and pixels.dtype == dtype
     np.testing.assert_array_equal(pixels, samples)
 
@@ -62,4 +62,4 @@ def test_bayer_pictures_are_read_as_recorded(tmp_path: Path, format: str) -> Non
 def test_colour_picture_is_no_bayer_picture(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 36, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(CCNetError, match="mode RGB, expected one channel"):
-        read_all(str(tmp_path), bayer=True)
+        read_all(str(tmp_path), bayer="RGGB")
