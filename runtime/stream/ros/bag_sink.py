@@ -38,7 +38,7 @@ class RosBagSink:
 
     The bag is a folder of MCAP files and ``metadata.yaml``, split as ROS splits bags: a file appears when it holds
     256 MB of images or the stream ends, and the bag is whole after each file. The whole cube and its message are in
-    memory, about four times the cube; single bands and the preview take less.
+    memory, about five times the cube; single bands and the preview take less.
     """
 
     def __init__(self, text: str, file_bytes: int = FILE_BYTES) -> None:

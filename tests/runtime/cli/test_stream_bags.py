@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from rosbags.rosbag2 import Reader
 
 from ccnet.runtime import Reconstructor, read_cube
 from tests.runtime.stream.ros.bags import IMAGE, START_NS, TYPES, image, write_bag
 
+DOCUMENT = Path(__file__).resolve().parents[3] / "docs/stream.md"
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3), np.uint8)
 
 
@@ -42,6 +45,23 @@ def test_cubes_of_a_bag_have_the_stamps_of_its_images(
     again = ccnet("stream", drive, *common, f"rosbag:{tmp_path}/cubes")
     assert again.code == 2 and again.err.endswith("cubes: exists and is kept, expected a new name for a bag\n")
     assert again.err.count("\n") == 1
+
+
+def test_commands_of_the_documents_run(
+    artifacts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ccnet: Callable[..., Any]
+) -> None:
+    frames = IMAGE, [image(number, pixels) for number, pixels in enumerate(FRAMES)]
+    write_bag(tmp_path / "drive", {"/camera/image_raw": frames})
+    write_bag(tmp_path / "rig", {"/left/image_raw": frames, "/right/image_raw": frames})
+    monkeypatch.chdir(tmp_path)
+    section = DOCUMENT.read_text(encoding="utf-8").partition("## ROS 2 bags\n")[2].partition("\n## ")[0]
+    commands = [shlex.split(line) for line in section.splitlines() if line.startswith("ccnet ")]
+    assert len(commands) == 2
+    for command in commands:
+        assert ccnet(*command[1:], "--artifacts", artifacts[1]).code == 0
+    with Reader(tmp_path / "bands") as reader:
+        counts = {connection.topic: connection.msgcount for connection in reader.connections}
+    assert counts == {"/ccnet/preview": 3, "/ccnet/band_550": 3, "/ccnet/band_670": 3, "/ccnet/wavelengths": 1}
 
 
 def test_topics_and_cut_bags_are_told_in_one_line(artifacts: Any, tmp_path: Path, ccnet: Callable[..., Any]) -> None:
