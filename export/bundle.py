@@ -32,7 +32,7 @@ MAX_BYTES = 1 << 30
 
 
 def make_bundle(folder: Path | ArtifactFolder, references: Sequence[Reference], path: Path) -> Manifest:
-    """Write a folder's ONNX graphs and golden outputs as a bundle.
+    """Write a folder's ONNX graphs, predicted error and golden outputs as a bundle.
 
     Args:
         folder: Artifact folder.
@@ -48,9 +48,9 @@ def make_bundle(folder: Path | ArtifactFolder, references: Sequence[Reference], 
     folder = ArtifactFolder.open(folder)
     manifest = folder.manifest
     outputs = pack(references)
-    graphs = [artifact for artifact in manifest.artifacts if artifact.format in GRAPH_FORMATS]
-    artifacts = (*graphs, _golden_entry(outputs))
-    files = [*(folder.read(graph) for graph in graphs), outputs]
+    kept = [artifact for artifact in manifest.artifacts if artifact.format in GRAPH_FORMATS or artifact.kind == "error"]
+    artifacts = (*kept, _golden_entry(outputs))
+    files = [*(folder.read(artifact) for artifact in kept), outputs]
     bundled = dataclasses.replace(manifest, artifacts=artifacts)
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import ccnet
 from ccnet.contract import ArtifactFolder, CCNetError, sha256
+from ccnet.metrics.predicted_error import error_file
 from ccnet.runtime.backends.onnxruntime import operators
 from ccnet.runtime.gpu import cuda
 
@@ -62,9 +63,12 @@ def export_fingerprint(weights: Path, input: str, plugin: bool = False) -> str:
         plugin: Whether there is a graph for TensorRT's plugin.
 
     Returns:
-        The hash of weights, type, tools, the modules that shape graphs, and the compiled kernels.
+        The hash of weights, their predicted error, type, tools, the modules that shape graphs, and the compiled
+        kernels.
     """
-    return digest(_sha256(weights), input, plugin, tools(), source_hashes(GRAPH_SOURCES), _kernels())
+    beside = error_file(weights)
+    error = _sha256(beside) if beside.is_file() else ""
+    return digest(_sha256(weights), error, input, plugin, tools(), source_hashes(GRAPH_SOURCES), _kernels())
 
 
 def check_fingerprint(

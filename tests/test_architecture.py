@@ -24,7 +24,7 @@ FOLDERS = {"ccnet": "ccnet", "export": "ccnet.export", "runtime": "ccnet.runtime
 
 ARROWS: dict[str, set[str]] = {
     "ccnet.contract": set(),
-    "ccnet.metrics": set(),
+    "ccnet.metrics": {"ccnet.contract"},
     "ccnet.ops": {"ccnet.contract"},
     "ccnet.model": {"ccnet.contract", "ccnet.ops"},
     "ccnet.data": {"ccnet.contract", "ccnet.runtime.io"},

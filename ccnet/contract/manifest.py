@@ -73,8 +73,8 @@ class Artifact:
 
     Attributes:
         file: Name inside the folder.
-        kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), or ``golden`` (frames
-            and the outputs of the network for them).
+        kind: ``encode`` (rgb → context), ``decode`` (rgb, context → cube), ``full`` (rgb → cube), ``golden`` (frames
+            and the outputs of the network for them), or ``error`` (see ``ccnet.metrics.predicted_error``).
         format: ``onnx``, ``onnx-native`` (uses the package's compiled operators), ``onnx-plugin``, ``npz``, or the
             library that the engine is for (``tensorrt``, ``tensorrt_rtx``).
         precision: ``fp32``, ``fp16`` (mixed: FP16 with FP32-kept nodes) or ``int8`` (Q/DQ convolutions, the rest
@@ -96,8 +96,8 @@ class Artifact:
             self.details, dict
         ):
             raise CCNetError("an artifact's entry is not plain text with details: export again")
-        if self.kind not in ("encode", "decode", "full", "golden"):
-            raise CCNetError(f"artifact kind is {self.kind!r}, expected encode, decode, full or golden")
+        if self.kind not in ("encode", "decode", "full", "golden", "error"):
+            raise CCNetError(f"artifact kind is {self.kind!r}, expected encode, decode, full, golden or error")
         if self.file in ("", "..") or Path(self.file).name != self.file:
             raise CCNetError(f"artifact file is {self.file!r}, expected a plain name inside the artifact's folder")
 

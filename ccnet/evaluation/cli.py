@@ -22,6 +22,7 @@ from ccnet.runtime.cli.options import ThreadsOption
 
 from .cameras.cli import app as cameras_app
 from .environment import DeviceOption, library_versions, select_device
+from .error.cli import app as error_app
 
 if TYPE_CHECKING:
     from ccnet.data.patches import SceneDataset
@@ -34,7 +35,7 @@ BRIGHTNESS = (0.5, 0.25)
 """Factors of the frames' brightness at which all methods are judged as well."""
 
 app = typer.Typer()
-app.registered_commands += cameras_app.registered_commands
+app.registered_commands += [*cameras_app.registered_commands, *error_app.registered_commands]
 
 
 @app.command()

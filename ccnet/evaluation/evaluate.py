@@ -20,7 +20,7 @@ from ccnet.data.masks import known_mean
 from ccnet.data.patches import SceneDataset
 
 from .methods import ENSEMBLE_SUFFIX, Method
-from .selfcheck import compare_residual_and_error
+from .selfcheck import compare_residual_and_error, rank_correlation
 
 SCALAR_METRICS = ("mrae", "mrae_ntire", "rmse", "psnr", "sam", "psnr_scaled")
 """Fields of ``CubeMetrics`` that are one number."""
@@ -239,12 +239,23 @@ def selfcheck_lines(scores: Mapping[str, Sequence[SceneScore]]) -> list[str]:
         checks = [score.selfcheck for score in method_scores if score.selfcheck is not None]
         if checks:
             mean = {key: float(np.mean([check[key] for check in checks])) for key in checks[0]}
+            order = _scene_order(method_scores) if len(checks) == len(method_scores) > 2 else ""
             lines.append(
                 f"{method}: reprojection residual {mean['score']:.1%}, which ranks the true relative error with rho"
                 f" {mean['rho relative']:.2f} (blocks {mean['block rho relative']:.2f}), AUC"
-                f" {mean['auc relative']:.2f}; it cannot see {mean['unseen']:.1%} of the squared error"
+                f" {mean['auc relative']:.2f}; it cannot see {mean['unseen']:.1%} of the squared error{order}"
             )
     return lines
+
+
+def _scene_order(scores: Sequence[SceneScore]) -> str:
+    """Return how the mean residual ranks the scenes by MRAE and by spectral angle; at least three scenes."""
+    residuals = np.array([score.selfcheck["score"] for score in scores if score.selfcheck is not None])
+    by_mrae, by_angle = (
+        rank_correlation(residuals, np.array([getattr(score.full, metric) for score in scores]))
+        for metric in ("mrae", "sam")
+    )
+    return f"; it ranks the {len(scores)} scenes by MRAE with rho {by_mrae:.2f}, by SAM with rho {by_angle:.2f}"
 
 
 def condition_summaries(scores: Sequence[SceneScore]) -> dict[str, Summary]:

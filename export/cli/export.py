@@ -12,10 +12,13 @@ from ccnet.contract import (
     GRAPH_FORMATS,
     MANIFEST_NAME,
     SHIPPED_WEIGHTS,
+    Artifact,
     ArtifactFolder,
     CCNetError,
     Manifest,
     limit_cores,
+    sha256,
+    write_atomic,
 )
 from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, ThreadsOption, WaitOption, WeightsOption
 from ccnet.runtime.io.artifact_lock import lock_artifacts
@@ -80,7 +83,7 @@ def _export(
 
     model, camera = load_checkpoint(weights), checkpoint_camera(weights)
     with console.status("export") as status:
-        return export_model(
+        manifest = export_model(
             model,
             folder,
             input=input,
@@ -89,6 +92,25 @@ def _export(
             plugin=plugin,
             progress=lambda stage: status.update(f"export: {stage}"),
         )
+    return _add_error(folder, manifest, weights, console)
+
+
+def _add_error(folder: Path, manifest: Manifest, weights: Path, console: Console) -> Manifest:
+    """Copy the predicted error that lies beside the weights into the folder, and return the manifest with its entry."""
+    from ccnet.metrics.predicted_error import ErrorModel, error_file
+
+    source, target = error_file(weights), folder / "error.npz"
+    if not source.is_file():
+        return manifest
+    data = source.read_bytes()
+    if ErrorModel.from_bytes(source, data).weights_sha256 != manifest.weights_sha256:
+        console.print(f"{source}: of other weights, left out; 'ccnet fit-error' makes a new one", highlight=False)
+        return manifest
+    write_atomic(target, data)
+    entry = Artifact(file=target.name, kind="error", format="npz", precision="fp32", sha256=sha256(target))
+    manifest = manifest.with_artifact(entry)
+    manifest.write(folder)
+    return manifest
 
 
 def _is_fresh(folder: Path, fingerprint: str) -> bool:

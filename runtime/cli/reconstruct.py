@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, get_args
@@ -13,6 +13,7 @@ from typing import Annotated, get_args
 import typer
 
 from ccnet.contract import CCNetError
+from ccnet.metrics.predicted_error import ErrorModel
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
 from ccnet.runtime.io.cameras.raw_file import RAW_SUFFIXES, is_raw, read_raw
@@ -21,6 +22,7 @@ from ccnet.runtime.io.formats.georeference import read_georeference
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, Frame, describe_colour, read_frame, result_names
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
+from ccnet.runtime.quality.predicted_error import error_target, open_error_cube, read_error_model
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
 from ccnet.runtime.viz.plots import heat_map
@@ -97,6 +99,10 @@ def reconstruct(
             "--reprojection", "--consistency", help="PNG to draw of a single frame: its reprojection residual."
         ),
     ] = None,
+    error: Annotated[
+        bool,
+        typer.Option("--error", help="Write the predicted error beside each cube: NAME.error, ± reflectance for 90 %."),
+    ] = False,
 ) -> None:
     """Reconstruct hyperspectral cubes from RGB frames.
 
@@ -106,7 +112,7 @@ def reconstruct(
     """
     raw, adjustment = Radiometry.find(radiometry) if radiometry else None, Adjustment.parse(exposure, white)
     space = prepared_space(raw, input_space)
-    targets = _targets(frames, out, format)
+    targets = _targets(frames, out, format, error)
     drawings = _Drawings(picture, reprojection)
     drawings.check(frames)
     with open_probed(
@@ -120,8 +126,9 @@ def reconstruct(
         threads=threads,
     ) as reconstructor:
         prepare = FramePreparation(reconstructor.manifest, space, raw, adjustment)
+        model = read_error_model(reconstructor.selection.folder) if error else None
         for source, target in zip(frames, targets, strict=True):
-            _reconstruct(reconstructor, prepare, source, target, drawings)
+            _reconstruct(reconstructor, prepare, source, target, drawings, model)
 
 
 @dataclass(frozen=True)
@@ -144,8 +151,19 @@ class _Drawings:
         if self.picture and self.reprojection and self.picture.resolve() == self.reprojection.resolve():
             raise CCNetError(f"{self.picture}: is named by both --picture and --reprojection; choose two names")
 
+    def draw(self, frame: Frame, thumbnail: Thumbnail | None, check: ReprojectionCheck | None) -> None:
+        """Draw the files that are wanted, and print their names."""
+        if thumbnail and self.picture:
+            draw_picture(thumbnail.thin(frame), thumbnail.cube, self.picture)
+            print(self.picture)
+        if check and self.reprojection:
+            residuals = check.residuals
+            title = f"Residual, mean {check.score:.1%}"
+            heat_map(residuals.thin(frame), residuals.cube[0], title, self.reprojection)
+            print(self.reprojection)
 
-def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
+
+def _targets(frames: list[Path], out: Path, format: CubeFormat, error: bool) -> list[Path]:
     """Return the path of each frame's cube; CCNetError if it is a frame itself or occurs twice."""
     is_file = out.suffix.lower() in _FILE_SUFFIXES and not out.is_dir()
     if is_file and len(frames) > 1:
@@ -153,18 +171,24 @@ def _targets(frames: list[Path], out: Path, format: CubeFormat) -> list[Path]:
     into_folder = not is_file
     targets = [out / f"{name}.{format}" for name in result_names(frames)] if into_folder else [out]
     sources = {frame.resolve() for frame in frames}
-    for index, target in enumerate(targets):
+    written = [*targets, *map(error_target, targets)] if error else targets
+    for index, target in enumerate(written):
         if {target.resolve(), target.with_suffix(".img").resolve()} & sources:
             raise CCNetError(f"{target}: is a frame, the cube would replace it; choose another --out")
-        if target in targets[:index]:
+        if target in written[:index]:
             raise CCNetError(f"{target}: two frames have this name; reconstruct them one at a time")
     return targets
 
 
 def _reconstruct(
-    reconstructor: Reconstructor, prepare: FramePreparation, source: Path, target: Path, drawings: _Drawings
+    reconstructor: Reconstructor,
+    prepare: FramePreparation,
+    source: Path,
+    target: Path,
+    drawings: _Drawings,
+    model: ErrorModel | None,
 ) -> None:
-    """Write the cube of one frame and its drawings, and print a line on each."""
+    """Write the cube of one frame, its predicted error and its drawings, and print a line on each."""
     frame, prepare = _read(source, prepare)
     pixels = prepare(frame)
     height, width = frame.shape[:2]
@@ -178,12 +202,15 @@ def _reconstruct(
         metadata["colour"] = describe_colour(source)
     georeference = read_georeference(source, height, width)
     started = time.perf_counter()
-    with (
-        open_cube(target, height, width, metadata, georeference) as writer,
-        _progress(source.name, height * width) as advance,
-    ):
+    with ExitStack() as stack:
+        writer = stack.enter_context(open_cube(target, height, width, metadata, georeference))
+        error = None
+        if model:
+            beside = error_target(target)
+            error = stack.enter_context(open_error_cube(beside, pixels, model, metadata, georeference))
+        advance = stack.enter_context(_progress(source.name, height * width))
         for top, left, part in reconstructor.parts(pixels):
-            for receiver in (writer, thumbnail, check):
+            for receiver in (writer, error, thumbnail, check):
                 if receiver:
                     receiver.write(top, part, left)
             advance(part[0].size)
@@ -195,14 +222,9 @@ def _reconstruct(
     )
     if check:
         print(f"{target}: {check.verdict()}")
-    if thumbnail and drawings.picture:
-        draw_picture(thumbnail.thin(frame), thumbnail.cube, drawings.picture)
-        print(drawings.picture)
-    if check and drawings.reprojection:
-        residuals = check.residuals
-        title = f"Residual, mean {check.score:.1%}"
-        heat_map(residuals.thin(frame), residuals.cube[0], title, drawings.reprojection)
-        print(drawings.reprojection)
+    if error:
+        print(f"{error_target(target)}: {error.describe()}")
+    drawings.draw(frame, thumbnail, check)
 
 
 def _read(source: Path, prepare: FramePreparation) -> tuple[Frame, FramePreparation]:

@@ -155,7 +155,7 @@ def test_missing_field_is_named(field: str) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"kind": "train"}, "kind is 'train', expected encode, decode, full or golden"),
+        ({"kind": "train"}, "kind is 'train', expected encode, decode, full, golden or error"),
         ({"file": "../encode.onnx"}, r"expected a plain name inside the artifact's folder"),
         ({"file": "/etc/passwd"}, "expected a plain name"),
         ({"file": "sub/encode.onnx"}, "expected a plain name"),

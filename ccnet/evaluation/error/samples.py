@@ -1,0 +1,136 @@
+"""Pixels of scenes with their true spectra and estimates, and the per-pixel networks that errors are predicted with.
+
+Legend: N pixels; a frame is (3, N), spectra are (31, N).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ccnet.data.camera import Array
+from ccnet.data.patches import SceneDataset
+from ccnet.metrics.predicted_error import error_scale
+from ccnet.model import CCNet
+
+from ..methods import Method
+from ..pixel_mlp import PixelMethod, fit_pixel_mlp
+from ..validation import infer
+
+STEP = 4
+"""Every n-th pixel of every n-th row is used: neighbours have nearly the same error."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScenePixels:
+    """Every n-th pixel of a scene, without those that lack data in a band.
+
+    Attributes:
+        name: Name of the scene.
+        frame: (3, N), linear in [0, 1].
+        truth: (31, N).
+        estimates: Method → spectra (31, N).
+    """
+
+    name: str
+    frame: Array
+    truth: Array
+    estimates: Mapping[str, Array]
+
+    def relative_error(self, method: str) -> Array:
+        """Return the absolute errors (31, N) of a method over the scale of each pixel."""
+        return np.abs(self.estimates[method] - self.truth) / error_scale(self.frame)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelNetworks:
+    """A per-pixel network fitted on all scenes, and its pixels with the errors of networks that never saw the scene.
+
+    Attributes:
+        network: The network of all scenes, rounded as it is stored.
+        inflation: Quantile of the relative errors on scenes that a network never saw, over that on its own.
+    """
+
+    network: PixelMethod
+    inflation: float
+
+
+def sample(scenes: SceneDataset, methods: Mapping[str, Method], step: int = STEP) -> list[ScenePixels]:
+    """Return pixels of all scenes with the estimates of methods, each of which sees the whole frame."""
+    return [sample_scene(scenes, index, methods, step) for index in range(len(scenes))]
+
+
+def sample_scene(scenes: SceneDataset, index: int, methods: Mapping[str, Method], step: int = STEP) -> ScenePixels:
+    """Return pixels of one scene with the estimates of methods."""
+    frame, cube = scenes.pair(index)
+    truth = _thin(cube, step)
+    known = np.isfinite(truth).all(axis=0)
+    estimates = {name: _thin(method(frame), step)[:, known] for name, method in methods.items()}
+    name = scenes.scenes[index].name
+    return ScenePixels(name=name, frame=_thin(frame, step)[:, known], truth=truth[:, known], estimates=estimates)
+
+
+def network_methods(models: Mapping[str, CCNet]) -> dict[str, Method]:
+    """Return name → method of networks."""
+    return {name: partial(infer, model) for name, model in models.items()}
+
+
+def fit_pixel_networks(
+    scenes: SceneDataset, level: float, folds: int, progress: Callable[[str], None] = lambda stage: None
+) -> PixelNetworks:
+    """Fit a per-pixel network on all scenes, and others with a part of the scenes left out, to compare their errors.
+
+    Args:
+        scenes: Scenes to fit on.
+        level: Quantile of the errors that is compared.
+        folds: Number of parts that are left out in turn.
+        progress: Called with the name of each stage.
+
+    Returns:
+        The network of all scenes, and how much larger the errors on unknown scenes are.
+    """
+    progress("per-pixel network of all scenes")
+    network = _rounded(fit_pixel_mlp(_pairs(scenes, range(len(scenes))), len(scenes)))
+    own, unknown = [], []
+    for fold, left_out in enumerate(fold_indices(len(scenes), folds)):
+        progress(f"per-pixel network without part {fold + 1} of {folds}")
+        kept = [index for index in range(len(scenes)) if index not in left_out]
+        other = fit_pixel_mlp(_pairs(scenes, kept), len(kept))
+        for index in left_out:
+            pixels = sample_scene(scenes, index, {"own": network, "unknown": other})
+            own.append(pixels.relative_error("own").ravel())
+            unknown.append(pixels.relative_error("unknown").ravel())
+    quantiles = [float(np.quantile(np.concatenate(errors), level)) for errors in (unknown, own)]
+    return PixelNetworks(network=network, inflation=max(1.0, quantiles[0] / quantiles[1]))
+
+
+def fold_indices(count: int, folds: int, seed: int = 0) -> list[list[int]]:
+    """Return the indices of each part, drawn at random; parts differ by at most one in size."""
+    order = np.random.default_rng(seed).permutation(count).tolist()
+    return [sorted(order[fold::folds]) for fold in range(min(folds, count))]
+
+
+def pixel_layers(method: PixelMethod) -> tuple[Array, ...]:
+    """Return the matrices (outputs, inputs) of a per-pixel network."""
+    return tuple(weight.detach().numpy()[:, :, 0, 0] for weight in method.network.parameters())
+
+
+def _rounded(method: PixelMethod) -> PixelMethod:
+    """Round the weights to float16, as they are stored, so that the fit sees the spectra that the file will give."""
+    for weight in method.network.parameters():
+        weight.data = weight.data.half().float()
+    return method
+
+
+def _pairs(scenes: SceneDataset, indices: Sequence[int]) -> Iterator[tuple[Array, Array]]:
+    return map(scenes.pair, indices)
+
+
+def _thin(image: Array, step: int) -> Array:
+    """Return every n-th pixel of every n-th row of (C, H, W) as (C, N)."""
+    start = min(step // 2, *(side - 1 for side in image.shape[1:]))
+    thin = image[:, start::step, start::step]
+    return np.ascontiguousarray(thin.reshape(len(thin), -1))
