@@ -2,10 +2,10 @@
 
     python3 examples/ros2/ccnet_node.py --ros-args -p artifacts:=build/ccnet -r image_raw:=/camera/image_raw
 
-Needs rclpy, sensor_msgs and std_msgs of ROS 2, and ccnet for the same Python. Parameters, read at the start: ``artifacts``,
-``input_space`` (srgb or camera), ``context`` (every:N, scene or smooth), ``radiometry`` (a file or a known camera, which
-bayer_* images need) and ``topics`` (cube, preview and wavelengths in nm, with commas). It publishes what its topics of a
-bag are named in docs/stream.md, and computes only for topics that somebody subscribes to.
+Needs rclpy, sensor_msgs and std_msgs of ROS 2, and ccnet for the same Python. Parameters, read at the start:
+``artifacts``, ``input_space`` (srgb or camera), ``context`` (every:N, scene or smooth), ``radiometry`` (a file or a
+known camera, which bayer_* images need) and ``topics`` (cube, preview and wavelengths in nm, with commas). The node has
+the topics of the bags that "ccnet stream" writes, and computes only those that somebody subscribes to.
 """
 
 from __future__ import annotations

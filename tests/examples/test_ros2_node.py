@@ -7,7 +7,7 @@ import sys
 from array import array
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -47,7 +47,7 @@ class Publisher:
 class Node:
     """rclpy's Node, with the values of ``parameters`` in place of the command line's."""
 
-    parameters: dict[str, str] = {}
+    parameters: ClassVar[dict[str, str]] = {}
 
     def __init__(self, name: str) -> None:
         self.publishers_by_topic: dict[str, Publisher] = {}
