@@ -27,7 +27,15 @@ from .ledger import FrameCounts, FrameLedger, RejectionCause
 from .metrics import StreamMetrics
 from .queue import FrameQueue, QueuePolicy
 from .sinks import CubeExistsError, Sink
-from .sources.source import CapturedFrame, DescribedSource, Pixels, Source, SourceDisconnectedError, SourceSpec
+from .sources.source import (
+    CapturedFrame,
+    DescribedSource,
+    FrameTimeoutError,
+    Pixels,
+    Source,
+    SourceDisconnectedError,
+    SourceSpec,
+)
 
 Array = npt.NDArray[np.float32]
 
@@ -212,6 +220,8 @@ class Stream:
             while opened and frame_id != self.max_frames and not self._stop_requests:
                 try:
                     captured = _read(opened, frame_id)
+                except FrameTimeoutError:
+                    continue
                 except SourceDisconnectedError as error:
                     _logger.warning("%s: trying to open it again", error)
                     disconnected, opened = opened, None
@@ -259,7 +269,7 @@ def _read(source: Source, frame_id: int) -> CapturedFrame | None:
     """Return the source's next frame, which may be a damaged one without pixels; None at the end."""
     try:
         frame = source.read()
-    except SourceDisconnectedError:
+    except (FrameTimeoutError, SourceDisconnectedError):
         raise
     except CCNetError as error:
         return CapturedFrame(frame_id, "", time.time(), None, str(error))

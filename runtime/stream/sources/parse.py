@@ -11,13 +11,19 @@ from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import describe_colour, is_picture, read_frame
 from ccnet.runtime.io.mosaic import read_mosaic
 
+from .aravis import aravis_source
+from .genicam import genicam_source
 from .pictures import Pictures
 from .raw_video import RawVideo, parse_size
 from .rosbag import bag_source, is_bag
 from .source import SourceOptions, SourceSpec
 from .video_capture import VideoCapture
 
-SCHEMES: dict[str, Callable[[str, SourceOptions], SourceSpec]] = {"rosbag": bag_source}
+SCHEMES: dict[str, Callable[[str, SourceOptions], SourceSpec]] = {
+    "aravis": aravis_source,
+    "genicam": genicam_source,
+    "rosbag": bag_source,
+}
 """Word before the first colon of a source's text → the function that returns the source for the whole text."""
 
 
@@ -32,8 +38,8 @@ def parse_source(
             pipeline with `` ! `` in it, for an OpenCV with GStreamer.
         size: ``WxH`` of raw video, px.
         bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
+        bayer: Colours of the first 2×2 px, such as RGGB, for frames with one sample per pixel; None for R, G, B.
         as_stored: Read the stored values; False converts a declared colour space to sRGB, or refuses it.
-        bayer: Filter pattern of frames with one sample per pixel, such as ``RGGB``; None for R, G, B.
 
     Returns:
         The source, not opened yet: a missing camera is noticed when it is opened.

@@ -37,6 +37,10 @@ class SourceDisconnectedError(CCNetError):
     """The error of a camera that has disappeared and may come back."""
 
 
+class FrameTimeoutError(CCNetError):
+    """The error of a camera that is there and gave no frame for a moment, so that a stop is noticed."""
+
+
 class Source(Protocol):
     """A source of frames, used from one thread."""
 
@@ -53,6 +57,7 @@ class Source(Protocol):
 
         Raises:
             CCNetError: The frame is damaged; the next one can be read.
+            FrameTimeoutError: No frame came yet; the next call waits again.
             SourceDisconnectedError: No more frames will come.
         """
 
@@ -86,7 +91,7 @@ class SourceOptions:
     bits: int = 8
     """Bits of a sample, see ``Radiometry``."""
     bayer: str | None = None
-    """Filter pattern of one sample per pixel, such as ``RGGB``; None for R, G, B."""
+    """Colours of a Bayer sensor's first 2×2 px, such as RGGB: one sample per pixel. None for R, G, B."""
     as_stored: bool = False
     """True for the stored values; False for sRGB, to which a declared colour space is converted."""
 

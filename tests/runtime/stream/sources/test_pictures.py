@@ -14,7 +14,7 @@ from ccnet.runtime.io.frames import read_frame
 from ccnet.runtime.stream.sources.parse import parse_source
 
 
-def read_all(text: str, **options: bool) -> list[tuple[str, np.ndarray]]:
+def read_all(text: str, **options: str) -> list[tuple[str, np.ndarray]]:
     source = parse_source(text, **options).open()
     return list(iter(source.read, None))
 
