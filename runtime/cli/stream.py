@@ -52,7 +52,8 @@ def stream(
     source: Annotated[
         str,
         typer.Argument(
-            help="Camera number, /dev/video*, URL, video file, ROS 2 bag, folder of pictures, or - for raw stdin."
+            help="Camera number, /dev/video*, genicam:PRODUCER.cti, aravis:ADDRESS, URL (rtsp://…), video file,"
+            " ROS 2 bag, folder of pictures, or - for raw stdin."
         ),
     ],
     sink: Annotated[

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
+from ipaddress import ip_address
 from typing import Any
 
 from ccnet.contract import CCNetError
@@ -91,15 +92,19 @@ class AravisCamera:
     def close(self) -> None:
         """Stop the acquisition and free the camera, also one that is gone."""
         with suppress(self._error):
-            if self._camera:
+            if self._camera and not self._lost.is_set():  # each command to a camera that is gone takes seconds
                 self._camera.stop_acquisition()
         self._stream = self._camera = None
 
     def _find(self, name: str) -> Any:
+        """Open the camera that answers to a name or address."""
+        if not _is_address(name):
+            self._aravis.update_device_list()  # or Aravis may listen on another network than the camera's
         try:
             return self._aravis.Camera.new(name or None)
         except self._error as error:
-            self._aravis.update_device_list()
+            if _is_address(name):
+                self._aravis.update_device_list()
             count = self._aravis.get_n_devices()
             cameras = ", ".join(self._aravis.get_device_id(index) for index in range(count)) or "none"
             raise CCNetError(
@@ -109,9 +114,9 @@ class AravisCamera:
 
     def _configure(self, features: dict[str, str], options: SourceOptions) -> PixelFormat:
         """Set features of the camera and return its pixel format."""
-        device = self._camera.get_device()
         for name, value in features.items():
-            device.set_features_from_string(f"{name}={value}")
+            # Not through a variable: an error's traceback would hold the device, and with it control of the camera
+            self._camera.get_device().set_features_from_string(f"{name}={value}")
         try:
             return PixelFormat.find(self._camera.get_pixel_format_as_string(), options)
         except CCNetError as error:
@@ -124,6 +129,14 @@ class AravisCamera:
             yield
         except self._error as error:
             raise CCNetError(f"{self._name}: {what} ({error.message})") from error
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _import_aravis() -> tuple[Any, Any]:
