@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +20,19 @@ from .source import Pixels, SourceOptions, SourceSpec
 
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 
-_SUFFIXES = (".mcap", ".db3")
+_SUFFIXES, _ROS1_SUFFIX = (".mcap", ".db3"), ".bag"
 _METADATA, _METADATA_KEY = "metadata.yaml", b"rosbag2_bagfile_information"
 _SQLITE = b"SQLite format 3\0"
 _EXPECTED = "a whole ROS 2 bag: a folder with metadata.yaml, an .mcap or a .db3"
 
 
 def is_bag(path: Path) -> bool:
-    """Return whether a path is a ROS 2 bag: a folder with its metadata.yaml, or a file by its suffix."""
-    if path.is_dir():
-        metadata = path / _METADATA
-        return metadata.is_file() and _METADATA_KEY in metadata.read_bytes()[:4096]
-    return path.suffix.lower() in _SUFFIXES
+    """Return whether a path is a bag: a folder with the metadata.yaml of ROS 2, or a file by its suffix."""
+    if not path.is_dir():
+        return path.suffix.lower() in (*_SUFFIXES, _ROS1_SUFFIX)
+    with suppress(OSError), (path / _METADATA).open("rb") as file:
+        return _METADATA_KEY in file.read(4096)
+    return False
 
 
 def bag_source(text: str, options: SourceOptions) -> SourceSpec:
@@ -68,6 +70,8 @@ class RosBag:
             CCNetError: The path is no whole bag, the topic has no images, or several topics have, or rosbags is not
                 installed.
         """
+        if path.suffix.lower() == _ROS1_SUFFIX:
+            raise CCNetError(f"{path}: is a bag of ROS 1, expected ROS 2; rosbags-convert --src {path} --dst FOLDER")
         self._path, self._options, self._types = path, options, message_types()
         self.colour = options.colour
         self.frame_metadata: Mapping[str, str] = {}

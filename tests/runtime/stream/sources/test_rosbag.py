@@ -180,6 +180,12 @@ def test_file_that_is_no_bag_is_one_line(tmp_path: Path) -> None:
             RosBag(path, None, SourceOptions())
 
 
+def test_bag_of_ros_1_is_told_how_to_convert(tmp_path: Path) -> None:
+    (tmp_path / "old.bag").write_bytes(b"#ROSBAG V2.0\n")
+    with pytest.raises(CCNetError, match="is a bag of ROS 1, expected ROS 2; rosbags-convert --src"):
+        parse_source(str(tmp_path / "old.bag")).open()
+
+
 def test_folder_of_pictures_with_a_metadata_file_stays_a_folder_of_pictures(tmp_path: Path) -> None:
     (tmp_path / "metadata.yaml").write_text("camera: left\n")
     Image.fromarray(FRAMES[0]).save(tmp_path / "one.png")
