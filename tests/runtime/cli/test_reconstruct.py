@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from ccnet import __version__
-from ccnet.contract import MANIFEST_NAME, Manifest
+from ccnet.contract import MANIFEST_NAME, Artifact, Manifest
+from ccnet.metrics.predicted_error import FEATURES, ErrorModel
 from ccnet.runtime import read_cube
 from ccnet.runtime.io.srgb import from_srgb
 
@@ -48,6 +49,50 @@ def test_cube_of_a_located_frame_is_located(work: Path, ccnet: Ccnet) -> None:
         assert (file.count, file.crs.to_epsg(), file.transform) == (31, 32632, transform)
         assert file.tags()["ccnet_source"] == "frame.tif"
     assert "the cube would replace it" in ccnet("reconstruct", "frame.tif", "-o", "frame.tif").err
+
+
+@pytest.fixture
+def error_model(work: Path, stub: Any) -> ErrorModel:
+    """A model of predicted errors in the artifact folder: a tenth of the brightness + 0.02."""
+    coefficients = np.zeros((1 + FEATURES, 31), np.float32)
+    coefficients[0] = np.log(0.1)
+    model = ErrorModel(
+        pixel_layers=(np.zeros((31, 3), np.float32),),
+        mean=np.zeros(FEATURES, np.float32),
+        spread=np.ones(FEATURES, np.float32),
+        coefficients=coefficients,
+        weights_sha256="5a" * 32,
+    )
+    folder = work / "build" / "ccnet"
+    (folder / "error.npz").write_bytes(model.to_bytes())
+    manifest = Manifest.read(folder)
+    entry = Artifact(file="error.npz", kind="error", format="npz", precision="fp32", sha256="")
+    stub.vouch(folder, replace(manifest, artifacts=(*manifest.artifacts, entry)))
+    return model
+
+
+@pytest.mark.parametrize("suffix", ["hdr", "npy"])
+def test_predicted_error_is_a_second_cube(work: Path, ccnet: Ccnet, error_model: ErrorModel, suffix: str) -> None:
+    options = ("--input-space", "camera", "--tile", "64")
+    result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--error", *options)
+    assert result.code == 0 and result.err == ""
+    pixels, cube = np.asarray(Image.open("photo.png"), np.float32) / 255, read_cube(Path(f"photo.{suffix}"))
+    half_width = read_cube(Path(f"photo.error.{suffix}"))
+    np.testing.assert_allclose(half_width[7], 0.1 * (pixels.mean(axis=2) + 0.02), rtol=1e-4)
+    score = (half_width.mean(axis=0) / (cube.mean(axis=0) + 0.02)).mean()
+    assert f"photo.error.{suffix}: predicted error" in result.out and f"± {score:.1%}" in result.out
+    if suffix == "hdr":
+        assert f"predicted error = {score:.4f}" in Path("photo.error.hdr").read_text()
+        assert "predicted error" not in Path("photo.hdr").read_text()
+
+
+def test_predicted_error_never_replaces_another_cube(
+    work: Path, ccnet: Ccnet, error_model: ErrorModel, assert_refused: Any
+) -> None:
+    Image.open("photo.png").save("photo.error.png")
+    arguments = ("reconstruct", "photo.png", "photo.error.png", "-o", "cubes")
+    assert_refused(ccnet(*arguments, "--error"), "two frames have this name")
+    assert ccnet(*arguments).code == 0
 
 
 def test_cube_metadata_names_its_origin(work: Path, ccnet: Ccnet) -> None:
@@ -208,6 +253,7 @@ def test_damaged_frame_is_one_line_and_writes_nothing(
         ("reconstruct photo.png -o a.npy --tile 33", "tile is 33 px"),
         ("reconstruct photo.png -o a.npy --tile big", "--tile"),
         ("reconstruct photo.png -o a.npy --artifacts photo.png", "no manifest.json"),
+        ("reconstruct photo.png -o a.npy --error", "build/ccnet: has no predicted error"),
         ("reconstruct photo.png -o a.npy --picture look.jpg", "expected .png"),
         ("reconstruct photo.png -o a.npy --picture photo.png", "is the frame"),
         ("reconstruct photo.png -o a.npy --reprojection look.jpg", "expected .png"),
