@@ -17,11 +17,12 @@ import skimage.data
 from onnx import numpy_helper
 from PIL import Image
 
-from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Artifact, Manifest, sha256
+from ccnet.contract import HALO, MANIFEST_NAME, SIZE_MULTIPLE, Artifact, ArtifactFolder, Manifest, sha256
 from ccnet.data.camera import Camera
 from ccnet.export import artifacts as module
+from ccnet.metrics.predicted_error import FEATURES, ErrorModel, error_file
 from ccnet.model import CCNet
-from ccnet.model.checkpoint import save_checkpoint
+from ccnet.model.checkpoint import save_checkpoint, weights_hash
 from ccnet.runtime import read_cube
 from ccnet.runtime.backends import trt_api as trt
 from ccnet.runtime.backends.onnxruntime import operators
@@ -196,6 +197,35 @@ def test_export_passes_its_options_on(
     assert asked["camera"]["name"] == "flat"
     assert (asked["config"], asked["input"]) == (artifacts[0].config, "uint8")
     assert all(artifact.file in result.out for artifact in Manifest.read(tmp_path / "new").artifacts)
+
+
+def test_export_takes_the_predicted_error_beside_the_weights(
+    ccnet: Ccnet, artifacts: Artifacts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(model: CCNet, folder: Path, **options: Any) -> Manifest:
+        shutil.copytree(artifacts[1], folder, dirs_exist_ok=True)
+        return Manifest.read(folder)
+
+    monkeypatch.setattr(module, "export", export)
+    zeros = np.zeros(FEATURES, np.float32)
+    layers, coefficients = (np.zeros((31, 3), np.float32),), np.zeros((1 + FEATURES, 31), np.float32)
+    foreign = ErrorModel(
+        pixel_layers=layers, mean=zeros, spread=zeros + 1, coefficients=coefficients, weights_sha256="5a" * 32
+    )
+    error_file(weights).write_bytes(foreign.to_bytes())
+    result = ccnet("export", tmp_path / "foreign", "--weights", weights)
+    assert result.code == 0 and "of other weights, left out" in result.err
+    assert not (tmp_path / "foreign" / "error.npz").exists()
+
+    own = replace(foreign, weights_sha256=weights_hash(artifacts[0]))
+    error_file(weights).write_bytes(own.to_bytes())
+    assert ccnet("export", tmp_path / "own", "--weights", weights).code == 0
+    folder = ArtifactFolder.open(tmp_path / "own")
+    (entry,) = [artifact for artifact in folder.manifest.artifacts if artifact.kind == "error"]
+    assert folder.read(entry) == own.to_bytes()
+
+    error_file(weights).write_bytes(b"damaged")
+    refused(ccnet("export", tmp_path / "damaged", "--weights", weights), "tiny.error.npz: ", "ccnet fit-error")
 
 
 def test_export_refuses_invalid_arguments_first(ccnet: Ccnet, weights: Path) -> None:
