@@ -144,7 +144,7 @@ def stream(
             metadata=metadata,
         )
         _run(pipeline, metrics)
-    _report(pipeline)
+        _report(pipeline)  # before the sinks close: a bag that cannot be completed is an error beside the account
 
 
 def _open_preview(stack: ExitStack, port: int) -> LivePreview:

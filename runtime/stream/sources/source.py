@@ -30,7 +30,7 @@ class CapturedFrame:
     colour: str = ""
     """Colour space that the source declares and what became of it; empty if it does not matter."""
     metadata: Mapping[str, str] = field(default_factory=dict)
-    """Metadata that the source knows of the frame, such as its time of ``captured``; those of the stream yield."""
+    """Metadata from the source, such as the time when the frame was ``captured``; they replace the stream's."""
 
 
 class SourceDisconnectedError(CCNetError):

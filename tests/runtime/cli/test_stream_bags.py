@@ -12,6 +12,7 @@ import pytest
 from rosbags.rosbag2 import Reader
 
 from ccnet.runtime import Reconstructor, read_cube
+from ccnet.runtime.stream.ros.bag_file import BagFile
 from tests.runtime.stream.ros.bags import IMAGE, START_NS, TYPES, image, write_bag
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/stream.md"
@@ -62,6 +63,19 @@ def test_commands_of_the_documents_run(
     with Reader(tmp_path / "bands") as reader:
         counts = {connection.topic: connection.msgcount for connection in reader.connections}
     assert counts == {"/ccnet/preview": 3, "/ccnet/band_550": 3, "/ccnet/band_670": 3, "/ccnet/wavelengths": 1}
+
+
+def test_cubes_that_a_full_disk_loses_are_an_error_beside_the_account(
+    artifacts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ccnet: Callable[..., Any]
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    drive = write_bag(tmp_path / "drive", {"/camera": (IMAGE, [image(n, pixels) for n, pixels in enumerate(FRAMES)])})
+    monkeypatch.setattr(BagFile, "publish", refuse)
+    result = ccnet("stream", drive, "--sink", f"rosbag:{tmp_path}/cubes", "--artifacts", artifacts[1])
+    assert result.code == 2 and "3 frames arrived: 3 delivered" in result.out
+    assert result.err.count("\n") == 1 and "cubes: 3 delivered cubes are lost, as the disk refused" in result.err
 
 
 def test_topics_and_cut_bags_are_told_in_one_line(artifacts: Any, tmp_path: Path, ccnet: Callable[..., Any]) -> None:
