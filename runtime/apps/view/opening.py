@@ -19,6 +19,7 @@ from ccnet.runtime.io.formats.npy import map_npy
 from ccnet.runtime.io.formats.zarr_array import map_zarr, zarr_arrays
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, is_picture, read_frame
 from ccnet.runtime.io.srgb import InputSpace
+from ccnet.runtime.quality.predicted_error import error_target
 from ccnet.runtime.reconstructor import Reconstructor
 
 from .scene import ShownCube, ShownFrame
@@ -72,11 +73,20 @@ class Opener:
             return [self._reconstruct(path)]
         self._stack.callback(cube.close)
         shown_frame = self._frame_of(frame, cube) if frame else None
-        return [ShownCube(name=path.name, cube=cube, frame=shown_frame)]
+        return [ShownCube(name=path.name, cube=cube, frame=shown_frame, error=self._error_of(path, cube))]
 
     def close(self) -> None:
         """Close all files and remove what was reconstructed."""
         self._stack.close()
+
+    def _error_of(self, path: Path, cube: MappedCube) -> MappedCube | None:
+        """Open the predicted error that lies beside a cube; None where there is none of the cube's shape."""
+        beside = error_target(path)
+        if not beside.is_file():
+            return None
+        error = map_cube(beside)
+        self._stack.callback(error.close)
+        return error if error.shape == cube.shape else None
 
     def _open_zarr(self, path: Path) -> list[ShownCube]:
         arrays = zarr_arrays(path)

@@ -52,6 +52,7 @@ class ShownCube:
         cube: The open cube.
         frame: The frame that it was reconstructed from, if that is known.
         note: A remark for people, such as that the cube is thinned.
+        error: Half widths of the cube's 90 % intervals, if they are known.
         serial: A number that no other cube of this process has.
     """
 
@@ -59,6 +60,7 @@ class ShownCube:
     cube: MappedCube
     frame: ShownFrame | None = None
     note: str = ""
+    error: MappedCube | None = None
     serial: int = field(default_factory=lambda: next(_serials))
 
     @property

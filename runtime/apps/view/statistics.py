@@ -93,15 +93,32 @@ def errors(scene: Scene, index: int, other: int) -> dict[str, Any]:
     }
 
 
-def spectrum(shown: ShownCube, x: int, y: int, radius: int) -> Array:
-    """Return the mean spectrum (B,) of the pixels around one, (2 · radius + 1)² of them inside the cube."""
-    bands, height, width = shown.cube.shape
+def spectrum(shown: ShownCube, x: int, y: int, radius: int, *, error: bool = False) -> Array | None:
+    """Return the mean spectrum (B,) of the pixels around one, (2 · radius + 1)² of them inside the cube.
+
+    Args:
+        shown: The cube.
+        x: Column of the pixel.
+        y: Row of the pixel.
+        radius: Distance of the farthest pixels along both axes.
+        error: Return the mean half width of the 90 % intervals instead.
+
+    Returns:
+        The values; None where there are no half widths.
+
+    Raises:
+        CCNetError: The pixel is outside the cube.
+    """
+    cube = shown.error if error else shown.cube
+    if cube is None:
+        return None
+    bands, height, width = cube.shape
     if not (0 <= x < width and 0 <= y < height):
         raise CCNetError(f"pixel ({x}, {y}): outside {shown.name}, which has {width}×{height} px")
     rows, columns = (
         Selection(max(0, at - radius), min(size, at + radius + 1)) for at, size in ((y, height), (x, width))
     )
-    return np.asarray(shown.cube.read(range(bands), rows, columns).mean(axis=(1, 2)), np.float32)
+    return np.asarray(cube.read(range(bands), rows, columns).mean(axis=(1, 2)), np.float32)
 
 
 def _level(shown: ShownCube, most: int) -> int:

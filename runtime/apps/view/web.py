@@ -86,12 +86,16 @@ def _errors(scene: Scene, query: Any) -> dict[str, Any]:
 
 
 def _spectra(scene: Scene, query: Any) -> dict[str, Any]:
-    """Return the spectra of some cubes at a pixel; null for cubes of another size than the first has."""
+    """Return spectra and half widths of some cubes at a pixel; null for cubes of another size than the first has."""
     x, y, radius = whole(query, "x"), whole(query, "y"), whole(query, "radius", most=_MOST_RADIUS)
     cubes = [scene.cube(index) for index in indices("cubes", query.get("cubes", ""))[:_MOST_SPECTRA]]
     size = cubes[0].cube.shape[1:] if cubes else None
-    found = [spectrum(each, x, y, radius) if each.cube.shape[1:] == size else None for each in cubes]
-    return {"x": x, "y": y, "spectra": [None if values is None else values.tolist() for values in found]}
+    answer: dict[str, Any] = {"x": x, "y": y}
+    for name, error in (("spectra", False), ("errors", True)):
+        fitting = [each if each.cube.shape[1:] == size else None for each in cubes]
+        found = [None if each is None else spectrum(each, x, y, radius, error=error) for each in fitting]
+        answer[name] = [None if values is None else values.tolist() for values in found]
+    return answer
 
 
 def _refusal(error: CCNetError | OSError) -> Any:

@@ -75,14 +75,31 @@ class Axes {
   }
 }
 
-/** Draw curves: [{values, wavelengths, style, colour}]; marked wavelengths get a line. */
+/** Draw the interval value ± error of a curve as an area; values that are missing interrupt it. */
+function drawInterval(svg, axes, { values, errors, wavelengths, colour }) {
+  const parts = [[]];
+  values.forEach((value, at) => {
+    if (value === null || errors[at] === null) parts.push([]);
+    else parts[parts.length - 1].push([axes.x(wavelengths[at]), axes.y(value + errors[at]), axes.y(value - errors[at])]);
+  });
+  for (const part of parts.filter((points) => points.length > 1)) {
+    const edge = [...part.map(([x, high]) => [x, high]), ...part.map(([x, , low]) => [x, low]).reverse()];
+    const points = edge.map((point) => point.map((place) => place.toFixed(1)).join(",")).join(" ");
+    element(svg, "polygon", { class: "interval", points, ...(colour ? { fill: colour } : {}) });
+  }
+}
+
+/** Draw curves: [{values, errors, wavelengths, style, colour}]; marked wavelengths get a line. */
 export function drawSpectra(svg, wavelengths, curves, marked) {
-  const values = curves.flatMap((curve) => curve.values).filter((value) => value !== null);
+  const withErrors = curves.filter((curve) => curve.errors);
+  const ends = withErrors.flatMap((curve) => curve.values.flatMap((value, at) => (value === null ? [] : [value - curve.errors[at], value + curve.errors[at]])));
+  const values = curves.flatMap((curve) => curve.values).filter((value) => value !== null).concat(ends);
   const high = Math.max(0.05, ...values);
   const low = Math.min(0, ...values);
   const axes = new Axes(svg, wavelengths, low, high * 1.04);
   axes.draw("wavelength, nm");
   for (const nm of marked) element(svg, "line", { class: "band", x1: axes.x(nm), x2: axes.x(nm), y1: MARGIN.top, y2: axes.bottom });
+  for (const curve of withErrors) drawInterval(svg, axes, curve);
   for (const curve of curves) {
     let path = "";
     let pen = "M";

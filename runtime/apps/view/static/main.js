@@ -173,7 +173,7 @@ function toggleSplit() {
 
 const askSpectra = latestWins(getSpectra, (answer, query) => {
   const cubes = query.cubes.split(",").map(Number);
-  const curves = cubes.map((at, index) => ({ name: scene.cubes[at]?.name, wavelengths: scene.cubes[at]?.wavelengths, values: answer.spectra[index] }));
+  const curves = cubes.map((at, index) => ({ name: scene.cubes[at]?.name, wavelengths: scene.cubes[at]?.wavelengths, values: answer.spectra[index], errors: answer.errors[index] }));
   const { width, height } = scene.cubes[cubes[0]];
   spectra.show({ x: answer.x, y: answer.y, width, height, curves: curves.filter((curve) => curve.values && curve.wavelengths) });
   readOut(answer, (cube) => answer.spectra[cubes.indexOf(cube)]);

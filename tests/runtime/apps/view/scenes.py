@@ -37,15 +37,21 @@ def shown(cube: Array, name: str = "cube", **fields: Any) -> ShownCube:
 
 
 def scene() -> Scene:
-    """Two cubes of one size, the first with its frame, a smaller one and one of four bands."""
+    """Two cubes of one size, the first with its frame and its predicted error, a smaller one and one of four bands."""
     cube = 0.2 + 0.6 * cube_of(HEIGHT, WIDTH)
     linear = np.ascontiguousarray(reproject(cube, response()).transpose(1, 2, 0)).astype(np.float32)
     picture = np.rint(255 * np.clip(linear, 0, 1)).astype(np.uint8)
     frame = ShownFrame(picture=picture, linear=linear, response=response())
     truth = cube + np.float32(0.1) * cube_of(HEIGHT, WIDTH, 1)
     small, few = cube_of(20, 24), cube_of(HEIGHT, WIDTH)[:4]
+    error = map_array(np.float32(0.1) * cube, NM)
     return Scene(
-        [shown(cube, "a.hdr", frame=frame), shown(truth, "b.mat"), shown(small, "small"), shown(few, "four bands")]
+        [
+            shown(cube, "a.hdr", frame=frame, error=error),
+            shown(truth, "b.mat"),
+            shown(small, "small"),
+            shown(few, "four bands"),
+        ]
     )
 
 

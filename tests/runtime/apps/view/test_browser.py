@@ -119,6 +119,8 @@ def test_keys_do_all_that_the_mouse_does(page: Any) -> None:
 
     press(page, Keys.ARROW_RIGHT)
     browser.wait_for(page, "document.querySelector('#chart .cursor')")
+    corners = page.execute_script("return document.querySelector('#chart .interval').points.length")
+    assert corners == 2 * 31  # the predicted error above and below the spectrum
     start = read_out(page)
     press(page, Keys.ARROW_RIGHT, Keys.ARROW_DOWN, Keys.SHIFT + Keys.ARROW_DOWN + Keys.NULL)
     browser.wait_for(page, f"document.getElementById('readout').textContent.includes('row {start[1] + 11}')")

@@ -39,6 +39,16 @@ def test_cube_of_every_format_opens(opener: Opener, tmp_path: Path, suffix: str)
     assert shown.name == f"c{suffix}"
 
 
+def test_predicted_error_beside_a_cube_opens(opener: Opener, tmp_path: Path) -> None:
+    path = save(tmp_path / "c.hdr", cube_of())
+    assert opener.open(path)[0].error is None
+    save(tmp_path / "c.error.hdr", 0.1 * cube_of())
+    (shown,) = opener.open(path)
+    np.testing.assert_allclose(first_band(shown.error), 0.1 * cube_of()[0], rtol=1e-6)
+    save(tmp_path / "c.error.hdr", cube_of()[:, :10].copy())
+    assert opener.open(path)[0].error is None  # of another size
+
+
 def test_group_of_a_stream_opens(opener: Opener, tmp_path: Path) -> None:
     sink = ZarrGroup(tmp_path / "g.zarr")
     for seed in (0, 1):

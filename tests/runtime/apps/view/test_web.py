@@ -134,6 +134,8 @@ def test_spectra_of_several_cubes_at_a_pixel(get: Any) -> None:
     np.testing.assert_allclose(first, whole(CUBE)[:, 18, 17])
     np.testing.assert_allclose(second, whole(TRUTH)[:, 18, 17])
     assert small is None and len(few) == 4
+    np.testing.assert_allclose(answer["errors"][0], 0.1 * whole(CUBE)[:, 18, 17], rtol=1e-5)
+    assert answer["errors"][1:] == [None, None, None]
     corner = get("/api/spectra", cubes="0", x=0, y=0, radius=1).json()["spectra"][0]
     np.testing.assert_allclose(corner, whole(CUBE)[:, :2, :2].mean(axis=(1, 2)), rtol=1e-5)
 
