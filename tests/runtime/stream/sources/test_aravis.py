@@ -45,8 +45,10 @@ class FakeCamera:
 
 
 @pytest.fixture(scope="module")
-def fake() -> FakeCamera:
-    return FakeCamera()
+def fake() -> Iterator[FakeCamera]:
+    camera = FakeCamera()
+    yield camera
+    camera.switch_off()
 
 
 def read_frames(text: str, count: int = 1, **options: Any) -> list[np.ndarray]:
