@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.sources.parse import parse_source
 
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs/stream.md"
 PYTHON, PROGRAM = "/usr/bin/python3", Path(__file__).with_name("rtsp_server.py")
 REQUIRED = (
     "import gi; gi.require_version('GstRtspServer', '1.0'); from gi.repository import Gst, GstRtspServer;"
@@ -104,6 +106,20 @@ def test_stream_that_is_cut_comes_back_and_every_frame_is_counted(
     (back,) = [index for index, step in enumerate(steps) if step != 1]  # the second connection counts from the start
     assert back >= 7 and steps[back] < 0
     assert levels[0] == pytest.approx(levels[back + 1], abs=2)
+
+
+def test_command_of_the_document_fills_a_group(
+    server: Server, artifacts: Any, tmp_path: Path, ccnet: Callable[..., Any]
+) -> None:
+    zarr = pytest.importorskip("zarr")
+    (command,) = re.findall(r"^ccnet (stream rtsp://.*)$", DOCUMENT.read_text(encoding="utf-8"), re.M)
+    command = command.replace("rtsp://camera/stream", server.url).replace("9100", str(tmp_path / "stream.prom"))
+    command = command.replace("cubes.zarr", str(tmp_path / "cubes.zarr"))
+    result = ccnet(*command.split(), "--artifacts", artifacts[1], "--frames", 2, "--policy", "block")
+    assert result.code == 0 and "2 frames arrived: 2 delivered" in result.out
+    group = zarr.open_group(str(tmp_path / "cubes.zarr"), mode="r")
+    assert [group[name].shape for name in sorted(group)] == [(31, 48, 64)] * 2
+    assert "ccnet_frames_delivered_total 2.0" in (tmp_path / "stream.prom").read_text()
 
 
 def test_server_that_is_not_there_is_an_error() -> None:
