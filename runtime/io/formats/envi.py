@@ -141,7 +141,7 @@ def read_envi(path: Path) -> npt.NDArray[np.float32]:
 
 
 def map_envi(path: Path) -> MappedCube:
-    """Open an ENVI file of any bands; its values are read on demand, NaN where it has no data."""
+    """Open an ENVI file of any bands; its values are read on demand, NaN where it has no data or a bad band."""
     image = open_envi_image(path)
     header = image.header
     gains, offsets = header.gains / header.scale, header.offsets / header.scale
@@ -150,13 +150,13 @@ def map_envi(path: Path) -> MappedCube:
 
     def read(bands: Sequence[int], rows: Selection, columns: Selection) -> npt.NDArray[np.float32]:
         part = stored.read(bands, rows, columns)
-        missing = None if header.ignored is None else part == np.float32(header.ignored)
+        missing = np.zeros(part.shape, bool) if header.ignored is None else part == np.float32(header.ignored)
+        missing[~header.good_bands[list(bands)]] = True
         for plane, band in zip(part, bands, strict=True):
             if gains[band] != 1 or offsets[band]:
                 plane *= gains[band]
                 plane += offsets[band]
-        if missing is not None:
-            part[missing] = np.nan
+        part[missing] = np.nan
         return part
 
     return MappedCube(header.shape, header.wavelengths, read, stored.close)

@@ -61,3 +61,13 @@ def test_values_without_data_are_nan(tmp_path: Path) -> None:
         part = mapped.read([2], Selection(0, 3), Selection(0, 4))
     assert np.isnan(part[0, 1, 1])
     np.testing.assert_allclose(part[0, 0], cube[2, 0] / 2, rtol=1e-6)
+
+
+def test_bad_bands_are_nan(tmp_path: Path) -> None:
+    path = save(tmp_path / "c.hdr", cube_of(3, 4))
+    good = ", ".join("0" if band in (2, 30) else "1" for band in range(31))
+    path.write_text(f"{path.read_text()}bbl = {{{good}}}\n")
+    with map_cube(path) as mapped:
+        part = mapped.read([30, 1, 2], Selection(0, 3), Selection(0, 4))
+    assert np.isnan(part[[0, 2]]).all()
+    np.testing.assert_array_equal(part[1], cube_of(3, 4)[1])
