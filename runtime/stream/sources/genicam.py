@@ -109,11 +109,14 @@ class GenicamCamera:
 
     def _find(self, producers: list[Path], device: str) -> Any:
         """Open the camera that a text names."""
+        failures = []
         for path in producers:
             try:
                 self._harvester.add_file(str(path), check_existence=True, check_validity=True)
             except OSError as error:
-                raise CCNetError(f"{self._name}: {path} is no GenTL producer ({error})") from error
+                failures.append(f"{path} is no GenTL producer ({error})")
+        if not self._harvester.files:  # with others beside it, a broken installation is of no importance
+            raise CCNetError(f"{self._name}: {'; '.join(failures)}")
         self._harvester.update()
         found = self._harvester.device_info_list
         names = [self._device_names(info) for info in found]

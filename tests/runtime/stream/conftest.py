@@ -1,7 +1,11 @@
-"""Metrics of a stream, for their tests."""
+"""Metrics of a stream and a reconstructor of grey cubes, for the tests."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
 import pytest
 
 from ccnet.runtime.stream.ledger import FrameLedger
@@ -24,3 +28,18 @@ def metrics() -> StreamMetrics:
     ledger.drop(100)
     ledger.reject(101, "sink", "full")
     return metrics
+
+
+class GreyReconstructor:
+    """A reconstructor of grey cubes, of frames of any size."""
+
+    def encode(self, frame: Any) -> Any:
+        return np.zeros((1, 3), np.float32)
+
+    def strips(self, frame: Any, context: Any = None) -> Iterator[tuple[int, Any]]:
+        yield 0, np.zeros((31, *frame.shape[:2]), np.float32)
+
+
+@pytest.fixture
+def grey() -> GreyReconstructor:
+    return GreyReconstructor()

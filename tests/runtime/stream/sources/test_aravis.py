@@ -130,17 +130,7 @@ def test_lost_packets_make_damaged_frames(fake: FakeCamera) -> None:
     assert type(damage.value) is CCNetError  # neither gone nor late
 
 
-class Grey:
-    """A reconstructor of grey cubes."""
-
-    def encode(self, frame: Any) -> Any:
-        return np.zeros((1, 3), np.float32)
-
-    def strips(self, frame: Any, context: Any = None) -> Iterator[tuple[int, Any]]:
-        yield 0, np.zeros((31, *frame.shape[:2]), np.float32)
-
-
-def test_camera_that_disappears_is_opened_again(fake: FakeCamera, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_camera_that_disappears_is_opened_again(fake: FakeCamera, grey: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "FIRST_RECONNECT_WAIT_S", 0.01)
     spec = parse_source(SMALL + "RGB8")
     steps = iter([lambda: None, fake.switch_on])
@@ -152,7 +142,7 @@ def test_camera_that_disappears_is_opened_again(fake: FakeCamera, monkeypatch: p
     stream = Stream(
         source=SourceSpec(spec.name, True, open_),
         sinks=[],
-        reconstructor=Grey(),
+        reconstructor=grey,
         prepare=lambda pixels: pixels,
         context=ContextPolicy("every:1"),
         policy="block",

@@ -58,7 +58,8 @@ def test_features_are_set_and_mosaics_come_as_recorded() -> None:
 
 
 def test_producers_are_found_by_their_environment_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("GENICAM_GENTL64_PATH", f"{tmp_path}:{PRODUCER.parent}")
+    (tmp_path / "broken.cti").write_bytes(b"another maker's, badly installed")
+    monkeypatch.setenv("GENICAM_GENTL64_PATH", f"{tmp_path}:{PRODUCER.parent}:/none")
     source = parse_source("genicam:?device=2").open()
     assert source.read() is not None
     source.close()
@@ -135,21 +136,11 @@ def test_handler_of_interrupts_stays() -> None:
     assert signal.getsignal(signal.SIGINT) is handler
 
 
-class Grey:
-    """A reconstructor of grey cubes."""
-
-    def encode(self, frame: Any) -> Any:
-        return np.zeros((1, 3), np.float32)
-
-    def strips(self, frame: Any, context: Any = None) -> Iterator[tuple[int, Any]]:
-        yield 0, np.zeros((31, *frame.shape[:2]), np.float32)
-
-
-def test_stream_of_a_waiting_camera_stops_at_once() -> None:
+def test_stream_of_a_waiting_camera_stops_at_once(grey: Any) -> None:
     stream = Stream(
         source=parse_source(f"genicam:{PRODUCER}?AcquisitionFrameRate=1"),
         sinks=[],
-        reconstructor=Grey(),
+        reconstructor=grey,
         prepare=lambda pixels: pixels,
         context=ContextPolicy("every:1"),
         policy="latest",

@@ -59,18 +59,8 @@ def server() -> Iterator[Server]:
     running.kill()
 
 
-class Grey:
-    """A reconstructor of grey cubes."""
-
-    def encode(self, frame: Any) -> Any:
-        return np.zeros((1, 3), np.float32)
-
-    def strips(self, frame: Any, context: Any = None) -> Iterator[tuple[int, Any]]:
-        yield 0, np.zeros((31, *frame.shape[:2]), np.float32)
-
-
 def test_stream_that_is_cut_comes_back_and_every_frame_is_counted(
-    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: Server, grey: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(pipeline, "FIRST_RECONNECT_WAIT_S", 0.1)
     levels: list[float] = []
@@ -85,7 +75,7 @@ def test_stream_that_is_cut_comes_back_and_every_frame_is_counted(
     stream = Stream(
         source=spec,
         sinks=[],
-        reconstructor=Grey(),
+        reconstructor=grey,
         prepare=prepare,
         context=ContextPolicy("every:1"),
         policy="block",
