@@ -18,7 +18,6 @@ import numpy.typing as npt
 from ccnet.contract import CCNetError
 
 Pixels = npt.NDArray[Any]
-Array = npt.NDArray[np.float32]
 
 _COLOUR_LAYOUTS = {
     "rgb": (3, slice(3)),

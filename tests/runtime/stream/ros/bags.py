@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
 TYPES = get_typestore(Stores.ROS2_JAZZY)
@@ -42,7 +42,10 @@ def compressed(number: int, data: bytes) -> Any:
 
 
 def write_bag(
-    path: Path, topics: dict[str, tuple[str, Iterable[Any]]], storage: StoragePlugin = StoragePlugin.MCAP
+    path: Path,
+    topics: dict[str, tuple[str, Iterable[Any]]],
+    storage: StoragePlugin = StoragePlugin.MCAP,
+    compression: CompressionMode = CompressionMode.NONE,
 ) -> Path:
     """Write a bag.
 
@@ -50,11 +53,14 @@ def write_bag(
         path: The new folder.
         topics: Topic → type and messages; bytes are messages that are serialized already.
         storage: Format of the file.
+        compression: What is compressed by Zstandard.
 
     Returns:
         The folder.
     """
-    with Writer(path, version=9, storage_plugin=storage) as writer:
+    bag = Writer(path, version=9, storage_plugin=storage)
+    bag.set_compression(compression, CompressionFormat.ZSTD)
+    with bag as writer:
         for topic, (type, messages) in topics.items():
             connection = writer.add_connection(topic, type, typestore=TYPES)
             for number, message in enumerate(messages):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from rosbags.rosbag2 import StoragePlugin
+from rosbags.rosbag2 import CompressionMode, StoragePlugin
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.stream.sources.parse import parse_source
@@ -45,6 +45,16 @@ def test_only_image_topic_is_read_with_its_stamps(tmp_path: Path, storage: Stora
             expected = {"captured": f"2023-11-14T22:13:{seconds}.000000007+00:00", "coordinate frame": "left_optical"}
             assert source.frame_metadata == expected
         assert source.read() is None and source.read() is None
+
+
+@pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+@pytest.mark.parametrize("compression", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_compressed_bags_are_read(tmp_path: Path, storage: StoragePlugin, compression: CompressionMode) -> None:
+    path = write_bag(tmp_path / "drive", {"/camera": images()}, storage, compression)
+    with opened(path) as source:
+        for pixels in FRAMES:
+            np.testing.assert_array_equal(source.read()[1], pixels)
+        assert source.read() is None
 
 
 def test_topic_is_chosen_or_asked_for_in_one_line(tmp_path: Path) -> None:
