@@ -18,6 +18,8 @@ pytest.importorskip("harvesters", reason='needs pip install ".[genicam]"')
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/stream.md"
 COMMANDS = re.findall(r"^((?:GENICAM_\S+ )?ccnet stream '?genicam:.*)$", DOCUMENT.read_text(encoding="utf-8"), re.M)
 PRODUCERS = Path(genicam.__path__[0])
+if not (PRODUCERS / "viky.cti").exists():
+    pytest.skip("the genicam package of this platform brings no simulated producer", allow_module_level=True)
 
 
 def test_document_has_commands() -> None:
@@ -28,8 +30,8 @@ def test_document_has_commands() -> None:
 def test_command_of_the_document_writes_cubes(
     command: str, work: Path, ccnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command = command.replace("/opt/camera/lib/producer.cti", str(PRODUCERS / "viky.cti"))
-    words = shlex.split(command.replace("/opt/camera/lib", str(PRODUCERS)))
+    command = command.replace("/opt/camera/lib/producer.cti", (PRODUCERS / "viky.cti").as_posix())
+    words = shlex.split(command.replace("/opt/camera/lib", PRODUCERS.as_posix()))
     variables = words[: words.index("ccnet")]
     for variable in variables:
         monkeypatch.setenv(*variable.split("=", 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -23,6 +24,8 @@ genicam = pytest.importorskip("genicam", reason='needs pip install ".[genicam]"'
 pytest.importorskip("harvesters", reason='needs pip install ".[genicam]"')
 
 PRODUCER = Path(genicam.__path__[0]) / "viky.cti"
+if not PRODUCER.exists():
+    pytest.skip("the genicam package of this platform brings no simulated producer", allow_module_level=True)
 
 
 @pytest.fixture
@@ -59,7 +62,7 @@ def test_features_are_set_and_mosaics_come_as_recorded() -> None:
 
 def test_producers_are_found_by_their_environment_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "broken.cti").write_bytes(b"another maker's, badly installed")
-    monkeypatch.setenv("GENICAM_GENTL64_PATH", f"{tmp_path}:{PRODUCER.parent}:/none")
+    monkeypatch.setenv("GENICAM_GENTL64_PATH", os.pathsep.join([str(tmp_path), str(PRODUCER.parent), "none"]))
     source = parse_source("genicam:?device=2").open()
     assert source.read() is not None
     source.close()
