@@ -148,6 +148,7 @@ print(*(module.__file__ for name, module in sys.modules.items() if name.startswi
     missing = {path for path in imported - hashed if path.name != "__init__.py"}
     assert {f"{path.parent.name}/{path.name}" for path in missing} <= {
         "contract/artifact_folder.py",
+        "contract/closing.py",
         "contract/errors.py",
         "contract/files.py",
         "contract/machine.py",
