@@ -58,7 +58,7 @@ class ErrorEstimate:
 
     def describe(self) -> str:
         """Return the number of the frame in words."""
-        return f"predicted error: {LEVEL:.0%} of the values within ± {self.score:.1%} of their spectrum's mean"
+        return f"predicted error: ± {self.score:.1%} of a spectrum's mean, on average, for {LEVEL:.0%} of the values"
 
 
 @contextmanager
