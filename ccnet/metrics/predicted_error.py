@@ -46,6 +46,8 @@ _AGREED = 1e-3
 _MOST_SPREADS = 4.0
 """Features are clipped at so many standard deviations from their mean: the model is not extrapolated."""
 
+_MOST_INFLATION = 100.0
+
 _MOST_BYTES = 1 << 20
 """Largest file, and largest content of it, that is read."""
 
@@ -63,6 +65,7 @@ class ErrorModel:
         spread: Standard deviation of each feature, (9,).
         coefficients: (1 + 9, 31): features, after a constant 1, to the logarithm of the half width over the scale.
         weights_sha256: Hash of the weights whose errors these are.
+        inflation: Factor for scenes that the weights were not trained on; the coefficients hold it already.
     """
 
     pixel_layers: tuple[Array, ...]
@@ -70,6 +73,7 @@ class ErrorModel:
     spread: Array
     coefficients: Array
     weights_sha256: str
+    inflation: float = 1.0
 
     def __post_init__(self) -> None:
         """Check shapes and values; CCNetError where they are not those of a model."""
@@ -91,6 +95,8 @@ class ErrorModel:
                 raise CCNetError(f"{name} holds NaN or infinity, expected finite numbers: fit it again")
         if sizes[-1] != bands or (self.spread <= 0).any():
             raise CCNetError(f"{sizes[-1]} bands or a spread of 0, expected {bands} bands: fit it again")
+        if not 1 <= self.inflation <= _MOST_INFLATION:
+            raise CCNetError(f"inflation is {self.inflation}, expected 1 to {_MOST_INFLATION:g}: fit it again")
 
     def half_width(self, frame: Array, spectra: Array) -> Array:
         """Return the half widths (31, N) of the 90 % intervals, reflectance.
@@ -124,7 +130,8 @@ class ErrorModel:
         arrays: dict[str, Any] = {name: getattr(self, name) for name in ("mean", "spread", "coefficients")}
         arrays |= {f"layer{index}": layer.astype(np.float16) for index, layer in enumerate(self.pixel_layers)}
         file = io.BytesIO()
-        np.savez(file, weights=np.frombuffer(bytes.fromhex(self.weights_sha256), np.uint8), **arrays)
+        digest = np.frombuffer(bytes.fromhex(self.weights_sha256), np.uint8)
+        np.savez(file, weights=digest, inflation=np.float64(self.inflation), **arrays)
         return file.getvalue()
 
     @classmethod
@@ -150,11 +157,11 @@ class ErrorModel:
                 raise CCNetError(f"{name}: {size} bytes when unpacked, expected {expected} of at most {_MOST_BYTES}")
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = {key: np.asarray(file[key]) for key in file.files}
-            digest = arrays.pop("weights").tobytes().hex()
+            digest, inflation = arrays.pop("weights").tobytes().hex(), float(arrays.pop("inflation"))
             vectors = {key: arrays.pop(key) for key in ("mean", "spread", "coefficients")}
             layers = [arrays.pop(f"layer{index}").astype(np.float32) for index in range(len(arrays))]
             with prefix_errors(name):
-                return cls(pixel_layers=tuple(layers), weights_sha256=digest, **vectors)
+                return cls(pixel_layers=tuple(layers), weights_sha256=digest, inflation=inflation, **vectors)
 
 
 def error_file(weights: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +15,11 @@ from ccnet.runtime.cli.options import JsonFileOption, ThreadsOption
 from ..environment import DeviceOption, select_device
 
 if TYPE_CHECKING:
+    from ccnet.metrics.predicted_error import ErrorModel
+
+    from .fit import ErrorFit
     from .judge import SceneCheck
+    from .samples import ScenePixels
 
 app = typer.Typer()
 
@@ -38,6 +42,12 @@ def fit_error(
     folds: Annotated[
         int, typer.Option(min=2, help="Parts of the scenes that per-pixel networks are fitted without, in turn.")
     ] = 5,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            help="NAME.error.npz of other weights on the same scenes, whose per-pixel networks are used again."
+        ),
+    ] = None,
     json: JsonFileOption = None,
     threads: ThreadsOption = None,
     device: DeviceOption = None,
@@ -45,7 +55,8 @@ def fit_error(
     """Fit the predicted error of weights, and print how well it does on scenes that it was not fitted to.
 
     'ccnet export' takes the file that lies beside the weights, and 'ccnet reconstruct --error' uses it. Per-pixel
-    networks are fitted with and without parts of the scenes, once for all weights: a minute each on a quiet core.
+    networks are fitted with and without parts of the scenes, once for all weights: a minute each on a quiet core, or
+    taken from --like.
     """
     from rich.console import Console
 
@@ -54,8 +65,8 @@ def fit_error(
 
     from ..methods import name_networks
     from .fit import fit_error as fit
-    from .judge import check_scene, report
-    from .samples import fit_pixel_networks, network_methods, sample
+    from .judge import report
+    from .samples import PixelNetworks, fit_pixel_networks, network_methods, sample
 
     chosen, console = select_device(device, threads), Console(stderr=True)
     files = name_networks(weights or [SHIPPED_WEIGHTS])
@@ -69,38 +80,49 @@ def fit_error(
     held_out = options.open_scenes(check, "val", memory_gb=0) if check else None
     if out:
         make_folder(out)
+    known = PixelNetworks.of_model(_read(like)) if like else None
     with console.status("networks") as status:
         methods = network_methods(models)
         pixels = sample(training, methods)
         others = sample(held_out, methods) if held_out else []
-        networks = fit_pixel_networks(training, LEVEL, folds, status.update)
+        networks = known or fit_pixel_networks(training, LEVEL, folds, status.update)
     documents: dict[str, Any] = {}
     for name, path in files.items():
         result = fit(pixels, name, networks, weights_hash(models[name]))
         target = error_file(out / path.name if out else path)
         write_atomic(target, result.model.to_bytes())
-        parts = {
-            "training scenes, each left out of the fit": [
-                check_scene(model, scene, name) for model, scene in zip(result.left_out, pixels, strict=True)
-            ],
-            **({"scenes to check on": [check_scene(result.model, scene, name) for scene in others]} if others else {}),
-        }
-        _print(name, parts)
-        typer.echo(
-            f"{target}: half widths are enlarged by {result.inflation:.2f} for scenes that the network never saw"
-        )
-        documents[name] = {"file": str(target), "inflation": result.inflation} | {
-            part: report(checks) for part, checks in parts.items()
-        }
+        parts = _check(result, name, pixels, others)
+        factor = result.model.inflation
+        typer.echo(f"{target}: half widths are enlarged by {factor:.2f} for scenes that the network never saw")
+        reports = {part: report(checks) for part, checks in parts.items()}
+        documents[name] = {"file": str(target), "inflation": factor, **reports}
     if json is not None:
         write_atomic(json, strict_json(documents, 2).encode())
 
 
-def _print(name: str, parts: Mapping[str, Sequence[SceneCheck]]) -> None:
+def _read(path: Path) -> ErrorModel:
+    from ccnet.metrics.predicted_error import ErrorModel
+
+    if not path.is_file():
+        raise CCNetError(f"{path}: no such file, expected a predicted error (.npz) made by 'ccnet fit-error'")
+    return ErrorModel.from_bytes(path, path.read_bytes())
+
+
+def _check(
+    result: ErrorFit, name: str, training: Sequence[ScenePixels], others: Sequence[ScenePixels]
+) -> dict[str, list[SceneCheck]]:
+    """Return part of the scenes → its checks, and print them."""
     from rich.console import Console
 
-    from .judge import summary, table
+    from .judge import check_scene, summary, table
 
+    left_out = zip(result.left_out, training, strict=True)
+    parts = {
+        "training scenes, each left out of the fit": [check_scene(model, scene, name) for model, scene in left_out]
+    }
+    if others:
+        parts["scenes to check on"] = [check_scene(result.model, scene, name) for scene in others]
     for part, checks in parts.items():
         Console().print(table(f"{name}: {part}", checks))
         typer.echo(summary(checks))
+    return parts

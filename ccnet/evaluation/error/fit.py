@@ -18,7 +18,6 @@ from ..pixel_mlp import PixelMethod
 from .samples import PixelNetworks, ScenePixels, pixel_layers
 
 Matrix = npt.NDArray[np.float64]
-Layers = tuple[npt.NDArray[np.float32], ...]
 
 RIDGE = 0.01
 """Weight of the squared coefficients, of standardised features, against the mean squared residual."""
@@ -34,12 +33,10 @@ class ErrorFit:
     Attributes:
         model: The model of all scenes, its half widths enlarged for unknown scenes.
         left_out: The model without each scene, its half widths not enlarged: the network was trained on the scene.
-        inflation: Factor of the half widths of ``model``.
     """
 
     model: ErrorModel
     left_out: tuple[ErrorModel, ...]
-    inflation: float
 
 
 @dataclass(frozen=True)
@@ -75,17 +72,19 @@ def fit_error(scenes: Sequence[ScenePixels], method: str, networks: PixelNetwork
     without = [_solve([part for part in parts if part is not left]) for left in parts]
     scores = [part.errors - solved.T @ part.design for part, solved in zip(parts, without, strict=True)]
 
-    def calibrated(solved: Matrix, used: Sequence[Matrix], factor: float) -> ErrorModel:
+    def calibrated(solved: Matrix, used: Sequence[Matrix], inflation: float) -> ErrorModel:
         coefficients = solved.copy()
-        coefficients[0] += conformal_quantile(np.concatenate(used, axis=1), LEVEL) + math.log(factor)
-        return _model(layers, mean, spread, coefficients, weights_sha256)
+        coefficients[0] += conformal_quantile(np.concatenate(used, axis=1), LEVEL) + math.log(inflation)
+        vectors = {"mean": mean, "spread": spread, "coefficients": coefficients}
+        rounded = {name: values.astype(np.float32) for name, values in vectors.items()}
+        return ErrorModel(pixel_layers=layers, weights_sha256=weights_sha256, inflation=inflation, **rounded)
 
     left_out = [
         calibrated(solved, [other for other in scores if other is not own], 1)
         for solved, own in zip(without, scores, strict=True)
     ]
     model = calibrated(_solve(parts), scores, networks.inflation)
-    return ErrorFit(model=model, left_out=tuple(left_out), inflation=networks.inflation)
+    return ErrorFit(model=model, left_out=tuple(left_out))
 
 
 def conformal_quantile(scores: Matrix, level: float) -> Matrix:
@@ -129,9 +128,3 @@ def _solve(parts: Sequence[_Scene]) -> Matrix:
     ridge = RIDGE * np.eye(len(gram))
     ridge[0, 0] = 0
     return np.asarray(np.linalg.solve(gram + ridge, cross))
-
-
-def _model(layers: Layers, mean: Matrix, spread: Matrix, coefficients: Matrix, weights_sha256: str) -> ErrorModel:
-    vectors = {"mean": mean, "spread": spread, "coefficients": coefficients}
-    rounded = {name: values.astype(np.float32) for name, values in vectors.items()}
-    return ErrorModel(pixel_layers=layers, weights_sha256=weights_sha256, **rounded)

@@ -5,16 +5,20 @@ Legend: N pixels; a frame is (3, N), spectra are (31, N).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import torch
 
+from ccnet.contract import CCNetError
 from ccnet.data.camera import Array
 from ccnet.data.patches import SceneDataset
-from ccnet.metrics.predicted_error import error_scale
+from ccnet.metrics.predicted_error import ErrorModel, error_scale
 from ccnet.model import CCNet
+from ccnet.model.base import PixelMLP
 
 from ..methods import Method
 from ..pixel_mlp import PixelMethod, fit_pixel_mlp
@@ -56,6 +60,16 @@ class PixelNetworks:
 
     network: PixelMethod
     inflation: float
+
+    @classmethod
+    def of_model(cls, model: ErrorModel) -> PixelNetworks:
+        """Return the networks that a model was fitted with; CCNetError if its network has another shape."""
+        network = PixelMLP()
+        for weight, layer in itertools.zip_longest(network.parameters(), model.pixel_layers):
+            if weight is None or layer is None or weight.shape[:2] != layer.shape:
+                raise CCNetError("its per-pixel network has another shape, expected that of this version: fit it again")
+            weight.data = torch.from_numpy(layer)[:, :, None, None].clone()
+        return cls(network=PixelMethod(network), inflation=model.inflation)
 
 
 def sample(scenes: SceneDataset, methods: Mapping[str, Method], step: int = STEP) -> list[ScenePixels]:

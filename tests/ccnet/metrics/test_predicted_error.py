@@ -108,6 +108,8 @@ def test_file_keeps_the_model(model: ErrorModel, pixels: tuple[Array, Array]) ->
         ({"layer0": np.full((8, 3), np.inf, np.float16)}, "layer 0 holds NaN or infinity"),
         ({"layer1": np.zeros((30, 8), np.float16)}, "30 bands"),
         ({"layer0": np.zeros((8, 4), np.float16)}, "layer 0 is float32"),
+        ({"inflation": np.float64(0.5)}, "inflation is 0.5, expected 1 to 100"),
+        ({"inflation": np.zeros(3)}, "made by 'ccnet fit-error'"),
         ({"other": np.zeros(3)}, "made by 'ccnet fit-error'"),
         ({"mean": np.array([{"a": 1}], object)}, "made by 'ccnet fit-error'"),
         ({"mean": np.zeros(1 << 20, np.float32)}, "expected a predicted error"),

@@ -56,6 +56,15 @@ def test_files_go_into_a_folder(options: list[str], tmp_path: Path) -> None:
     assert not (tmp_path / "w.error.npz").exists()
 
 
+def test_networks_of_other_weights_are_used_again(options: list[str], tmp_path: Path) -> None:
+    first, second = tmp_path / "w.error.npz", tmp_path / "again" / "w.error.npz"
+    assert fit(*options, "--folds", "3").exit_code == 0
+    assert fit(*options, "--folds", "3", "--like", str(first), "--out", str(tmp_path / "again")).exit_code == 0
+    assert second.read_bytes() == first.read_bytes()
+    result = fit(*options, "--folds", "3", "--like", str(tmp_path / "none.npz"))
+    assert isinstance(result.exception, CCNetError) and "no such file" in str(result.exception)
+
+
 def test_too_few_scenes_are_refused(options: list[str]) -> None:
     result = fit(*options)
     assert isinstance(result.exception, CCNetError)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from ccnet.contract import CCNetError
 from ccnet.data.camera import Array
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.error.fit import conformal_quantile, fit_error
 from ccnet.evaluation.error.judge import check_scene
 from ccnet.evaluation.error.samples import PixelNetworks, ScenePixels, fit_pixel_networks, fold_indices, sample
 from ccnet.evaluation.pixel_mlp import PixelMethod
-from ccnet.metrics.predicted_error import error_scale
+from ccnet.metrics.predicted_error import ErrorModel, error_scale
 from ccnet.model.base import PixelMLP
 
 Scenes = Callable[..., list[ScenePixels]]
@@ -96,6 +98,11 @@ def test_half_widths_are_enlarged_for_unknown_scenes(scenes: Scenes, networks: P
     np.testing.assert_allclose(widths[1], 1.5 * widths[0], rtol=1e-4)
     for before, after in zip(*(fitted.left_out for fitted in pair), strict=True):
         np.testing.assert_array_equal(before.coefficients, after.coefficients)  # the network knows these scenes
+    assert pair[1].model.inflation == 1.5
+    again = PixelNetworks.of_model(ErrorModel.from_bytes(Path("a"), pair[1].model.to_bytes()))
+    assert again.inflation == 1.5
+    with pytest.raises(CCNetError, match="has another shape"):
+        PixelNetworks.of_model(replace(pair[1].model, pixel_layers=(np.zeros((31, 3), np.float32),)))
 
 
 def test_folds_hold_each_scene_once() -> None:
