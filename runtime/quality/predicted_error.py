@@ -24,15 +24,16 @@ _PIXELS = 1 << 16
 
 
 class ErrorEstimate:
-    """The half widths of a cube's 90 % intervals; a ``CubeWriter`` that takes each pixel of the cube once.
-
-    Args:
-        frame: Frame of the cube.
-        model: Predicted error of the weights.
-        writer: Takes the half widths, reflectance.
-    """
+    """The half widths of a cube's 90 % intervals; a ``CubeWriter`` that takes each pixel of the cube once."""
 
     def __init__(self, frame: Frame, model: ErrorModel, writer: CubeWriter) -> None:
+        """Begin a frame.
+
+        Args:
+            frame: Frame of the cube.
+            model: Predicted error of the weights.
+            writer: Takes the half widths, reflectance.
+        """
         self._frame, self._model, self._writer = frame, model, writer
         self._relative, self._pixels = 0.0, 0
 
