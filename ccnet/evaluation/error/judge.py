@@ -89,7 +89,8 @@ def table(title: str, checks: Sequence[SceneCheck]) -> Table:
     """Lay out checks for a terminal of 80 columns."""
     from rich.table import Table
 
-    found = Table("scene", title=title, title_justify="left")
+    found = Table(title=title, title_justify="left")
+    found.add_column("scene", overflow="fold")
     for heading in ("coverage\n/ %", "rho\nabsolute", "rho\nrelative", "score\n/ %", "MRAE\n+0.02", "SAM\n/ °"):
         found.add_column(heading, justify="right", no_wrap=True)
     for check in checks:
