@@ -100,7 +100,7 @@ def test_shipped_weights_hold_the_network_of_the_paper() -> None:
 
 
 def test_weights_with_a_base_belong_to_the_same_camera() -> None:
-    path = SHIPPED_WEIGHTS.with_name("ccnet-cave-base.safetensors")
+    path = SHIPPED_WEIGHTS.with_name("ccnet-any.safetensors")
     assert load_checkpoint(path).config == CCNetConfig(base="mlp")
     camera, default = checkpoint_camera(path), checkpoint_camera()
     assert camera is not None and default is not None
