@@ -56,6 +56,17 @@ def test_unpacked_bundle_equals_its_folder(artifacts: Artifacts, bundle: Path, t
         assert there[artifact.file] == (artifacts[1] / artifact.file).read_bytes()
 
 
+def test_bundle_has_the_predicted_error(artifacts: Artifacts, reference: Reference, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(artifacts[1], tmp_path / "folder"))
+    (folder / "error.npz").write_bytes(b"a model")
+    digest = sha256(folder / "error.npz")
+    entry = Artifact(file="error.npz", kind="error", format="npz", precision="fp32", sha256=digest)
+    Manifest.read(folder).with_artifact(entry).write(folder)
+    make_bundle(folder, [reference], tmp_path / "b.zip")
+    assert entry in unpack(tmp_path / "b.zip", tmp_path / "device").artifacts
+    assert (tmp_path / "device" / "error.npz").read_bytes() == b"a model"
+
+
 def test_unpacking_keeps_engines_of_the_same_graphs(bundle: Path, tmp_path: Path) -> None:
     engine = tmp_path / "decode.fp16.tensorrt.engine"
     manifest = unpack(bundle, tmp_path)

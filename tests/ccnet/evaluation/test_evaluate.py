@@ -22,12 +22,26 @@ from ccnet.evaluation.evaluate import (
     evaluate_methods,
     json_report,
     lit_metrics,
+    selfcheck_lines,
     summarise,
 )
 from ccnet.evaluation.selfcheck import compare_residual_and_error
 from tests.ccnet.evaluation.conftest import grey
 
 MakeCube = Callable[..., Array]
+
+
+def test_selfcheck_says_how_the_residual_ranks_scenes(two_scenes: SceneDataset) -> None:
+    first, *_ = [estimate.score for estimate in evaluate_methods({"grey": grey}, two_scenes)]
+
+    def scored(residual: float, mrae: float, sam: float) -> SceneScore:
+        check = {**(first.selfcheck or {}), "score": residual}
+        return replace(first, full=replace(first.full, mrae=mrae, sam=sam), selfcheck=check)
+
+    scores = [scored(0.01, 0.3, 4), scored(0.02, 0.2, 5), scored(0.03, 0.1, 6)]
+    (line,) = selfcheck_lines({"grey": scores})
+    assert line.endswith("it ranks the 3 scenes by MRAE with rho -1.00, by SAM with rho 1.00")
+    assert "it ranks" not in selfcheck_lines({"grey": scores[:2]})[0]
 
 
 def test_cube_metrics_are_those_of_ccnet_metrics(make_cube: MakeCube) -> None:
