@@ -99,8 +99,9 @@ def test_shipped_weights_hold_the_network_of_the_paper() -> None:
     assert load_checkpoint().config == CCNetConfig()
 
 
-def test_weights_with_a_base_belong_to_the_same_camera() -> None:
-    path = SHIPPED_WEIGHTS.with_name("ccnet-any.safetensors")
+@pytest.mark.parametrize("name", ["ccnet-any", "ccnet-cave-base"])
+def test_weights_with_a_base_belong_to_the_same_camera(name: str) -> None:
+    path = SHIPPED_WEIGHTS.with_name(f"{name}.safetensors")
     assert load_checkpoint(path).config == CCNetConfig(base="mlp")
     camera, default = checkpoint_camera(path), checkpoint_camera()
     assert camera is not None and default is not None
