@@ -85,6 +85,8 @@ def _line(cells: Sequence[str]) -> str:
 
 def picture(document: Document, path: Path) -> None:
     """Draw bars: each variant's time relative to CCNet's, on a logarithmic axis with a line at 1."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     rows = document["rows"]
     others = [variant for variant in VARIANTS[1:] if any(variant in row["ways"] for row in rows)]
     figure = new_figure(9, 1.2 + 0.17 * sum(len(row["ways"]) for row in rows))
@@ -102,6 +104,10 @@ def picture(document: Document, path: Path) -> None:
         axes.barh([0], [0], **_bar_style(index), label=variant)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.margins(y=0.01)
     axes.set_yticks(*zip(*ticks, strict=True))
     axes.invert_yaxis()
     axes.set_xlabel(f"times as long as {FUSED} (right of the line: slower than CCNet)")
@@ -117,7 +123,10 @@ def _bar_style(index: int) -> dict[str, str]:
 
 def _draw_bar(axes: Any, place: float, ratio: float, index: int) -> None:
     axes.barh(place, ratio - 1, left=1, height=0.8, **_bar_style(index))
-    axes.annotate(f"{ratio:.2f}", (ratio, place), (2, 0), textcoords="offset points", fontsize=6, va="center")
+    gap, side = (2, "left") if ratio > 1 else (-2, "right")  # beside the bar's end, away from the line at 1
+    axes.annotate(
+        f"{ratio:.2f}", (ratio, place), (gap, 0), textcoords="offset points", fontsize=6, va="center", ha=side
+    )
 
 
 def training_document(rows: Sequence[Measurement], run: Mapping[str, Any]) -> Document:
