@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ccnet.contract import CCNetError, decode_errors_as
 from ccnet.runtime.io.files import optional_module, walk_files
+from ccnet.runtime.io.formats.georeference import Georeference, read_georeference
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, Frame, read_frame
 
 _LISTS = (".csv", ".parquet")
@@ -60,7 +61,7 @@ def find_frames(sources: Iterable[str]) -> list[ArchiveFrame]:
     return [ArchiveFrame(found[location], location) for location in sorted(found)]
 
 
-def read_archive_frame(location: str, *, as_stored: bool) -> Frame:
+def read_archive_frame(location: str, *, as_stored: bool) -> tuple[Frame, Georeference | None]:
     """Read a frame from a path or an address, see ``read_frame``.
 
     Args:
@@ -68,22 +69,27 @@ def read_archive_frame(location: str, *, as_stored: bool) -> Frame:
         as_stored: Return the stored values, for linear frames.
 
     Returns:
-        (H, W, 3) uint8, uint16 or float32.
+        (H, W, 3) uint8, uint16 or float32, and its georeference. World files beside an address are not fetched.
 
     Raises:
         CCNetError: The frame cannot be fetched or read; the message names the location.
     """
     if "://" not in location:
-        return read_frame(location, as_stored=as_stored)
+        return _read(Path(location), as_stored)
     with tempfile.TemporaryDirectory(prefix="ccnet-") as folder:
-        path = Path(folder, "frame")
+        path = Path(folder, "frame").with_suffix(PurePosixPath(location).suffix)
         with _remote_errors(location):
             files, remote = optional_module("fsspec", "scale").core.url_to_fs(location)
             files.get_file(remote, str(path))
         try:
-            return read_frame(path, as_stored=as_stored)
+            return _read(path, as_stored)
         except CCNetError as error:
             raise CCNetError(str(error).replace(str(path), location)) from error
+
+
+def _read(path: Path, as_stored: bool) -> tuple[Frame, Georeference | None]:
+    frame = read_frame(path, as_stored=as_stored)
+    return frame, read_georeference(path, *frame.shape[:2])
 
 
 def _locations(source: str) -> tuple[str, list[str]]:

@@ -19,6 +19,7 @@ from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 from ccnet.runtime.io.cubes import CubeFormat, cube_files, open_cube
 from ccnet.runtime.io.formats.cube_writer import replace_when_complete, write_errors
+from ccnet.runtime.io.formats.georeference import Georeference
 from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.reconstructor import Reconstructor
@@ -97,9 +98,9 @@ def run_frame(task: Task, frame: ArchiveFrame) -> Row:
     shape, digest, reason, full = (0, 0), "", "", False
     try:
         if not task.is_done(frame):  # by a worker that died before it said so
-            pixels = read_archive_frame(frame.location, as_stored=task.engine.input_space == "camera")
+            pixels, georeference = read_archive_frame(frame.location, as_stored=task.engine.input_space == "camera")
             shape = (pixels.shape[0], pixels.shape[1])
-            _write(reconstruct, pixels, target, task, frame)
+            _write(reconstruct, pixels, target, task, frame, georeference)
         digest = sha256(cube_files(target)[0])
     except Exception as error:  # one frame of thousands must not end the survey
         reason = _reason(error)
@@ -149,11 +150,18 @@ def _open(engine: Engine) -> Reconstructor:
     )
 
 
-def _write(reconstruct: Reconstructor, pixels: Frame, target: Path, task: Task, frame: ArchiveFrame) -> None:
+def _write(
+    reconstruct: Reconstructor,
+    pixels: Frame,
+    target: Path,
+    task: Task,
+    frame: ArchiveFrame,
+    georeference: Georeference | None,
+) -> None:
     height, width = pixels.shape[:2]
     if task.projection is None:
         metadata = {"source": frame.location, "space": task.engine.input_space, **reconstruct.provenance()}
-        with open_cube(target, height, width, metadata) as writer:
+        with open_cube(target, height, width, metadata, georeference) as writer:
             for top, strip in reconstruct.strips(pixels):
                 writer.write(top, strip)
         return

@@ -88,7 +88,7 @@ def test_addresses_of_fsspec_are_listed_and_read(flights: Path) -> None:
         assert names("memory://bucket/flights/*/0.npy") == ["a/0.npy", "b/0.npy"]
         (frame,) = find_frames(["memory://bucket/flights/a/1.npy"])
         assert frame.name == "1.npy"
-        assert np.array_equal(read_archive_frame(frame.location, as_stored=False), pixels(16, 16))
+        assert np.array_equal(read_archive_frame(frame.location, as_stored=False)[0], pixels(16, 16))
         refusal(lambda: read_archive_frame("memory://bucket/flights/b/0.png", as_stored=False), "memory://bucket")
         refusal(lambda: read_archive_frame("memory://bucket/gone.png", as_stored=False), "memory://bucket/gone.png")
     finally:

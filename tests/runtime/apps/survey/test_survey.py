@@ -55,6 +55,25 @@ def test_thousand_frames_of_which_three_are_damaged(task: Callable[..., Task], t
     assert [row.frame for row in failed] == ["0500.npy", "0999.npy"]
 
 
+def test_cubes_of_located_frames_are_located(task: Callable[..., Task], tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason='rasterio is not installed: pip install ".[geo]"')
+    fsspec = pytest.importorskip("fsspec", reason='fsspec is not installed: pip install ".[scale]"')
+    transform, bands = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5400000), pixels(16, 16).transpose(2, 0, 1)
+    options = {"height": 16, "width": 16, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:32632", transform=transform, **options) as file:
+        file.write(bands)
+    made, files = task(projection=None, format="tif"), fsspec.filesystem("memory")
+    files.put(str(tmp_path / "a.tif"), "/bucket/b.tif")
+    try:
+        frames = find_frames([str(tmp_path / "a.tif"), "memory://bucket/b.tif"])
+        assert run_survey(made, frames, wanted="test") == (Counts(2, 0, 2, 0), [])
+    finally:
+        files.rm("/bucket", recursive=True)
+    for frame in frames:
+        with rasterio.open(Path(made.out, made.output(frame))) as file:
+            assert (file.count, file.crs.to_epsg(), file.transform) == (31, 32632, transform)
+
+
 def test_results_equal_those_of_a_reconstructor(task: Callable[..., Task], tmp_path: Path, folder: Path) -> None:
     frames = archive(tmp_path / "frames", 2, 32)
     with Reconstructor.open(folder, input_space="srgb") as reconstruct:
