@@ -62,7 +62,7 @@ demo: $(INSTALLED)  ## FRAME to its cube and picture with what make engine built
 	$(CCNET) reconstruct '$(FRAME)' --artifacts $(ARTIFACTS) -o $(RESULTS)/demo.hdr --picture $(RESULTS)/demo.png
 
 test: lint  ## lint, types and all tests, in JOBS processes
-	$(BIN)/pytest -n $(JOBS) --dist loadfile
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations 10
 
 test-fast: $(INSTALLED)  ## the tests without the slow ones
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m 'not slow'
