@@ -77,7 +77,8 @@ def read_archive_frame(location: str, *, as_stored: bool) -> tuple[Frame, Georef
     if "://" not in location:
         return _read(Path(location), as_stored)
     with tempfile.TemporaryDirectory(prefix="ccnet-") as folder:
-        path = Path(folder, "frame").with_suffix(PurePosixPath(location).suffix)
+        suffix = PurePosixPath(location.partition("?")[0]).suffix.lower()  # a signed address has a query
+        path = Path(folder, f"frame{suffix if suffix in FRAME_SUFFIXES else ''}")
         with _remote_errors(location):
             files, remote = optional_module("fsspec", "scale").core.url_to_fs(location)
             files.get_file(remote, str(path))

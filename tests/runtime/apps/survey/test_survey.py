@@ -16,7 +16,7 @@ import pytest
 from ccnet.runtime import CCNetError, Projection, Reconstructor, read_cube
 from ccnet.runtime.apps.survey import survey, worker
 from ccnet.runtime.apps.survey.manifest import Row, read_manifest
-from ccnet.runtime.apps.survey.sources import find_frames
+from ccnet.runtime.apps.survey.sources import find_frames, read_archive_frame
 from ccnet.runtime.apps.survey.survey import Counts, run_survey
 from ccnet.runtime.apps.survey.worker import Task
 from ccnet.runtime.io.artifact_lock import LOCK_NAME
@@ -64,8 +64,11 @@ def test_cubes_of_located_frames_are_located(task: Callable[..., Task], tmp_path
         file.write(bands)
     made, files = task(projection=None, format="tif"), fsspec.filesystem("memory")
     files.put(str(tmp_path / "a.tif"), "/bucket/b.tif")
+    signed = f"/bucket/c.tif?signature={300 * 'a'}"  # longer than a file's name can be
+    files.put(str(tmp_path / "a.tif"), signed)
     try:
         frames = find_frames([str(tmp_path / "a.tif"), "memory://bucket/b.tif"])
+        assert read_archive_frame(f"memory:/{signed}", as_stored=True)[1] is not None
         assert run_survey(made, frames, wanted="test") == (Counts(2, 0, 2, 0), [])
     finally:
         files.rm("/bucket", recursive=True)
