@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from ccnet.contract import SHIPPED_WEIGHTS
-from ccnet.data.camera import Array, Camera
+from ccnet.data.camera import Array, Camera, Imaging
 from ccnet.data.colour.matrix import smooth_reflectances
 from ccnet.data.colour.target import read_target
 from ccnet.data.patches import SceneDataset
+from ccnet.evaluation.cameras import study
 from ccnet.evaluation.cameras.photographs import PHOTOGRAPHS, study_photographs
 from ccnet.evaluation.cameras.study import (
     AS_IT_IS,
@@ -95,6 +96,23 @@ def test_thin_scenes_have_every_fourth_pixel(
     np.testing.assert_array_equal(cube, make_cube(9, 13)[:, [0, 4, 8]][:, :, [0, 4, 8, 12]])
     np.testing.assert_array_equal(frame, camera.frame(cube))
     assert scenes.pair(0)[1].shape == (31, 9, 13)
+
+
+def test_regressions_of_jpegs_are_fitted_on_pixels_of_whole_frames(
+    camera: Camera, make_cube: Callable[..., Array], make_scenes: Callable[..., SceneDataset], monkeypatch: Any
+) -> None:
+    scenes = replace(make_scenes(camera, make_cube(32, 32)), imaging=Imaging(eight_bit=True, jpeg=50))
+    fitted: list[Any] = []
+
+    def fit(pairs: Any) -> Any:
+        fitted.extend(pairs)
+        return repeat_green
+
+    monkeypatch.setattr(study, "fit_relative_regression", fit)
+    list(study_cameras(repeat_green, camera, [], scenes, scenes, smooth_reflectances()))
+    frame, cube = scenes.pair(0)
+    np.testing.assert_array_equal(fitted[0][0], frame[:, ::4, ::4])
+    np.testing.assert_array_equal(fitted[0][1], cube[:, ::4, ::4])
 
 
 def test_photographs_are_judged_with_and_without_the_best_factor(
