@@ -7,6 +7,8 @@ from urllib.parse import parse_qsl
 
 from ccnet.contract import CCNetError
 
+_EXPECTED = "NAME=VALUE&NAME=VALUE after the '?'"
+
 
 @dataclass(frozen=True)
 class CameraAddress:
@@ -23,7 +25,11 @@ class CameraAddress:
         """Return the address that a text holds, or raise a CCNetError."""
         target, _, query = text.partition(":")[2].partition("?")
         try:
-            features = parse_qsl(query, strict_parsing=True) if query else []
+            # A plus is a plus, as in 1e+4, and no space
+            pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True, strict_parsing=True) if query else []
         except ValueError as error:
-            raise CCNetError(f"{text}: {error}, expected NAME=VALUE&NAME=VALUE after the '?'") from error
-        return cls(text, target, dict(features))
+            raise CCNetError(f"{text}: {error}, expected {_EXPECTED}") from error
+        features = dict(pairs)
+        if len(features) < len(pairs) or not all(name and value for name, value in pairs):
+            raise CCNetError(f"{text}: a name or value is empty, or a name comes twice, expected {_EXPECTED}")
+        return cls(text, target, features)

@@ -54,7 +54,8 @@ def parse_source(
     options = SourceOptions(bits=bits, bayer=bayer, as_stored=as_stored)
     if text == "-":
         return _raw_video(str(size), options)
-    if open_scheme := SCHEMES.get(text.partition(":")[0]):
+    scheme, colon, _ = text.partition(":")
+    if colon and (open_scheme := SCHEMES.get(scheme)):
         return open_scheme(text, options)
     if text.isdecimal() or text.startswith("/dev/") or " ! " in text or "://" in text:
         return SourceSpec(text, True, lambda: VideoCapture(text, live=True, colour=options.colour))

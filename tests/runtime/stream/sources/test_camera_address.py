@@ -19,13 +19,16 @@ from ccnet.runtime.stream.sources.camera_address import CameraAddress
             "x.cti",
             {"device": "1", "PixelFormat": "RGB8", "Name": "a&b"},
         ),
+        ("aravis:?ExposureTime=1e+4", "", {"ExposureTime": "1e+4"}),
     ],
 )
 def test_address_has_a_target_and_features(text: str, target: str, features: dict[str, str]) -> None:
     assert CameraAddress.parse(text) == CameraAddress(text, target, features)
 
 
-@pytest.mark.parametrize("text", ["aravis:?PixelFormat", "genicam:x.cti?a=1&b"])
+@pytest.mark.parametrize(
+    "text", ["aravis:?PixelFormat", "genicam:x.cti?a=1&b", "genicam:x.cti?device=", "aravis:?=1", "aravis:?a=1&a=2"]
+)
 def test_feature_without_a_value_is_refused(text: str) -> None:
     with pytest.raises(CCNetError, match=r"expected NAME=VALUE&NAME=VALUE after the '\?'"):
         CameraAddress.parse(text)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
 from ccnet.contract import CCNetError
@@ -27,3 +30,15 @@ def test_invalid_sources_are_refused(text: str, size: str | None, words: str) ->
 @pytest.mark.parametrize("text", ["0", "rtsp://127.0.0.1:1/none", "/dev/video99", "videotestsrc ! appsink"])
 def test_cameras_are_live(text: str) -> None:
     assert parse_source(text).live
+
+
+@pytest.mark.parametrize("name", ["rosbag", "genicam", "aravis"])
+def test_folder_with_the_name_of_a_scheme_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / name).mkdir()
+    np.save(tmp_path / name / "0.npy", np.zeros((4, 4, 3), np.uint8))
+    monkeypatch.chdir(tmp_path)
+    source = parse_source(name).open()
+    assert source.expected == 1
+    source.close()
