@@ -33,7 +33,8 @@ def limit_cores(cores: int | None) -> None:
         cores: At least 1; None leaves what the system leaves.
     """
     _limits[:] = [] if cores is None else [cores]
-    if quota := core_quota():
+    quota = core_quota()
+    if quota and (cores is not None or "OMP_NUM_THREADS" not in os.environ):
         os.environ["OMP_NUM_THREADS"] = str(quota)  # torch reads it when it is imported, and knows nothing of quotas
 
 

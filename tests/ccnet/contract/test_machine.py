@@ -72,8 +72,12 @@ def test_a_limit_counts_like_a_quota(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     for limit, quota in ((1, 1), (2, 2), (3, 2)):
         limit_cores(limit)
         assert (core_quota(), available_cores(), os.environ["OMP_NUM_THREADS"]) == (quota, quota, str(quota))
+    monkeypatch.setenv("OMP_NUM_THREADS", "9")
     limit_cores(None)
-    assert core_quota() == 2
+    assert (core_quota(), os.environ["OMP_NUM_THREADS"]) == (2, "9")  # the user's own
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    limit_cores(None)
+    assert os.environ["OMP_NUM_THREADS"] == "2"
 
 
 @pytest.mark.usefixtures("_no_limit")
