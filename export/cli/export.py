@@ -79,9 +79,11 @@ def _export(
 ) -> Manifest:
     """Export with a line on the terminal that says what is done, and return the manifest."""
     from ccnet.export.artifacts import export as export_model
-    from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint
+    from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint, weights_hash
 
     model, camera = load_checkpoint(weights), checkpoint_camera(weights)
+    # Read before the export: its manifest has the fingerprint, so that a damaged file would be refused only once.
+    error = _read_error(weights, weights_hash(model), console)
     with console.status("export") as status:
         manifest = export_model(
             model,
@@ -92,20 +94,26 @@ def _export(
             plugin=plugin,
             progress=lambda stage: status.update(f"export: {stage}"),
         )
-    return _add_error(folder, manifest, weights, console)
+    return _add_error(folder, manifest, error) if error else manifest
 
 
-def _add_error(folder: Path, manifest: Manifest, weights: Path, console: Console) -> Manifest:
-    """Copy the predicted error that lies beside the weights into the folder, and return the manifest with its entry."""
+def _read_error(weights: Path, weights_sha256: str, console: Console) -> bytes | None:
+    """Read the predicted error that lies beside the weights; None where there is none, or one of other weights."""
     from ccnet.metrics.predicted_error import ErrorModel, error_file
 
-    source, target = error_file(weights), folder / "error.npz"
+    source = error_file(weights)
     if not source.is_file():
-        return manifest
+        return None
     data = source.read_bytes()
-    if ErrorModel.from_bytes(source, data).weights_sha256 != manifest.weights_sha256:
-        console.print(f"{source}: of other weights, left out; 'ccnet fit-error' makes a new one", highlight=False)
-        return manifest
+    if ErrorModel.from_bytes(source, data).weights_sha256 == weights_sha256:
+        return data
+    console.print(f"{source}: of other weights, left out; 'ccnet fit-error' makes a new one", highlight=False)
+    return None
+
+
+def _add_error(folder: Path, manifest: Manifest, data: bytes) -> Manifest:
+    """Write the predicted error into the folder, and return the manifest with its entry."""
+    target = folder / "error.npz"
     write_atomic(target, data)
     entry = Artifact(file=target.name, kind="error", format="npz", precision="fp32", sha256=sha256(target))
     manifest = manifest.with_artifact(entry)
@@ -121,5 +129,6 @@ def _is_fresh(folder: Path, fingerprint: str) -> bool:
         opened = ArtifactFolder.open(folder)
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
-    graphs = [artifact for artifact in opened.manifest.artifacts if artifact.format in GRAPH_FORMATS]
-    return opened.manifest.fingerprint == fingerprint and opened.is_intact(graphs)
+    artifacts = opened.manifest.artifacts
+    exported = [artifact for artifact in artifacts if artifact.format in GRAPH_FORMATS or artifact.kind == "error"]
+    return opened.manifest.fingerprint == fingerprint and opened.is_intact(exported)

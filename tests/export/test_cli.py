@@ -202,9 +202,11 @@ def test_export_passes_its_options_on(
 def test_export_takes_the_predicted_error_beside_the_weights(
     ccnet: Ccnet, artifacts: Artifacts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def export(model: CCNet, folder: Path, **options: Any) -> Manifest:
+    def export(model: CCNet, folder: Path, *, fingerprint: str, **options: Any) -> Manifest:
         shutil.copytree(artifacts[1], folder, dirs_exist_ok=True)
-        return Manifest.read(folder)
+        manifest = replace(Manifest.read(folder), fingerprint=fingerprint)
+        manifest.write(folder)
+        return manifest
 
     monkeypatch.setattr(module, "export", export)
     zeros = np.zeros(FEATURES, np.float32)
@@ -223,9 +225,14 @@ def test_export_takes_the_predicted_error_beside_the_weights(
     folder = ArtifactFolder.open(tmp_path / "own")
     (entry,) = [artifact for artifact in folder.manifest.artifacts if artifact.kind == "error"]
     assert folder.read(entry) == own.to_bytes()
+    assert "up to date" in ccnet("export", tmp_path / "own", "--weights", weights).err
+    (tmp_path / "own" / "error.npz").unlink()
+    assert "exported in" in ccnet("export", tmp_path / "own", "--weights", weights).err
+    assert ArtifactFolder.open(tmp_path / "own").is_intact()
 
     error_file(weights).write_bytes(b"damaged")
-    refused(ccnet("export", tmp_path / "damaged", "--weights", weights), "tiny.error.npz: ", "ccnet fit-error")
+    for _ in range(2):  # a folder that the first run leaves must not pass for up to date
+        refused(ccnet("export", tmp_path / "damaged", "--weights", weights), "tiny.error.npz: ", "ccnet fit-error")
 
 
 def test_export_refuses_invalid_arguments_first(ccnet: Ccnet, weights: Path) -> None:
