@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,8 +15,10 @@ from ccnet.runtime.cli.options import JsonFileOption, ThreadsOption
 from ..environment import DeviceOption, select_device
 
 if TYPE_CHECKING:
+    from ccnet.data.patches import SceneDataset
     from ccnet.metrics.predicted_error import ErrorModel
 
+    from ..methods import Method
     from .fit import ErrorFit
     from .judge import SceneCheck
     from .samples import ScenePixels
@@ -60,16 +62,17 @@ def fit_error(
     """
     from rich.console import Console
 
-    from ccnet.metrics.predicted_error import LEVEL, error_file
+    from ccnet.metrics.predicted_error import LEVEL
     from ccnet.model.checkpoint import load_checkpoint, weights_hash
 
     from ..methods import name_networks
     from .fit import fit_error as fit
     from .judge import report
-    from .samples import PixelNetworks, fit_pixel_networks, network_methods, sample
+    from .samples import PixelNetworks, fit_pixel_networks, network_methods
 
     chosen, console = select_device(device, threads), Console(stderr=True)
     files = name_networks(weights or [SHIPPED_WEIGHTS])
+    targets = _targets(files, out)
     models = {name: load_checkpoint(path).to(chosen) for name, path in files.items()}
     options = FrameOptions(camera=camera, illuminant=None, track="clean", exposure=(1.0, 1.0))
     training = options.open_scenes(data, "train", memory_gb=1)
@@ -83,13 +86,14 @@ def fit_error(
     known = PixelNetworks.of_model(_read(like)) if like else None
     with console.status("networks") as status:
         methods = network_methods(models)
-        pixels = sample(training, methods)
-        others = sample(held_out, methods) if held_out else []
+        training, pixels = _sample(training, methods)
+        if len(training) < 3:
+            raise CCNetError(f"{data}: {len(training)} scenes with data in all bands, expected at least 3")
+        others = _sample(held_out, methods)[1] if held_out else []
         networks = known or fit_pixel_networks(training, LEVEL, folds, status.update)
     documents: dict[str, Any] = {}
-    for name, path in files.items():
+    for name, target in targets.items():
         result = fit(pixels, name, networks, weights_hash(models[name]))
-        target = error_file(out / path.name if out else path)
         write_atomic(target, result.model.to_bytes())
         parts = _check(result, name, pixels, others)
         factor = result.model.inflation
@@ -98,6 +102,31 @@ def fit_error(
         documents[name] = {"file": str(target), "inflation": factor, **reports}
     if json is not None:
         write_atomic(json, strict_json(documents, 2).encode())
+
+
+def _targets(files: Mapping[str, Path], out: Path | None) -> dict[str, Path]:
+    """Return name → file of the predicted error; two weights with the same file are refused."""
+    from ccnet.metrics.predicted_error import error_file
+
+    targets = {name: error_file(out / path.name if out else path) for name, path in files.items()}
+    first: dict[Path, Path] = {}
+    for name, target in targets.items():
+        other = first.setdefault(target.resolve(), files[name])
+        if other != files[name]:
+            raise CCNetError(
+                f"{target}: is the file for {other} and for {files[name]}, expected weights of other names"
+            )
+    return targets
+
+
+def _sample(scenes: SceneDataset, methods: Mapping[str, Method]) -> tuple[SceneDataset, list[ScenePixels]]:
+    """Return the scenes that have pixels with data in all bands, and these pixels; name the other scenes in a line."""
+    from .samples import drop_empty, sample
+
+    scenes, pixels, empty = drop_empty(scenes, sample(scenes, methods))
+    if empty:
+        typer.echo(f"left out, no pixel has data in all bands: {', '.join(empty)}", err=True)
+    return scenes, pixels
 
 
 def _read(path: Path) -> ErrorModel:

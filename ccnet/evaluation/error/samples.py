@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -85,6 +85,31 @@ def sample_scene(scenes: SceneDataset, index: int, methods: Mapping[str, Method]
     estimates = {name: _thin(method(frame), step)[:, known] for name, method in methods.items()}
     name = scenes.scenes[index].name
     return ScenePixels(name=name, frame=_thin(frame, step)[:, known], truth=truth[:, known], estimates=estimates)
+
+
+def drop_empty(
+    scenes: SceneDataset, pixels: Sequence[ScenePixels]
+) -> tuple[SceneDataset, list[ScenePixels], list[str]]:
+    """Leave out the scenes that have no pixel with data in all bands, such as those with a bad band.
+
+    Args:
+        scenes: The scenes.
+        pixels: The pixels of each.
+
+    Returns:
+        The other scenes, their pixels, and the names of those left out.
+
+    Raises:
+        CCNetError: No scene has such a pixel.
+    """
+    full = [scene.frame.shape[1] > 0 for scene in pixels]
+    if all(full):
+        return scenes, list(pixels), []
+    names = [scene.name for scene, kept in zip(pixels, full, strict=True) if not kept]
+    if not any(full):
+        raise CCNetError(f"{names[0]}: no pixel has data in all bands, nor in any other scene; repair their bad bands")
+    others = tuple(itertools.compress(scenes.scenes, full))
+    return replace(scenes, scenes=others, _cache={}), list(itertools.compress(pixels, full)), names
 
 
 def network_methods(models: Mapping[str, CCNet]) -> dict[str, Method]:

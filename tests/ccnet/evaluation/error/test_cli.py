@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from ccnet.contract import CCNetError
 from ccnet.data.camera import Array
+from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.cli import app
 from ccnet.metrics.predicted_error import ErrorModel
 from ccnet.model import CCNet
@@ -70,3 +73,48 @@ def test_too_few_scenes_are_refused(options: list[str]) -> None:
     assert isinstance(result.exception, CCNetError)
     with pytest.raises(CCNetError, match="3 scenes, expected at least 5"):
         raise result.exception
+
+
+@pytest.fixture
+def bad_scene(tmp_path: Path, make_cube: Callable[..., Array], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A training scene with a bad band, as NaN in a cube with a header; its name."""
+    cube = make_cube(16, 16, 7)
+    cube[3] = np.nan
+    read = SceneDataset.pair
+
+    def pair(self: SceneDataset, index: int) -> tuple[Array, Array]:
+        frame, truth = read(self, index)
+        return (frame, cube) if self.scenes[index].name == "z_ms" else (frame, truth)
+
+    monkeypatch.setattr(SceneDataset, "pair", pair)
+    return "z_ms"
+
+
+def test_scenes_with_a_bad_band_are_left_out_and_named(
+    options: list[str],
+    bad_scene: str,
+    tmp_path: Path,
+    make_cube: Callable[..., Array],
+    write_cave: Callable[[Path, Array], Path],
+) -> None:
+    for part in ("train", "val"):
+        write_cave(tmp_path / part / bad_scene, make_cube(16, 16, 7))
+    result = fit(*options, "--data", f"cave:{tmp_path}/val", "--folds", "2", "--json", str(tmp_path / "fit.json"))
+    assert result.exit_code == 0, result.output
+    assert result.output.count(f"left out, no pixel has data in all bands: {bad_scene}\n") == 2
+    assert "nan%" not in result.output  # neither a coverage nor a share
+    document = json.loads((tmp_path / "fit.json").read_text())["CCNet"]
+    assert len(document["training scenes, each left out of the fit"]["scenes"]) == 3
+    shutil.rmtree(tmp_path / "train" / "c_ms")
+    result = fit(*options, "--folds", "2")
+    assert isinstance(result.exception, CCNetError) and "2 scenes with data in all bands" in str(result.exception)
+
+
+def test_two_weights_with_one_file_are_refused(options: list[str], tmp_path: Path) -> None:
+    other = tmp_path / "other" / "w.safetensors"
+    other.parent.mkdir()
+    other.write_bytes((tmp_path / "w.safetensors").read_bytes())
+    result = fit(*options, "--weights", str(other), "--folds", "3", "--out", str(tmp_path / "new"))
+    assert isinstance(result.exception, CCNetError)
+    assert "w.error.npz: is the file for" in str(result.exception) and str(other) in str(result.exception)
+    assert not (tmp_path / "new").exists()
