@@ -18,6 +18,9 @@ from .topics import WAVELENGTHS_TOPIC, topic_name
 
 IMAGE, FLOATS, HEADER = "sensor_msgs/msg/Image", "std_msgs/msg/Float32MultiArray", "std_msgs/msg/Header"
 
+STAMP_END_NS = 2**31 * 10**9
+"""First time that is too late for a stamp, ns since 1970, in January 2038: ROS counts the seconds with 31 bits."""
+
 _METADATA_VERSION = 8
 """Version of metadata.yaml: the newest whose QoS is text, which the readers of all ROS 2 since Humble take."""
 
@@ -28,11 +31,31 @@ def message_types() -> Any:
     return typesys.get_typestore(typesys.Stores.LATEST)
 
 
+def image_messages(
+    types: Any, images: Mapping[str, ImageFields], stamp_ns: int, frame: str
+) -> Mapping[str, memoryview]:
+    """Return the messages of a cube.
+
+    Args:
+        types: See ``message_types``.
+        images: Name of each image → fields of its message.
+        stamp_ns: Time of capture, ns since 1970, from 0 to ``STAMP_END_NS``.
+        frame: Coordinate frame of the camera, the header's ``frame_id``.
+
+    Returns:
+        Name of each image → its message.
+    """
+    seconds, nanoseconds = divmod(stamp_ns, 10**9)
+    stamp = types.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
+    header = types.types[HEADER](stamp=stamp, frame_id=frame)
+    return {name: _serialized(types, IMAGE, header=header, **vars(fields)) for name, fields in images.items()}
+
+
 class BagFile:
     """A bag of one file in a hidden folder, which is renamed when it is whole.
 
     Attributes:
-        size: Bytes of the images in it.
+        size: Bytes of the images' messages in it.
     """
 
     def __init__(self, folder: Path, types: Any, names: Sequence[str], facts: Mapping[str, str]) -> None:
@@ -52,26 +75,32 @@ class BagFile:
         )
         for key, value in facts.items():
             self._writer.set_custom_data(key, value)
-        self._writer.open()
-        self._images = {name: self._writer.add_connection(topic_name(name), IMAGE, typestore=types) for name in names}
-        self._wavelengths = self._writer.add_connection(
-            WAVELENGTHS_TOPIC, FLOATS, typestore=types, offered_qos_profiles=[_latched()]
-        )
+        try:
+            self._writer.open()
+            self._images = {
+                name: self._writer.add_connection(topic_name(name), IMAGE, typestore=types) for name in names
+            }
+            self._wavelengths = self._writer.add_connection(
+                WAVELENGTHS_TOPIC, FLOATS, typestore=types, offered_qos_profiles=[_latched()]
+            )
+        except BaseException:
+            self.discard()
+            raise
 
-    def write(self, images: Mapping[str, ImageFields], stamp_ns: int, frame: str) -> None:
-        """Append a cube's messages.
+    def write(self, messages: Mapping[str, memoryview], stamp_ns: int) -> None:
+        """Append a cube's messages; after an exception the file is damaged and can only be discarded.
 
         Args:
-            images: Name of each image → fields of its message.
-            stamp_ns: Time of capture, ns since 1970; the messages' stamp.
-            frame: Coordinate frame of the camera, the header's ``frame_id``.
+            messages: Name of each image → its message, see ``image_messages``.
+            stamp_ns: Time of capture, ns since 1970; the messages' time in the bag.
         """
         if not self.size:
-            self._writer.write(self._wavelengths, stamp_ns, self._serialized(FLOATS, **_wavelengths(self._types)))
-        header = self._header(stamp_ns, frame)
-        for name, fields in images.items():
-            self._writer.write(self._images[name], stamp_ns, self._serialized(IMAGE, header=header, **vars(fields)))
-            self.size += fields.data.size
+            self._writer.write(
+                self._wavelengths, stamp_ns, _serialized(self._types, FLOATS, **_wavelengths(self._types))
+            )
+        for name, message in messages.items():
+            self._writer.write(self._images[name], stamp_ns, message)
+            self.size += message.nbytes
 
     def publish(self, path: Path) -> dict[str, Any]:
         """Complete the file and rename it.
@@ -89,7 +118,7 @@ class BagFile:
         information["relative_file_paths"] = [path.name]
         information["files"][0]["path"] = path.name
         written.rename(path)
-        shutil.rmtree(self._folder)
+        shutil.rmtree(self._folder, ignore_errors=True)  # the file is in its place: no error is left
         return information
 
     def discard(self) -> None:
@@ -98,13 +127,9 @@ class BagFile:
             self._writer.abort()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _header(self, stamp_ns: int, frame: str) -> Any:
-        seconds, nanoseconds = divmod(stamp_ns, 10**9)
-        stamp = self._types.types["builtin_interfaces/msg/Time"](sec=seconds, nanosec=nanoseconds)
-        return self._types.types[HEADER](stamp=stamp, frame_id=frame)
 
-    def _serialized(self, type: str, **fields: Any) -> memoryview:
-        return self._types.serialize_cdr(self._types.types[type](**fields), type)
+def _serialized(types: Any, type: str, **fields: Any) -> memoryview:
+    return types.serialize_cdr(types.types[type](**fields), type)
 
 
 def _wavelengths(types: Any) -> dict[str, Any]:

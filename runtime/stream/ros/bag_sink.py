@@ -16,7 +16,7 @@ from ccnet.runtime.io.cubes import CubeWriter
 from ccnet.runtime.io.files import optional_module
 
 from ..sink import as_texts, write_errors
-from .bag_file import BagFile, message_types
+from .bag_file import STAMP_END_NS, BagFile, image_messages, message_types
 from .images import ImageFields
 from .topics import DEFAULT_TOPICS, TopicImages, parse_topics
 
@@ -49,14 +49,17 @@ class RosBagSink:
             file_bytes: Bytes of images at which a file is complete.
 
         Raises:
-            CCNetError: The path exists, a topic is unknown, or rosbags is not installed.
+            CCNetError: The path exists or has a ``?``, a topic is unknown, or rosbags is not installed.
         """
         path, _, topics = text.partition("?topics=")
+        if "?" in path:
+            raise CCNetError(f"rosbag:{text}: has an unknown option after '?', expected rosbag:PATH?topics=LIST")
         self._topics = parse_topics(topics or DEFAULT_TOPICS)
         self._types = message_types()
         self.name, self._path, self._file_bytes = f"rosbag:{path}", Path(path), file_bytes
         self._file: BagFile | None = None
         self._information: dict[str, Any] | None = None
+        self._listed = True  # metadata.yaml lists all files
         self._files = 0
         self._pending = 0  # delivered cubes in the file in work
         self._lost = 0
@@ -68,16 +71,17 @@ class RosBagSink:
 
     @contextmanager
     def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
-        """Yield the writer of a cube's images; CCNetError if they do not fit a message or the disk."""
+        """Yield the writer of a cube's images; CCNetError if they or their time do not fit a message, or the disk."""
+        stamp_ns = capture_ns(metadata.get("captured", ""))
         images = TopicImages(self._topics, height, width)
         yield images
         fields = images.fields()
         with write_errors(self.name):
             self._check_space(sum(image.data.size for image in fields.values()))
-        self._write(fields, as_texts(metadata))
+        self._write(fields, stamp_ns, as_texts(metadata))
 
     def close(self) -> None:
-        """Complete the bag; CCNetError if its last file cannot be, with the number of cubes that are lost with it."""
+        """Complete the bag; CCNetError if cubes are lost, with their number, or if metadata.yaml lacks a file."""
         failure: CCNetError | None = None
         try:
             self._publish()
@@ -86,11 +90,18 @@ class RosBagSink:
         if not self._files:
             with suppress(OSError):
                 self._path.rmdir()
+        problems = []
         if self._lost:
-            raise CCNetError(
-                f"{self.name}: {self._lost} delivered cubes are lost, as the disk refused their file; make room and "
-                "stream these frames again into another bag"
-            ) from failure
+            problems.append(
+                f"{self._lost} delivered cubes are lost, as their file could not be written; make room and stream "
+                "these frames again into another bag"
+            )
+        if not self._listed:
+            problems.append(
+                f"metadata.yaml does not list all files ({failure}); each .mcap is whole, read it by itself"
+            )
+        if problems:
+            raise CCNetError(f"{self.name}: {'; '.join(problems)}") from failure
         if failure:
             raise failure
 
@@ -99,40 +110,57 @@ class RosBagSink:
         if free < needed + _SPARE_BYTES:
             raise CCNetError(f"{self.name}: {free / 1e6:.0f} MB are free, a cube needs {needed / 1e6:.0f}; make room")
 
-    def _write(self, fields: Mapping[str, ImageFields], metadata: Mapping[str, str]) -> None:
+    def _write(self, fields: Mapping[str, ImageFields], stamp_ns: int, metadata: Mapping[str, str]) -> None:
         """Append a cube's messages, and complete the file when it is large enough."""
+        with write_errors(self.name):  # before the file is touched: an error here costs no other cube
+            frame = metadata.get("coordinate frame", DEFAULT_FRAME)
+            messages = image_messages(self._types, fields, stamp_ns, frame)
         with self._discard_on_error():
             if self._file is None:
                 facts = {key: value for key, value in metadata.items() if key not in _OF_A_FRAME}
                 self._file = BagFile(self._path, self._types, self._topics, facts)
-            frame = metadata.get("coordinate frame", DEFAULT_FRAME)
-            self._file.write(fields, capture_ns(metadata.get("captured", "")), frame)
+            self._file.write(messages, stamp_ns)
         if self._file.size >= self._file_bytes:
-            self._publish()
+            self._complete_file()
         else:
             self._pending += 1
+        with suppress(CCNetError):  # the cube is in its file; the next cube or close lists the file
+            self._list_files()
 
     def _publish(self) -> None:
-        """Complete the file in work, if there is one, and list it in metadata.yaml."""
+        """Complete the file in work, if there is one, and list all files in metadata.yaml."""
+        try:
+            self._complete_file()
+        finally:
+            self._list_files()
+
+    def _complete_file(self) -> None:
+        """Complete the file in work, if there is one."""
         if (file := self._file) is None:
             return
         with self._discard_on_error():
             information = file.publish(self._path / f"{self._path.name}_{self._files}.mcap")
         self._file, self._files, self._pending = None, self._files + 1, 0
-        self._information = joined(self._information, information)
+        self._information, self._listed = joined(self._information, information), False
+
+    def _list_files(self) -> None:
+        """Write metadata.yaml if it lacks a file."""
+        if self._listed:
+            return
         text = io.StringIO()
         yaml = optional_module("ruamel.yaml", "ros").YAML(typ="safe")
         yaml.default_flow_style = False
         yaml.dump({"rosbag2_bagfile_information": self._information}, text)
         write_atomic(self._path / "metadata.yaml", text.getvalue().encode())
+        self._listed = True
 
     @contextmanager
     def _discard_on_error(self) -> Iterator[None]:
-        """Delete the file in work where the disk refuses it, and count the cubes that are lost with it."""
+        """Delete the file in work after any error, as it is damaged, and count the cubes that are lost with it."""
         try:
             with write_errors(self.name):
                 yield
-        except CCNetError:
+        except Exception:  # MemoryError and errors of rosbags too
             if (file := self._file) is not None:
                 self._lost += self._pending
                 self._file, self._pending = None, 0
@@ -141,8 +169,25 @@ class RosBagSink:
 
 
 def capture_ns(text: str) -> int:
-    """Return nanoseconds since 1970 of a time in UTC such as ``2026-11-30T12:00:00.123456789+00:00``; 0 for no time."""
-    return int(np.datetime64(text.removesuffix("+00:00"), "ns").astype(np.int64)) if text else 0
+    """Return the stamp of a time.
+
+    Args:
+        text: Time in UTC such as ``2026-11-30T12:00:00.123456789+00:00``; empty for no time.
+
+    Returns:
+        Nanoseconds since 1970; 0 for no time.
+
+    Raises:
+        CCNetError: The text is no time, or the time is out of the range of ROS's stamps.
+    """
+    if not text:
+        return 0
+    with suppress(ValueError):
+        time = np.datetime64(text.removesuffix("+00:00"))
+        # In seconds first: nanoseconds of far years overflow without a word
+        if 0 <= int(time.astype("datetime64[s]").astype(np.int64)) < STAMP_END_NS // 10**9:
+            return int(time.astype("datetime64[ns]").astype(np.int64))
+    raise CCNetError(f"the frame's time is {text!r}, expected 1970 to January 2038, as ROS's stamps end there")
 
 
 def joined(first: dict[str, Any] | None, second: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ccnet.runtime.io.files import optional_module
 from ccnet.runtime.io.frames import describe_colour, read_frame
 from ccnet.runtime.io.mosaic import read_mosaic
 
-from ..ros.bag_file import IMAGE, message_types
+from ..ros.bag_file import IMAGE, STAMP_END_NS, message_types
 from ..ros.images import compressed_pixels, image_pixels
 from .source import Pixels, SourceOptions, SourceSpec
 
@@ -102,7 +102,7 @@ class RosBag:
                 pixels = image_pixels(message, self._options.bayer)
             else:
                 pixels = compressed_pixels(message, self._read_picture)
-        self.frame_metadata = _frame_metadata(message.header, time_ns)
+            self.frame_metadata = _frame_metadata(message.header, time_ns)
         return "", pixels
 
     def close(self) -> None:
@@ -145,7 +145,22 @@ def _image_connections(path: Path, connections: list[Any], topic: str | None) ->
 
 
 def _frame_metadata(header: Any, time_ns: int) -> Mapping[str, str]:
-    """Return the metadata of a message: its stamp, or where the camera set none, its time in the bag."""
-    stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec
-    captured = {"captured": f"{np.datetime64(stamp_ns or time_ns, 'ns')}+00:00"}
+    """Return the metadata of a message.
+
+    Args:
+        header: The message's header.
+        time_ns: The message's time in the bag, ns since 1970, for a camera that set no stamp.
+
+    Returns:
+        Time of capture and, if the header names it, coordinate frame.
+
+    Raises:
+        CCNetError: The time is out of the range of stamps, 0 to 2**31 - 1 s.
+    """
+    stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec or time_ns
+    if not 0 <= stamp_ns < STAMP_END_NS:
+        raise CCNetError(
+            f"the message's time is {stamp_ns} ns since 1970, expected 0 to {STAMP_END_NS - 1}; the message is damaged"
+        )
+    captured = {"captured": f"{np.datetime64(stamp_ns, 'ns')}+00:00"}
     return {**captured, "coordinate frame": header.frame_id} if header.frame_id else captured

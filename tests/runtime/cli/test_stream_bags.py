@@ -75,7 +75,7 @@ def test_cubes_that_a_full_disk_loses_are_an_error_beside_the_account(
     monkeypatch.setattr(BagFile, "publish", refuse)
     result = ccnet("stream", drive, "--sink", f"rosbag:{tmp_path}/cubes", "--artifacts", artifacts[1])
     assert result.code == 2 and "3 frames arrived: 3 delivered" in result.out
-    assert result.err.count("\n") == 1 and "cubes: 3 delivered cubes are lost, as the disk refused" in result.err
+    assert result.err.count("\n") == 1 and "cubes: 3 delivered cubes are lost, as their file could not" in result.err
 
 
 def test_topics_and_cut_bags_are_told_in_one_line(artifacts: Any, tmp_path: Path, ccnet: Callable[..., Any]) -> None:

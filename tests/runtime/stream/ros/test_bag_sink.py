@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from rosbags.interfaces import QosDurability
-from rosbags.rosbag2 import Reader
+from rosbags.rosbag2 import Reader, Writer
 from rosbags.typesys import Stores, get_typestore
 
 from ccnet.contract import BANDS_NM, CCNetError
+from ccnet.runtime.stream.ros import bag_file, bag_sink
 from ccnet.runtime.stream.ros.bag_file import BagFile
 from ccnet.runtime.stream.ros.bag_sink import RosBagSink
 from ccnet.runtime.stream.sinks import open_sink
@@ -174,6 +175,114 @@ def test_file_that_cannot_be_completed_is_an_error_of_the_stream(
     sink = RosBagSink(f"{tmp_path}/drive")
     put(sink, 0)
     monkeypatch.setattr(BagFile, "publish", refuse)
-    with pytest.raises(CCNetError, match="1 delivered cubes are lost, as the disk refused their file"):
+    with pytest.raises(CCNetError, match="1 delivered cubes are lost, as their file could not be written"):
         sink.close()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "captured", ["2040-01-01T00:00:00+00:00", "1969-12-31T23:59:59.5", "2600-01-01", "NaT", "yesterday"]
+)
+def test_time_without_a_stamp_costs_its_frame_alone(tmp_path: Path, captured: str) -> None:
+    sink = RosBagSink(f"{tmp_path}/drive?topics=550")
+    put(sink, 0)
+    with pytest.raises(CCNetError, match="expected 1970 to January 2038") as caught:
+        put(sink, 1, {"captured": captured})
+    assert "\n" not in str(caught.value)
+    put(sink, 2, {"captured": "2038-01-19T03:14:07.999999999+00:00"})
+    sink.close()
+    assert [time for time, _ in read(tmp_path / "drive")["/ccnet/band_550"]] == [STAMP_NS, 2**31 * 10**9 - 1]
+
+
+@pytest.mark.parametrize("error", [MemoryError, RuntimeError])
+def test_message_that_cannot_be_built_costs_its_frame_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """The message of the second topic fails: nothing of the first topic's is in the bag, even of the first frame."""
+    sink = RosBagSink(f"{tmp_path}/drive?topics=preview,cube")
+    serialized = bag_file._serialized
+
+    def fail(types: Any, type: str, **fields: Any) -> memoryview:
+        if fields.get("encoding") == "32FC31":
+            raise error
+        return serialized(types, type, **fields)
+
+    for number in (0, 1):
+        with monkeypatch.context() as patch, pytest.raises(error):
+            patch.setattr(bag_file, "_serialized", fail)
+            put(sink, number)
+        put(sink, number)
+    sink.close()
+    assert {topic: len(found) for topic, found in read(tmp_path / "drive").items() if "wave" not in topic} == {
+        "/ccnet/preview": 2,
+        "/ccnet/cube": 2,
+    }
+
+
+def test_error_of_the_library_discards_the_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    sink = RosBagSink(f"{tmp_path}/drive?topics=550")
+    put(sink, 0)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Writer, "write", fail)
+        put(sink, 1)
+    put(sink, 2)
+    with pytest.raises(CCNetError, match="1 delivered cubes are lost"):
+        sink.close()
+    assert len(read(tmp_path / "drive")["/ccnet/band_550"]) == 1
+
+
+@pytest.mark.parametrize("method", ["open", "add_connection"])
+def test_file_that_cannot_be_created_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    create = Writer.open
+
+    def fail(writer: Writer, *_: Any, **__: Any) -> None:
+        if method == "open":
+            create(writer)
+        raise OSError(28, "No space left on device")
+
+    sink = RosBagSink(f"{tmp_path}/drive")
+    monkeypatch.setattr(Writer, method, fail)
+    with pytest.raises(CCNetError, match="No space left on device"):
+        put(sink, 0)
+    assert not list((tmp_path / "drive").iterdir())
+    sink.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_metadata_that_cannot_be_written_are_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last file is complete before the stream ends, so that close has none to complete."""
+    sink = RosBagSink(f"{tmp_path}/drive?topics=cube", file_bytes=CUBES[0].nbytes)
+    with monkeypatch.context() as patch:
+        patch.setattr(bag_sink, "write_atomic", _refuse_metadata)
+        put(sink, 0)
+    assert not (tmp_path / "drive/metadata.yaml").exists()
+    sink.close()
+    assert len(read(tmp_path / "drive")["/ccnet/cube"]) == 1
+
+
+def test_file_that_metadata_lack_is_an_error_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = RosBagSink(f"{tmp_path}/drive?topics=cube", file_bytes=CUBES[0].nbytes)
+    put(sink, 0)
+    monkeypatch.setattr(bag_sink, "write_atomic", _refuse_metadata)
+    put(sink, 1)
+    with pytest.raises(CCNetError, match=r"drive: metadata\.yaml does not list all files .*No space left") as caught:
+        sink.close()
+    assert "\n" not in str(caught.value)
+    assert len(read(tmp_path / "drive")["/ccnet/cube"]) == 1
+    assert len(read(tmp_path / "drive/drive_1.mcap")["/ccnet/cube"]) == 1
+
+
+def _refuse_metadata(path: Path, data: bytes) -> None:
+    raise CCNetError(f"{path}: cannot be written (No space left on device)")
+
+
+@pytest.mark.parametrize("option", ["?topic=550", "?", "?x?topics=550"])
+def test_unknown_option_is_no_part_of_the_name(tmp_path: Path, option: str) -> None:
+    with pytest.raises(CCNetError, match="unknown option after '\\?', expected rosbag:PATH\\?topics=LIST"):
+        open_sink(f"rosbag:{tmp_path}/drive{option}")
     assert not list(tmp_path.iterdir())

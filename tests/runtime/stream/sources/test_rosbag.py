@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from rosbags.rosbag2 import CompressionMode, StoragePlugin
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 
 from ccnet.contract import CCNetError
 from ccnet.runtime.stream.sources.parse import parse_source
@@ -137,6 +137,27 @@ def test_damaged_message_is_a_damaged_frame(tmp_path: Path, damaged: Any, reason
         assert "\n" not in str(caught.value)
         np.testing.assert_array_equal(source.read()[1], FRAMES[2])
         assert source.read() is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "nanoseconds", "time_ns"),
+    [(-5, 0, 0), (2**31 - 1, 10**9, 0), (0, 0, 2**63 + 5), (0, 0, 2**31 * 10**9)],
+    ids=["negative", "nanoseconds", "time_of_the_bag", "2038"],
+)
+def test_time_out_of_range_is_a_damaged_frame(tmp_path: Path, seconds: int, nanoseconds: int, time_ns: int) -> None:
+    damaged = image(1, FRAMES[1])
+    damaged.header.stamp.sec, damaged.header.stamp.nanosec = seconds, nanoseconds
+    times = (5, time_ns or 6, time_ns + 7)
+    with Writer(tmp_path / "drive", version=9, storage_plugin=StoragePlugin.MCAP) as writer:
+        camera = writer.add_connection("/camera", IMAGE, typestore=TYPES)
+        for time, message in zip(times, (image(0, FRAMES[0]), damaged, image(2, FRAMES[2])), strict=True):
+            writer.write(camera, time, TYPES.serialize_cdr(message, IMAGE))
+    with opened(tmp_path / "drive") as source:
+        source.read()
+        with pytest.raises(CCNetError, match="ns since 1970, expected 0 to 2147483647999999999") as caught:
+            source.read()
+        assert "\n" not in str(caught.value)
+        np.testing.assert_array_equal(source.read()[1], FRAMES[2])
 
 
 @pytest.mark.parametrize("storage", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
