@@ -38,7 +38,8 @@ class Encoder(Protocol):
 class ContextPolicy:
     """A policy that chooses the context of each frame of one stream; use it from one thread at a time.
 
-    - ``every:N`` encodes each N-th frame.
+    - ``every:N`` encodes each N-th frame; ``every:1`` leaves contexts to the Reconstructor, for which one pass may be
+      enough.
     - ``scene`` encodes a frame when the scene has changed.
     - ``smooth`` encodes each frame and mixes it into a running mean, which starts again when the scene has changed.
 
@@ -59,14 +60,14 @@ class ContextPolicy:
             raise CCNetError(f"the context is {text!r}, expected every:N such as every:1, scene or smooth")
         self.name = text
         self.encoded = 0
-        """Number of encoded frames."""
+        """Number of frames with a context of their own."""
         self._every = int(match[1]) if match[1] else None
         self._context: Array | None = None
         self._signature = np.zeros((9, 3), np.float32)
         self._shape: tuple[int, ...] = ()
         self._age = 0
 
-    def __call__(self, encoder: Encoder, frame: Frame) -> Array:
+    def __call__(self, encoder: Encoder, frame: Frame) -> Array | None:
         """Return the context of the stream's next frame.
 
         Args:
@@ -74,8 +75,11 @@ class ContextPolicy:
             frame: (H, W, 3) uint8, uint16 or float32 in [0, 1].
 
         Returns:
-            Context (1, N) float32.
+            Context (1, N) float32; None for the frame's own.
         """
+        if self._every == 1:
+            self.encoded += 1
+            return None
         restart = self._context is None or frame.shape != self._shape
         self._age += 1
         new_signature = self._signature
