@@ -203,11 +203,11 @@ def _reconstruct(
     georeference = read_georeference(source, height, width)
     started = time.perf_counter()
     with ExitStack() as stack:
-        writer = stack.enter_context(open_cube(target, height, width, metadata, georeference))
         error = None
-        if model:
+        if model:  # opened first, so that it is closed last: 'ccnet view' ignores one that is older than its cube
             beside = error_target(target)
             error = stack.enter_context(open_error_cube(beside, pixels, model, metadata, georeference))
+        writer = stack.enter_context(open_cube(target, height, width, metadata, georeference))
         advance = stack.enter_context(_progress(source.name, height * width))
         for top, left, part in reconstructor.parts(pixels):
             for receiver in (writer, error, thumbnail, check):

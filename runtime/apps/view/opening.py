@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ from ccnet.runtime.quality.predicted_error import error_target
 from ccnet.runtime.reconstructor import Reconstructor
 
 from .scene import ShownCube, ShownFrame
+
+_logger = logging.getLogger(__name__)
 
 MOST_CUBES = 256
 """Most cubes of a group that the page lists."""
@@ -80,13 +83,27 @@ class Opener:
         self._stack.close()
 
     def _error_of(self, path: Path, cube: MappedCube) -> MappedCube | None:
-        """Open the predicted error that lies beside a cube; None where there is none of the cube's shape."""
+        """Open the predicted error that lies beside a cube; None, with a warning, where it does not belong to it."""
         beside = error_target(path)
         if not beside.is_file():
             return None
-        error = map_cube(beside)
+        if beside.stat().st_mtime < path.stat().st_mtime:
+            _logger.warning(
+                "%s: older than the cube, left out; 'ccnet reconstruct --error' makes it again,"
+                " 'touch' keeps it if both were copied",
+                beside,
+            )
+            return None
+        try:
+            error = map_cube(beside)
+        except CCNetError as damage:
+            _logger.warning("%s; the cube is shown without its predicted error", damage)
+            return None
         self._stack.callback(error.close)
-        return error if error.shape == cube.shape else None
+        if error.shape != cube.shape:
+            _logger.warning("%s: shape %s, expected the cube's %s, left out", beside, error.shape, cube.shape)
+            return None
+        return error
 
     def _open_zarr(self, path: Path) -> list[ShownCube]:
         arrays = zarr_arrays(path)

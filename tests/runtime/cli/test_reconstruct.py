@@ -77,6 +77,8 @@ def test_predicted_error_is_a_second_cube(work: Path, ccnet: Ccnet, error_model:
     result = ccnet("reconstruct", "photo.png", "-o", f"photo.{suffix}", "--error", *options)
     assert result.code == 0 and result.err == ""
     pixels, cube = np.asarray(Image.open("photo.png"), np.float32) / 255, read_cube(Path(f"photo.{suffix}"))
+    written = [Path(name).stat().st_mtime_ns for name in (f"photo.{suffix}", f"photo.error.{suffix}")]
+    assert written == sorted(written), "'ccnet view' takes an older file for that of another cube"
     half_width = read_cube(Path(f"photo.error.{suffix}"))
     np.testing.assert_allclose(half_width[7], 0.1 * (pixels.mean(axis=2) + 0.02), rtol=1e-4)
     score = (half_width.mean(axis=0) / (cube.mean(axis=0) + 0.02)).mean()

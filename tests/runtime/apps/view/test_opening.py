@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -47,6 +48,22 @@ def test_predicted_error_beside_a_cube_opens(opener: Opener, tmp_path: Path) -> 
     np.testing.assert_allclose(first_band(shown.error), 0.1 * cube_of()[0], rtol=1e-6)
     save(tmp_path / "c.error.hdr", cube_of()[:, :10].copy())
     assert opener.open(path)[0].error is None  # of another size
+
+
+def test_predicted_error_that_is_older_or_damaged_is_left_out(
+    opener: Opener, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, beside = save(tmp_path / "c.npy", cube_of()), save(tmp_path / "c.error.npy", cube_of())
+    written = path.stat().st_mtime
+    os.utime(beside, (written, written))
+    assert opener.open(path)[0].error is not None and not caplog.messages
+    os.utime(beside, (written - 1, written - 1))
+    assert opener.open(path)[0].error is None
+    assert len(caplog.messages) == 1 and "c.error.npy: older than the cube" in caplog.messages[0]
+    beside.write_bytes(b"damaged")
+    (shown,) = opener.open(path)
+    assert shown.error is None and "c.error.npy" in caplog.messages[1]
+    np.testing.assert_array_equal(first_band(shown.cube), cube_of()[0])
 
 
 def test_group_of_a_stream_opens(opener: Opener, tmp_path: Path) -> None:
