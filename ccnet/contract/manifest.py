@@ -248,7 +248,8 @@ class Manifest:
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise CCNetError(
-                f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'; make or name one"
+                f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'; make it, or name"
+                " another (--artifacts)"
             )
         with prefix_errors(path):
             return cls.from_json(path.read_bytes())
