@@ -48,7 +48,7 @@ class SecondWriter(threading.Thread):
     def read_back(self, folder: Path) -> int:
         """Read, check and remove the cubes of a folder or a Zarr group, and return the number of the streams' own."""
         own = 0
-        for header in folder.glob("*.hdr"):
+        for header in folder.glob("[!.]*.hdr"):  # a hidden cube is another writer's, and not published yet
             found = re.search(rf"ccnet source = {SOURCE}\n", header.read_text())
             number = re.search(r"ccnet frame id = (\d+)\n", header.read_text())
             read_cube(header)
