@@ -75,6 +75,7 @@ def export(
     input: Input = "float32",
     camera: dict[str, Any] | None = None,
     fingerprint: str = "",
+    error: bytes | None = None,
     plugin: bool = False,
     progress: Progress = lambda stage: None,
 ) -> Manifest:
@@ -86,6 +87,7 @@ def export(
         input: Type of the graphs' frames: float32 (1, 3, H, W) in [0, 1], or uint8 (1, H, W, 3).
         camera: The camera that the weights are for, see ``checkpoint_camera``; the runtime judges its cubes by it.
         fingerprint: What this export depends on, see ``export_fingerprint``; a later export compares its own with it.
+        error: Content of the file of the weights' predicted error, which goes into the folder as it is; None is none.
         plugin: Write ``decode`` in FP16 with nodes of TensorRT's plugin, too.
         progress: Called with the name of each stage.
 
@@ -113,7 +115,7 @@ def export(
     progress("compare")
     _compare(model, files, input)
     progress("write")
-    return _write(folder, manifest, files)
+    return _write(folder, manifest, files, error)
 
 
 def _check_halo(config: CCNetConfig) -> None:
@@ -178,9 +180,8 @@ def _compare(model: CCNet, files: Mapping[GraphKey, bytes], input: Input) -> Non
                 f" ({', '.join(broken)})"
             )
 
-    with ThreadPoolExecutor(
-        available_cores()
-    ) as pool:  # ONNX Runtime takes most of the time to optimise a graph, on one core
+    # ONNX Runtime takes most of the time to optimise a graph, on one core
+    with ThreadPoolExecutor(available_cores()) as pool:
         # ONNX Runtime has no plugin: the tests compare its graph, in FP32, with the operators
         [*pool.map(judge, (key for key in files if key.format != PLUGIN_FORMAT))]
 
@@ -196,8 +197,8 @@ def _as_cube(array: Array) -> Array:
     return array.reshape(*array.shape[1:], *(1,) * (4 - array.ndim))
 
 
-def _write(folder: Path, manifest: Manifest, files: Mapping[GraphKey, bytes]) -> Manifest:
-    """Write the graphs and then the manifest, which it returns."""
+def _write(folder: Path, manifest: Manifest, files: Mapping[GraphKey, bytes], error: bytes | None) -> Manifest:
+    """Write the graphs and the predicted error, and then the manifest, which it returns."""
     artifacts, config = [], CCNetConfig.from_dict(manifest.config)
     for key, data in files.items():
         path = folder / key.file
@@ -214,9 +215,17 @@ def _write(folder: Path, manifest: Manifest, files: Mapping[GraphKey, bytes]) ->
             )
         )
     artifacts += _stripped_engines(folder, artifacts)
+    if error is not None:
+        artifacts.append(_write_error(folder, error))
     manifest = dataclasses.replace(manifest, artifacts=tuple(artifacts))
     manifest.write(folder)
     return manifest
+
+
+def _write_error(folder: Path, error: bytes) -> Artifact:
+    path = folder / "error.npz"
+    write_atomic(path, error)
+    return Artifact(file=path.name, kind="error", format="npz", precision="fp32", sha256=sha256(path))
 
 
 def _stripped_engines(folder: Path, graphs: list[Artifact]) -> list[Artifact]:

@@ -48,7 +48,7 @@ def make_bundle(folder: Path | ArtifactFolder, references: Sequence[Reference], 
     folder = ArtifactFolder.open(folder)
     manifest = folder.manifest
     outputs = pack(references)
-    kept = [artifact for artifact in manifest.artifacts if artifact.format in GRAPH_FORMATS or artifact.kind == "error"]
+    kept = [artifact for artifact in manifest.artifacts if artifact.is_exported]
     artifacts = (*kept, _golden_entry(outputs))
     files = [*(folder.read(artifact) for artifact in kept), outputs]
     bundled = dataclasses.replace(manifest, artifacts=artifacts)

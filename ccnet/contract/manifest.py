@@ -101,6 +101,11 @@ class Artifact:
         if self.file in ("", "..") or Path(self.file).name != self.file:
             raise CCNetError(f"artifact file is {self.file!r}, expected a plain name inside the artifact's folder")
 
+    @property
+    def is_exported(self) -> bool:
+        """True for what ``ccnet export`` writes: graphs, and the predicted error of the weights."""
+        return self.format in GRAPH_FORMATS or self.kind == "error"
+
     def read(self, folder: Path) -> bytes:
         """Read the file and verify it: a CCNetError unless it is there and its SHA-256 is the manifest's.
 

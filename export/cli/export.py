@@ -9,16 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ccnet.contract import (
-    GRAPH_FORMATS,
     MANIFEST_NAME,
     SHIPPED_WEIGHTS,
-    Artifact,
     ArtifactFolder,
     CCNetError,
     Manifest,
     limit_cores,
-    sha256,
-    write_atomic,
 )
 from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, ArtifactsArgument, ThreadsOption, WaitOption, WeightsOption
 from ccnet.runtime.io.artifact_lock import lock_artifacts
@@ -82,19 +78,18 @@ def _export(
     from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint, weights_hash
 
     model, camera = load_checkpoint(weights), checkpoint_camera(weights)
-    # Read before the export: its manifest has the fingerprint, so that a damaged file would be refused only once.
     error = _read_error(weights, weights_hash(model), console)
     with console.status("export") as status:
-        manifest = export_model(
+        return export_model(
             model,
             folder,
             input=input,
             camera=camera,
             fingerprint=fingerprint,
+            error=error,
             plugin=plugin,
             progress=lambda stage: status.update(f"export: {stage}"),
         )
-    return _add_error(folder, manifest, error) if error else manifest
 
 
 def _read_error(weights: Path, weights_sha256: str, console: Console) -> bytes | None:
@@ -111,16 +106,6 @@ def _read_error(weights: Path, weights_sha256: str, console: Console) -> bytes |
     return None
 
 
-def _add_error(folder: Path, manifest: Manifest, data: bytes) -> Manifest:
-    """Write the predicted error into the folder, and return the manifest with its entry."""
-    target = folder / "error.npz"
-    write_atomic(target, data)
-    entry = Artifact(file=target.name, kind="error", format="npz", precision="fp32", sha256=sha256(target))
-    manifest = manifest.with_artifact(entry)
-    manifest.write(folder)
-    return manifest
-
-
 def _is_fresh(folder: Path, fingerprint: str) -> bool:
     """Return whether a folder is intact and its export has this fingerprint."""
     if not (folder / MANIFEST_NAME).is_file():
@@ -129,6 +114,5 @@ def _is_fresh(folder: Path, fingerprint: str) -> bool:
         opened = ArtifactFolder.open(folder)
     except CCNetError:
         return False  # an export replaces what is not a manifest of this version
-    artifacts = opened.manifest.artifacts
-    exported = [artifact for artifact in artifacts if artifact.format in GRAPH_FORMATS or artifact.kind == "error"]
+    exported = [artifact for artifact in opened.manifest.artifacts if artifact.is_exported]
     return opened.manifest.fingerprint == fingerprint and opened.is_intact(exported)

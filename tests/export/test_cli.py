@@ -202,9 +202,11 @@ def test_export_passes_its_options_on(
 def test_export_takes_the_predicted_error_beside_the_weights(
     ccnet: Ccnet, artifacts: Artifacts, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def export(model: CCNet, folder: Path, *, fingerprint: str, **options: Any) -> Manifest:
+    def export(model: CCNet, folder: Path, *, fingerprint: str, error: bytes | None, **options: Any) -> Manifest:
         shutil.copytree(artifacts[1], folder, dirs_exist_ok=True)
         manifest = replace(Manifest.read(folder), fingerprint=fingerprint)
+        if error is not None:
+            manifest = manifest.with_artifact(module._write_error(folder, error))
         manifest.write(folder)
         return manifest
 
