@@ -17,11 +17,11 @@ def install_command(extra: str) -> str:
 
 
 @contextlib.contextmanager
-def prefix_errors(path: Path) -> Iterator[None]:
+def prefix_errors(path: Path | str) -> Iterator[None]:
     """Put the path of a file before the message of each CCNetError that its content causes.
 
     Args:
-        path: The file, or the folder.
+        path: The file or the folder, or the name of another source, such as a camera's.
 
     Yields:
         Nothing.

@@ -57,7 +57,7 @@ _BLOCK = 1 << 14
 
 @dataclass(frozen=True, kw_only=True)
 class ErrorModel:
-    """The model of one network's errors. ``ccnet fit-error`` makes it; ``read`` reads it from a file.
+    """The model of one network's errors. ``ccnet fit-error`` makes it; ``from_bytes`` reads its file.
 
     Attributes:
         pixel_layers: Matrices (outputs, inputs) of the pixel network, with ReLU between them and no biases: 3 → 31.

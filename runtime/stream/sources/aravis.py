@@ -9,14 +9,11 @@ from importlib import import_module
 from ipaddress import ip_address
 from typing import Any
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, prefix_errors
 
 from .camera_address import CameraAddress
 from .pixel_formats import PixelFormat
-from .source import FrameTimeoutError, Pixels, SourceDisconnectedError, SourceOptions, SourceSpec
-
-FRAME_TIMEOUT_S = 0.5
-"""Longest wait for a frame, after which the caller may stop."""
+from .source import FRAME_TIMEOUT_S, FrameTimeoutError, Pixels, SourceDisconnectedError, SourceOptions, SourceSpec
 
 BUFFERS = 4
 """Number of frames that the camera's stream can hold while one is copied."""
@@ -82,9 +79,8 @@ class AravisCamera:
                 reason = status.value_nick.replace("-", " ")
                 raise CCNetError(f"{self._name}: an incomplete buffer came ({reason})")
             region = buffer.get_image_region()
-            padding = (
-                buffer.get_image_padding()[0] if hasattr(buffer, "get_image_padding") else 0
-            )  # new in Aravis 0.8.22
+            # New in Aravis 0.8.22
+            padding = buffer.get_image_padding()[0] if hasattr(buffer, "get_image_padding") else 0
             return "", self._format.decode(buffer.get_data(), region.height, region.width, padding)
         finally:
             self._stream.push_buffer(buffer)
@@ -117,10 +113,8 @@ class AravisCamera:
         for name, value in features.items():
             # Not through a variable: an error's traceback would hold the device, and with it control of the camera
             self._camera.get_device().set_features_from_string(f"{name}={value}")
-        try:
+        with prefix_errors(self._name):
             return PixelFormat.find(self._camera.get_pixel_format_as_string(), options)
-        except CCNetError as error:
-            raise CCNetError(f"{self._name}: {error}") from error
 
     @contextmanager
     def _name_errors(self, what: str) -> Iterator[None]:

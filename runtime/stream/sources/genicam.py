@@ -12,18 +12,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract import CCNetError
+from ccnet.contract import CCNetError, prefix_errors
 from ccnet.runtime.io.files import optional_module
 
 from .camera_address import CameraAddress
 from .pixel_formats import PixelFormat
-from .source import FrameTimeoutError, Pixels, SourceDisconnectedError, SourceOptions, SourceSpec
+from .source import FRAME_TIMEOUT_S, FrameTimeoutError, Pixels, SourceDisconnectedError, SourceOptions, SourceSpec
 
 PRODUCERS_VARIABLE = "GENICAM_GENTL64_PATH"
 """Environment variable with the folders of all installed producers, by the GenTL standard."""
-
-FRAME_TIMEOUT_S = 0.5
-"""Longest wait for a frame, after which the caller may stop."""
 
 _POLL_MS, _PAUSE_S = 1, 0.002  # genicam holds Python's lock while it waits, so that it waits briefly and leaves pauses
 
@@ -148,10 +145,8 @@ class GenicamCamera:
             nodes.get_node(name).from_string(value)
         if len(self._camera.data_streams) != 1:
             raise CCNetError(f"{self._name}: the camera has {len(self._camera.data_streams)} streams, expected 1")
-        try:
+        with prefix_errors(self._name):
             return PixelFormat.find(nodes.PixelFormat.value, options)
-        except CCNetError as error:
-            raise CCNetError(f"{self._name}: {error}") from error
 
     def _incomplete_callback(self) -> Any:
         """Return what harvesters calls when it discards an incomplete buffer, an object of a class of its own."""

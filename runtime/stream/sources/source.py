@@ -37,6 +37,10 @@ class SourceDisconnectedError(CCNetError):
     """The error of a camera that has disappeared and may come back."""
 
 
+FRAME_TIMEOUT_S = 0.5
+"""Longest wait for a camera's frame, after which the caller may stop."""
+
+
 class FrameTimeoutError(CCNetError):
     """The error of a camera that is there and gave no frame for a moment, so that a stop is noticed."""
 

@@ -11,14 +11,9 @@ from typing import Any
 import pytest
 
 from ccnet.runtime import read_cube
+from tests.runtime.stream.fake_aravis import require_aravis
 
-REASON = "needs Debian's gir1.2-aravis-0.8 and python3-gi, and PYTHONPATH=/usr/lib/python3/dist-packages"
-gi = pytest.importorskip("gi", reason=REASON)
-try:
-    gi.require_version("Aravis", "0.8")
-    from gi.repository import Aravis
-except (ValueError, ImportError):
-    pytest.skip(REASON, allow_module_level=True)
+Aravis = require_aravis()
 
 DOCUMENT = Path(__file__).resolve().parents[3] / "docs/stream.md"
 COMMANDS = re.findall(r"^ccnet stream '?aravis:.*$", DOCUMENT.read_text(encoding="utf-8"), re.M)

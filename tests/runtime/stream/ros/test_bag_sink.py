@@ -94,7 +94,7 @@ def test_coordinate_frame_of_the_source_is_kept(tmp_path: Path) -> None:
 
 
 def test_bag_is_whole_after_each_file(tmp_path: Path) -> None:
-    """What a process that is killed leaves: the files so far, and a hidden folder with the file in work."""
+    """Read a copy made in the middle of a stream, which is what a killed process leaves."""
     sink = RosBagSink(f"{tmp_path}/drive?topics=cube", file_bytes=2 * CUBES[0].nbytes)
     for number in range(4):
         put(sink, number)

@@ -15,14 +15,9 @@ from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.sources.parse import parse_source
 from ccnet.runtime.stream.sources.source import FrameTimeoutError, Source, SourceSpec
+from tests.runtime.stream.fake_aravis import require_aravis
 
-REASON = "needs Debian's gir1.2-aravis-0.8 and python3-gi, and PYTHONPATH=/usr/lib/python3/dist-packages"
-gi = pytest.importorskip("gi", reason=REASON)
-try:
-    gi.require_version("Aravis", "0.8")
-    from gi.repository import Aravis
-except (ValueError, ImportError):
-    pytest.skip(REASON, allow_module_level=True)
+Aravis = require_aravis()
 
 SMALL = "aravis:127.0.0.1?Width=64&Height=48&PixelFormat="
 
