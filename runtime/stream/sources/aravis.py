@@ -141,5 +141,5 @@ def _import_aravis() -> tuple[Any, Any]:
     except (ImportError, ValueError) as error:
         raise CCNetError(
             "Aravis is not installed for this Python: on Debian or Ubuntu, 'apt install gir1.2-aravis-0.8 python3-gi',"
-            " then set PYTHONPATH=/usr/lib/python3/dist-packages for a Python of the system's version"
+            " then link /usr/lib/python3/dist-packages/gi into this environment's site-packages (of the same Python)"
         ) from error

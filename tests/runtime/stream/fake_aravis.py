@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-REASON = "needs Debian's gir1.2-aravis-0.8 and python3-gi, and PYTHONPATH=/usr/lib/python3/dist-packages"
+REASON = "needs Debian's gir1.2-aravis-0.8 and python3-gi, and that gi on Python's path (see .ci/run)"
 
 
 def require_aravis() -> Any:
