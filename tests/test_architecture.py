@@ -43,6 +43,7 @@ ARROWS: dict[str, set[str]] = {
         "ccnet.model",
         "ccnet.data",
         "ccnet.evaluation",
+        "ccnet.runtime.viz",
     },
     "ccnet.runtime": {"ccnet.contract", "ccnet.metrics"},
     "ccnet.runtime.backends": {"ccnet.contract", "ccnet.runtime.gpu"},

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ccnet.data.patches import SceneDataset
-from ccnet.evaluation.validation import ValidationScore
+from ccnet.evaluation.validation import ValidationScore, validate
 from ccnet.model.ablations import TABLES
 from ccnet.model.config import CCNetConfig
 
@@ -66,6 +66,8 @@ class AblationStudy:
         train: Scenes to learn from.
         val: Scenes to validate on.
         device: Device to compute on.
+        evaluate_every: Steps between validations, for curves; None validates after the last step only. The tables
+            hold the score after the last step in any case.
     """
 
     def __init__(
@@ -76,12 +78,13 @@ class AblationStudy:
         train: SceneDataset,
         val: SceneDataset,
         device: str = "cpu",
+        evaluate_every: int | None = None,
     ) -> None:
         self.folder, self.trainings, self.device = folder, trainings, device
-        # One validation, after the last step: the best of many would favour networks whose score varies more
-        self.recipe = replace(recipe, evaluate_every=recipe.steps)
+        self.recipe = replace(recipe, evaluate_every=evaluate_every or recipe.steps)
         self.train, self.val = train, val
         self.scores: dict[Training, ValidationScore] = {}
+        self.curves: dict[Training, dict[int, ValidationScore]] = {}
         self.parameters: dict[CCNetConfig, int] = {}
 
     def run(self) -> Iterator[tuple[Training, TrainingEvent | None]]:
@@ -97,7 +100,10 @@ class AblationStudy:
             self.parameters[training.config] = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
             for event in trainer.run():
                 yield training, event
-            self.scores[training] = trainer.best
+            # The last score, not the best of many, which would favour networks whose score varies more. Runs of
+            # version 0.1.0 have no curve.
+            self.scores[training] = trainer.curve.get(recipe.steps) or validate(trainer.model, self.val)
+            self.curves[training] = trainer.curve
             yield training, None
 
     def rows(self, tables: Sequence[str], base: CCNetConfig) -> dict[str, list[TableRow]]:
@@ -108,6 +114,7 @@ class AblationStudy:
                     name=name,
                     parameters=self.parameters[config],
                     scores=tuple(score for training, score in self.scores.items() if training.config == config),
+                    curves=tuple(curve for training, curve in self.curves.items() if training.config == config),
                 )
                 for name, config in rows.items()
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -32,11 +32,22 @@ class TableRow:
         name: Name of the row in the paper.
         parameters: Number of trainable parameters.
         scores: Scores after the last step, one for each seed, so that rows can be compared seed by seed.
+        curves: Step → score after it, one for each seed.
     """
 
     name: str
     parameters: int
     scores: tuple[ValidationScore, ...]
+    curves: tuple[Mapping[int, ValidationScore], ...] = ()
+
+    @property
+    def steps(self) -> list[int]:
+        """Steps after which the network was validated with every seed, in order."""
+        return sorted(set(self.curves[0]).intersection(*self.curves)) if self.curves else []
+
+    def after(self, step: int) -> TableRow:
+        """Return the row with the scores after one of ``steps``."""
+        return replace(self, scores=tuple(curve[step] for curve in self.curves))
 
     def mean(self, metric: str) -> float:
         """Return the mean of a metric over the seeds."""
@@ -55,23 +66,31 @@ class TableRow:
 
 
 def json_tables(tables: Mapping[str, Sequence[TableRow]]) -> dict[str, Any]:
-    """Return table → row → its parameters, and each metric's mean, spread and values for each seed."""
+    """Return table → row → its parameters, its metrics after the last step, and its curve: step → metrics.
+
+    A metric is its mean, its spread and its values for each seed.
+    """
     return {
         table: {
             row.name: {
                 "parameters": row.parameters,
-                **{
-                    metric: {
-                        "mean": row.mean(metric),
-                        "spread": row.spread(metric),
-                        "seeds": [getattr(score, metric) for score in row.scores],
-                    }
-                    for metric in DIGITS
-                },
+                **_json_metrics(row),
+                "curve": {str(step): _json_metrics(row.after(step)) for step in row.steps},
             }
             for row in rows
         }
         for table, rows in tables.items()
+    }
+
+
+def _json_metrics(row: TableRow) -> dict[str, Any]:
+    return {
+        metric: {
+            "mean": row.mean(metric),
+            "spread": row.spread(metric),
+            "seeds": [getattr(score, metric) for score in row.scores],
+        }
+        for metric in DIGITS
     }
 
 

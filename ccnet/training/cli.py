@@ -206,6 +206,10 @@ def ablate(
     patch: Annotated[int, typer.Option(min=1, help="Side of a patch, px.")] = SHORT.patch,
     lr: Annotated[float, typer.Option(min=0, help="Learning rate after warm-up; a cosine follows.")] = PAPER.lr,
     warmup: Annotated[int, typer.Option(min=0, help="Steps in which the learning rate rises.")] = SHORT.warmup,
+    evaluate_every: Annotated[
+        int | None,
+        typer.Option(min=1, help="Steps between validations, for curves.png; only after the last if not given."),
+    ] = None,
     bf16: BFloat16Option = False,
     config: ConfigOption = None,
     memory: MemoryOption = 8,
@@ -215,10 +219,12 @@ def ablate(
     """Train the networks of the paper's ablation study and print its Tables II to V.
 
     All networks see the same batches for the same number of steps, and are validated on whole scenes after the last
-    step. The folder gets tables.md and tables.json. The same command resumes after an interruption.
+    step, which the tables show. The folder gets tables.md and tables.json, and with --evaluate-every curves.png, the
+    scores over steps. The same command resumes after an interruption.
     """
     from rich.console import Console
 
+    from .ablation_curves import draw_curves
     from .ablation_study import AblationStudy, plan_trainings
     from .ablation_tables import json_tables, markdown_tables, terminal_table
     from .budget import steps_within
@@ -236,12 +242,12 @@ def ablate(
     if bf16:
         warn_if_bfloat16_is_emulated(chosen)
     if minutes is not None:
-        unvalidated = replace(recipe, evaluate_every=10**9)
+        unvalidated = replace(recipe, evaluate_every=evaluate_every or 10**9)
         steps = planned_steps(out / trainings[0].name) or steps_within(
             minutes / len(trainings), base, unvalidated, train_scenes, val_scenes, chosen
         )
         recipe = replace(recipe, steps=steps)
-    study = AblationStudy(out, trainings, recipe, train_scenes, val_scenes, chosen)
+    study = AblationStudy(out, trainings, recipe, train_scenes, val_scenes, chosen, evaluate_every)
     run_study_with_progress(study)
     rows = study.rows(tables, base)
     Console().print(*(terminal_table(name, table_rows) for name, table_rows in rows.items()), sep="\n")
@@ -251,6 +257,8 @@ def ablate(
     }  # fmt: skip
     write_atomic(out / "tables.json", strict_json(document, 2).encode())
     write_atomic(out / "tables.md", markdown_tables(rows).encode())
+    if evaluate_every is not None:
+        draw_curves(out / "curves.png", rows)
     typer.echo(f"{out / 'tables.md'}: {len(trainings)} trainings of {study.recipe.steps} steps, on {chosen}")
 
 

@@ -26,13 +26,14 @@ def train_with_progress(trainer: Trainer) -> None:
 
 
 def run_study_with_progress(study: AblationStudy) -> None:
-    """Run all trainings, with a bar over all their steps, and print a line for each finished training."""
+    """Run all trainings, with a bar over all their steps, and print a line for each validation."""
     steps = study.recipe.steps
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("starts", total=steps * len(study.trainings))
         for training, event in study.run():
             completed = study.trainings.index(training) * steps + (event.step if event else steps)
             progress.update(task, completed=completed, description=training.name)
-            if event is None:
-                score = study.scores[training]
-                progress.console.print(f"{training.name}: MRAE {score.mrae:.4f}, PSNR {score.psnr:.2f} dB")
+            score = event.score if event else study.scores[training]
+            if score and (event is None or event.step < steps):
+                after = f" after {event.step} steps" if event else ""
+                progress.console.print(f"{training.name}{after}: MRAE {score.mrae:.4f}, PSNR {score.psnr:.2f} dB")

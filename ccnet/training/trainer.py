@@ -24,6 +24,7 @@ from ccnet.model import CCNet
 from ccnet.model.checkpoint import save_checkpoint, weights_hash
 from ccnet.model.config import CCNetConfig
 
+from .curve_file import CURVE_FILE, load_curve, save_curve
 from .recipe import Recipe
 from .run_file import RUN_FILE, load_run, save_run
 from .step import TrainingStep
@@ -50,9 +51,9 @@ class Trainer:
     """Training run in a folder, which resumes from ``last.safetensors`` on the same trajectory.
 
     ``best.safetensors`` holds the weights of the best validation. A resumed run ends in the same weights as an
-    uninterrupted run, on the same machine with the same number of threads and processes. TensorBoard's curves lie in
-    the same folder. Under ``torchrun`` every process constructs the same Trainer; the first process validates, saves
-    and writes the curves.
+    uninterrupted run, on the same machine with the same number of threads and processes. ``curve.json`` holds the
+    score of each validation, and TensorBoard's curves lie in the same folder. Under ``torchrun`` every process
+    constructs the same Trainer; the first process validates, saves and writes the curves.
 
     Args:
         folder: Folder of the run.
@@ -88,6 +89,7 @@ class Trainer:
             self.model.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.model).requires_grad_(False) if recipe.average else None
         self.step, self.best = 0, ValidationScore(mrae=math.inf, rmse=math.inf, psnr=0.0, sam=math.inf)
+        self.curve: dict[int, ValidationScore] = {}
         self.identity = json.dumps(
             {
                 "config": config.to_dict(),
@@ -113,6 +115,11 @@ class Trainer:
     def best_file(self) -> Path:
         """File of the weights of the best validation."""
         return self.folder / "best.safetensors"
+
+    @property
+    def curve_file(self) -> Path:
+        """File of the scores of all validations."""
+        return self.folder / CURVE_FILE
 
     @property
     def is_first_process(self) -> bool:
@@ -154,7 +161,7 @@ class Trainer:
         self.stopped = True
 
     def _validate(self) -> ValidationScore:
-        """Validate, and save the weights if no earlier validation had a lower MRAE."""
+        """Validate, add to the curve, and save the weights if no earlier validation had a lower MRAE."""
         model = self.average or self.model
         score = validate(model, self.val)
         if not math.isfinite(score.mrae):
@@ -162,6 +169,8 @@ class Trainer:
                 f"validation MRAE is {score.mrae} at step {self.step}, expected a finite number:"
                 " start another run with a lower --lr, or without --bf16"
             )
+        self.curve[self.step] = score
+        save_curve(self.curve_file, self.curve)  # before the run is saved: a resumed run repeats no earlier step
         if score.mrae < self.best.mrae:
             self.best = score
             save_checkpoint(self.best_file, model, self._metadata(score), self.camera)
@@ -191,6 +200,7 @@ class Trainer:
     def _resume(self) -> None:
         metadata = load_run(self.last_file, self.model, self._training_step.optimizer, self.identity, self.average)
         self.step, self.best = int(metadata["step"]), ValidationScore(**json.loads(metadata["val"]))
+        self.curve = load_curve(self.curve_file, self.step)
 
 
 def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:

@@ -14,7 +14,9 @@ from ccnet.data.camera import Array
 from ccnet.evaluation.validation import ValidationScore
 from ccnet.model.ablations import TABLES
 from ccnet.model.config import CCNetConfig
+from ccnet.training import ablation_curves
 from ccnet.training import ablation_study as module
+from ccnet.training import trainer as trainer_module
 from ccnet.training.ablation_study import Training, plan_trainings, row_configs
 from ccnet.training.ablation_tables import TableRow, json_tables, markdown_tables
 from ccnet.training.cli import app
@@ -55,6 +57,34 @@ def test_row_is_mean_and_spread_over_seeds() -> None:
     assert json_tables({"II": [row]})["II"]["Ours"]["psnr"] == {"mean": 32, "spread": 2, "seeds": [30, 32, 34]}
 
 
+def test_curve_is_mean_and_spread_after_each_step() -> None:
+    curves = ({2: score(20), 4: score(30)}, {2: score(24), 3: score(25), 4: score(30)})
+    row = TableRow(name="Ours", parameters=1, scores=(score(30), score(30)), curves=curves)
+    assert row.steps == [2, 4]  # of both seeds
+    curve = json_tables({"II": [row]})["II"]["Ours"]["curve"]
+    assert [*curve] == ["2", "4"]
+    assert curve["2"]["psnr"] == {"mean": 22, "spread": pytest.approx(8**0.5), "seeds": [20, 24]}
+    assert curve["4"]["psnr"] == {"mean": 30, "spread": 0, "seeds": [30, 30]}
+
+
+def test_picture_has_a_line_for_each_row_and_a_band_of_the_spread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures = []
+    monkeypatch.setattr(ablation_curves, "save_figure", lambda figure, path: figures.append(figure))
+    curves = ({2: score(20), 4: score(30)}, {2: score(24), 4: score(30)})
+    rows = [TableRow(name=name, parameters=1, scores=(), curves=curves) for name in ("MHA", "Ours")]
+    ablation_curves.draw_curves(tmp_path / "curves.png", {"II": rows, "V": rows[1:]})
+    psnr, mrae, *_ = figures[0].axes
+    assert len(figures[0].axes) == 4  # PSNR and MRAE of each table
+    assert [text.get_text() for text in psnr.get_legend().get_texts()] == ["MHA, 2 seeds", "Ours, 2 seeds"]
+    assert [*psnr.lines[0].get_xdata()] == [2, 4]
+    assert [*psnr.lines[0].get_ydata()] == [22, 30]
+    assert [*mrae.lines[0].get_ydata()] == pytest.approx([0.22, 0.3])
+    band = psnr.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((22 - 8**0.5, 30))
+
+
 @pytest.fixture
 def arguments(tmp_path: Path, make_cube: MakeCube, write_cave: WriteCave, camera_file: Path) -> list[str]:
     for seed, name in enumerate(("train/a_ms", "val/b_ms")):
@@ -84,6 +114,7 @@ def test_command_writes_tables_and_does_not_repeat_finished_trainings(
     assert tables["II"]["MHA"]["psnr"]["mean"] != tables["II"]["Ours"]["psnr"]["mean"]
     assert "**Table II**" in (tmp_path / "runs" / "tables.md").read_text()
     assert max(map(len, result.stdout.splitlines()[:-1])) <= 80
+    assert not (tmp_path / "runs" / "curves.png").exists()  # of a single point
 
     start_steps: list[int] = []
     monkeypatch.setattr(module, "Trainer", lambda *args: record_step(Trainer(*args), start_steps))
@@ -95,6 +126,29 @@ def test_command_writes_tables_and_does_not_repeat_finished_trainings(
 def record_step(trainer: Trainer, steps: list[int]) -> Trainer:
     steps.append(trainer.step)
     return trainer
+
+
+def test_table_is_the_score_after_the_last_step_of_several_validations(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    psnrs, out = iter((10, 20, 30) * 2), tmp_path / "runs"
+    monkeypatch.setattr(trainer_module, "validate", lambda model, scenes: score(next(psnrs)))
+    arguments[arguments.index("--steps") + 1] = "5"
+    CliRunner().invoke(app, [*arguments, "--evaluate-every", "2"], catch_exceptions=False)
+    row = json.loads((out / "tables.json").read_text())["tables"]["II"]["MHA"]
+    assert row["psnr"]["seeds"] == [30]  # the first has the least MRAE
+    assert {step: point["psnr"]["mean"] for step, point in row["curve"].items()} == {"2": 10, "4": 20, "5": 30}
+    assert (out / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert [point["step"] for point in json.loads((out / "units-1_seed-0" / "curve.json").read_text())] == [2, 4, 5]
+
+
+def test_finished_training_without_a_curve_is_validated_again(arguments: list[str], tmp_path: Path) -> None:
+    """Trainings of version 0.1.0 have no curve.json."""
+    first = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments, catch_exceptions=False)
+    for file in (tmp_path / "runs").glob("*/curve.json"):
+        file.unlink()
+    again = CliRunner(env={"COLUMNS": "80"}).invoke(app, arguments, catch_exceptions=False)
+    assert again.stdout == first.stdout
 
 
 def test_exactly_one_of_steps_and_minutes_is_required(arguments: list[str]) -> None:

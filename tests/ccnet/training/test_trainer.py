@@ -24,6 +24,7 @@ from ccnet.model.checkpoint import load_checkpoint
 from ccnet.model.config import CCNetConfig
 from ccnet.training import budget, step
 from ccnet.training.budget import steps_within
+from ccnet.training.curve_file import save_curve
 from ccnet.training.recipe import Recipe
 from ccnet.training.run_file import planned_steps
 from ccnet.training.trainer import Trainer, TrainingEvent
@@ -129,6 +130,32 @@ def test_finished_run_does_nothing(make: MakeTrainer) -> None:
     again = make()
     assert again.step == 5
     assert list(again.run()) == []
+
+
+def test_curve_holds_each_validation_once_after_an_interruption(make: MakeTrainer) -> None:
+    whole = make("whole")
+    list(whole.run())
+    assert [*whole.curve] == [2, 4, 5]
+    assert whole.curve[5] == validate(whole.model, whole.val)
+
+    interrupted = make("interrupted")
+    list(islice(interrupted.run(), 3))  # saved at step 2
+    after_next = {**interrupted.curve, 4: interrupted.best}
+    save_curve(interrupted.curve_file, after_next)  # as if it had ended between the validation and the save at step 4
+    resumed = make("interrupted")
+    assert [*resumed.curve] == [2]
+    list(resumed.run())
+    assert resumed.curve_file.read_bytes() == whole.curve_file.read_bytes()
+    assert make("interrupted").curve == whole.curve
+
+
+def test_damaged_curve_is_refused(make: MakeTrainer) -> None:
+    trainer = make()
+    list(islice(trainer.run(), 2))
+    for damage in ("", "[1]", '[{"step": 2}]', "{}x"):
+        trainer.curve_file.write_text(damage)
+        with pytest.raises(CCNetError, match=r"curve.json: cannot be read .*; delete it to continue without"):
+            make()
 
 
 def test_best_file_holds_the_weights_of_the_best_validation(make: MakeTrainer) -> None:
