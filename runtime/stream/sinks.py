@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
 import stat
 from collections.abc import Iterator, Mapping
@@ -28,6 +30,8 @@ QUEUED_CUBES = 2
 SEND_TIMEOUT_MS = 5000
 """Longest time until a consumer takes a cube."""
 
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+]+):")  # two characters or more: C: is a drive
+
 _CONNECT_TIMEOUT_S = 1.0
 """Longest time until the process behind a socket file answers."""
 
@@ -40,20 +44,27 @@ def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
 
     Args:
         text: ``zmq:ADDRESS`` such as ``zmq:tcp://*:5555``, ``rosbag:PATH`` for a new ROS 2 bag, a Zarr group whose
-            name ends in ``.zarr``, or a folder.
+            name ends in ``.zarr``, or a folder. A folder with a colon in its name exists, or the text has a separator
+            before the colon, as in ``./run:1``.
         format: Format of the files in a folder.
 
     Returns:
         The sink, to be closed by the caller.
 
     Raises:
-        CCNetError: The sink cannot be created, or its library is not installed.
+        CCNetError: The scheme before the first colon is unknown, the sink cannot be created, or its library is not
+            installed.
     """
     if text.startswith("zmq:"):
         return ZeroMQSocket(text.removeprefix("zmq:"))
     if text.startswith("rosbag:"):
         return RosBagSink(text.removeprefix("rosbag:"))
     path = Path(text)
+    if (scheme := _SCHEME.match(text)) and not os.path.lexists(path.parts[0]):
+        raise CCNetError(
+            f"{text}: unknown sink {scheme[1]!r}, expected zmq:ADDRESS, rosbag:PATH, a .zarr or a folder; write"
+            f" ./{text} for a folder of that name"
+        )
     if path.suffix == ".zarr":
         return ZarrGroup(path)
     if path.suffix[1:] in get_args(CubeFormat):

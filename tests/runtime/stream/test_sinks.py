@@ -229,6 +229,11 @@ def test_file_of_a_socket_is_taken_over_only_if_nobody_listens(tmp_path: Path) -
         ("\ud800", "cannot be made"),
         ("\0", "cannot be made"),
         ("cube.hdr", "is the name of one cube"),
+        (
+            "foo:bar",
+            r"foo:bar: unknown sink 'foo', expected zmq:ADDRESS, rosbag:PATH, .*; write ./foo:bar for a folder",
+        ),
+        ("s3://bucket/cubes.zarr", "unknown sink 's3'"),
         ("/proc/none/cubes", "/proc/none"),
         ("/proc/none/cubes.zarr", "/proc/none"),
     ],
@@ -236,6 +241,14 @@ def test_file_of_a_socket_is_taken_over_only_if_nobody_listens(tmp_path: Path) -
 def test_impossible_sinks_are_refused(text: str, words: str) -> None:
     with pytest.raises(CCNetError, match=words):
         open_sink(text)
+
+
+def test_folder_with_a_colon_in_its_name_is_no_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("run:1").mkdir()
+    for text in ("run:1", "run:1/left", "./rig:1", "2026-11-30T12:00", "C:cubes", str(tmp_path / "up:1")):
+        put(open_sink(text))
+        assert (Path(text) / "one.hdr").exists()
 
 
 @pytest.mark.parametrize("text", ["zmq:tcp://*:5555", "cubes.zarr"])
