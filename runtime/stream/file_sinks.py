@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -30,11 +31,14 @@ class CubeFolder:
 
     A cube is written under a hidden name and gets its own when it is whole. Numbers go on after the largest one in the
     folder, so that a camera that starts again loses nothing, and streams that share a folder take turns. Where another
-    source's cube has the name, the cube's name is NAME-SOURCE, except for .npy, which does not say its source.
+    source's cube has the name, the cube's name is NAME-SOURCE, except for .npy, which does not say its source. A folder
+    that the sink made and that is still empty at the end is removed.
     """
 
     def __init__(self, folder: Path, format: CubeFormat) -> None:
+        self._new_folders = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
         make_folder(folder)
+        self._has_begun = False
         self.name, self._folder, self._format = str(folder), folder, format
         self._next = _next_number(path.stem for path in folder.iterdir())
 
@@ -42,6 +46,9 @@ class CubeFolder:
     def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
         """Yield the writer of a new file; CCNetError if its name is taken or it cannot be written."""
         source = metadata.get("source", "")
+        if not self._has_begun:
+            make_folder(self._folder)  # again: another stream that made it and had no frame may have removed it
+            self._has_begun = True
         if name is not None:
             self._free_name(name, source)  # before the cube is computed
         hidden = hidden_path(self._folder / "cube", f".{self._format}")
@@ -58,7 +65,10 @@ class CubeFolder:
                 part.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Do nothing: no file is open between two cubes."""
+        """Remove the folders that the sink made and that are empty; no file is open between two cubes."""
+        with suppress(OSError):  # not empty, or removed already
+            for folder in self._new_folders:
+                folder.rmdir()
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.{self._format}"

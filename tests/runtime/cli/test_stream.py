@@ -77,12 +77,13 @@ def test_address_of_another_stream_is_refused_in_one_line(
 
 @pytest.mark.parametrize(("content", "frames"), [(b"", 0), (b"torn", 1)], ids=["an empty pipe", "less than a frame"])
 def test_stream_that_yields_no_cube_fails(artifacts: Any, tmp_path: Path, content: bytes, frames: int) -> None:
-    arguments = ("stream", "-", "--size", "32x32", "--sink", tmp_path / "cubes", "--artifacts", artifacts[1])
+    arguments = ("stream", "-", "--size", "32x32", "--sink", tmp_path / "new" / "cubes", "--artifacts", artifacts[1])
     process = run(*arguments, stdin=subprocess.PIPE)
     out, err = process.communicate(content, timeout=120)
     assert process.returncode == 1 and err == b""
     assert f"{frames} frames arrived: 0 delivered".encode() in out
     assert (b"no frame came" in out) == (frames == 0)
+    assert not (tmp_path / "new").exists()
 
 
 def test_stream_of_a_cut_video_fails(artifacts: Any, tmp_path: Path, ccnet: Callable[..., Any]) -> None:

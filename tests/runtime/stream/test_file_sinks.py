@@ -23,6 +23,26 @@ FORMATS = ["hdr", "mat", "tif", "nc"]
 """Formats whose metadata name the source."""
 
 
+def test_folders_that_the_sink_made_and_left_empty_are_removed(tmp_path: Path) -> None:
+    open_sink(str(tmp_path / "new" / "cubes")).close()
+    assert not (tmp_path / "new").exists()
+
+    (tmp_path / "mine").mkdir()
+    open_sink(str(tmp_path / "mine")).close()
+    (tmp_path / "days").mkdir()
+    open_sink(str(tmp_path / "days" / "monday")).close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["days", "mine"]
+
+
+def test_folder_with_a_cube_stays_and_another_stream_needs_no_folder(tmp_path: Path) -> None:
+    first, second = (open_sink(str(tmp_path / "cubes"), "npy") for _ in range(2))
+    first.close()
+    put(second, "one")
+    second.close()
+    first.close()
+    assert [path.name for path in (tmp_path / "cubes").iterdir()] == ["one.npy"]
+
+
 def skip_without_library(format: str) -> None:
     if package := {"tif": "rasterio", "nc": "h5netcdf"}.get(format):
         pytest.importorskip(package)
