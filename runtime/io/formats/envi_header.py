@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy.typing as npt
 from ccnet.contract import CCNetError
 
 from .cube_checks import check_pixels
+from .wavelength_units import nm_of_unit
 
 _MAX_HEADER_BYTES = 1 << 20
 
@@ -28,8 +28,6 @@ _DTYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: 
 AXES = {"bsq": (0, 1, 2), "bil": (1, 0, 2), "bip": (1, 2, 0)}
 """Interleave → which of the axes (B, H, W) is stored first, second and third."""
 
-_NM = re.compile(r"nm|nano-?met(er|re)s?|nanom\.?")
-_UM = re.compile(r"[uμ]m|micro-?met(er|re)s?|microns?|microm\.?")
 _NO_UNIT = ("", "unknown", "none")
 
 _LONGEST_UM = 100
@@ -195,15 +193,13 @@ class _Fields(dict[str, str]):
             raise CCNetError(message) from error
         return values * self._nm_of_unit(values)
 
-    def _nm_of_unit(self, values: npt.NDArray[np.float64]) -> int:
+    def _nm_of_unit(self, values: npt.NDArray[np.float64]) -> float:
         unit = self.get("wavelength units", "")
-        plain = unicodedata.normalize("NFKC", unit).strip("{} ").lower()
-        if _NM.fullmatch(plain):
-            return 1
-        if _UM.fullmatch(plain):
-            return 1000
-        if plain in _NO_UNIT:
-            return 1000 if np.max(values) <= _LONGEST_UM else 1
+        plain = unit.strip("{} ")
+        if nm := nm_of_unit(plain):
+            return nm
+        if plain.lower() in _NO_UNIT:
+            return 1e3 if np.max(values) <= _LONGEST_UM else 1.0
         raise CCNetError(
             f"{self._path}: wavelength units are {unit[:40]!r}, expected Nanometers or Micrometers; convert them"
         )

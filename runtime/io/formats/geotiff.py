@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import math
 import os
-import re
 import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_layout, check_pi
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference, open_raster
 from .mapped_cube import MappedCube, Selection
+from .wavelength_units import nm_of_band_name, nm_of_unit
 
 _BLOCK_PX = 128
 """Side of a tile, which holds all bands: 2 MB before compression."""
@@ -44,8 +44,6 @@ _OPTIONS = {
 
 _MOST_PIXELS = 1 << 28
 """Most pixels of a cube that is read as a whole, 33 GB; compressed files of few bytes can say that they hold more."""
-
-_NM_OF_UNIT = {"nm": 1.0, "nanometers": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "micrometers": 1e3}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -260,10 +258,9 @@ def _wavelength(file: Any, band: int) -> float | None:
         return round(1e3 * float(text), 6)
     tags = {key.lower(): value for key, value in file.tags(band).items()}
     if text := tags.get("wavelength"):
-        unit = tags.get("wavelength_units", tags.get("wavelength_unit", "nm")).lower()
-        return float(text) * _NM_OF_UNIT.get(unit, 1.0)
-    found = re.match(r"\s*([\d.]+)\s*(nm|nanometers|um|µm|micrometers)\b", file.descriptions[band - 1] or "", re.I)
-    return float(found[1]) * _NM_OF_UNIT[found[2].lower()] if found else None
+        unit = tags.get("wavelength_units", tags.get("wavelength_unit", "nm"))
+        return float(text) * (nm_of_unit(unit) or 1.0)
+    return nm_of_band_name(file.descriptions[band - 1] or "")
 
 
 @contextmanager

@@ -26,18 +26,13 @@ from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, w
 from .georeference import Georeference
 from .hdf5 import DeferredErrorFile, check_complete, is_complete, map_dataset, open_hdf5
 from .mapped_cube import MappedCube, Selection
+from .wavelength_units import nm_of_unit
 
 _VARIABLE, _GRID_MAPPING = "reflectance", "crs"
 
 _CHUNK_ROWS, _CHUNK_COLUMNS = 64, 256
 
 _MOST_BANDS = 1 << 16
-
-_NM_OF_UNIT = {
-    **dict.fromkeys(("nm", "nanometer", "nanometers", "nanometre", "nanometres"), 1.0),
-    **dict.fromkeys(("um", "µm", "micrometer", "micrometers", "micrometre", "micrometres", "micron", "microns"), 1e3),
-    **dict.fromkeys(("m", "meter", "meters", "metre", "metres"), 1e9),
-}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -193,7 +188,7 @@ def _axis_wavelengths(data: Any, axis: int) -> npt.NDArray[np.float64] | None:
     """Return the wavelengths of an axis in nm; None if its coordinate has another unit or meaning."""
     for scale in data.dims[axis].values():
         unit = scale.attrs.get("units", b"")
-        factor = _NM_OF_UNIT.get((unit.decode() if isinstance(unit, bytes) else str(unit)).strip().lower())
+        factor = nm_of_unit(unit.decode() if isinstance(unit, bytes) else str(unit))
         name = scale.name.rpartition("/")[2].lower()
         meaning = scale.attrs.get("standard_name", b"")
         meaning = meaning.decode() if isinstance(meaning, bytes) else str(meaning)
