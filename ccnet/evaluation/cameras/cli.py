@@ -81,7 +81,8 @@ def evaluate_cameras(
     shown = held_out or others
     judged = SceneDataset(scenes=open_source(data, "val"), cameras=(target,), imaging=imaging)
     training = SceneDataset(scenes=open_source(fit, "train"), cameras=(target,), imaging=imaging)
-    document: dict[str, object] = _print_cameras(network, target, shown, others if held_out else [], judged, training)
+    document = _print_cameras(network, target, shown, others if held_out else [], judged, training)
+    document["held out"] = [camera.name for camera in held_out]
     if photographs:
         typer.echo("\n" + _head("photograph", "MRAE / dB / °", "with the best factor for each scene"))
         document["photographs"] = rows = {}
@@ -122,7 +123,6 @@ def _print_cameras(
         typer.echo(_row(f"**{name}**", *(_cell(scores.get(column)) for column in columns)))
     return {
         "cameras": {name: _plain(scores) for name, scores in table.items()},
-        "held out": [camera.name for camera in shown] if others else [],
         "summary": {name: _plain(scores) for name, scores in summary.items()},
     }
 

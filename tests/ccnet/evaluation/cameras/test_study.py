@@ -158,5 +158,10 @@ def test_commands(tmp_path: Path, write_cave: Callable[..., Path], camera_file: 
     document = json.loads(out.read_text())
     assert document["held out"] == ["Nikon under daylight"] and "Canon under daylight" in document["cameras"]
     assert document["summary"]["mean of 2 cameras"].keys() == {"CCNet, matrix", REGRESSION, OWN_REGRESSION}
+    brands = ("--held-out-brand", "nikon", "--held-out-brand", "canon")
+    result = ccnet("evaluate-cameras", *data, "--camera", folder, *brands, "--no-photographs", "--json", out,
+                   "--device", "cpu", "--threads", "1")  # fmt: skip
+    assert result.code == 0, result.err
+    assert sorted(json.loads(out.read_text())["held out"]) == ["Canon under daylight", "Nikon under daylight"]
     behind = ccnet("evaluate", *data, "--camera", camera_file, "--colour-matrix", "--device", "cpu", "--threads", "1")
     assert behind.code == 0 and "its weights are for the camera" not in behind.err
