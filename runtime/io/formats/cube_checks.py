@@ -21,6 +21,9 @@ EXPECTED_CUBE = f"a cube of {BAND_COUNT} bands, {BANDS_NM[0]}-{BANDS_NM[-1]} nm"
 SOURCE_KEY = "ccnet source"
 """Name of the metadata that says which source a cube's frame is from; with ``_`` in GeoTIFF and NetCDF."""
 
+CONTENT_KEY = "ccnet content"
+"""Name of the metadata that says what the values are, for a cube that holds no reflectance."""
+
 _WAVELENGTH_TOLERANCE_NM = 0.05
 
 

@@ -7,7 +7,7 @@ Legend: a cube is (31, H, W) float32; a part is (31, h, w), its rows ``top`` to 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from ccnet.contract import CCNetError, hidden_path
 
-from .cube_checks import BAND_COUNT
+from .cube_checks import BAND_COUNT, CONTENT_KEY
 
 Array = npt.NDArray[np.float32]
 
@@ -75,6 +75,11 @@ class PartWriter:
             )
         if (before := self._written[top : top + height].min()) < left:
             raise ValueError(f"part is from column {left} on, expected columns from {before} on first")
+
+
+def describe_content(metadata: Mapping[str, str]) -> str:
+    """Return what the values of a cube with this metadata are, for a format that has a field for a description."""
+    return metadata.get(CONTENT_KEY, f"reflectance, {BAND_COUNT} bands reconstructed from an RGB frame")
 
 
 @contextmanager

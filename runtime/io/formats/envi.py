@@ -22,7 +22,7 @@ from ccnet.contract.gaps import gaps_as_text
 from ccnet.runtime.io.files import read_head
 
 from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_finite, check_wavelengths
-from .cube_writer import CubeWriter, open_band_sequential, replace_when_complete, write_errors
+from .cube_writer import CubeWriter, describe_content, open_band_sequential, replace_when_complete, write_errors
 from .envi_header import AXES, EnviHeader, read_envi_header
 from .georeference import Georeference, envi_fields
 from .mapped_cube import MappedCube, Selection, map_array
@@ -217,7 +217,7 @@ def open_envi(
 
 def _header_text(height: int, width: int, metadata: Mapping[str, str]) -> str:
     fields = {
-        "description": f"{{reflectance, {BAND_COUNT} bands reconstructed from an RGB frame}}",
+        "description": f"{{{describe_content(metadata)}}}",
         "samples": width,
         "lines": height,
         "bands": BAND_COUNT,

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.io.files import optional_module
 
-from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_wavelengths
-from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
+from .cube_checks import BAND_COUNT, CONTENT_KEY, FWHM_NM, SOURCE_KEY, check_wavelengths
+from .cube_writer import Array, CubeWriter, PartWriter, describe_content, replace_when_complete, write_errors
 from .georeference import Georeference
 from .hdf5 import DeferredErrorFile, check_complete, is_complete, map_dataset, open_hdf5
 from .mapped_cube import MappedCube, Selection
@@ -80,7 +80,8 @@ def _create_variables(
     file: Any, height: int, width: int, metadata: Mapping[str, str], georeference: Georeference | None
 ) -> None:
     file.dimensions = {"wavelength": BAND_COUNT, "y": height, "x": width}
-    file.attrs.update(Conventions="CF-1.11", title=f"Reflectance, {BAND_COUNT} bands reconstructed from an RGB frame")
+    content = describe_content(metadata)
+    file.attrs.update(Conventions="CF-1.11", title=content[:1].upper() + content[1:])
     file.attrs.update({key.replace(" ", "_"): value for key, value in metadata.items()})
     attributes = {"standard_name": "radiation_wavelength", "long_name": "centre wavelength", "units": "nm"}
     _put(file, "wavelength", ("wavelength",), np.array(BANDS_NM, float), attributes)
@@ -91,7 +92,7 @@ def _create_variables(
         _put_grid_mapping(file, georeference)
     chunks = (1, min(height, _CHUNK_ROWS), min(width, _CHUNK_COLUMNS))
     data = file.create_variable(_VARIABLE, ("wavelength", "y", "x"), "<f4", chunks=chunks)
-    data.attrs.update(long_name="reflectance", units="1", coordinates="fwhm")
+    data.attrs.update(long_name=metadata.get(CONTENT_KEY, "reflectance"), units="1", coordinates="fwhm")
     if georeference:
         data.attrs["grid_mapping"] = _GRID_MAPPING
 

@@ -61,6 +61,7 @@ def test_parts_give_the_half_widths_of_the_whole(
     if suffix == "hdr":
         header = target.read_text()
         assert f"predicted error = {estimate.score:.4f}" in header and "source = photo.png" in header
+        assert "description = {predicted error: half width of the 90% interval, reflectance}" in header
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {target.name, *(["cube.error.img"] if suffix == "hdr" else [])}
 

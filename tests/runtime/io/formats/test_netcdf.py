@@ -30,6 +30,16 @@ def test_xarray_selects_by_wavelength(tmp_path: Path) -> None:
         assert (np.diff(data.y) < 0).all()
 
 
+def test_file_says_what_its_values_are(tmp_path: Path) -> None:
+    for content, title, name in (
+        ({}, "Reflectance, 31 bands reconstructed from an RGB frame", "reflectance"),
+        ({"content": "predicted error"}, "Predicted error", "predicted error"),
+    ):
+        save(tmp_path / "c.nc", cube_of(), **content)
+        with xarray.open_dataset(tmp_path / "c.nc", engine="h5netcdf") as data:
+            assert (data.attrs["title"], data.reflectance.attrs["long_name"]) == (title, name)
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_gdal_shows_it_upright(tmp_path: Path) -> None:
     rasterio = pytest.importorskip("rasterio")
