@@ -146,7 +146,7 @@ class GenicamCamera:
         if len(self._camera.data_streams) != 1:
             raise CCNetError(f"{self._name}: the camera has {len(self._camera.data_streams)} streams, expected 1")
         with prefix_errors(self._name):
-            return PixelFormat.find(nodes.PixelFormat.value, options)
+            return PixelFormat.find(nodes.PixelFormat.value, options, nodes.PixelFormat.symbolics)
 
     def _incomplete_callback(self) -> Any:
         """Return what harvesters calls when it discards an incomplete buffer, an object of a class of its own."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +31,13 @@ class PixelFormat:
     """Colours of the first 2×2 px, such as RGGB; empty if the format does not say them."""
 
     @classmethod
-    def find(cls, name: str, options: SourceOptions) -> PixelFormat:
+    def find(cls, name: str, options: SourceOptions, offered: Sequence[str] = ("RGB8",)) -> PixelFormat:
         """Return the format of a name, if it is what the options expect.
 
         Args:
             name: The value of the camera's feature PixelFormat, such as BayerRG12.
             options: The samples that are expected.
+            offered: The formats that the camera has, for the advice in errors.
 
         Returns:
             The format.
@@ -43,21 +45,35 @@ class PixelFormat:
         Raises:
             CCNetError: The format is unknown or packed, or the options describe another one.
         """
-        match = _NAME.fullmatch(name)
-        kind, bits = (match[1], int(match[2])) if match else ("", 0)
-        colour = kind[:3] in ("RGB", "BGR")
-        if match is None or (match[3] and not (colour and bits == 8)):
-            raise CCNetError(f"PixelFormat is {name}, expected {EXPECTED}: set it after a '?', as in ?PixelFormat=RGB8")
-        found = cls(name, kind if colour else "", bits, _PATTERNS.get(kind.removeprefix("Bayer"), ""))
-        found._check(options)
+        readable = [each for each in map(cls._parse, offered) if each]
+        found = cls._parse(name)
+        if found is None:
+            names = [each.name for each in readable]
+            advice = f"set it after a '?', as in ?PixelFormat={names[0]}" if names else "the camera has none of them"
+            raise CCNetError(f"PixelFormat is {name}, expected {EXPECTED}: {advice}")
+        found._check(options, [each.name for each in readable if each.channels and each.bits == 8])
         return found
 
-    def _check(self, options: SourceOptions) -> None:
+    @classmethod
+    def _parse(cls, name: str) -> PixelFormat | None:
+        """Return the format of a name; None for a format that is unknown or packed."""
+        match = _NAME.fullmatch(name)
+        if match is None:
+            return None
+        kind, bits = match[1], int(match[2])
+        colour = kind[:3] in ("RGB", "BGR")
+        if match[3] and not (colour and bits == 8):
+            return None
+        return cls(name, kind if colour else "", bits, _PATTERNS.get(kind.removeprefix("Bayer"), ""))
+
+    def _check(self, options: SourceOptions, offered_colour: Sequence[str]) -> None:
+        """Raise CCNetError where the options describe another format; ``offered_colour`` needs no radiometry."""
         if not self.channels and not options.bayer:
             bayer = f"{{{_field('bits', self.bits)}, {_field('bayer', self.bayer or 'RGGB')}}}"
+            advice = f"set ?PixelFormat={offered_colour[0]}" if offered_colour else "take a camera with a colour format"
             raise CCNetError(
                 f"PixelFormat is {self.name}, one sample a pixel, expected R, G and B: describe a Bayer sensor by"
-                f" --radiometry with {bayer}, or set ?PixelFormat=RGB8"
+                f" --radiometry with {bayer}, or {advice}"
             )
         if self.channels and options.bayer:
             raise CCNetError(

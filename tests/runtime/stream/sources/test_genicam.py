@@ -79,6 +79,7 @@ def test_producers_are_found_by_their_environment_variable(monkeypatch: pytest.M
         (f"genicam:{PRODUCER}?PixelFormat=RGB8", "cannot be opened (Feature 'PixelFormat'"),
         (f"genicam:{PRODUCER}?AcquisitionFrameRate=1e9", "must be smaller than or equal 200"),
         (f"genicam:{PRODUCER}?PixelFormat=Mono8", "PixelFormat is Mono8, one sample a pixel"),
+        (f"genicam:{PRODUCER}?PixelFormat=Mono8", "or set ?PixelFormat=RGBa8"),  # it has no RGB8
     ],
 )
 def test_camera_that_cannot_be_opened_is_an_error_of_one_line(

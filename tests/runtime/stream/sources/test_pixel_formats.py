@@ -75,6 +75,21 @@ def test_other_formats_are_refused_by_name(name: str, options: SourceOptions, wo
     assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "offered", "words"),
+    [
+        ("Mono8", ("Mono8", "Mono12p", "RGB12", "BGRa8", "BGR8"), "or set ?PixelFormat=BGRa8"),
+        ("Mono8", ("Mono8", "YUV422_8", "RGB12"), "or take a camera with a colour format"),
+        ("YUV422_8", ("YUV422_8", "BayerRG8"), "set it after a '?', as in ?PixelFormat=BayerRG8"),
+        ("YUV422_8", ("YUV422_8",), "16 bits: the camera has none of them"),
+    ],
+)
+def test_advice_is_a_format_that_the_camera_has(name: str, offered: tuple[str, ...], words: str) -> None:
+    with pytest.raises(CCNetError) as refusal:
+        PixelFormat.find(name, SourceOptions(), offered)
+    assert str(refusal.value).endswith(words)
+
+
 @pytest.mark.parametrize(("height", "width"), [(3, 5), (0, 5)])
 def test_buffer_too_small_for_its_frame_is_damaged(height: int, width: int) -> None:
     found = PixelFormat.find("RGB8", SourceOptions())
