@@ -1,8 +1,10 @@
-"""Checks that every cube file must pass, before its values are read; the errors name the file."""
+"""Facts that all formats of cubes share: checks before the values are read, whose errors name the file, and units."""
 
 from __future__ import annotations
 
 import math
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,16 @@ CONTENT_KEY = "ccnet content"
 """Name of the metadata that says what the values are, for a cube that holds no reflectance."""
 
 _WAVELENGTH_TOLERANCE_NM = 0.05
+
+_NM_OF_UNIT = {
+    r"nm|nano-?met(er|re)s?|nanom\.?": 1.0,
+    r"[uμ]m|micro-?met(er|re)s?|microns?|microm\.?": 1e3,
+    r"m|met(er|re)s?": 1e9,
+}
+"""Regular expression of a unit's names, in lower case → nm in the unit."""
+
+_SMALL_UNITS_NM = 1e3
+"""Largest unit of a wavelength in the name of a band: there, metres are the size of a pixel."""
 
 
 def check_layout(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], axes: str = "31, H, W") -> None:
@@ -71,3 +83,16 @@ def check_wavelengths(path: Path, wavelengths: npt.NDArray[Any]) -> None:
     if nm.size == BAND_COUNT and all(is_band(np.sort(nm), BANDS_NM)):
         raise CCNetError(f"{path}: wrong wavelength order, {expected}; sort the bands")
     raise CCNetError(f"{path}: other wavelengths, {expected}; resample the cube")
+
+
+def nm_of_unit(unit: str) -> float | None:
+    """Return the nanometres in a unit such as nm, Micrometers or m; None for an unknown unit."""
+    name = unicodedata.normalize("NFKC", unit).strip().lower()  # the micro sign becomes the letter
+    return next((nm for names, nm in _NM_OF_UNIT.items() if re.fullmatch(names, name)), None)
+
+
+def nm_of_band_name(name: str) -> float | None:
+    """Return the wavelength that a band's name begins with, such as ``550 nm`` or ``0.55 µm, green``, in nm."""
+    found = re.match(r"\s*([\d.]+)\s*([^\W\d_]+)", name)
+    unit = nm_of_unit(found[2]) if found else None
+    return float(found[1]) * unit if found and unit and unit <= _SMALL_UNITS_NM else None

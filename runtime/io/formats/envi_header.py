@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from ccnet.contract import CCNetError
 
-from .cube_checks import check_pixels
-from .wavelength_units import nm_of_unit
+from .cube_checks import check_pixels, nm_of_unit
 
 _MAX_HEADER_BYTES = 1 << 20
 

@@ -23,11 +23,19 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError, hidden_path
 from ccnet.runtime.io.files import optional_module
 
-from .cube_checks import BAND_COUNT, FWHM_NM, SOURCE_KEY, check_layout, check_pixels, check_wavelengths
+from .cube_checks import (
+    BAND_COUNT,
+    FWHM_NM,
+    SOURCE_KEY,
+    check_layout,
+    check_pixels,
+    check_wavelengths,
+    nm_of_band_name,
+    nm_of_unit,
+)
 from .cube_writer import Array, CubeWriter, PartWriter, replace_when_complete, write_errors
 from .georeference import Georeference, open_raster
 from .mapped_cube import MappedCube, Selection
-from .wavelength_units import nm_of_band_name, nm_of_unit
 
 _BLOCK_PX = 128
 """Side of a tile, which holds all bands: 2 MB before compression."""

@@ -21,12 +21,11 @@ import numpy.typing as npt
 from ccnet.contract import BANDS_NM, CCNetError
 from ccnet.runtime.io.files import optional_module
 
-from .cube_checks import BAND_COUNT, CONTENT_KEY, FWHM_NM, SOURCE_KEY, check_wavelengths
+from .cube_checks import BAND_COUNT, CONTENT_KEY, FWHM_NM, SOURCE_KEY, check_wavelengths, nm_of_unit
 from .cube_writer import Array, CubeWriter, PartWriter, describe_content, replace_when_complete, write_errors
 from .georeference import Georeference
 from .hdf5 import DeferredErrorFile, check_complete, is_complete, map_dataset, open_hdf5
 from .mapped_cube import MappedCube, Selection
-from .wavelength_units import nm_of_unit
 
 _VARIABLE, _GRID_MAPPING = "reflectance", "crs"
 

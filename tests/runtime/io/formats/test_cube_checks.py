@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ccnet.runtime.io.formats.wavelength_units import nm_of_band_name, nm_of_unit
+from ccnet.runtime.io.formats.cube_checks import nm_of_band_name, nm_of_unit
 
 
 @pytest.mark.parametrize(
