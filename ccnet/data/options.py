@@ -62,6 +62,17 @@ ShareOption = Annotated[
     float, typer.Option("--camera-share", min=0, max=1, help="Share of the patches that --cameras make.")
 ]
 
+SurfacesOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="Reflectances (.npz, .npy) that replace materials in a share of the patches, under their shading."
+    ),
+]
+
+SurfaceShareOption = Annotated[
+    float, typer.Option(min=0, max=1, help="Share of the patches in which --surfaces replace about half of the pixels.")
+]
+
 HeldOutBrandOption = Annotated[
     list[str] | None,
     typer.Option("--held-out-brand", help="Brand whose --cameras are not trained on, e.g. Nikon, may be repeated."),

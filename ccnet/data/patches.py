@@ -15,6 +15,7 @@ from ccnet.contract import CCNetError
 from .camera import Array, Camera, Imaging
 from .datasets import Scene
 from .masks import fill_for_camera
+from .materials import Materials
 from .measured import MeasuredCameras
 
 
@@ -29,6 +30,7 @@ class SceneDataset:
         brightness: Lowest and highest factor of the light on a training patch, drawn log-uniformly: frame and cube are
             scaled together. Whole scenes keep their light.
         measured: Measured cameras for a share of the training patches, at random; ``imaging`` is not for their frames.
+        materials: Measured reflectances that replace materials in a share of the training patches.
         source: Origin of the scenes, so that a resumed run can find the same ones.
         cache_bytes: Most bytes of cubes that stay in memory between reads; other cubes are read again.
     """
@@ -38,6 +40,7 @@ class SceneDataset:
     imaging: Imaging = Imaging()  # noqa: RUF009 - frozen
     brightness: tuple[float, float] = (1.0, 1.0)
     measured: MeasuredCameras | None = None
+    materials: Materials | None = None
     source: str = ""
     cache_bytes: int = 8 << 30
     _cache: dict[int, tuple[Array, Array | None]] = field(default_factory=dict, repr=False, compare=False)
@@ -49,6 +52,10 @@ class SceneDataset:
         if without and not self.cameras:
             raise CCNetError(f"scene {without[0]} has no frame of its own: give the --camera that simulates one")
 
+        if self.materials is not None and not self.cameras:
+            raise CCNetError(
+                "surfaces in place of a scene's materials need a --camera: published frames show the scene"
+            )
         low, high = self.brightness
         if not 0 < low <= high < np.inf:
             raise CCNetError(f"brightness is {self.brightness}, expected two factors, 0 < lowest ≤ highest")
@@ -71,7 +78,7 @@ class SceneDataset:
         Args:
             index: The scene.
             size: Side of the square, px.
-            rng: Decides position, rotation, mirroring, brightness, camera and noise.
+            rng: Decides position, rotation, mirroring, materials, brightness, camera and noise.
 
         Returns:
             The frame (3, size, size) and the cube (31, size, size).
@@ -93,6 +100,8 @@ class SceneDataset:
 
         patch, published_patch = cut(cube), None if published is None else cut(published)
         camera = int(rng.integers(max(len(self.cameras), 1)))
+        if self.materials is not None and rng.random() < self.materials.share:
+            patch = self.materials.repaint(patch, rng)
         if self.brightness != (1.0, 1.0):
             factor = np.float32(np.exp(rng.uniform(*np.log(self.brightness))))
             patch = patch * factor
@@ -154,9 +163,13 @@ class TrainingPatches:
         frames, cubes = zip(*pairs, strict=True)
         return np.stack(frames), np.stack(cubes)
 
+    def scenes_at(self, step: int, share: slice = slice(None)) -> list[int]:
+        """Return the numbers of the scenes that the patches of a step, or of a share of its batch, come from."""
+        return [index for index, _ in self._draw(step, share)]
+
     def scene_names_at(self, step: int) -> list[str]:
         """Return the names of the scenes that a step's patches come from."""
-        return [self.dataset.scenes[index].name for index, _ in self._draw(step, slice(None))]
+        return [self.dataset.scenes[index].name for index in self.scenes_at(step)]
 
     def _draw(self, step: int, share: slice) -> list[tuple[int, np.random.Generator]]:
         generators = [np.random.default_rng((self.seed, step, place)) for place in range(self.batch)[share]]

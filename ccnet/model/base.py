@@ -12,19 +12,22 @@ from torch import nn
 from ccnet.contract import BANDS_NM
 from ccnet.model.layers import Pointwise
 
-HIDDEN = 128
-"""Features of each hidden layer."""
+WIDTH = 128
+"""Features of each hidden layer, unless the configuration says otherwise."""
 
 
 class PixelMLP(nn.Sequential):
     """Multilayer perceptron on each pixel by itself: (B, 3, H, W) → (B, 31, H, W).
 
-    It is four 1×1 convolutions, 37,120 weights, with ReLU between them. Without biases the spectrum is proportional to
-    the pixel's brightness: ``mlp(s * rgb) == s * mlp(rgb)`` for s ≥ 0.
+    It is four 1×1 convolutions, 37,120 weights for a width of 128, with ReLU between them. Without biases the spectrum
+    is proportional to the pixel's brightness: ``mlp(s * rgb) == s * mlp(rgb)`` for s ≥ 0.
+
+    Args:
+        width: Features of each of the three hidden layers.
     """
 
-    def __init__(self) -> None:
-        sizes = (3, HIDDEN, HIDDEN, HIDDEN, len(BANDS_NM))
+    def __init__(self, width: int = WIDTH) -> None:
+        sizes = (3, width, width, width, len(BANDS_NM))
         layers: list[nn.Module] = []
         for channels, out_channels in pairwise(sizes):
             layers += [Pointwise(channels, out_channels, bias=False), nn.ReLU()]

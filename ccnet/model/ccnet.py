@@ -7,7 +7,7 @@ Shape legend: B images, C channels, H×W pixels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -18,25 +18,30 @@ from ccnet.model.layers import Pointwise
 from .ablations import MHA, continuity, fusion
 from .base import PixelMLP
 from .blocks import FFN, GrSCM, SpectralAttention
+from .brightness import FrameScale, Scaling
 from .config import CCNetConfig
 
 __all__ = ["SRU", "CCNet", "CCNetConfig"]
 
 
 class Context:
-    """The attention matrices of one pass in data-flow order: taken from a list, or else computed on the way."""
+    """The parts of one pass's context in data-flow order: taken from a list, or else computed on the way."""
 
-    def __init__(self, matrices: Iterable[Tensor] | None = None) -> None:
-        self._supplied = None if matrices is None else iter(matrices)
-        self.matrices: list[Tensor] = []
+    def __init__(self, parts: Iterable[Tensor] | None = None) -> None:
+        self._supplied = None if parts is None else iter(parts)
+        self.parts: list[Tensor] = []
+
+    def take(self, compute: Callable[..., Tensor], *features: Tensor) -> Tensor:
+        """Return the next part of the context, from the list or computed from features of all pixels."""
+        part = compute(*features) if self._supplied is None else next(self._supplied)
+        self.parts.append(part)
+        return part
 
     def apply(self, part: nn.Module, *features: Tensor) -> Tensor:
         """Return a part's output; pass its attention matrices to a part that attends to all pixels."""
         if not isinstance(part, SpectralAttention):
             return part(*features)
-        attention: Tensor = part.correlate(*features) if self._supplied is None else next(self._supplied)
-        self.matrices.append(attention)
-        return part(*features, attention)
+        return part(*features, self.take(part.correlate, *features))
 
 
 class InterSpectral(nn.Module):
@@ -107,7 +112,8 @@ class CCNet(nn.Module):
 
     ``forward(x)`` is ``decode(x, encode(x))`` in one pass. Any H and W: frames are padded by reflection to
     ``config.size_multiple`` and the cube is cropped back. With ``config.base`` the result is added to the cube of a
-    per-pixel base.
+    per-pixel base. With ``config.normalise`` every frame is brought to the same brightness, and the cube back to the
+    frame's: the cube is proportional to the frame.
     """
 
     def __init__(self, config: CCNetConfig | None = None) -> None:
@@ -116,21 +122,36 @@ class CCNet(nn.Module):
         self.conv_in = nn.Conv2d(3, self.config.width, 3, padding=1, bias=False)
         self.units = nn.ModuleList(SRU(self.config) for _ in range(self.config.units))
         self.conv_out = nn.Conv2d(self.config.width, len(BANDS_NM), 3, padding=1, bias=False)
-        self.base = PixelMLP() if self.config.base == "mlp" else None
+        self.base = PixelMLP(self.config.base_width) if self.config.base == "mlp" else None
+        self.brightness = FrameScale() if self.config.normalise else None
+        self.scaling = Scaling()
         attentions = (part for part in self.modules() if isinstance(part, SpectralAttention))  # in data-flow order
-        self.context_shapes = [part.context_shape for part in attentions]
+        self.context_shapes = [(1, 1, 1)] * self.config.normalise + [part.context_shape for part in attentions]
 
     @property
     def context_size(self) -> int:
-        """Count of numbers in a frame's context: 7,680 for the paper's configuration."""
+        """Count of numbers in a frame's context: 7,680 for the paper's configuration, and the scale if there is one."""
         return sum(g * i * j for g, i, j in self.context_shapes)
 
-    def forward(self, rgb: Tensor) -> Tensor:
-        """Return the cube (B, 31, H, W) of a frame (B, 3, H, W) with the frame's own context."""
-        return self.run(rgb, None)[0]
+    def forward(self, rgb: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Return the cube (B, 31, H, W) of a frame (B, 3, H, W) with the frame's own context.
+
+        Args:
+            rgb: (B, 3, H, W) in [0, 1].
+            scale: (B, 1, 1, 1), the factor of ``frame_scale`` of the frames that patches were cut from; None where
+                ``rgb`` is a whole frame. It is used with ``config.normalise`` alone.
+
+        Returns:
+            (B, 31, H, W).
+        """
+        return self.run(rgb, None, scale)[0]
+
+    def frame_scale(self, rgb: Tensor) -> Tensor:
+        """Return the factor (B, 1, 1, 1) that brings a frame (B, 3, H, W) to the common brightness, 1 by default."""
+        return rgb.new_ones(len(rgb), 1, 1, 1) if self.brightness is None else self.brightness(self._pad(rgb))
 
     def encode(self, rgb: Tensor) -> Tensor:
-        """Return the frame's context: every attention matrix of the network.
+        """Return the frame's context: its scale, with ``config.normalise``, and every attention matrix of the network.
 
         The network's only reductions over all pixels are here; a frame of reduced size gives nearly the same context.
 
@@ -159,12 +180,13 @@ class CCNet(nn.Module):
             raise ValueError(f"context holds {context.shape[-1]} numbers, this configuration has {self.context_size}")
         return self.run(rgb, context)[0]
 
-    def run(self, rgb: Tensor, context: Tensor | None) -> tuple[Tensor, Tensor]:
+    def run(self, rgb: Tensor, context: Tensor | None, scale: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Run all blocks once; they take their attention from the context or, if it is None, compute it.
 
         Args:
             rgb: (B, 3, H, W) in [0, 1].
             context: (B or 1, context_size), or None.
+            scale: (B, 1, 1, 1), see ``forward``; None for the context's, or else for that of ``rgb``.
 
         Returns:
             The cube (B, 31, H, W), and the context (B or 1, context_size).
@@ -175,14 +197,20 @@ class CCNet(nn.Module):
         if rgb.ndim != 4 or rgb.shape[1] != 3:
             raise ValueError(f"rgb is {tuple(rgb.shape)}, expected (B, 3, H, W)")
         height, width = rgb.shape[2:]
-        attention = Context(None if context is None else self._unpack(context))
-        x0 = x = self.conv_in(self._pad(rgb))
+        parts = Context(None if context is None else self._unpack(context))
+        scaled = rgb
+        if self.brightness is not None:
+            factor = parts.take(self.brightness if scale is None else lambda _: scale, self._pad(rgb))
+            scaled = self.scaling(rgb, factor)
+        x0 = x = self.conv_in(self._pad(scaled))
         for unit in self.units:
-            x = unit(x, attention)
+            x = unit(x, parts)
         cube = self.conv_out(x0 + x)[..., :height, :width]
+        if self.brightness is not None:
+            cube = self.scaling(cube, factor, undo=True)
         if self.base is not None:
-            cube = cube + self.base(rgb)
-        return cube, torch.cat([matrix.flatten(1) for matrix in attention.matrices], 1)
+            cube = cube + self.base(rgb)  # proportional to brightness by itself
+        return cube, torch.cat([part.flatten(1) for part in parts.parts], 1)
 
     def _unpack(self, context: Tensor) -> list[Tensor]:
         sizes = [g * i * j for g, i, j in self.context_shapes]

@@ -31,6 +31,8 @@ class CCNetConfig:
         fusion: how its features join GrSCM's (Table IV).
         base: what the network's output is added to: nothing, as in the paper, or a per-pixel MLP's cube
             (``ccnet.model.base``).
+        base_width: features of each hidden layer of that MLP.
+        normalise: bring every frame to the same brightness, and its cube back (``ccnet.model.brightness``).
 
     Raises:
         CCNetError: a value that no network can have, or a combination that means nothing.
@@ -45,12 +47,16 @@ class CCNetConfig:
     continuity: Continuity = "nescm"
     fusion: Fusion = "paf"
     base: Base = "none"
+    base_width: int = 128
+    normalise: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("width", "units", "groups", "patch", "expansion"):
+        for name in ("width", "units", "groups", "patch", "expansion", "base_width"):
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise CCNetError(f"config {name} is {value!r}, expected a positive integer")
+        if type(self.normalise) is not bool:
+            raise CCNetError(f"config normalise is {self.normalise!r}, expected true or false")
         if self.width < len(BANDS_NM):
             raise CCNetError(f"config width is {self.width}, expected at least the cube's {len(BANDS_NM)} bands")
         if self.width % self.groups:
@@ -74,8 +80,9 @@ class CCNetConfig:
         return math.lcm(SIZE_MULTIPLE, self.patch)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, for checkpoints and manifests; without a base, those of version 0.1.0."""
-        return {name: value for name, value in asdict(self).items() if (name, value) != ("base", "none")}
+        """Return the fields as plain values, for checkpoints and manifests; no field that 0.1.0 had not, if unused."""
+        defaults = {"base": "none", "base_width": 128, "normalise": False}
+        return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CCNetConfig:

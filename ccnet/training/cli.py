@@ -23,6 +23,8 @@ from ccnet.data.options import (
     IlluminantOption,
     MeasuredOption,
     ShareOption,
+    SurfaceShareOption,
+    SurfacesOption,
     TrackOption,
 )
 from ccnet.evaluation.environment import DeviceOption, library_versions, select_device, warn_if_bfloat16_is_emulated
@@ -31,6 +33,7 @@ from ccnet.runtime.cli.options import ThreadsOption
 from .recipe import PRESETS, Recipe
 
 if TYPE_CHECKING:
+    from ccnet.data.materials import Materials
     from ccnet.data.measured import MeasuredCameras
     from ccnet.data.patches import SceneDataset
     from ccnet.model.config import CCNetConfig
@@ -70,6 +73,8 @@ def train(
     cameras: MeasuredOption = None,
     camera_share: ShareOption = 0.5,
     held_out_brand: HeldOutBrandOption = None,
+    surfaces: SurfacesOption = None,
+    surface_share: SurfaceShareOption = 0.25,
     preset: Annotated[
         Literal["paper", "short"],
         typer.Option(help="paper: the paper's recipe, for a GPU. short: small batches, for --minutes."),
@@ -130,7 +135,8 @@ def train(
             warn_if_bfloat16_is_emulated(chosen)
         train_scenes, val_scenes = frames.open_scenes(data, "train", memory), frames.open_scenes(val, "val")
         measured = _measured_cameras(train_scenes, cameras or [], camera_share, held_out_brand or [])
-        train_scenes = replace(train_scenes, brightness=brightness, measured=measured)
+        materials = _materials(surfaces, surface_share)
+        train_scenes = replace(train_scenes, brightness=brightness, measured=measured, materials=materials)
         if minutes is not None:
             planned = planned_steps(out)
             if planned:
@@ -173,6 +179,16 @@ def _measured_cameras(
     kept, _ = split_by_brand(read_cameras(files), held_out_brands)
     behind = behind_matrices(in_training_lights(kept), scenes.cameras[0], smooth_reflectances())
     return MeasuredCameras(cameras=tuple(behind), share=share)
+
+
+def _materials(surfaces: Path | None, share: float) -> Materials | None:
+    """Return the reflectances of --surfaces; None without the option."""
+    from ccnet.data.colour.matrix import read_surfaces
+    from ccnet.data.materials import Materials
+
+    if surfaces is None:
+        return None
+    return Materials(surfaces=read_surfaces(surfaces).astype("float32"), share=share)
 
 
 def _stop(trainer: Trainer) -> None:
@@ -297,5 +313,6 @@ def _network_config(assignments: list[str]) -> CCNetConfig:
         name, _, value = assignment.partition("=")
         if name not in known:
             raise CCNetError(f"--config {assignment}: no field {name!r}, expected NAME=VALUE of {', '.join(known)}")
-        values[name] = int(value) if isinstance(known[name], int) and value.isdecimal() else value
+        is_number = isinstance(known[name], int) and value.isdecimal()
+        values[name] = int(value) if is_number else {"true": True, "false": False}.get(value, value)
     return CCNetConfig.from_dict(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -11,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ccnet.contract import CCNetError
-from ccnet.data.camera import Array
 from ccnet.data.patches import TrainingPatches
 from ccnet.model import CCNet
 
@@ -39,6 +39,7 @@ class TrainingStep:
         self.rank, self.world_size = rank_and_world_size()
         if recipe.batch % self.world_size:
             raise CCNetError(f"batch is {recipe.batch}, expected a multiple of the {self.world_size} processes")
+        self._scales: dict[int, Tensor] = {}
         self._forward: nn.Module = DistributedDataParallel(model) if self.world_size > 1 else model
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="ccnet-patches")
         self._prefetched_step, self._prefetched = 0, self._prefetch(0)
@@ -58,9 +59,9 @@ class TrainingStep:
         lr = self.recipe.lr_at(step)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        frames, cubes, gaps = self._batch(step)
+        frames, cubes, scales, gaps = self._batch(step)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.recipe.bf16):
-            estimate = self._forward(frames)
+            estimate = self._forward(frames, scales)
         loss = ccnet_loss(cubes, estimate, gaps=gaps, rmse_weight=self.recipe.rmse_weight)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -73,25 +74,36 @@ class TrainingStep:
         self.optimizer.step()
         return mean_loss.item(), lr
 
-    def _batch(self, step: int) -> tuple[Tensor, Tensor, bool]:
-        """Return this process's frames and cubes of the step, on the device, and True if the cubes have gaps.
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor | None, bool]:
+        """Return this process's frames, cubes and scales of the step, on the device, and True if there are gaps.
 
         Start to read the next batch.
         """
         if self._prefetched_step != step:
             self._prefetched = self._prefetch(step)
-        *arrays, gaps = self._prefetched.result()
+        frames, cubes, scales, gaps = self._prefetched.result()
         self._prefetched_step, self._prefetched = step + 1, self._prefetch(step + 1)
-        frames, cubes = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return frames, cubes, gaps
+        scales = None if scales is None else scales.to(self.device)
+        return frames.to(self.device), cubes.to(self.device), scales, gaps
 
-    def _prefetch(self, step: int) -> Future[tuple[Array, Array, bool]]:
+    def _prefetch(self, step: int) -> Future[tuple[Tensor, Tensor, Tensor | None, bool]]:
         return self._reader.submit(self._read, step)
 
-    def _read(self, step: int) -> tuple[Array, Array, bool]:
+    def _read(self, step: int) -> tuple[Tensor, Tensor, Tensor | None, bool]:
         """Return what ``_batch`` does, in the memory of the host."""
-        frames, cubes = self.patches.batch_at(step, slice(self.rank, None, self.world_size))
-        return frames, cubes, bool(np.isnan(cubes.min()))
+        share = slice(self.rank, None, self.world_size)
+        frames, cubes = self.patches.batch_at(step, share)
+        scales = self._frame_scales(self.patches.scenes_at(step, share))
+        return torch.from_numpy(frames), torch.from_numpy(cubes), scales, bool(np.isnan(cubes.min()))
+
+    def _frame_scales(self, scenes: Sequence[int]) -> Tensor | None:
+        """Return the scales (B, 1, 1, 1) of the scenes' whole frames, which their patches take; None without any."""
+        if self.model.brightness is None:
+            return None
+        for index in set(scenes) - self._scales.keys():
+            frame, _ = self.patches.dataset.pair(index)
+            self._scales[index] = self.model.frame_scale(torch.from_numpy(frame)[None])
+        return torch.cat([self._scales[index] for index in scenes])
 
     def _describe_divergence(self, step: int, loss: float, gradient_norm: float) -> str:
         scenes = ", ".join(sorted(set(self.patches.scene_names_at(step))))

@@ -17,6 +17,7 @@ from torch.utils.tensorboard import SummaryWriter
 from ccnet import __version__
 from ccnet.contract import CCNetError, make_folder
 from ccnet.data.camera import Camera, Imaging
+from ccnet.data.materials import Materials
 from ccnet.data.measured import MeasuredCameras
 from ccnet.data.patches import SceneDataset, TrainingPatches
 from ccnet.evaluation.validation import ValidationScore, validate
@@ -208,9 +209,11 @@ def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:
     # Only where it is used, so that runs of version 0.1.0 resume
     brightness = {} if scenes.brightness == (1.0, 1.0) else {"brightness": scenes.brightness}
     measured = {} if scenes.measured is None else {"measured": _describe_measured(scenes.measured)}
+    materials = {} if scenes.materials is None else {"materials": _describe_materials(scenes.materials)}
     return (
         brightness
         | measured
+        | materials
         | {
             "source": scenes.source,
             "scenes": [scene.name for scene in scenes.scenes],
@@ -223,6 +226,11 @@ def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:
 def _describe_measured(measured: MeasuredCameras) -> dict[str, Any]:
     """Return the share of the measured cameras, and their names and responses, which decide their matrices."""
     return {"share": measured.share, "cameras": _describe_cameras(measured.cameras)}
+
+
+def _describe_materials(materials: Materials) -> dict[str, Any]:
+    """Return the share of the repainted patches, and the hash of the reflectances."""
+    return {"share": materials.share, "surfaces": hashlib.sha256(materials.surfaces.tobytes()).hexdigest()}
 
 
 def _describe_cameras(cameras: Sequence[Camera]) -> list[tuple[str, str]]:

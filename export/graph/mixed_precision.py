@@ -2,7 +2,8 @@
 
 TensorRT's networks are strongly typed, so precision is the graph's. Most of the network runs in FP16. Two kinds of node
 are kept in FP32: those whose values FP16 cannot hold, as ``ccnet calibrate ranges`` shows, and the *residual sums*,
-which it holds too coarsely, as ``ccnet calibrate bisect`` shows.
+which it holds too coarsely, as ``ccnet calibrate bisect`` shows. A network that normalises brightness scales frame and
+cube in FP32, too.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ KEPT_FP32: Mapping[str, str] = {
 
 _SUMS = "residual sums"
 _WHY_SUMS = "each of them rounds all that the blocks before it have summed up: a third of the error on dark frames"
+
+_SCALING = "scaling"
+_WHY_SCALING = "a dark frame and its cube fall below the smallest normal FP16 number"
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 _HALF_MAX = float(np.finfo(np.float16).max)
@@ -56,6 +60,8 @@ def precisions(model: ir.Model) -> dict[str, object]:
     kept = {end: (sum(name.endswith(end) for name in names), why) for end, why in KEPT_FP32.items() if mixed}
     if mixed:
         kept[_SUMS] = (sum(map(is_residual_sum, model.graph)), _WHY_SUMS)
+    if mixed and _SCALING in names:  # the networks that normalise brightness alone have it
+        kept[_SCALING] = (names.count(_SCALING), _WHY_SCALING)
     types = Counter(node.outputs[0].dtype.name for node in model.graph if node.outputs[0].dtype)
     return {"types": dict(types), "islands": kept}  # the name under which graphs of version 0.1.0 have it
 
@@ -85,7 +91,7 @@ class MixedPrecision(InPlacePass):
         graph = model.graph
         converter = _Converter(graph)
         for node in list(graph):
-            keep = is_kept_fp32(node.name) or is_residual_sum(node)
+            keep = is_kept_fp32(node.name) or is_residual_sum(node) or _module(node.name) == _SCALING
             wanted = ir.DataType.FLOAT if keep else ir.DataType.FLOAT16
             _retarget(node, wanted)
             # The plugin computes in float: its weights are no FP16

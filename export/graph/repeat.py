@@ -32,6 +32,7 @@ class RepeatUnit(InPlacePass):
         graph = model.graph
         concat = required(output(graph, CONTEXT).producer(), "the node that makes the context")
         flat = [producer(value, "Reshape") for value in concat.inputs]
+        flat = [node for node in flat if _is_of_first_unit(node)]  # not the scale, which is the frame's
         nodes = [node for node in graph if str(node.name).startswith(_FIRST) or node in flat]
         inside = set(nodes)
         start = next(node for node in graph if node.name == "conv_in/Conv_0").outputs[0]
@@ -47,6 +48,11 @@ class RepeatUnit(InPlacePass):
             node.replace_input_with(index, last)
         _replace_concat(graph, concat, context)
         return PassResult(model, modified=len(self.units) > 1)
+
+
+def _is_of_first_unit(node: ir.Node) -> bool:
+    matrix = required(node.inputs[0], "an attention matrix").producer()
+    return matrix is not None and str(matrix.name).startswith(_FIRST)
 
 
 def _is_used_outside(value: ir.Value, inside: set[ir.Node]) -> bool:

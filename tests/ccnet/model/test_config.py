@@ -30,6 +30,7 @@ def test_defaults_are_those_of_the_paper() -> None:
         *({"continuity": kind} for kind in ("none", "convlstm", "convgru")),
         *({"fusion": kind} for kind in ("add", "concat", "cross")),
         {"base": "mlp"},
+        {"base": "mlp", "base_width": 48, "normalise": True},
         *({"patch": side} for side in (4, 8, 16, 32, 64)),
     ],
     ids=str,
@@ -52,6 +53,8 @@ def test_configurations_of_the_tables_survive_json(values: dict[str, Any]) -> No
         ({"inter_spectral": "cnn"}, "inter_spectral is 'cnn', expected one of"),
         ({"continuity": "lstm"}, "continuity is 'lstm', expected one of"),
         ({"fusion": ["paf"]}, "fusion is"),
+        ({"base_width": 0}, "base_width is 0, expected a positive integer"),
+        ({"normalise": "yes"}, "normalise is 'yes', expected true or false"),
         ({"base": "linear"}, "base is 'linear', expected one of"),
         ({"inter_spectral": "mha", "continuity": "none"}, "'mha' stands alone"),
         ({"inter_spectral": "mha", "fusion": "add"}, "'mha' stands alone"),
@@ -70,7 +73,8 @@ def test_configuration_without_a_base_has_the_fields_of_version_0_1_0() -> None:
     assert list(CCNetConfig().to_dict()) == [
         "width", "units", "groups", "patch", "expansion", "inter_spectral", "continuity", "fusion"
     ]  # fmt: skip
-    assert CCNetConfig(base="mlp").to_dict()["base"] == "mlp"
+    based = CCNetConfig(base="mlp", base_width=48, normalise=True).to_dict()
+    assert (based["base"], based["base_width"], based["normalise"]) == ("mlp", 48, True)
 
 
 @pytest.mark.parametrize(("patch", "multiple"), [(4, 16), (12, 48), (16, 16), (32, 32), (64, 64)])

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner, Result
@@ -197,3 +198,13 @@ def test_measured_cameras_need_a_single_camera_and_known_brands(sources: dict[st
     refusal(train(sources, out, *cameras, "--camera", sources["camera"]), "a single --camera")
     result = train(sources, out, *cameras, "--camera-share", "0.4", "--rmse-weight", "2", "--average", "0.9")
     assert result.exit_code == 0, result.output
+
+
+def test_surfaces_are_part_of_the_run(sources: dict[str, str], out: Path, tmp_path: Path) -> None:
+    surfaces = tmp_path / "surfaces.npy"
+    np.save(surfaces, np.linspace(0.1, 0.9, 62).reshape(2, 31))
+    refusal(train(sources, out, "--surfaces", str(tmp_path / "none.npy")), "expected arrays")
+    result = train(sources, out, "--surfaces", str(surfaces), "--surface-share", "1", "--config", "normalise=true")
+    assert result.exit_code == 0, result.output
+    refusal(train(sources, out, "--config", "normalise=true"), "belongs to another recipe or other data")
+    refusal(train(sources, out, "--config", "normalise=yes"), "normalise is 'yes', expected true or false")

@@ -76,6 +76,22 @@ def test_interrupted_run_resumes_to_the_same_weights(make: MakeTrainer) -> None:
         assert contents(make("cut").folder / name) == contents(make("whole").folder / name)
 
 
+def test_normalising_network_resumes_and_learns_under_the_scales_of_whole_frames(
+    make: MakeTrainer, tiny: CCNetConfig
+) -> None:
+    config = replace(tiny, normalise=True)
+    trainer = make("whole", config=config)
+    scenes, seen = trainer._training_step.patches.dataset, []
+    trainer.model.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs[1:]))
+    list(trainer.run())
+    whole = {trainer.model.frame_scale(torch.from_numpy(scenes.pair(i)[0])[None]).item() for i in range(len(scenes))}
+    assert {scale for batch in seen for scale in batch.flatten().tolist()} == whole
+    assert len(whole) == 2
+    list(islice(make("cut", config=config).run(), 3))
+    list(make("cut", config=config).run())
+    assert contents(make("cut", config=config).last_file) == contents(trainer.last_file)
+
+
 def contents(path: Path) -> tuple[dict[str, str], dict[str, bytes]]:
     """Metadata and tensors, bit for bit; safetensors orders the metadata at random."""
     with safe_open(path, framework="np") as file:
