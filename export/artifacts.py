@@ -135,8 +135,10 @@ def _graphs(model: CCNet, progress: Progress, plugin: bool) -> dict[GraphKey, ir
     progress("cut")
     cuts = {"encode": cut.encode(traced), "decode": cut.decode(traced, model.context_shapes), "full": cut.full(traced)}
     graphs = {GraphKey(kind, "fp32"): graph for kind, graph in cuts.items()}
-    # Engines alone run it
-    graphs[GraphKey("decode", "fp16")] = cut.decode(trace(model, nescm_multiply_add.nescm), model.context_shapes)
+    # Engines alone run these
+    traced = trace(model, nescm_multiply_add.nescm)
+    graphs[GraphKey("decode", "fp16")] = cut.decode(traced, model.context_shapes)
+    graphs[GraphKey("full", "fp16")] = cut.full(traced)
     if plugin:
         if not operators():
             raise CCNetError(

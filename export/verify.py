@@ -196,7 +196,7 @@ class _Check:
         yield from self._on_device(backend, cast(Precision, artifact.precision), name, refusal)
 
     def _on_device(self, backend: BackendName, precision: Precision, name: str, refusal: str) -> Iterator[Comparison]:
-        """Compare encode and decode in a backend of the GPU, or say why it was not run."""
+        """Compare encode, decode and full in a backend of the GPU, or say why it was not run."""
         if refusal:
             what = f"decode {precision}, {name}"
             yield Comparison(what=what, against=self.reference.made_by, backend=f"not run: {refusal}")
@@ -206,9 +206,21 @@ class _Check:
             yield self._judge_encode(f"encode fp32, {name}", runner)
             self._decode(runner)  # the first run plans and compiles
             yield self._judge(f"decode {precision}, {name}", self._decode(runner), self.reference.cube, precision)
+            if runner.selection.full is not None:
+                yield self._judge_full(f"full {precision}, {name}", runner, precision)
 
     def _judge(self, what: str, run: _Run, expected: Array, tolerance: str | None) -> Comparison:
         return _comparison(what, run, expected, tolerance, against=self.reference.made_by)
+
+    def _judge_full(self, what: str, runner: Reconstructor, precision: Precision) -> Comparison:
+        """Compare one pass with the reference, if the engine takes the frame in one."""
+        frame = self.reference.frame
+        with _all_pixels(runner, frame):
+            takes = runner.takes_one_pass(frame)
+        if not takes:
+            why = f"not run: the frame is larger than the engine's tile of {runner.tile} px"
+            return Comparison(what=what, against=self.reference.made_by, backend=why)
+        return self._judge(what, self._run_full(runner), self.reference.cube, precision)
 
     def _judge_encode(self, what: str, runner: Reconstructor) -> Comparison:
         """Compare a context with the reference's, or with another of the same block means where there are any."""

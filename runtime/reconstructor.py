@@ -286,6 +286,10 @@ class Reconstructor(Closeable):
         """Return the tiles that a frame (H, W, 3) is decoded in; a CCNetError if none fits the memory budget."""
         return self._path.plan(self.camera_frame(frame))
 
+    def takes_one_pass(self, frame: Frame) -> bool:
+        """Return whether ``full`` makes the cube of a frame (H, W, 3) that has no context, in one pass."""
+        return self._path.takes_one_pass(self.camera_frame(frame))
+
     def describe(self) -> dict[str, str]:
         """Return the backend, files, precision, input colour space and tiles in words, for tables."""
         return describe(self.selection, self._path, self._convert)

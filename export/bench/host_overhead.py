@@ -97,9 +97,9 @@ def _selection() -> Selection:
 
 
 def _resident_path(selection: Selection) -> ResidentPath:
-    engines: list[Any] = [NullEngine(Device()) for _ in range(2)]
+    engines: dict[str, Any] = {kind: NullEngine(Device()) for kind in ("encode", "decode")}
     with Device():
-        pipeline = Pipeline(engines[0], engines[1], selection.folder.manifest)
+        pipeline = Pipeline(engines, selection.folder.manifest)
     return ResidentPath(selection, pipeline, tile_rules(selection, _TILE, None), encode_pixels=_TILE**2)
 
 

@@ -65,6 +65,13 @@ def build(
         bool,
         typer.Option("--plugin", help="tensorrt only: NeSCM as one kernel of this package; no GPU has run it yet."),
     ] = False,
+    full: Annotated[
+        bool,
+        typer.Option(
+            "--full/--no-full",
+            help="Build full, too, which does a frame of one tile in one pass; streams that keep a context need none.",
+        ),
+    ] = True,
     device: DeviceOption = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be built and why, and build nothing.")
@@ -96,6 +103,7 @@ def build(
         strip=strip,
         device=device,
         plugin=plugin,
+        full=full,
     )
     with nullcontext() if dry_run else lock_artifacts(folder, wait=wait, say=console.print):
         artifacts = ArtifactFolder.open(folder)
@@ -106,6 +114,8 @@ def build(
             console.print(f"{folder}: engines are up to date, nothing to build")
             return
         console.print(f"engines of {chosen}: {why}")
+        if full and not any(job.source.kind == "full" for job in jobs):
+            console.print(f"no engine of full: the folder has no graph of it in {precision}; frames take two passes")
         for job in jobs:
             console.print(_description(job))
         if not dry_run:

@@ -32,11 +32,11 @@ _SOURCES = {"export": ("engine/budget.py", "engine/builder.py", "engine/plan.py"
 
 @dataclass(frozen=True, kw_only=True)
 class EngineSet:
-    """The engines that a folder should have, one of ``encode`` and one of ``decode``.
+    """The engines that a folder should have: of ``encode``, of ``decode``, and of ``full`` if it is wanted.
 
     Attributes:
         backend: The TensorRT to build with.
-        precision: Precision of ``decode``; ``encode`` is always FP32, for its sums over all pixels.
+        precision: Precision of ``decode`` and ``full``; ``encode`` is always FP32, for its sums over all pixels.
         tile: Side of the largest tile that ``decode`` takes, px.
         encode_side: Longest side that ``encode`` takes, px; the runtime reduces a larger frame to means of blocks.
         static: ``decode`` takes tiles of that side only.
@@ -45,6 +45,8 @@ class EngineSet:
         workspace_bytes: Limit on scratch memory; None leaves it to TensorRT.
         device: Index of the GPU that the engines are for.
         plugin: ``decode`` is built from the graph with nodes of the plugin (``tensorrt`` only).
+        full: An engine does frames of one tile in one pass, instead of ``encode`` and ``decode``; there is none in
+            INT8.
 
     Raises:
         CCNetError: The plugin was asked for with options that exclude it.
@@ -60,6 +62,7 @@ class EngineSet:
     workspace_bytes: int | None = None
     device: int = 0
     plugin: bool = False
+    full: bool = True
 
     def __post_init__(self) -> None:
         if not self.plugin:
@@ -68,6 +71,12 @@ class EngineSet:
             raise CCNetError("tensorrt_rtx runs no plugins, and its parser dies on them: leave --plugin out")
         if self.precision != "fp16" or self.strip or self.compatible:
             raise CCNetError("the plugin is for fp16 engines with their weights and of one GPU: use no other options")
+
+    @property
+    def graphs(self) -> list[tuple[str, str]]:
+        """Kinds and precisions of the graphs to build from."""
+        full = [("full", self.precision)] if self.full and self.precision != "int8" else []
+        return [("encode", "fp32"), ("decode", self.precision), *full]
 
     @property
     def gpu(self) -> str:
@@ -83,7 +92,7 @@ class EngineSet:
         """Return the same engines for the largest sides within a memory budget; a CCNetError if it is too small.
 
         Args:
-            memory: Budget for the scratch memory that both engines share, and for their inputs and outputs, bytes.
+            memory: Budget for the scratch memory that the engines share, and for their inputs and outputs, bytes.
             manifest: Manifest of the artifact folder.
 
         Returns:
@@ -158,10 +167,10 @@ def plan(folder: Path | ArtifactFolder, wanted: EngineSet, *, force: bool = Fals
     manifest = folder.manifest
     check_tile(wanted.tile, manifest.halo, manifest.size_multiple)
     trt.load(wanted.backend)
-    return [
-        _job(folder, wanted, kind, precision, force)
-        for kind, precision in (("encode", "fp32"), ("decode", wanted.precision))
-    ]
+    there = {(artifact.kind, artifact.precision) for artifact in manifest.artifacts if artifact.format == "onnx"}
+    # Folders of version 0.1.0 have no ``full`` in FP16; two passes do without
+    graphs = [graph for graph in wanted.graphs if graph[0] != "full" or graph in there]
+    return [_job(folder, wanted, kind, precision, force) for kind, precision in graphs]
 
 
 def build(
@@ -257,7 +266,9 @@ def _range(manifest: Manifest, kind: str, wanted: EngineSet) -> Range:
     def shape(side: int) -> tuple[int, ...]:
         return (1, side, side, 3) if manifest.input == "uint8" else (1, 3, side, side)
 
-    largest = shape(wanted.encode_side if kind == "encode" else wanted.tile)
+    # ``full`` takes what ``encode`` reads as it is and ``decode`` as one tile
+    sides = {"encode": wanted.encode_side, "decode": wanted.tile, "full": min(wanted.encode_side, wanted.tile)}
+    largest = shape(sides[kind])
     smallest = largest if wanted.static and kind == "decode" else shape(manifest.size_multiple)
     return smallest, largest, largest
 

@@ -126,8 +126,7 @@ class _Target:
 
     def _open(self, selection: Selection, engines: tuple[TensorEngine, TensorEngine]) -> Reconstructor:
         with Device():
-            encode, decode = engines
-            pipeline = Pipeline(encode, decode, selection.folder.manifest)
+            pipeline = Pipeline(dict(zip(("encode", "decode"), engines, strict=True)), selection.folder.manifest)
         rules = tile_rules(selection, self._tile, None)
         pixels = 2 * self.size[0] * self.size[1]  # ``encode`` reads the frame itself, not means of blocks
         return Reconstructor(selection, ResidentPath(selection, pipeline, rules, encode_pixels=pixels), "camera")

@@ -21,6 +21,8 @@ from .nodes import applied, initializer, prune, required
 
 KEPT_FP32: Mapping[str, str] = {
     "paf.unit": "sums of squares, and the floor of 1e-6 under a norm, fall below the smallest normal FP16 number",
+    "grscm.unit": "a sum of squares over all pixels may pass 65504",
+    ".inter": "each value of an attention matrix is a sum over all pixels",
     "intra.norm": "a sum of squares may pass 65504, and its floor of 1e-5 is below the smallest normal FP16 number",
 }
 """End of a module's name → why FP16 cannot hold the values of its nodes."""
@@ -57,7 +59,8 @@ def precisions(model: ir.Model) -> dict[str, object]:
     """
     mixed = any(value.dtype == ir.DataType.FLOAT16 for node in model.graph for value in node.outputs)
     names = [_module(node.name) for node in model.graph if node.op_type != "Cast"]
-    kept = {end: (sum(name.endswith(end) for name in names), why) for end, why in KEPT_FP32.items() if mixed}
+    counts = {end: sum(name.endswith(end) for name in names) for end in KEPT_FP32}
+    kept = {end: (count, KEPT_FP32[end]) for end, count in counts.items() if mixed and count}
     if mixed:
         kept[_SUMS] = (sum(map(is_residual_sum, model.graph)), _WHY_SUMS)
     if mixed and _SCALING in names:  # the networks that normalise brightness alone have it

@@ -143,7 +143,9 @@ def select(
             encode, decode = _find_graphs(folder.manifest, backend, precision or "fp32")
         else:
             raise CCNetError(f"backend is {backend!r}, expected one of {', '.join(get_args(BackendName))}")
-    full = _find_full(folder.manifest, decode) if backend == "onnxruntime" else None
+    # The memory of ``full`` is known on a CPU and of engines
+    has_full = backend == "onnxruntime" or backend in _TENSORRT_VARIANTS
+    full = _find_full(folder.manifest, decode) if has_full else None
     return Selection(folder=folder, backend=backend, encode=encode, decode=decode, full=full, why=why, device=device)
 
 
@@ -200,7 +202,7 @@ def _find_graphs(manifest: Manifest, backend: str, precision: Precision) -> tupl
 
 
 def _find_full(manifest: Manifest, decode: Artifact) -> Artifact | None:
-    """Return the graph that does in one pass what encode and this decode do in two, if the folder has it."""
+    """Return the graph or engine that does in one pass what encode and this decode do in two, if there is one."""
     wanted = ("full", decode.format, decode.precision)
     return next((a for a in manifest.artifacts if (a.kind, a.format, a.precision) == wanted), None)
 

@@ -25,6 +25,9 @@ PathFrame = Any
 Tiles = Iterator[tuple[slice, slice, Array]]
 """Rows and columns in the cube, and their values (31, h, w)."""
 
+ONE_PASS, TWO_PASSES = "1 (full) for a frame of one tile without a context, otherwise 2", "2"
+"""Words of ``FramePath.describe`` for paths with and without ``full``."""
+
 
 class FramePath(Protocol):
     """Computes contexts and cubes of frames, for a ``Reconstructor``, which checks and converts the frames.
@@ -53,6 +56,9 @@ class FramePath(Protocol):
 
     def plan(self, frame: PathFrame) -> FramePlan:
         """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
+
+    def takes_one_pass(self, frame: PathFrame) -> bool:
+        """Return whether ``full`` decodes a frame without a context of its own: a single tile that ``encode`` reads."""
 
     def context(self, frame: PathFrame, context: Array | None) -> Array | None:
         """Return the context to decode under, checked; None for a frame that needs one pass.

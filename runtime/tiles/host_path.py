@@ -19,7 +19,7 @@ from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.io.camera_frame import CameraFrame
 
 from .context_encoder import ContextEncoder
-from .frame_path import Tiles
+from .frame_path import ONE_PASS, TWO_PASSES, Tiles
 from .memory import full_bytes, tile_rules
 from .planner import FramePlan
 from .tile_decoder import TileDecoder
@@ -92,7 +92,7 @@ class HostPath:
         """Return ``backend``, ``passes``, ``tile``, ``halo`` and ``memory`` in words."""
         return {
             "backend": self._backends[1].name,
-            "passes": "1 (full) for a frame of one tile without a context, otherwise 2" if self._has_full else "2",
+            "passes": ONE_PASS if self._has_full else TWO_PASSES,
             **self._decoder.rules.describe(self._asked),
         }
 
@@ -103,13 +103,15 @@ class HostPath:
         """Return the tiles that a frame is decoded in."""
         return self._decoder.plan(frame)
 
+    def takes_one_pass(self, frame: CameraFrame) -> bool:
+        """Return whether ``full`` decodes a frame without a context of its own."""
+        return self._decoder.takes_one_pass(frame) and not self._encoder.reduces(frame, self.encode_pixels)
+
     def context(self, frame: CameraFrame, context: Array | None) -> Array | None:
         """Return the context to decode under, checked; None for a frame that needs one pass."""
         if context is not None:
             return self._encoder.check(context)
-        if self._decoder.takes_one_pass(frame) and not self._encoder.reduces(frame, self.encode_pixels):
-            return None
-        return self.encode(frame)
+        return None if self.takes_one_pass(frame) else self.encode(frame)
 
     def encode(self, frame: CameraFrame) -> Array:
         """Return the context (1, N) of a frame, from means of the smallest blocks that ``encode_pixels`` allows."""

@@ -82,7 +82,7 @@ def test_documented_command_runs(
     result = ccnet(*prepared(call))
     assert result.code == 0, result.err
     if call.startswith("build"):
-        assert len(list((folder / "build/ccnet").glob("*.engine"))) == 2
+        assert len(list((folder / "build/ccnet").glob("*.engine"))) == 3
 
 
 @pytest.mark.parametrize("call", device_lines())
@@ -92,4 +92,4 @@ def test_documented_command_of_a_device_runs(
     shutil.copy(folder / "build/ccnet-bundle.zip", tmp_path / "ccnet-bundle.zip")
     monkeypatch.chdir(tmp_path)
     assert device.main(shlex.split(call)) == 0
-    assert len(list(tmp_path.glob("build/ccnet/*.engine"))) == 2
+    assert len(list(tmp_path.glob("build/ccnet/*.engine"))) == 3

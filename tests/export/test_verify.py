@@ -96,6 +96,7 @@ def test_cuda_provider_is_compared_where_there_is_a_gpu(
     assert {what: (row.tolerance, row.broken) for what, row in found.items()} == {
         "encode fp32, CUDA provider": ("fp32", []),
         "decode fp32, CUDA provider": ("fp32", []),
+        "full fp32, CUDA provider": ("fp32", []),
     }
     assert probed == ["onnxruntime-cuda"]
 

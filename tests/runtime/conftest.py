@@ -60,8 +60,10 @@ def manifest(**changes: Any) -> Manifest:
 
 
 def model(kind: str, of: Manifest) -> onnx.ModelProto:
-    """Return encode or decode, stamped with a manifest, which also decides the type of the input."""
-    nodes, weights = (_encode if kind == "encode" else _decode)()
+    """Return encode, decode or full, stamped with a manifest, which also decides the type of the input."""
+    parts = {"encode": (_encode,), "decode": (_decode,), "full": (_encode, _decode)}[kind]
+    nodes = [node for part in parts for node in part()[0]]
+    weights = {name: array for part in parts for name, array in part()[1].items()}
     rgb = helper.make_tensor_value_info("rgb", FLOAT, [1, 3, "H", "W"])
     if of.input == "uint8":
         rgb = helper.make_tensor_value_info("rgb", TensorProto.UINT8, [1, "H", "W", 3])
@@ -76,7 +78,8 @@ def model(kind: str, of: Manifest) -> onnx.ModelProto:
             node.input[:] = ["scaled" if name == "rgb" else name for name in node.input]
     context = helper.make_tensor_value_info("context", FLOAT, [1, 3])
     cube = helper.make_tensor_value_info("cube", FLOAT, [1, 31, "H", "W"])
-    inputs, outputs = ([rgb], [context]) if kind == "encode" else ([rgb, context], [cube])
+    inputs = [rgb, context] if kind == "decode" else [rgb]
+    outputs = [context] if kind == "encode" else [cube]
     initializers = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     graph = helper.make_graph(nodes, kind, inputs, outputs, initializers)
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)

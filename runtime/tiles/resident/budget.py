@@ -11,7 +11,7 @@ from ccnet.contract import BANDS_NM, padded_size
 from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.tiles.context_encoder import block_side
-from ccnet.runtime.tiles.memory import tile_bytes
+from ccnet.runtime.tiles.memory import full_bytes, tile_bytes
 from ccnet.runtime.tiles.planner import FramePlan, TileRules, plan_frame
 
 from .pixels import PixelLayout
@@ -23,7 +23,7 @@ _FLOAT = 4
 
 
 class EncodeInput(NamedTuple):
-    """Input of ``encode`` for a frame."""
+    """Input of ``encode`` for a frame, and of ``full``."""
 
     side: int
     """Side of the blocks whose means it reads; 1 for the pixels themselves."""
@@ -38,7 +38,7 @@ class GpuMemory:
     """Memory that a ``Pipeline`` allocates for a frame, beside the engines' weights.
 
     That is a frame, or a section of a large one; the means of its blocks; the input of ``encode``; pixels and cube of
-    each of two tiles; and one block of scratch memory, as large as ``encode`` or a tile needs.
+    each of two tiles; and one block of scratch memory, as large as ``encode``, ``full`` or a tile needs.
 
     Attributes:
         layout: Layout of the pixels.
@@ -46,6 +46,8 @@ class GpuMemory:
         context_size: Number of values of the context.
         encode_limits: Shortest and longest side that ``encode`` takes.
         encode_bytes: Memory of a pixel while ``encode`` runs.
+        full_limits: Shortest and longest side that ``full`` takes; None if there is no such engine.
+        full_bytes: Memory of a pixel while ``full`` runs.
     """
 
     layout: PixelLayout
@@ -53,6 +55,8 @@ class GpuMemory:
     context_size: int
     encode_limits: SizeLimits
     encode_bytes: int
+    full_limits: SizeLimits | None = None
+    full_bytes: int = 0
 
     @classmethod
     def of(cls, selection: Selection) -> GpuMemory:
@@ -64,6 +68,8 @@ class GpuMemory:
             context_size=manifest.context_size,
             encode_limits=SizeLimits.of(selection.encode, manifest.size_multiple),
             encode_bytes=tile_bytes(selection.encode),
+            full_limits=SizeLimits.of(selection.full, manifest.size_multiple) if selection.full else None,
+            full_bytes=full_bytes(selection),
         )
 
     def rules(self, rules: TileRules) -> TileRules:
@@ -76,6 +82,24 @@ class GpuMemory:
         side = block_side(height, width, max_pixels, limits.most)
         read = (max(padded_size(math.ceil(size / side), self.multiple), limits.least) for size in (height, width))
         return EncodeInput(side, *read)
+
+    def full_input(self, height: int, width: int, plan: FramePlan, max_pixels: int) -> EncodeInput | None:
+        """Return the input of ``full`` for a frame; None where ``encode`` and ``decode`` take the frame.
+
+        Args:
+            height: Height of the frame.
+            width: Width of the frame.
+            plan: The frame's tiles.
+            max_pixels: Maximum of pixels of a frame that ``encode`` reads as it is.
+
+        Returns:
+            The whole frame, of a single tile that is not reduced, in the limits of the engine; or None.
+        """
+        read, limits = self.encode_input(height, width, max_pixels), self.full_limits
+        if limits is None or plan.tiles > 1 or read.side > 1:
+            return None
+        fits = limits.least <= min(read.height, read.width) and max(read.height, read.width) <= limits.most
+        return read if fits else None
 
     def plan(self, height: int, width: int, rules: TileRules, max_pixels: int) -> FramePlan:
         """Return the tiles of a frame.
@@ -98,7 +122,11 @@ class GpuMemory:
 @functools.lru_cache(maxsize=64)
 def _plan(memory: GpuMemory, height: int, width: int, rules: TileRules, max_pixels: int) -> FramePlan:
     read, layout = memory.encode_input(height, width, max_pixels), memory.layout
-    scratch = max(memory.encode_bytes - layout.nbytes(1, 1), 0) * read.height * read.width
+    pixel = layout.nbytes(1, 1)
+    per_pixel = [0, memory.encode_bytes - pixel]
+    if memory.full_limits and read.side == 1:
+        per_pixel.append(memory.full_bytes - pixel - _FLOAT * len(BANDS_NM))
+    scratch = max(per_pixel) * read.height * read.width
     frame = _frame_pixels(memory, height, width, rules, read)
     numbers = memory.context_size + math.ceil(height / memory.multiple) * math.ceil(width / memory.multiple) + 2
     rules = replace(memory.rules(rules), shared_bytes=scratch)

@@ -39,7 +39,7 @@ class PipelineContext(Protocol):
 
 
 class PipelineEngine(Protocol):
-    """An engine of ``encode`` or ``decode``.
+    """An engine of ``encode``, ``decode`` or ``full``.
 
     Attributes:
         name: Library, version and device, for reports.

@@ -36,10 +36,13 @@ def open_resident(selection: Selection, rules: TileRules, *, encode_pixels: int)
                 "frames pass through the host, for engines of an older ccnet: ccnet build builds faster ones"
             )
             return None
-        encode = _open(selection, selection.encode, device)
-        stack.callback(encode.close)
-        caches = (selection.kernel_cache(selection.encode), selection.kernel_cache(selection.decode))
-        pipeline = Pipeline(encode, decode, selection.folder.manifest, caches)
+        engines = {"decode": decode}
+        for artifact in filter(None, (selection.encode, selection.full)):
+            engines[artifact.kind] = _open(selection, artifact, device)
+            stack.callback(engines[artifact.kind].close)
+        chosen = filter(None, (selection.encode, selection.decode, selection.full))
+        caches = {artifact.kind: selection.kernel_cache(artifact) for artifact in chosen}
+        pipeline = Pipeline(engines, selection.folder.manifest, caches)
         stack.callback(pipeline.close)
         path = ResidentPath(selection, pipeline, rules, encode_pixels=encode_pixels)
         stack.pop_all()

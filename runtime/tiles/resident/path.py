@@ -10,6 +10,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,9 +26,9 @@ from ccnet.runtime.gpu.views import View, view_of
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.frames import block_mean
 from ccnet.runtime.tiles.context_encoder import EncodeMemory, check_context
-from ccnet.runtime.tiles.frame_path import Tiles
+from ccnet.runtime.tiles.frame_path import ONE_PASS, TWO_PASSES, Tiles
 from ccnet.runtime.tiles.planner import FramePlan, TileRules, smaller
-from ccnet.runtime.tiles.tiling import check_tile
+from ccnet.runtime.tiles.tiling import Span, check_tile
 
 from . import budget
 from .budget import GpuMemory
@@ -69,7 +70,7 @@ class ResidentPath:
         self._precision = selection.decode.precision
         self._memory = GpuMemory.of(selection)
         self._asked = self._rules = self._memory.rules(rules)
-        self._planned: FramePlan | None = None
+        self._planned: tuple[FramePlan, bool] | None = None
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
         self._pipeline, self.device = pipeline, pipeline.device
         self._encode_memory = EncodeMemory()
@@ -87,7 +88,7 @@ class ResidentPath:
         """Return ``backend``, ``passes``, ``tile``, ``halo`` and ``memory`` in words."""
         return {
             "backend": f"{self._pipeline.name}, frames stay on the GPU",
-            "passes": "2",
+            "passes": ONE_PASS if self._memory.full_limits else TWO_PASSES,
             **self._rules.describe(self._asked),
         }
 
@@ -107,6 +108,10 @@ class ResidentPath:
         """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
         height, width = frame.shape[:2]
         return self._memory.plan(height, width, self._rules, self._encode_memory.limit(self.encode_pixels))
+
+    def takes_one_pass(self, frame: Frame) -> bool:
+        """Return whether ``full`` decodes a frame without a context of its own."""
+        return self._full_input(frame) is not None
 
     def context(self, frame: Frame, context: Array | None) -> Array | None:
         """Return a context after a check; None stands for the frame's own, which never leaves the GPU."""
@@ -130,9 +135,11 @@ class ResidentPath:
         Yields:
             Rows and columns in the cube, and their values (31, h, W), valid until the next ones.
         """
-        context = self.encode(frame) if context is None else context
+        strips = self.strips(frame)
+        if context is None and len(strips) > 1:  # all strips share one context
+            context = self.encode(frame)
         buffer = np.empty((len(BANDS_NM), 0, frame.shape[1]), np.float32)
-        for first, last in self.strips(frame):
+        for first, last in strips:
             first, last = max(first, rows[0]), min(last, rows[1])
             if first >= last:
                 continue
@@ -161,6 +168,8 @@ class ResidentPath:
             lent = None if isinstance(out, np.ndarray | View) else self._pipeline.borrow(out)  # keeps the memory alive
             if lent:
                 out = _writable(lent, (len(BANDS_NM), rows[1] - rows[0], frame.shape[1]))
+            if context is None and self._fill_whole(frame, rows, out):
+                return
             self._set_context(frame, context)
             while True:
                 try:
@@ -195,14 +204,46 @@ class ResidentPath:
             with self._pipeline.frame():
                 yield
 
-    def _begin(self, frame: Frame) -> FramePlan:
-        """Forget the frame before, and its memory where another size could exceed the budget; return the plan."""
+    def _begin(self, frame: Frame, *, full: bool = False) -> FramePlan:
+        """Forget the frame before, and its memory where other sizes or engines could exceed the budget.
+
+        Args:
+            frame: The frame to begin with.
+            full: Whether ``full`` will run.
+
+        Returns:
+            The frame's plan.
+        """
         found = self.plan(frame)
         self._pipeline.forget()
-        if self._rules.memory is not None and found != self._planned:
+        if self._rules.memory is not None and (found, full) != self._planned:
             self._pipeline.free()
-        self._planned = found
+        self._planned = found, full
         return found
+
+    def _full_input(self, frame: Frame) -> budget.EncodeInput | None:
+        """Return what ``full`` reads of a frame that it takes; None for all other frames."""
+        most = self._encode_memory.limit(self.encode_pixels)
+        height, width = frame.shape[:2]
+        return self._memory.full_input(height, width, self.plan(frame), most)
+
+    def _fill_whole(self, frame: Frame, rows: tuple[int, int], out: Array | View) -> bool:
+        """Decode rows of a frame by ``full``, if it takes the frame and there is memory; return whether it did."""
+        read = self._full_input(frame)
+        if read is None:
+            return False
+        height, width = frame.shape[:2]
+        y, x = Span(0, read.height, 0, height), Span(0, read.width, 0, width)
+        self._begin(frame, full=True)
+        try:
+            self._pipeline.load(_source(frame), 0, (y.stop, x.stop), frame.dtype)
+            self._decode([PlacedTile(y, x, slice(*rows))], rows[0], out, full=True)
+        except OutOfMemoryError as error:
+            self._pipeline.free()
+            self._memory = replace(self._memory, full_limits=None)
+            _logger.warning("%s; from now on all frames take two passes", error)
+            return False
+        return True
 
     def _set_context(self, frame: Frame, context: Array | None) -> None:
         """Begin with a frame: queue the upload of its context, or its ``encode``."""
@@ -249,12 +290,16 @@ class ResidentPath:
             self._pipeline.load(_source(frame), 0, (max(height, size[0]), max(width, size[1])), frame.dtype)
         self._pipeline.encode((height, width), means=side > 1)
 
-    def _decode(self, tiles: Sequence[PlacedTile], first: int, out: Array | View) -> None:
+    def _decode(self, tiles: Sequence[PlacedTile], first: int, out: Array | View, *, full: bool = False) -> None:
         try:
             if isinstance(out, View):
-                self._pipeline.decode_into(tiles, out, first)
+                self._pipeline.decode_into(tiles, out, first, full=full)
             else:
-                self._pipeline.decode(tiles, lambda tile, values: self._parallel.copy(out[tile.target(first)], values))
+
+                def keep(tile: PlacedTile, values: Array) -> None:
+                    self._parallel.copy(out[tile.target(first)], values)
+
+                self._pipeline.decode(tiles, keep, full=full)
         except NotFiniteError as error:
             fp16 = self._precision == "fp16"
             cause = "FP16 overflowed, use precision fp32" if fp16 else "the weights are broken, export others"

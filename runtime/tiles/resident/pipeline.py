@@ -1,7 +1,8 @@
 """Two streams of a GPU that turn a frame into its cube.
 
 ``compute`` uploads the frame, runs ``encode``, cuts the tiles and runs ``decode`` on each; ``transfer`` copies the part
-that a tile keeps into the caller's cube while the next tile runs. Two ``TileSlot`` take turns. Their order:
+that a tile keeps into the caller's cube while the next tile runs. Two ``TileSlot`` take turns; a third runs ``full`` on
+frames that are a single tile, in place of ``encode`` and ``decode``. Their order:
 
 - A tile's part is copied when its ``decoded`` event has happened; a slot decodes again when its ``copied`` event has.
 - The frame, the context and the pixels of a tile belong to ``compute`` alone, which does one thing after the other.
@@ -11,9 +12,10 @@ that a tile keeps into the caller's cube while the next tile runs. Two ``TileSlo
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -39,9 +41,6 @@ Array = npt.NDArray[np.float32]
 Keep = Callable[[PlacedTile, Array], None]
 """Takes a tile and the part (31, h, w) of the cube that it keeps, valid during the call."""
 
-Caches = tuple[Path | None, Path | None]
-"""Files of compiled kernels of ``encode`` and ``decode``."""
-
 
 class Closes(Protocol):
     """Something that holds memory until it is closed."""
@@ -61,7 +60,7 @@ class NotFiniteError(CCNetError):
 
 
 class Pipeline:
-    """Runs the engines of ``encode`` and ``decode`` on one frame at a time, inside ``with pipeline.frame()``.
+    """Runs the engines of ``encode``, ``decode`` and ``full`` on one frame at a time, inside ``with pipeline.frame()``.
 
     Attributes:
         name: Library, version and device, for reports.
@@ -70,40 +69,43 @@ class Pipeline:
     """
 
     def __init__(
-        self, encode: PipelineEngine, decode: PipelineEngine, manifest: Manifest, caches: Caches = (None, None)
+        self,
+        engines: Mapping[str, PipelineEngine],
+        manifest: Manifest,
+        caches: Mapping[str, Path | None] = MappingProxyType({}),
     ) -> None:
-        """Take over two engines of one GPU, and close them in ``close``.
+        """Take over the engines, which are of one GPU, and close them in ``close``.
 
         Args:
-            encode: Engine rgb → context.
-            decode: Engine rgb, context → cube, cube_sum.
+            engines: ``encode`` (rgb → context) and ``decode`` (rgb, context → cube, cube_sum); maybe ``full`` (rgb →
+                cube, cube_sum).
             manifest: Manifest of their folder.
             caches: Files of the kernels that TensorRT-RTX compiles for each of them.
         """
+        decode = engines["decode"]
         self.device = device = decode.device
         self.name = decode.name
         self.layout = layout = PixelLayout(manifest.input)
         self._stack = stack = ExitStack()
-        stack.callback(encode.close)
-        stack.callback(decode.close)
-        scratch, captures = Scratch(), decode.can_be_captured
+        for engine in engines.values():
+            stack.callback(engine.close)
+        scratch = Scratch()
+
+        def context(kind: str) -> ReplayedContext:
+            run = engines[kind].execution_context(self._compute, scratch, caches.get(kind))
+            return ReplayedContext(run, scratch, decode.can_be_captured)
+
         try:
             self._compute, self._transfer = (self._own(Stream(device)) for _ in range(2))
             self._frame, self._means = (self._own(FrameMemory(device, layout)) for _ in range(2))
             self._context, self._sums = (self._own(TransferMemory(device)) for _ in range(2))
             self._context.reserve(manifest.context_size * FLOAT.itemsize)
             self._context_shape = (1, manifest.context_size)
-            self._encode = self._own(
-                ReplayedContext(encode.execution_context(self._compute, scratch, caches[0]), scratch, captures)
-            )
+            self._encode = self._own(context("encode"))
             self._encode_rgb = self._own(GrowingMemory(device))
             frame_context = View.contiguous("device", self._context.address, self._context_shape, FLOAT)
-            self._slots = []
-            for _ in range(2):
-                replayed = ReplayedContext(
-                    decode.execution_context(self._compute, scratch, caches[1]), scratch, captures
-                )
-                self._slots.append(self._own(TileSlot(device, replayed, layout, frame_context)))
+            self._tile_slots = [self._own(TileSlot(device, context("decode"), layout, frame_context)) for _ in range(2)]
+            self._frame_slots = [self._own(TileSlot(device, context("full"), layout))] if "full" in engines else []
         except BaseException:
             self.close()
             raise
@@ -175,45 +177,50 @@ class Pipeline:
         """Queue the upload of the means of a frame's blocks, see ``FrameMemory.load``."""
         self._means.load(means, 0, size, dtype, self._compute)
 
-    def decode_into(self, tiles: Sequence[PlacedTile], cube: View, first: int) -> None:
+    def decode_into(self, tiles: Sequence[PlacedTile], cube: View, first: int, *, full: bool = False) -> None:
         """Decode tiles straight into a cube that the GPU can write.
 
         Args:
             tiles: Tiles of equal size, of the rows that are loaded.
             cube: The cube (31, H, W), or rows of it, in GPU or page-locked memory.
             first: Row of the frame that the cube begins with.
+            full: Whether the one tile is a whole frame for ``full``.
 
         Raises:
             NotFiniteError: A value is not finite.
             OutOfMemoryError: The GPU has too little memory for tiles of this size; nothing was decoded.
         """
-        sums, totals = self._prepare(tiles, staged=False)
+        slots = self._slots(full)
+        sums, totals = self._prepare(slots, tiles, staged=False)
         for index, tile in enumerate(tiles):
-            slot = self._decode(index, tile)
+            slot = slots[index % len(slots)]
+            self._decode(slot, tile)
             slot.copy_out(tile.kept, cube[tile.target(first)], sums[index : index + 1], self._transfer)
         self._transfer.synchronize()
         self._finish(tiles, totals)
 
-    def decode(self, tiles: Sequence[PlacedTile], keep: Keep) -> None:
+    def decode(self, tiles: Sequence[PlacedTile], keep: Keep, *, full: bool = False) -> None:
         """Decode tiles, and hand the part that each keeps to the host while the next tile runs.
 
         Args:
             tiles: Tiles of equal size, of the rows that are loaded.
             keep: Takes the parts.
+            full: Whether the one tile is a whole frame for ``full``.
 
         Raises:
             NotFiniteError: A value is not finite.
             OutOfMemoryError: The GPU or the host has too little memory for tiles of this size; nothing was decoded.
         """
-        sums, totals = self._prepare(tiles, staged=True)
-        slots = len(self._slots)
+        slots = self._slots(full)
+        sums, totals = self._prepare(slots, tiles, staged=True)
         for index, tile in enumerate(tiles):
-            if index >= slots:
-                self._hand_over(tiles[index - slots], index - slots, keep)
-            slot = self._decode(index, tile)
+            slot = slots[index % len(slots)]
+            if index >= len(slots):
+                _hand_over(slot, tiles[index - len(slots)], keep)
+            self._decode(slot, tile)
             slot.stage(tile.kept, sums[index : index + 1], self._transfer)
-        for index, tile in list(enumerate(tiles))[-slots:]:
-            self._hand_over(tile, index, keep)
+        for index, tile in list(enumerate(tiles))[-len(slots) :]:
+            _hand_over(slots[index % len(slots)], tile, keep)
         self._finish(tiles, totals)
 
     def free(self) -> None:
@@ -222,7 +229,7 @@ class Pipeline:
         for block in (self._frame, self._means, self._encode_rgb, self._sums):
             block.close()
         self._encode.free()
-        for slot in self._slots:
+        for slot in (*self._tile_slots, *self._frame_slots):
             slot.free()
 
     def close(self) -> None:
@@ -233,27 +240,25 @@ class Pipeline:
         self._stack.callback(block.close)
         return block
 
-    def _prepare(self, tiles: Sequence[PlacedTile], staged: bool) -> tuple[View, Array]:
+    def _slots(self, full: bool) -> list[TileSlot]:
+        return self._frame_slots if full else self._tile_slots
+
+    def _prepare(self, slots: Sequence[TileSlot], tiles: Sequence[PlacedTile], staged: bool) -> tuple[View, Array]:
         """Allocate what the tiles need; return the sums of their cubes, as the streams and as the host see them."""
         height, width = (span.stop - span.start for span in (tiles[0].y, tiles[0].x))
-        for slot in self._slots[: len(tiles)]:
+        for slot in slots[: len(tiles)]:
             slot.prepare(height, width, staged)
         self._sums.reserve(len(tiles) * FLOAT.itemsize)
         totals = self._sums.array((len(tiles),), FLOAT)
         return View.of(totals), totals
 
-    def _decode(self, index: int, tile: PlacedTile) -> TileSlot:
-        slot = self._slots[index % len(self._slots)]
+    def _decode(self, slot: TileSlot, tile: PlacedTile) -> None:
         rows = self._frame.rows(tile.y.start, tile.y.stop)
         slot.decode(self._frame.pixels[rows, tile.x.start : tile.x.stop], self._compute)
-        return slot
-
-    def _hand_over(self, tile: PlacedTile, index: int, keep: Keep) -> None:
-        keep(tile, self._slots[index % len(self._slots)].staged(tile.kept))
 
     def _finish(self, tiles: Sequence[PlacedTile], totals: Array) -> None:
         self._encode.keep_kernels()
-        for slot in self._slots:
+        for slot in (*self._tile_slots, *self._frame_slots):
             slot.keep_kernels()
         for tile, is_finite in zip(tiles, np.isfinite(totals), strict=True):
             if not is_finite:
@@ -262,3 +267,7 @@ class Pipeline:
     def _synchronize(self) -> None:
         for stream in (self._compute, self._transfer):
             stream.synchronize()
+
+
+def _hand_over(slot: TileSlot, tile: PlacedTile, keep: Keep) -> None:
+    keep(tile, slot.staged(tile.kept))

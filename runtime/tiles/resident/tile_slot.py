@@ -26,16 +26,18 @@ FLOAT = np.dtype(np.float32)
 
 
 class TileSlot:
-    """Runs ``decode`` on one tile after the other, on the streams of its pipeline."""
+    """Runs ``decode`` or ``full`` on one tile after the other, on the streams of its pipeline."""
 
-    def __init__(self, device: Device, context: ReplayedContext, layout: PixelLayout, frame_context: View) -> None:
+    def __init__(
+        self, device: Device, context: ReplayedContext, layout: PixelLayout, frame_context: View | None = None
+    ) -> None:
         """Allocate what does not depend on a tile's size.
 
         Args:
             device: The GPU.
-            context: Execution context of ``decode``; ``close`` closes it.
+            context: Execution context of ``decode`` or ``full``; ``close`` closes it.
             layout: Layout of the pixels.
-            frame_context: The context (1, N) of the frame, in GPU memory.
+            frame_context: The context (1, N) of the frame, in GPU memory; None for ``full``, which takes none.
         """
         self._context = context
         self._layout = layout
@@ -64,9 +66,12 @@ class TileSlot:
         self._rgb.reserve(self._layout.nbytes(height, width))
         self._cube.reserve(len(BANDS_NM) * height * width * FLOAT.itemsize, host=staged)
         self._size = (height, width)
-        self._context.set_shapes({RGB: shape, CONTEXT: self._frame_context.shape})
-        addresses = {RGB: self._rgb.address, CONTEXT: self._frame_context.address, CUBE: self._cube.address}
-        self._context.set_addresses({**addresses, CUBE_SUM: self._sum.address})
+        shapes = {RGB: shape}
+        addresses = {RGB: self._rgb.address, CUBE: self._cube.address, CUBE_SUM: self._sum.address}
+        if self._frame_context is not None:
+            shapes[CONTEXT], addresses[CONTEXT] = self._frame_context.shape, self._frame_context.address
+        self._context.set_shapes(shapes)
+        self._context.set_addresses(addresses)
 
     def decode(self, pixels: View, stream: Stream) -> None:
         """Queue the decoding of a tile, for when the cube of the tile before has been copied out.

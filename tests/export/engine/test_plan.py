@@ -24,7 +24,8 @@ from tests.requirements import needs_rtx
 Artifacts = tuple[CCNet, Path]
 Ccnet = Callable[..., Any]
 
-RTX = EngineSet(backend="tensorrt_rtx", tile=192)
+RTX = EngineSet(backend="tensorrt_rtx", tile=192, full=False)
+WITH_FULL = replace(RTX, full=True)
 
 
 @pytest.fixture
@@ -74,19 +75,19 @@ def reasons(folder: Path, options: EngineSet) -> list[str]:
 @pytest.mark.parametrize(("precision", "static"), [("fp32", False), ("fp16", True)])
 def test_real_engines_are_built_and_stay_within_a_budget(copy: Path, precision: Any, static: bool) -> None:
     memory = 110_000_000
-    wanted = replace(RTX, precision=precision, static=static).within(memory, Manifest.read(copy))
+    wanted = replace(WITH_FULL, precision=precision, static=static).within(memory, Manifest.read(copy))
     assert (wanted.encode_side, wanted.tile) == (176, 208 if precision == "fp16" else 176)
     manifest, reports = build(copy, wanted)
-    encode, decode = engines(manifest)
-    assert (encode.precision, decode.precision) == ("fp32", precision)
-    assert encode.details["window"] == [16, 176]
+    encode, decode, full = engines(manifest)
+    assert (encode.precision, decode.precision, full.precision) == ("fp32", precision, precision)
+    assert encode.details["window"] == full.details["window"] == [16, 176]
     assert decode.details["window"] == [wanted.tile if static else 16, wanted.tile]
     rgb = next(tensor for tensor in reports[1].io if tensor.name == "rgb")
     assert rgb.shape == ((1, 3, wanted.tile, wanted.tile) if static else (1, 3, -1, -1))
     half = decode.details["types"].get("HALF", 0)
     assert half > 100 if precision == "fp16" else half == 0, "a graph's precision is its engine's"
     assert all(artifact.read(copy) for artifact in engines(Manifest.read(copy)))
-    for engine, report in zip((encode, decode), reports, strict=True):
+    for engine, report in zip((encode, decode, full), reports, strict=True):
         assert 1_000_000 < engine.details["scratch_bytes"] == report.scratch_bytes
         assert engine.details["window"][1] ** 2 * engine.details["bytes_per_pixel"] < memory
 
@@ -98,6 +99,31 @@ def test_unchanged_engines_are_not_built_again(copy: Path, builder: list[dict[st
     assert [one["source"] for one in builder] == ["encode.fp32.onnx", "decode.fp16.onnx"]
     assert reasons(copy, RTX) == ["", ""]
     assert build(copy, RTX) == (manifest, [])
+    assert len(builder) == 2
+
+
+def test_full_is_built_for_frames_that_encode_and_decode_take_whole(copy: Path, builder: list[dict[str, Any]]) -> None:
+    build(copy, replace(WITH_FULL, static=True))
+    assert [one["source"] for one in builder] == ["encode.fp32.onnx", "decode.fp16.onnx", "full.fp16.onnx"]
+    shapes = [tuple(shape[2] for shape in one["shapes"]["rgb"]) for one in builder]
+    assert shapes == [(16, 640, 640), (192, 192, 192), (16, 192, 192)]
+    assert reasons(copy, replace(WITH_FULL, tile=208, static=True))[2].startswith("graph, options")
+    build(copy, replace(WITH_FULL, tile=1024))
+    assert builder[-1]["shapes"]["rgb"][2] == (1, 3, 640, 640), "encode takes no more"
+
+
+def test_without_its_graph_no_full_is_built(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+    found = Manifest.read(copy)
+    replace(found, artifacts=tuple(a for a in found.artifacts if a.kind != "full")).write(copy)
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--tile", 192)
+    assert result.code == 0, result.err
+    assert "no engine of full: the folder has no graph of it in fp16; frames take two passes" in result.err
+    assert [one["source"] for one in builder] == ["encode.fp32.onnx", "decode.fp16.onnx"]
+
+
+def test_no_full_leaves_it_out(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+    result = ccnet("build", copy, "--backend", "tensorrt-rtx", "--tile", 192, "--no-full")
+    assert result.code == 0 and "no engine of full" not in result.err
     assert len(builder) == 2
 
 
@@ -216,7 +242,7 @@ def test_second_build_reports_nothing_to_build(ccnet: Ccnet, copy: Path, builder
     assert "built in 0 s: 0 kB from 3 layers (1 FLOAT, 2 HALF)" in first.err
     second = ccnet(*arguments)
     assert second.code == 0 and "up to date, nothing to build" in second.err
-    assert len(builder) == 2
+    assert len(builder) == 3
 
 
 def test_tile_and_memory_together_are_refused(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:

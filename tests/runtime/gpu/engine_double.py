@@ -22,8 +22,8 @@ from .driver_double import Driver
 
 Shape = tuple[int, ...]
 
-SCRATCH = 8
-"""Scratch memory for each pixel, bytes."""
+SCRATCH, FULL_SCRATCH = 8, 70
+"""Scratch memory of ``decode`` and of ``full`` for each pixel, bytes."""
 
 DTYPES = {"tensor(float)": "FLOAT", "tensor(uint8)": "UINT8"}
 
@@ -49,7 +49,9 @@ class EngineDouble:
         self.driver, self.session, self.sides = driver, session(graph), sides
         self.inputs = {node.name: (DTYPES[node.type], tuple(node.shape)) for node in self.session.get_inputs()}
         self.outputs = {node.name: tuple(node.shape) for node in self.session.get_outputs()}
-        self.scratch = SCRATCH if "cube" in self.outputs else encode_scratch
+        kinds = {"encode": encode_scratch, "decode": SCRATCH, "full": FULL_SCRATCH}
+        self.kind = ("decode" if "context" in self.inputs else "full") if "cube" in self.outputs else "encode"
+        self.scratch = kinds[self.kind]
         if "cube" in self.outputs and has_sum:
             self.outputs["cube_sum"] = ()
         self.num_io_tensors = len(self.inputs) + len(self.outputs)
@@ -121,6 +123,7 @@ class ContextDouble:
         }
 
         def kernel() -> None:
+            driver.calls[engine.kind] += 1
             driver.view(scratch, (size,)).fill(stream % 251)
             feeds = {name: driver.view(*tensors[name]).copy() for name in engine.inputs}
             outputs = dict(zip(self._graph_outputs(), engine.session.run(self._graph_outputs(), feeds), strict=True))

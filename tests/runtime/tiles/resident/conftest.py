@@ -15,7 +15,7 @@ from ccnet.runtime import Reconstructor
 from ccnet.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.tiles.host_path import HostPath
-from tests.runtime.conftest import manifest, write
+from tests.runtime.conftest import manifest, model, write
 from tests.runtime.gpu.driver_double import Driver, installed
 from tests.runtime.gpu.engine_double import SCRATCH, installed_engines
 
@@ -31,9 +31,10 @@ def engines(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def write_engines(folder: Path, of: Manifest) -> Path:
     write(folder, of)
+    (folder / "full.onnx").write_bytes(model("full", of).SerializeToString())
     graphs = Manifest.read(folder)
     details: dict[str, Any] = {"window": list(SIDES), "version": "10.3.0", "gpu": "Orin (sm_87, 16 SM)"}
-    for kind in ("encode", "decode"):
+    for kind in ("encode", "decode", "full"):
         name = f"{kind}.engine"
         data = (folder / f"{kind}.onnx").read_bytes()
         (folder / name).write_bytes(data)

@@ -16,7 +16,7 @@ import pytest
 from ccnet.contract import MANIFEST_NAME, CCNetError, Manifest
 from ccnet.runtime.tiles.resident import budget
 from tests.runtime.conftest import manifest, pixels, refusal
-from tests.runtime.gpu.engine_double import SCRATCH
+from tests.runtime.gpu.engine_double import FULL_SCRATCH, SCRATCH
 
 from .conftest import gpu, on_host, resident, write_engines
 
@@ -28,7 +28,12 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     """Return a folder whose manifest states the memory of its engines, as ``ccnet build`` writes it."""
     folder = write_engines(tmp_path_factory.mktemp(request.param), manifest(input=request.param))
     frame = 12 if request.param == "float32" else 3
-    stated = {"encode": ENCODE_SCRATCH + frame, "decode": SCRATCH + frame + 4 * 31}
+    cube = 4 * 31
+    stated = {
+        "encode": ENCODE_SCRATCH + frame,
+        "decode": SCRATCH + frame + cube,
+        "full": FULL_SCRATCH + frame + cube,
+    }
     found = Manifest.read(folder)
     artifacts = tuple(replace(a, details={**a.details, "bytes_per_pixel": stated[a.kind]}) for a in found.artifacts)
     (folder / MANIFEST_NAME).write_text(replace(found, artifacts=artifacts).to_json())
@@ -55,7 +60,11 @@ def test_frames_of_all_sizes_stay_within_a_budget(measured: Path, seed: int, cap
                 continue
             driver.capacity = plan.memory
             np.testing.assert_allclose(ours(frame), theirs(frame), atol=1e-5)
-            assert 0.97 * plan.memory < driver.used() <= plan.memory <= memory
+            assert driver.used() <= plan.memory <= memory
+            ours(frame, theirs.encode(frame))  # ``decode`` alone, in the memory that ``full`` may have taken
+            assert driver.used() <= plan.memory
+            ours(frame)
+            assert 0.97 * plan.memory < driver.used() or ours.takes_one_pass(frame)
     assert not caplog.records
 
 

@@ -84,8 +84,8 @@ def swapped_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """A tile's part of the cube is copied from the other tile's buffer."""
     open_slots = Pipeline.decode_into
 
-    def swap(pipeline: Pipeline, *args: Any) -> None:
-        first, second = (slot._cube for slot in pipeline._slots)
+    def swap(pipeline: Pipeline, *args: Any, **options: Any) -> None:
+        first, second = (slot._cube for slot in pipeline._tile_slots)
         copy_out = TileSlot.copy_out
 
         def copy_other(slot: TileSlot, *args: Any) -> None:
@@ -95,7 +95,7 @@ def swapped_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
 
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(TileSlot, "copy_out", copy_other)
-            open_slots(pipeline, *args)
+            open_slots(pipeline, *args, **options)
 
     monkeypatch.setattr(Pipeline, "decode_into", swap)
 

@@ -18,6 +18,8 @@ from ccnet.runtime import Projection
 from ccnet.runtime.gpu.cuda import Device, PinnedMemory
 from ccnet.runtime.tiles.resident import budget
 from tests.runtime.conftest import pixels
+from tests.runtime.gpu.driver_double import Driver
+from tests.runtime.gpu.engine_double import SCRATCH
 
 from .conftest import gpu, on_host, resident
 
@@ -26,6 +28,11 @@ Array = npt.NDArray[Any]
 DTYPES = {"float32": ("uint8", "uint16", "float32"), "uint8": ("uint8",)}
 
 shared_folder = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+
+
+def ran(driver: Driver) -> set[str]:
+    """Return the kinds of the engines that have run."""
+    return {"encode", "decode", "full"} & driver.calls.keys()
 
 
 @shared_folder
@@ -75,3 +82,48 @@ def test_all_methods_equal_the_hosts_path(
             np.testing.assert_array_equal(np.concatenate([strip for _, strip in strips], axis=1), whole)
         tested.save(frame, tmp_path / "cube.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "cube.npy"), whole)
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_frame_of_one_tile_takes_one_pass(engines: Path, integrated: bool, tmp_path: Path) -> None:
+    frame, projection = pixels(90, 70), Projection.bands(550, 700)
+    with gpu(3, integrated) as driver, resident(engines) as tested, on_host(engines) as reference:
+        assert tested.takes_one_pass(frame)
+        assert tested.describe()["passes"].startswith("1 (full)")
+        expected = reference(frame)
+        for _ in range(3):  # an ordinary run, a captured one and a replayed one
+            np.testing.assert_array_equal(tested(frame), expected)
+        ((_, strip),) = tested.strips(frame)
+        np.testing.assert_array_equal(strip, expected)
+        np.testing.assert_array_equal(tested.project(frame, projection), reference.project(frame, projection))
+        tested.save(frame, tmp_path / "cube.npy")
+        np.testing.assert_array_equal(np.load(tmp_path / "cube.npy"), expected)
+        assert ran(driver) == {"full"}
+        np.testing.assert_array_equal(tested(frame, reference.encode(frame)), expected)
+        assert ran(driver) == {"full", "decode"}
+
+
+@pytest.mark.parametrize(
+    ("size", "options"),
+    [((97, 90), {}), ((90, 97), {}), ((90, 90), {"encode_pixels": 90 * 90 - 1}), ((90, 90), {"tile": 64})],
+    ids=["higher than an engine", "wider than an engine", "reduced", "several tiles"],
+)
+def test_other_frames_take_two_passes(engines: Path, size: tuple[int, int], options: dict[str, int]) -> None:
+    frame = pixels(*size)
+    with gpu(3, integrated=False) as driver, resident(engines, **options) as tested:
+        assert not tested.takes_one_pass(frame)
+        tested(frame)
+        assert ran(driver) == {"encode", "decode"}
+
+
+def test_two_passes_where_full_runs_out_of_memory(engines: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frame = pixels(96, 96)
+    with gpu(3, integrated=False) as driver, resident(engines) as tested, on_host(engines) as reference:
+        driver.capacity = driver.used() + 96 * 96 * (3 * 12 + 4 * 31 + SCRATCH) + 1000  # enough for two passes
+        context = reference.encode(frame)
+        np.testing.assert_array_equal(tested(frame, context), reference(frame, context))
+        assert not caplog.records
+        for _ in range(2):
+            np.testing.assert_array_equal(tested(frame), reference(frame))
+        assert not tested.takes_one_pass(frame)
+    assert ["from now on all frames take two passes" in record.message for record in caplog.records] == [True]
