@@ -23,15 +23,14 @@ KEPT_FP32: Mapping[str, str] = {
     "paf.unit": "sums of squares, and the floor of 1e-6 under a norm, fall below the smallest normal FP16 number",
     "grscm.unit": "a sum of squares over all pixels may pass 65504",
     ".inter": "each value of an attention matrix is a sum over all pixels",
+    "brightness": "the eighth power of a block's mean falls below the smallest normal FP16 number",
+    "scaling": "a dark frame and its cube fall below the smallest normal FP16 number",
     "intra.norm": "a sum of squares may pass 65504, and its floor of 1e-5 is below the smallest normal FP16 number",
 }
 """End of a module's name → why FP16 cannot hold the values of its nodes."""
 
 _SUMS = "residual sums"
 _WHY_SUMS = "each of them rounds all that the blocks before it have summed up: a third of the error on dark frames"
-
-_SCALING = "scaling"
-_WHY_SCALING = "a dark frame and its cube fall below the smallest normal FP16 number"
 
 _FLOATS = {ir.DataType.FLOAT, ir.DataType.FLOAT16}
 _HALF_MAX = float(np.finfo(np.float16).max)
@@ -63,8 +62,6 @@ def precisions(model: ir.Model) -> dict[str, object]:
     kept = {end: (count, KEPT_FP32[end]) for end, count in counts.items() if mixed and count}
     if mixed:
         kept[_SUMS] = (sum(map(is_residual_sum, model.graph)), _WHY_SUMS)
-    if mixed and _SCALING in names:  # the networks that normalise brightness alone have it
-        kept[_SCALING] = (names.count(_SCALING), _WHY_SCALING)
     types = Counter(node.outputs[0].dtype.name for node in model.graph if node.outputs[0].dtype)
     return {"types": dict(types), "islands": kept}  # the name under which graphs of version 0.1.0 have it
 
@@ -94,7 +91,7 @@ class MixedPrecision(InPlacePass):
         graph = model.graph
         converter = _Converter(graph)
         for node in list(graph):
-            keep = is_kept_fp32(node.name) or is_residual_sum(node) or _module(node.name) == _SCALING
+            keep = is_kept_fp32(node.name) or is_residual_sum(node)
             wanted = ir.DataType.FLOAT if keep else ir.DataType.FLOAT16
             _retarget(node, wanted)
             # The plugin computes in float: its weights are no FP16

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
+from onnx.reference import ReferenceEvaluator
 
 from ccnet.contract import CONTEXT, CUBE, RGB
 from ccnet.export.artifacts import export
@@ -33,7 +34,7 @@ def normalising(tmp_path_factory: pytest.TempPathFactory) -> Artifacts:
 
 
 def test_scale_is_computed_where_the_context_is(normalising: Artifacts) -> None:
-    for name in ("encode.fp32", "full.fp32"):
+    for name in ("encode.fp32", "full.fp32", "full.fp16"):
         assert "brightness" in modules(load(normalising[1], name)), name
     for name in ("decode.fp32", "decode.fp16"):
         assert "brightness" not in modules(load(normalising[1], name)), name
@@ -53,17 +54,29 @@ def test_scale_is_the_first_number_of_the_context(normalising: Artifacts) -> Non
 def test_graphs_compute_the_cube_of_pytorch(normalising: Artifacts, brightness: float) -> None:
     rgb = np.random.default_rng(0).random((1, 3, 48, 32), np.float32) * np.float32(brightness)
     truth = expected(normalising[0], rgb)
-    for name, tolerance in (("full.fp32", 1e-4), ("decode.fp32", 1e-4), ("decode.fp16", 2e-2)):
+    for name, tolerance in (("full.fp32", 1e-4), ("decode.fp32", 1e-4), ("decode.fp16", 2e-2), ("full.fp16", 2e-2)):
         cube = run(load(normalising[1], name), feeds(name.partition(".")[0], rgb, truth[CONTEXT]))
         assert np.abs(cube - truth[CUBE]).max() < tolerance * brightness, name
 
 
-def test_fp16_keeps_the_scaling_in_fp32(normalising: Artifacts) -> None:
-    graph = load(normalising[1], "decode.fp16").graph
+@pytest.mark.parametrize("kind", ["decode", "full"])
+def test_fp16_keeps_the_scaling_in_fp32(normalising: Artifacts, kind: str) -> None:
+    graph = load(normalising[1], f"{kind}.fp16").graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
-    nodes = [node for node in graph.node if node.name.startswith("scaling/") and node.op_type != "Cast"]
-    assert [node.op_type for node in nodes] == ["Mul", "Div"]
-    assert {types[node.output[0]] for node in nodes} == {onnx.TensorProto.FLOAT}
+    nodes = [node for node in graph.node if node.op_type != "Cast"]
+    scaling = [node for node in nodes if node.name.startswith("scaling/")]
+    assert [node.op_type for node in scaling] == ["Mul", "Div"]
+    factor = [node for node in nodes if node.name.startswith("brightness/")]
+    assert bool(factor) == (kind == "full")
+    assert {types[node.output[0]] for node in scaling + factor} == {onnx.TensorProto.FLOAT}
+
+
+def test_fp16_scales_a_dim_frame_as_a_gpu_would(normalising: Artifacts) -> None:
+    """In true FP16, rounded after every operator: eighth powers of dim pixels would be 0 there."""
+    rgb = np.random.default_rng(0).random((1, 3, 32, 32), np.float32) * np.float32(0.05)
+    truth = expected(normalising[0], rgb)
+    (cube,) = ReferenceEvaluator(load(normalising[1], "full.fp16")).run(None, {RGB: rgb})
+    assert np.abs(cube - truth[CUBE]).max() < 0.02 * 0.05
 
 
 def test_units_share_the_scale() -> None:
