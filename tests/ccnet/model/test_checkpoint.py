@@ -99,10 +99,16 @@ def test_shipped_weights_hold_the_network_of_the_paper() -> None:
     assert load_checkpoint().config == CCNetConfig()
 
 
-@pytest.mark.parametrize("name", ["ccnet-any", "ccnet-cave-base"])
-def test_weights_with_a_base_belong_to_the_same_camera(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("ccnet-any", CCNetConfig(base="mlp", base_width=48, normalise=True)),
+        ("ccnet-cave-base", CCNetConfig(base="mlp")),
+    ],
+)
+def test_weights_with_a_base_belong_to_the_same_camera(name: str, config: CCNetConfig) -> None:
     path = SHIPPED_WEIGHTS.with_name(f"{name}.safetensors")
-    assert load_checkpoint(path).config == CCNetConfig(base="mlp")
+    assert load_checkpoint(path).config == config
     camera, default = checkpoint_camera(path), checkpoint_camera()
     assert camera is not None and default is not None
     np.testing.assert_array_equal(camera_response(camera), camera_response(default))
