@@ -31,26 +31,27 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backend", choices=get_args(Request), default="auto", help="engines to build")
     parser.add_argument("--tile", "--window", type=int, default=DECODE_SIDE, help="largest side of a tile, px")
     parser.add_argument("--memory", type=float, help="MB of GPU memory that the engines may take; decides the tile")
+    parser.add_argument("--no-full", dest="full", action="store_false", help="build none for frames in one pass")
     parser.add_argument("--device", type=int, default=0, help="index of the GPU")
     options = parser.parse_args(arguments)
     try:
         unpack(options.bundle, options.folder)
         print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
         with lock_artifacts(options.folder, say=print):
-            _build(options.folder, options.backend, options.tile, options.memory, options.device)
+            _build(options.folder, options.backend, options.tile, options.memory, options.device, options.full)
         return _check(options.folder, options.device)
     except (CCNetError, OSError) as error:
         print("ccnet:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
 
 
-def _build(folder: Path, request: Request, tile: int, memory: float | None, device: int) -> None:
+def _build(folder: Path, request: Request, tile: int, memory: float | None, device: int, full: bool) -> None:
     """Build the best engines that this machine can have, or print why it has none."""
     backend, why = choose(request, device)
     print(f"engines of {backend}: {why}" if backend else f"no engine built: {why}")
     if backend is None:
         return
-    wanted = EngineSet(backend=backend, tile=tile, device=device)
+    wanted = EngineSet(backend=backend, tile=tile, device=device, full=full)
     if memory is not None:
         wanted = wanted.within(int(memory * 1e6), ArtifactFolder.open(folder).manifest)
     _, reports = build(folder, wanted, progress=_print_progress)

@@ -214,13 +214,13 @@ class _Check:
 
     def _judge_full(self, what: str, runner: Reconstructor, precision: Precision) -> Comparison:
         """Compare one pass with the reference, if the engine takes the frame in one."""
-        frame = self.reference.frame
-        with _all_pixels(runner, frame):
-            takes = runner.takes_one_pass(frame)
-        if not takes:
-            why = f"not run: the frame is larger than the engine's tile of {runner.tile} px"
-            return Comparison(what=what, against=self.reference.made_by, backend=why)
-        return self._judge(what, self._run_full(runner), self.reference.cube, precision)
+        run = self._run_full(runner)
+        with _all_pixels(runner, self.reference.frame):
+            took = runner.takes_one_pass(self.reference.frame)  # not any more, if memory ran out
+        if took:
+            return self._judge(what, run, self.reference.cube, precision)
+        why = "not run: the engine does not take this frame in one pass"
+        return Comparison(what=what, against=self.reference.made_by, backend=why)
 
     def _judge_encode(self, what: str, runner: Reconstructor) -> Comparison:
         """Compare a context with the reference's, or with another of the same block means where there are any."""

@@ -48,7 +48,7 @@ def open_probed(
         folder: Path of the artifact folder, or the open folder.
         input_space: Colour space of all frames.
         backend: Library that runs the files.
-        precision: Precision of ``decode``.
+        precision: Precision of ``decode`` and ``full``.
         tile: Side of all tiles, px; None: as large as memory allows.
         memory: Memory budget, bytes; None is the default.
         device: Index of the GPU, for all backends that use one.

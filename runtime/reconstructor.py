@@ -70,8 +70,8 @@ class Reconstructor(Closeable):
                 for linear frames of the weights' camera. None is ``camera`` with a warning, as in version 0.1.0.
             backend: Library that runs the files, see ``backends.select.select``. A backend that was asked for is never
                 replaced by another.
-            precision: Precision of ``decode`` (``encode`` is always FP32). None is the engine's own, and FP32 in ONNX
-                Runtime.
+            precision: Precision of ``decode`` and ``full`` (``encode`` is FP32). None is the engine's own, and FP32 in
+                ONNX Runtime.
             tile: Side of all tiles that a frame is decoded in, px. None: the tiles of each frame have the height and
                 width that compute the fewest pixels within ``memory``. An engine's limits take precedence.
             memory: Budget for a frame, its tiles and, in ``strips``, a strip of output, bytes, see ``tiles.memory``. A
@@ -288,7 +288,7 @@ class Reconstructor(Closeable):
 
     def takes_one_pass(self, frame: Frame) -> bool:
         """Return whether ``full`` makes the cube of a frame (H, W, 3) that has no context, in one pass."""
-        return self._path.takes_one_pass(self.camera_frame(frame))
+        return self._path.takes_one_pass(self._frame(frame))
 
     def describe(self) -> dict[str, str]:
         """Return the backend, files, precision, input colour space and tiles in words, for tables."""

@@ -91,6 +91,13 @@ class ArtifactFolder:
         manifest.write(self.path)
         self.manifest = manifest
 
+    def remove(self, artifact: Artifact) -> None:
+        """Take a file out of the manifest, write the manifest, and delete the file."""
+        manifest = self.manifest.without_artifact(artifact)
+        manifest.write(self.path)
+        self.manifest = manifest
+        (self.path / artifact.file).unlink(missing_ok=True)
+
     def _is_verified(self, artifact: Artifact, state: FileState) -> bool:
         return self._verified.get(artifact.file) == (state, artifact.sha256)
 

@@ -172,8 +172,11 @@ class Manifest:
 
     def with_artifact(self, artifact: Artifact) -> Manifest:
         """Return this manifest with an artifact added, or with the entry of the same file replaced."""
-        others = (entry for entry in self.artifacts if entry.file != artifact.file)
-        return replace(self, artifacts=(*others, artifact))
+        return replace(self, artifacts=(*self.without_artifact(artifact).artifacts, artifact))
+
+    def without_artifact(self, artifact: Artifact) -> Manifest:
+        """Return this manifest without the entry of the same file."""
+        return replace(self, artifacts=tuple(entry for entry in self.artifacts if entry.file != artifact.file))
 
     def write(self, folder: Path) -> None:
         """Write the manifest into its folder. Write it last: it vouches for the other files."""

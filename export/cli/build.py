@@ -31,7 +31,7 @@ def build(
     ] = "auto",
     precision: Annotated[
         Precision,
-        typer.Option(help="Precision of decode; encode is always fp32. int8 needs 'ccnet calibrate int8' first."),
+        typer.Option(help="Precision of decode and full; encode is fp32. int8 needs 'ccnet calibrate int8' first."),
     ] = "fp16",
     tile: Annotated[
         int | None,
@@ -85,7 +85,7 @@ def build(
     they are and needs no engine.
     """
     from ccnet.export.engine.budget import DECODE_SIDE
-    from ccnet.export.engine.plan import EngineSet, choose, plan
+    from ccnet.export.engine.plan import EngineSet, choose, left_out, plan
 
     console = _console()
     chosen, why = choose(backend, device)
@@ -109,8 +109,10 @@ def build(
         artifacts = ArtifactFolder.open(folder)
         if memory is not None:
             wanted = wanted.within(int(memory * 1e6), artifacts.manifest)
-        jobs = plan(artifacts, wanted, force=force)
-        if not dry_run and not any(job.why for job in jobs):
+        jobs, unwanted = plan(artifacts, wanted, force=force), left_out(artifacts, wanted)
+        for artifact in unwanted:
+            console.print(f"{artifact.file}: to remove, it is left out")
+        if not dry_run and not unwanted and not any(job.why for job in jobs):
             console.print(f"{folder}: engines are up to date, nothing to build")
             return
         console.print(f"engines of {chosen}: {why}")

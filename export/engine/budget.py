@@ -1,7 +1,8 @@
 """The memory of engines: sides of ``encode`` and ``decode`` within a budget, and what a built engine needs.
 
-While an engine runs, it needs scratch memory in proportion to the pixels of its input. ``encode`` and ``decode`` share
-one block of it, as they never run at the same time, so each of them may take the whole budget.
+While an engine runs, it needs scratch memory in proportion to the pixels of its input. All engines share one block of
+it, as they never run at the same time, so each of them may take the whole budget. ``full`` takes frames that fit both
+of the other engines, and needs less than ``encode``.
 """
 
 from __future__ import annotations

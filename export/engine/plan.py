@@ -173,10 +173,17 @@ def plan(folder: Path | ArtifactFolder, wanted: EngineSet, *, force: bool = Fals
     return [_job(folder, wanted, kind, precision, force) for kind, precision in graphs]
 
 
+def left_out(folder: ArtifactFolder, wanted: EngineSet) -> list[Artifact]:
+    """Return engines of ``full`` that an earlier build made and that are not wanted; ``build`` removes them."""
+    entry = "full", wanted.backend, wanted.precision
+    artifacts = () if wanted.full else folder.manifest.artifacts
+    return [artifact for artifact in artifacts if (artifact.kind, artifact.format, artifact.precision) == entry]
+
+
 def build(
     folder: Path | ArtifactFolder, wanted: EngineSet, *, force: bool = False, progress: Progress | None = None
 ) -> tuple[Manifest, list[EngineReport]]:
-    """Build what ``plan`` says and enter it into the manifest.
+    """Build what ``plan`` says and enter it into the manifest; remove what is left out.
 
     Graphs may come from anywhere: each is parsed and built in a process of its own. A file with TensorRT's kernel
     timings on this GPU stays in the folder, and makes the next build shorter.
@@ -194,6 +201,8 @@ def build(
         CCNetError: As in ``plan`` and ``build_engine``.
     """
     folder, reports = ArtifactFolder.open(folder), []
+    for artifact in left_out(folder, wanted):
+        folder.remove(artifact)
     for job in plan(folder, wanted, force=force):
         if not job.why:
             continue

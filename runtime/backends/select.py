@@ -123,8 +123,8 @@ def select(
     Args:
         folder: The artifact folder.
         backend: The backend to use.
-        precision: Precision of ``decode``. None is the engine's own (FP16 if there are several), and FP32 in ONNX
-            Runtime.
+        precision: Precision of ``decode`` and ``full``. None is the engine's own (FP16 if there are several), and
+            FP32 in ONNX Runtime.
         device: Index of the GPU, for all backends that use one.
 
     Returns:
@@ -159,7 +159,7 @@ def best_backend(
 
     Args:
         manifest: Manifest of the artifact folder; None is a folder that has all engines.
-        precision: Precision of ``decode``; None is any.
+        precision: Precision of ``decode`` and ``full``; None is any.
         device: Index of the GPU.
 
     Returns:
@@ -202,9 +202,15 @@ def _find_graphs(manifest: Manifest, backend: str, precision: Precision) -> tupl
 
 
 def _find_full(manifest: Manifest, decode: Artifact) -> Artifact | None:
-    """Return the graph or engine that does in one pass what encode and this decode do in two, if there is one."""
+    """Return the graph or engine that does in one pass what encode and this decode do, if it runs where decode does."""
+
+    def build(artifact: Artifact) -> list[object]:
+        """Return what decides on which machines an engine runs; None of each for a graph."""
+        return [artifact.details.get(name) for name in ("version", "gpu", "capability", "compatible")]
+
     wanted = ("full", decode.format, decode.precision)
-    return next((a for a in manifest.artifacts if (a.kind, a.format, a.precision) == wanted), None)
+    found = (artifact for artifact in manifest.artifacts if build(artifact) == build(decode))
+    return next((a for a in found if (a.kind, a.format, a.precision) == wanted), None)
 
 
 def _find_engines(

@@ -247,7 +247,7 @@ class ExecutionContext:
     def keep_kernels(self) -> None:
         """Write the kernels of ``tensorrt_rtx`` after the first run of a shape: a process that is killed keeps them."""
         shapes = tuple(self._shapes.values())
-        if shapes in self._kept or self._save_kernels is None:
+        if not shapes or shapes in self._kept or self._save_kernels is None:
             return
         self._kept.add(shapes)
         try:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ccnet.contract import BANDS_NM, padded_size
+from ccnet.contract import BANDS_NM, CCNetError, padded_size
 from ccnet.runtime.backends.loading import SizeLimits
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.tiles.context_encoder import block_side
@@ -83,23 +84,27 @@ class GpuMemory:
         read = (max(padded_size(math.ceil(size / side), self.multiple), limits.least) for size in (height, width))
         return EncodeInput(side, *read)
 
-    def full_input(self, height: int, width: int, plan: FramePlan, max_pixels: int) -> EncodeInput | None:
+    def full_input(self, height: int, width: int, rules: TileRules, max_pixels: int) -> EncodeInput | None:
         """Return the input of ``full`` for a frame; None where ``encode`` and ``decode`` take the frame.
 
         Args:
             height: Height of the frame.
             width: Width of the frame.
-            plan: The frame's tiles.
+            rules: The sizes that tiles may have, and the budget.
             max_pixels: Maximum of pixels of a frame that ``encode`` reads as it is.
 
         Returns:
-            The whole frame, of a single tile that is not reduced, in the limits of the engine; or None.
+            The whole frame, of a single tile that is not reduced, in the limits of the engine and of the budget; or
+            None.
         """
-        read, limits = self.encode_input(height, width, max_pixels), self.full_limits
-        if limits is None or plan.tiles > 1 or read.side > 1:
-            return None
-        fits = limits.least <= min(read.height, read.width) and max(read.height, read.width) <= limits.most
-        return read if fits else None
+        return _plan(self, height, width, rules, max_pixels)[1]
+
+    def can_be_full(self, read: EncodeInput) -> bool:
+        """Return whether there is a ``full`` that takes inputs of this size, of pixels and not of means."""
+        limits = self.full_limits
+        if limits is None or read.side > 1:
+            return False
+        return limits.least <= min(read.height, read.width) and max(read.height, read.width) <= limits.most
 
     def plan(self, height: int, width: int, rules: TileRules, max_pixels: int) -> FramePlan:
         """Return the tiles of a frame.
@@ -116,21 +121,29 @@ class GpuMemory:
         Raises:
             CCNetError: The frame does not fit the budget.
         """
-        return _plan(self, height, width, rules, max_pixels)
+        return _plan(self, height, width, rules, max_pixels)[0]
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(memory: GpuMemory, height: int, width: int, rules: TileRules, max_pixels: int) -> FramePlan:
+def _plan(
+    memory: GpuMemory, height: int, width: int, rules: TileRules, max_pixels: int
+) -> tuple[FramePlan, EncodeInput | None]:
+    """Return the tiles of a frame, and the input of ``full`` if it takes the frame."""
     read, layout = memory.encode_input(height, width, max_pixels), memory.layout
-    pixel = layout.nbytes(1, 1)
-    per_pixel = [0, memory.encode_bytes - pixel]
-    if memory.full_limits and read.side == 1:
-        per_pixel.append(memory.full_bytes - pixel - _FLOAT * len(BANDS_NM))
-    scratch = max(per_pixel) * read.height * read.width
-    frame = _frame_pixels(memory, height, width, rules, read)
+    frame = _frame_pixels(memory, height, width, rules, read) + layout.nbytes(read.height, read.width)
     numbers = memory.context_size + math.ceil(height / memory.multiple) * math.ceil(width / memory.multiple) + 2
-    rules = replace(memory.rules(rules), shared_bytes=scratch)
-    return plan_frame(height, width, frame + layout.nbytes(read.height, read.width) + _FLOAT * numbers, rules)
+
+    def planned(bytes_per_pixel: int) -> FramePlan:
+        scratch = max(bytes_per_pixel, 0) * read.height * read.width
+        return plan_frame(height, width, frame + _FLOAT * numbers, replace(memory.rules(rules), shared_bytes=scratch))
+
+    encode = memory.encode_bytes - layout.nbytes(1, 1)
+    if memory.can_be_full(read):
+        with contextlib.suppress(CCNetError):  # the budget may be enough for two passes
+            found = planned(max(encode, memory.full_bytes - layout.nbytes(1, 1) - _FLOAT * len(BANDS_NM)))
+            if found.tiles == 1:
+                return found, read
+    return planned(encode), None
 
 
 def _frame_pixels(memory: GpuMemory, height: int, width: int, rules: TileRules, read: EncodeInput) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 
-from ccnet.contract import CUBE_SUM, Artifact, prefix_errors
+from ccnet.contract import CUBE_SUM, Artifact, CCNetError, prefix_errors
 from ccnet.runtime.backends.select import Selection
 from ccnet.runtime.backends.trt_engine import Engine
 from ccnet.runtime.gpu.cuda import Device
+from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.tiles.planner import TileRules
 
 from .path import ResidentPath
@@ -36,17 +37,29 @@ def open_resident(selection: Selection, rules: TileRules, *, encode_pixels: int)
                 "frames pass through the host, for engines of an older ccnet: ccnet build builds faster ones"
             )
             return None
-        engines = {"decode": decode}
-        for artifact in filter(None, (selection.encode, selection.full)):
-            engines[artifact.kind] = _open(selection, artifact, device)
-            stack.callback(engines[artifact.kind].close)
-        chosen = filter(None, (selection.encode, selection.decode, selection.full))
-        caches = {artifact.kind: selection.kernel_cache(artifact) for artifact in chosen}
+        artifacts = {"encode": selection.encode, "decode": selection.decode}
+        engines = {"encode": _open(selection, selection.encode, device), "decode": decode}
+        stack.callback(engines["encode"].close)
+        if selection.full is not None and (full := _open_full(selection, selection.full, device)):
+            artifacts["full"], engines["full"] = selection.full, full
+            stack.callback(full.close)
+        caches = {kind: selection.kernel_cache(artifact) for kind, artifact in artifacts.items()}
         pipeline = Pipeline(engines, selection.folder.manifest, caches)
         stack.callback(pipeline.close)
         path = ResidentPath(selection, pipeline, rules, encode_pixels=encode_pixels)
         stack.pop_all()
     return path
+
+
+def _open_full(selection: Selection, artifact: Artifact, device: Device) -> Engine | None:
+    """Return the engine of ``full``; None, with a warning, where the GPU has too little memory for it."""
+    try:
+        return _open(selection, artifact, device)
+    except CCNetError as error:
+        if not isinstance(error.__cause__, OutOfMemoryError):
+            raise
+        _logger.warning("%s; all frames take two passes", error)
+        return None
 
 
 def _open(selection: Selection, artifact: Artifact, device: Device) -> Engine:

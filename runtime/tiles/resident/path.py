@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,7 +68,7 @@ class ResidentPath:
         self.encode_pixels = encode_pixels
         self._manifest = manifest = selection.folder.manifest
         self._precision = selection.decode.precision
-        self._memory = GpuMemory.of(selection)
+        self._memory = GpuMemory.of(selection if pipeline.has_full else replace(selection, full=None))
         self._asked = self._rules = self._memory.rules(rules)
         self._planned: tuple[FramePlan, bool] | None = None
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
@@ -173,7 +173,7 @@ class ResidentPath:
             self._set_context(frame, context)
             while True:
                 try:
-                    self._fill(frame, rows, out)
+                    self._retry(lambda: self._fill(frame, rows, out))
                     return
                 except OutOfMemoryError as error:
                     self._shrink(self.plan(frame), error)
@@ -225,7 +225,15 @@ class ResidentPath:
         """Return what ``full`` reads of a frame that it takes; None for all other frames."""
         most = self._encode_memory.limit(self.encode_pixels)
         height, width = frame.shape[:2]
-        return self._memory.full_input(height, width, self.plan(frame), most)
+        return self._memory.full_input(height, width, self._rules, most)
+
+    def _retry(self, work: Callable[[], None]) -> None:
+        """Do work on the GPU; when memory runs out, free what earlier frames took and do it once more."""
+        try:
+            work()
+        except OutOfMemoryError:
+            self._pipeline.free()
+            work()
 
     def _fill_whole(self, frame: Frame, rows: tuple[int, int], out: Array | View) -> bool:
         """Decode rows of a frame by ``full``, if it takes the frame and there is memory; return whether it did."""
@@ -235,9 +243,13 @@ class ResidentPath:
         height, width = frame.shape[:2]
         y, x = Span(0, read.height, 0, height), Span(0, read.width, 0, width)
         self._begin(frame, full=True)
-        try:
+
+        def decode() -> None:
             self._pipeline.load(_source(frame), 0, (y.stop, x.stop), frame.dtype)
             self._decode([PlacedTile(y, x, slice(*rows))], rows[0], out, full=True)
+
+        try:
+            self._retry(decode)
         except OutOfMemoryError as error:
             self._pipeline.free()
             self._memory = replace(self._memory, full_limits=None)
@@ -272,11 +284,7 @@ class ResidentPath:
         """
 
         def attempt(pixels: int) -> None:
-            try:
-                self._queue_encode(frame, size, pixels)
-            except OutOfMemoryError:
-                self._pipeline.free()  # what the tiles of earlier frames have taken may be enough
-                self._queue_encode(frame, size, pixels)
+            self._retry(lambda: self._queue_encode(frame, size, pixels))
 
         height, width = frame.shape[:2]
         self._encode_memory.encode((height, width), self.encode_pixels, attempt)

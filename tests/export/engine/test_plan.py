@@ -127,6 +127,18 @@ def test_no_full_leaves_it_out(ccnet: Ccnet, copy: Path, builder: list[dict[str,
     assert len(builder) == 2
 
 
+def test_no_full_removes_an_earlier_one(ccnet: Ccnet, copy: Path, builder: list[dict[str, Any]]) -> None:
+    build(copy, WITH_FULL)
+    arguments = ("build", copy, "--backend", "tensorrt-rtx", "--tile", 192, "--no-full")
+    assert "full.fp16.tensorrt_rtx.engine: to remove" in ccnet(*arguments, "--dry-run").err
+    assert len(engines(Manifest.read(copy))) == 3
+    assert "full.fp16.tensorrt_rtx.engine: to remove" in ccnet(*arguments).err
+    assert [engine.kind for engine in engines(Manifest.read(copy))] == ["encode", "decode"]
+    assert not (copy / "full.fp16.tensorrt_rtx.engine").exists()
+    assert "up to date" in ccnet(*arguments).err
+    assert len(builder) == 3
+
+
 @pytest.mark.parametrize(
     "change",
     [

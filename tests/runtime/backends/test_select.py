@@ -145,3 +145,15 @@ def test_requested_provider_is_never_replaced(folder: Path, monkeypatch: pytest.
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     name: Any = f"onnxruntime-{provider}"
     refusal(lambda: open_camera(folder, backend=name), folder, 'pip install ".[cuda]"')
+
+
+def test_full_is_taken_only_where_it_runs_where_decode_does(machine: Callable[..., None]) -> None:
+    machine("tensorrt", gpu=True)
+
+    def found(version: str) -> Artifact | None:
+        full = dataclasses.replace(artifact("full", "tensorrt", "fp16"), details={"version": version})
+        here = (dataclasses.replace(engine, details={"version": "10.3.0"}) for engine in ENGINES)
+        return select(opened((*GRAPHS, *here, full)), "tensorrt").full
+
+    assert found("10.3.0") is not None
+    assert found("10.2.0") is None

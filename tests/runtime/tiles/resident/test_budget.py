@@ -105,3 +105,18 @@ def test_the_command_plan_counts_the_same_memory(measured: Path, ccnet: Callable
         options = ("--artifacts", measured, "--backend", "tensorrt", "--memory", "3", "--input-space", "camera")
         result = ccnet("plan", "160x150", *options)
     assert f"memory    about {expected / 1e6:.0f} MB, budget 3 MB" in result.out
+
+
+def test_a_budget_without_place_for_full_takes_two_passes(measured: Path) -> None:
+    frame = pixels(90, 90)
+    with gpu(0, False, encode_scratch=ENCODE_SCRATCH) as driver, resident(measured) as ours:
+        needed = ours.plan(frame).memory
+    with (
+        gpu(0, False, encode_scratch=ENCODE_SCRATCH) as driver,
+        resident(measured, memory=needed - 1) as ours,
+        on_host(measured) as theirs,
+    ):
+        assert not ours.takes_one_pass(frame)
+        driver.capacity = ours.plan(frame).memory
+        assert driver.capacity < needed
+        np.testing.assert_allclose(ours(frame), theirs(frame), atol=1e-5)

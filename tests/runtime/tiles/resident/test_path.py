@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,12 @@ from hypothesis import strategies as st
 
 from ccnet.runtime import Projection
 from ccnet.runtime.gpu.cuda import Device, PinnedMemory
+from ccnet.runtime.gpu.out_of_memory import OutOfMemoryError
 from ccnet.runtime.tiles.resident import budget
 from tests.runtime.conftest import pixels
+from tests.runtime.gpu import engine_double
 from tests.runtime.gpu.driver_double import Driver
-from tests.runtime.gpu.engine_double import SCRATCH
+from tests.runtime.gpu.engine_double import SCRATCH, EngineDouble
 
 from .conftest import gpu, on_host, resident
 
@@ -127,3 +130,40 @@ def test_two_passes_where_full_runs_out_of_memory(engines: Path, caplog: pytest.
             np.testing.assert_array_equal(tested(frame), reference(frame))
         assert not tested.takes_one_pass(frame)
     assert ["from now on all frames take two passes" in record.message for record in caplog.records] == [True]
+
+
+def test_memory_of_earlier_frames_is_freed_before_full_is_given_up(
+    engines: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    small, large = pixels(90, 90), pixels(200, 200)
+    with gpu(3, integrated=False) as driver, resident(engines) as tested, on_host(engines) as reference:
+        context = reference.encode(large)
+        used = driver.used()
+        tested(small)
+        driver.capacity = driver.used() + (driver.used() - used) // 8
+        for _ in range(2):  # each finds the other's memory taken
+            np.testing.assert_array_equal(tested(small), reference(small))
+            np.testing.assert_array_equal(tested(small, context), reference(small, context))
+        assert tested.takes_one_pass(small)
+    assert not caplog.records
+
+
+def test_frames_take_two_passes_where_full_does_not_load(engines: Path, caplog: pytest.LogCaptureFixture) -> None:
+    frame = pixels(90, 90)
+    full = (engines / "full.engine").read_bytes()
+
+    def load(driver: Driver, graph: bytes, *rest: Any) -> EngineDouble:
+        if graph == full:
+            raise OutOfMemoryError("the GPU has too little memory")
+        return EngineDouble(driver, graph, *rest)
+
+    with (
+        mock.patch.object(engine_double, "EngineDouble", load),
+        gpu(3, integrated=False),
+        resident(engines) as tested,
+        on_host(engines) as reference,
+    ):
+        assert not tested.takes_one_pass(frame)
+        np.testing.assert_array_equal(tested(frame), reference(frame))
+    (record,) = caplog.records
+    assert record.message.endswith("full.engine: the GPU has too little memory; all frames take two passes")
