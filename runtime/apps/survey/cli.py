@@ -14,7 +14,6 @@ from ccnet.runtime.cli.options import (
     ARTIFACTS_FOLDER,
     ArtifactsOption,
     BackendOption,
-    CubeFormatOption,
     DeviceOption,
     InputSpaceOption,
     MemoryOption,
@@ -22,6 +21,7 @@ from ccnet.runtime.cli.options import (
     ThreadsOption,
     to_bytes,
 )
+from ccnet.runtime.io.cubes import CubeFormat
 
 if TYPE_CHECKING:
     from ccnet.runtime.tiles.projection import Projection
@@ -55,7 +55,10 @@ def survey(
     matrix: Annotated[
         Path | None, typer.Option("--matrix", help="Write a linear map, such as a classifier's: .npy (K, 31).")
     ] = None,
-    format: CubeFormatOption = "hdr",
+    format: Annotated[
+        CubeFormat,
+        typer.Option("--format", help="File format of the cubes; of bands, indices and maps, tif or else .npy."),
+    ] = "hdr",
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://HOST:8786; else this process.")
     ] = None,
@@ -77,6 +80,8 @@ def survey(
     from .worker import Engine, Task
 
     projection, wanted = _projection(bands or [], indices or [], matrix)
+    if projection is not None and format not in ("hdr", "npy", "tif"):
+        raise CCNetError(f"--format {format} is for cubes, expected npy or tif for --band, --index and --matrix")
     engine = Engine(
         artifacts=str(artifacts.absolute()),
         input_space=input_space,
@@ -92,7 +97,8 @@ def survey(
     if isinstance(runner, Cluster):
         print(f"{scheduler}: dashboard {runner.dashboard}", file=sys.stderr)
     progress = _Progress()
-    counts, failed = run_survey(task, frames, wanted=wanted or f"cubes, {format}", runner=runner, report=progress)
+    wanted = f"{wanted}, tif" if wanted and format == "tif" else wanted or f"cubes, {format}"
+    counts, failed = run_survey(task, frames, wanted=wanted, runner=runner, report=progress)
     progress.end()
     for row in failed[:_LISTED]:
         print(f"failed: {row.frame}: {row.reason}", file=sys.stderr)

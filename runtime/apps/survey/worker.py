@@ -20,6 +20,7 @@ from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
 from ccnet.runtime.io.cubes import CubeFormat, cube_files, open_cube
 from ccnet.runtime.io.formats.cube_writer import replace_when_complete, write_errors
 from ccnet.runtime.io.formats.georeference import Georeference
+from ccnet.runtime.io.formats.geotiff import write_layers
 from ccnet.runtime.io.frames import Frame
 from ccnet.runtime.io.srgb import InputSpace
 from ccnet.runtime.reconstructor import Reconstructor
@@ -59,8 +60,8 @@ class Task:
     Attributes:
         engine: The arguments of the Reconstructor that computes the frames.
         out: Absolute path of the folder of results, the same on every worker.
-        projection: Map to K values a pixel, written as .npy (K, H, W) float32. None: whole cubes.
-        format: File format of cubes.
+        projection: Map to K values a pixel, written as GeoTIFF or else as .npy (K, H, W) float32. None: whole cubes.
+        format: File format of cubes; ``tif`` is that of projections, too.
     """
 
     engine: Engine
@@ -70,7 +71,7 @@ class Task:
 
     def output(self, frame: ArchiveFrame) -> str:
         """Return the path of a frame's result, relative to ``out``."""
-        return f"{frame.name}.{self.format if self.projection is None else 'npy'}"
+        return f"{frame.name}.{self.format if self.projection is None or self.format == 'tif' else 'npy'}"
 
     def is_done(self, frame: ArchiveFrame) -> bool:
         """Return whether the result is there; results appear when they are whole."""
@@ -159,14 +160,17 @@ def _write(
     georeference: Georeference | None,
 ) -> None:
     height, width = pixels.shape[:2]
+    metadata = {"source": frame.location, "space": task.engine.input_space, **reconstruct.provenance()}
     if task.projection is None:
-        metadata = {"source": frame.location, "space": task.engine.input_space, **reconstruct.provenance()}
         with open_cube(target, height, width, metadata, georeference) as writer:
             for top, strip in reconstruct.strips(pixels):
                 writer.write(top, strip)
         return
     values = reconstruct.project(pixels, task.projection)
     make_folder(target.parent)
+    if task.format == "tif":
+        write_layers(target, values, task.projection.names, metadata, georeference)
+        return
     with replace_when_complete(target) as partial, write_errors(target), partial.open("wb") as file:
         np.save(file, values)
 

@@ -64,8 +64,6 @@ def open_geotiff(
 ) -> Iterator[CubeWriter]:
     """Open a cube for writing, as Cloud-Optimised GeoTIFF.
 
-    GDAL makes the file from a whole, uncompressed one, which lies beside it under a hidden name until then.
-
     Args:
         path: The ``.tif``.
         height: Rows of the cube.
@@ -76,21 +74,68 @@ def open_geotiff(
     Yields:
         The writer.
     """
+    with _staged(path, (BAND_COUNT, height, width), metadata, georeference) as file:
+        with write_errors(path), _gdal_errors():
+            _describe_bands(file)
+
+        def put(band: int, top: int, left: int, rows: Array) -> None:
+            window = (top, top + rows.shape[0]), (left, left + rows.shape[1])
+            with _gdal_errors():
+                file.write(rows, band + 1, window=window)
+
+        writer = PartWriter(path, height, width, put)
+        yield writer
+        writer.check_complete()
+
+
+def write_layers(
+    path: Path,
+    layers: Array,
+    names: Sequence[str],
+    metadata: Mapping[str, str],
+    georeference: Georeference | None = None,
+) -> None:
+    """Write maps of one place, such as indices, as Cloud-Optimised GeoTIFF.
+
+    Args:
+        path: The ``.tif``.
+        layers: Values (K, H, W) float32.
+        names: Name of each layer.
+        metadata: Tags of the file.
+        georeference: Where on the earth the maps lie, if that is known.
+
+    Raises:
+        CCNetError: The file cannot be written.
+    """
+    with _staged(path, layers.shape, metadata, georeference) as file, write_errors(path), _gdal_errors():
+        file.descriptions = tuple(names)
+        file.write(layers)
+
+
+@contextmanager
+def _staged(
+    path: Path, shape: tuple[int, ...], metadata: Mapping[str, str], georeference: Georeference | None
+) -> Iterator[Any]:
+    """Open a plain GeoTIFF of a shape (K, H, W), and make the Cloud-Optimised one of it when it is complete.
+
+    GDAL makes that from a whole, uncompressed file, which lies beside it under a hidden name until then.
+
+    Args:
+        path: The ``.tif``.
+        shape: Layers, rows and columns.
+        metadata: Tags of the file.
+        georeference: Where on the earth the layers lie, if that is known.
+
+    Yields:
+        The plain file, of rasterio, to write to.
+    """
     staging = hidden_path(path)
     try:
         with replace_when_complete(path) as partial:
             with write_errors(path), _gdal_errors():
-                file = _create(staging, height, width, metadata, georeference)
-
-            def put(band: int, top: int, left: int, rows: Array) -> None:
-                window = (top, top + rows.shape[0]), (left, left + rows.shape[1])
-                with _gdal_errors():
-                    file.write(rows, band + 1, window=window)
-
+                file = _create(staging, shape, metadata, georeference)
             try:
-                writer = PartWriter(path, height, width, put)
-                yield writer
-                writer.check_complete()
+                yield file
             finally:
                 with write_errors(path), _gdal_errors():
                     file.close()
@@ -101,24 +146,29 @@ def open_geotiff(
             left.unlink(missing_ok=True)
 
 
-def _create(path: Path, height: int, width: int, metadata: Mapping[str, str], georeference: Georeference | None) -> Any:
+def _create(path: Path, shape: tuple[int, ...], metadata: Mapping[str, str], georeference: Georeference | None) -> Any:
     rasterio = optional_module("rasterio", "geo")
     place: dict[str, Any] = {}
     if georeference:
         place["transform"] = rasterio.Affine(*georeference.transform)
         if georeference.crs:
             place["crs"] = georeference.coordinate_system()
-    size = {"height": height, "width": width, "count": BAND_COUNT, "dtype": "float32"}
+    count, height, width = shape
+    size = {"height": height, "width": width, "count": count, "dtype": "float32"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optional_module("rasterio.errors", "geo").NotGeoreferencedWarning)
         name = os.path.abspath(path)  # noqa: PTH100 - links stay as they are
         file = rasterio.open(name, "w", driver="GTiff", interleave="band", BIGTIFF="IF_SAFER", **size, **place)
     file.update_tags(**{key.replace(" ", "_"): value for key, value in metadata.items()})
+    return file
+
+
+def _describe_bands(file: Any) -> None:
+    """Give each of the 31 bands its name and wavelength."""
     file.descriptions = tuple(f"{nm} nm" for nm in BANDS_NM)
     for band, nm in enumerate(BANDS_NM, start=1):
         file.update_tags(band, wavelength=f"{nm}", wavelength_units="Nanometers", fwhm=f"{FWHM_NM:g}")
         file.update_tags(band, ns="IMAGERY", CENTRAL_WAVELENGTH_UM=f"{nm / 1e3:.3f}", FWHM_UM=f"{FWHM_NM / 1e3:.3f}")
-    return file
 
 
 def _publish(staging: Path, target: Path) -> None:

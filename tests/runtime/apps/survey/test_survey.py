@@ -77,6 +77,30 @@ def test_cubes_of_located_frames_are_located(task: Callable[..., Task], tmp_path
             assert (file.count, file.crs.to_epsg(), file.transform) == (31, 32632, transform)
 
 
+def test_indices_of_located_frames_are_located(task: Callable[..., Task], tmp_path: Path, folder: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason='rasterio is not installed: pip install ".[geo]"')
+    transform, frame = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5400000), pixels(40, 24)
+    options = {"height": 40, "width": 24, "count": 3, "dtype": "uint8", "photometric": "rgb"}
+    with rasterio.open(tmp_path / "a.tif", "w", crs="EPSG:32632", transform=transform, **options) as file:
+        file.write(frame.transpose(2, 0, 1))
+    made = task(format="tif")
+    assert run(made, tmp_path / "a.tif") == (Counts(1, 0, 1, 0), [])
+    with Reconstructor.open(folder, input_space="srgb") as reconstruct:
+        expected = reconstruct.project(frame, INDEX)
+    with rasterio.open(Path(made.out, "a.tif.tif")) as file:
+        assert (file.crs.to_epsg(), file.transform, file.descriptions) == (32632, transform, INDEX.names)
+        np.testing.assert_array_equal(file.read(), expected)
+        assert file.tags()["source"] == str(tmp_path / "a.tif")
+    (row,) = rows(made).values()
+    assert row.sha256 == hashlib.sha256(Path(made.out, row.output).read_bytes()).hexdigest()
+
+
+def test_formats_of_cubes_are_refused_for_indices(ccnet: Callable[..., Any], tmp_path: Path) -> None:
+    result = ccnet("survey", tmp_path, "--out", tmp_path / "out", "--index", "edge=700,670", "--format", "nc")
+    assert result.code == 2 and "--format nc is for cubes, expected npy or tif for --band, --index" in result.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_results_equal_those_of_a_reconstructor(task: Callable[..., Task], tmp_path: Path, folder: Path) -> None:
     frames = archive(tmp_path / "frames", 2, 32)
     with Reconstructor.open(folder, input_space="srgb") as reconstruct:
