@@ -14,6 +14,10 @@ Fusion = Literal["paf", "add", "concat", "cross"]
 Base = Literal["none", "mlp"]
 
 
+_UNUSED = {"base": "none", "base_width": 128, "normalise": False}
+"""Fields that version 0.1.0 had not, and their defaults."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CCNetConfig:
     """Sizes and parts of the network; the defaults are the paper's (section IV-B).
@@ -73,6 +77,8 @@ class CCNetConfig:
             raise CCNetError(
                 f"config continuity 'none' has nothing to fuse by {self.fusion!r}; leave fusion at its default"
             )
+        if self.base == "none" and self.base_width != _UNUSED["base_width"]:
+            raise CCNetError(f"config base_width is {self.base_width} without a base; set base to 'mlp', too")
 
     @property
     def size_multiple(self) -> int:
@@ -81,8 +87,7 @@ class CCNetConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain values, for checkpoints and manifests; no field that 0.1.0 had not, if unused."""
-        defaults = {"base": "none", "base_width": 128, "normalise": False}
-        return {name: value for name, value in asdict(self).items() if name not in defaults or value != defaults[name]}
+        return {name: value for name, value in asdict(self).items() if name not in _UNUSED or value != _UNUSED[name]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> CCNetConfig:

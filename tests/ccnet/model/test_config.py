@@ -53,6 +53,7 @@ def test_configurations_of_the_tables_survive_json(values: dict[str, Any]) -> No
         ({"inter_spectral": "cnn"}, "inter_spectral is 'cnn', expected one of"),
         ({"continuity": "lstm"}, "continuity is 'lstm', expected one of"),
         ({"fusion": ["paf"]}, "fusion is"),
+        ({"base_width": 48}, "base_width is 48 without a base; set base to 'mlp', too"),
         ({"base_width": 0}, "base_width is 0, expected a positive integer"),
         ({"normalise": "yes"}, "normalise is 'yes', expected true or false"),
         ({"base": "linear"}, "base is 'linear', expected one of"),
