@@ -57,7 +57,7 @@ def test_train_writes_weights_and_prints_their_paths(sources: dict[str, str], ou
     assert load_checkpoint(out / "best.safetensors").config.units == 1
     curves, *files = sorted((file.name for file in out.iterdir()), key=lambda name: not name.startswith("events"))
     assert curves.startswith("events.out.tfevents")
-    assert sorted(files) == ["best.safetensors", "last.safetensors"]
+    assert sorted(files) == ["best.safetensors", "curve.json", "last.safetensors"]
     assert [line.split(":")[0] for line in result.stderr.strip().splitlines()] == ["step 1", "step 2"]
     best, last = result.stdout.splitlines()
     assert best.startswith(f"{out / 'best.safetensors'}: MRAE ")
