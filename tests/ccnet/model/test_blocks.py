@@ -202,8 +202,8 @@ def test_block_records_its_attention_in_the_context() -> None:
     block, x = CSRM(64, 8, CONFIG).requires_grad_(False), torch.randn(1, 64, 16, 16)
     computed = Context()
     y = block(x, computed)
-    given = Context(computed.matrices)
+    given = Context(computed.parts)
     assert torch.equal(block(x, given), y)
-    assert len(given.matrices) == 1
-    assert given.matrices[0] is computed.matrices[0]
-    assert not torch.equal(block(x, Context([computed.matrices[0].roll(1, -1)])), y)
+    assert len(given.parts) == 1
+    assert given.parts[0] is computed.parts[0]
+    assert not torch.equal(block(x, Context([computed.parts[0].roll(1, -1)])), y)
