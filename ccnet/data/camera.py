@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError
+from ccnet.contract import BANDS_NM, CCNetError
 
 from .spectra import READERS, Values, read_spectra
 
@@ -76,6 +76,12 @@ class Camera:
         if not response.any(0).all():
             raise CCNetError(f"{illuminant.name} lights no band that a channel of {self.name} sees: name another light")
         return Camera(name=f"{self.name} under {illuminant.name}", response=_white_balanced(response))
+
+    def shifted(self, nm: float) -> Camera:
+        """Return the white-balanced camera with its response moved to longer wavelengths; it repeats its ends."""
+        bands = np.array(BANDS_NM)
+        channels = [np.interp(bands - nm, bands, channel) for channel in self.response.T]
+        return replace(self, name=f"{self.name} shifted by {nm:g} nm", response=_white_balanced(np.stack(channels, 1)))
 
     def neutral(self, illuminant: Illuminant) -> Values:
         """Return the sensor's values (3,) of a white surface in this light, as multiples of G's."""

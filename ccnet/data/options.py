@@ -73,6 +73,18 @@ SurfaceShareOption = Annotated[
     float, typer.Option(min=0, max=1, help="Share of the patches in which --surfaces replace about half of the pixels.")
 ]
 
+VariationOption = Annotated[
+    float,
+    typer.Option(
+        "--vary-spectra", min=0, max=1, help="Share of the patches whose spectra are shifted, stretched and made paler."
+    ),
+]
+
+CameraShiftOption = Annotated[
+    float,
+    typer.Option(min=0, metavar="NM", help="Use each of --cameras also with its response shifted by ± this many nm."),
+]
+
 HeldOutBrandOption = Annotated[
     list[str] | None,
     typer.Option("--held-out-brand", help="Brand whose --cameras are not trained on, e.g. Nikon, may be repeated."),

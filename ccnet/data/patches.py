@@ -17,6 +17,7 @@ from .datasets import Scene
 from .masks import fill_for_camera
 from .materials import Materials
 from .measured import MeasuredCameras
+from .variation import SpectralVariation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,7 @@ class SceneDataset:
             scaled together. Whole scenes keep their light.
         measured: Measured cameras for a share of the training patches, at random; ``imaging`` is not for their frames.
         materials: Measured reflectances that replace materials in a share of the training patches.
+        variation: Random changes of all spectra of a share of the training patches.
         source: Origin of the scenes, so that a resumed run can find the same ones.
         cache_bytes: Most bytes of cubes that stay in memory between reads; other cubes are read again.
     """
@@ -41,6 +43,7 @@ class SceneDataset:
     brightness: tuple[float, float] = (1.0, 1.0)
     measured: MeasuredCameras | None = None
     materials: Materials | None = None
+    variation: SpectralVariation | None = None
     source: str = ""
     cache_bytes: int = 8 << 30
     _cache: dict[int, tuple[Array, Array | None]] = field(default_factory=dict, repr=False, compare=False)
@@ -52,9 +55,10 @@ class SceneDataset:
         if without and not self.cameras:
             raise CCNetError(f"scene {without[0]} has no frame of its own: give the --camera that simulates one")
 
-        if self.materials is not None and not self.cameras:
+        if (self.materials is not None or self.variation is not None) and not self.cameras:
             raise CCNetError(
-                "surfaces in place of a scene's materials need a --camera: published frames show the scene"
+                "surfaces in place of a scene's materials, and varied spectra, need a --camera: published frames show"
+                " the scene"
             )
         low, high = self.brightness
         if not 0 < low <= high < np.inf:
@@ -78,7 +82,7 @@ class SceneDataset:
         Args:
             index: The scene.
             size: Side of the square, px.
-            rng: Decides position, rotation, mirroring, materials, brightness, camera and noise.
+            rng: Decides position, rotation, mirroring, spectra, materials, brightness, camera and noise.
 
         Returns:
             The frame (3, size, size) and the cube (31, size, size).
@@ -100,6 +104,8 @@ class SceneDataset:
 
         patch, published_patch = cut(cube), None if published is None else cut(published)
         camera = int(rng.integers(max(len(self.cameras), 1)))
+        if self.variation is not None and rng.random() < self.variation.share:
+            patch = self.variation.vary(patch, rng)
         if self.materials is not None and rng.random() < self.materials.share:
             patch = self.materials.repaint(patch, rng)
         if self.brightness != (1.0, 1.0):

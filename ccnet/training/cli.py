@@ -17,6 +17,7 @@ from ccnet.data.options import (
     SOURCE_FORMAT,
     BrightnessOption,
     CameraOption,
+    CameraShiftOption,
     ExposureOption,
     FrameOptions,
     HeldOutBrandOption,
@@ -26,6 +27,7 @@ from ccnet.data.options import (
     SurfaceShareOption,
     SurfacesOption,
     TrackOption,
+    VariationOption,
 )
 from ccnet.evaluation.environment import DeviceOption, library_versions, select_device, warn_if_bfloat16_is_emulated
 from ccnet.runtime.cli.options import ThreadsOption
@@ -72,9 +74,11 @@ def train(
     brightness: BrightnessOption = (1.0, 1.0),
     cameras: MeasuredOption = None,
     camera_share: ShareOption = 0.5,
+    camera_shift: CameraShiftOption = 0,
     held_out_brand: HeldOutBrandOption = None,
     surfaces: SurfacesOption = None,
     surface_share: SurfaceShareOption = 0.25,
+    vary_spectra: VariationOption = 0,
     preset: Annotated[
         Literal["paper", "short"],
         typer.Option(help="paper: the paper's recipe, for a GPU. short: small batches, for --minutes."),
@@ -86,6 +90,7 @@ def train(
     batch: Annotated[int | None, typer.Option(min=1, help="Patches an update, over all processes.")] = None,
     patch: Annotated[int | None, typer.Option(min=1, help="Side of a patch, px.")] = None,
     lr: Annotated[float | None, typer.Option(min=0, help="Learning rate after warm-up; a cosine follows.")] = None,
+    final_lr: Annotated[float | None, typer.Option(min=0, help="Learning rate at the end of the cosine.")] = None,
     warmup: Annotated[int | None, typer.Option(min=0, help="Steps in which the learning rate rises linearly.")] = None,
     bf16: BFloat16Option = False,
     rmse_weight: Annotated[
@@ -115,6 +120,7 @@ def train(
     command resumes after an interruption, and curves for TensorBoard. Several GPUs: torchrun --nproc-per-node N
     .venv/bin/ccnet train, with the same options.
     """
+    from ccnet.data.variation import SpectralVariation
     from ccnet.model.checkpoint import load_checkpoint
 
     from .budget import steps_within
@@ -124,8 +130,9 @@ def train(
     from .trainer import Trainer
 
     changes: dict[str, Any] = {
-        "steps": steps, "batch": batch, "patch": patch, "lr": lr, "warmup": warmup, "bf16": bf16, "seed": seed,
-        "evaluate_every": evaluate_every, "save_every": save_every, "rmse_weight": rmse_weight, "average": average,
+        "steps": steps, "batch": batch, "patch": patch, "lr": lr, "final_lr": final_lr, "warmup": warmup, "bf16": bf16,
+        "seed": seed, "evaluate_every": evaluate_every, "save_every": save_every, "rmse_weight": rmse_weight,
+        "average": average,
     }  # fmt: skip
     recipe = _train_recipe(preset, minutes, changes)
     network = _network_config(config or [])
@@ -134,9 +141,12 @@ def train(
         if recipe.bf16:
             warn_if_bfloat16_is_emulated(chosen)
         train_scenes, val_scenes = frames.open_scenes(data, "train", memory), frames.open_scenes(val, "val")
-        measured = _measured_cameras(train_scenes, cameras or [], camera_share, held_out_brand or [])
+        measured = _measured_cameras(train_scenes, cameras or [], camera_share, camera_shift, held_out_brand or [])
         materials = _materials(surfaces, surface_share)
-        train_scenes = replace(train_scenes, brightness=brightness, measured=measured, materials=materials)
+        variation = SpectralVariation(share=vary_spectra) if vary_spectra else None
+        train_scenes = replace(
+            train_scenes, brightness=brightness, measured=measured, materials=materials, variation=variation
+        )
         if minutes is not None:
             planned = planned_steps(out)
             if planned:
@@ -160,24 +170,26 @@ def train(
 
 
 def _measured_cameras(
-    scenes: SceneDataset, files: list[Path], share: float, held_out_brands: list[str]
+    scenes: SceneDataset, files: list[Path], share: float, shift_nm: float, held_out_brands: list[str]
 ) -> MeasuredCameras | None:
     """Return the cameras of --cameras in daylight and tungsten light, behind matrices to the scenes' only camera."""
     from ccnet.data.camera import read_cameras
     from ccnet.data.colour.matrix import smooth_reflectances
-    from ccnet.data.colour.measured import behind_matrices, in_training_lights, split_by_brand
+    from ccnet.data.colour.measured import behind_matrices, in_training_lights, split_by_brand, with_shifts
     from ccnet.data.measured import MeasuredCameras
 
     if not files:
-        if held_out_brands:
-            raise CCNetError("--held-out-brand needs --cameras, of which it leaves some out")
+        if held_out_brands or shift_nm:
+            raise CCNetError(
+                "--held-out-brand and --camera-shift are for --cameras, and there are none: give --cameras"
+            )
         return None
     if len(scenes.cameras) != 1:
         raise CCNetError(
             f"--cameras needs a single --camera, which the matrices lead to, and got {len(scenes.cameras)}"
         )
     kept, _ = split_by_brand(read_cameras(files), held_out_brands)
-    behind = behind_matrices(in_training_lights(kept), scenes.cameras[0], smooth_reflectances())
+    behind = behind_matrices(in_training_lights(with_shifts(kept, shift_nm)), scenes.cameras[0], smooth_reflectances())
     return MeasuredCameras(cameras=tuple(behind), share=share)
 
 

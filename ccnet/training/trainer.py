@@ -209,11 +209,13 @@ def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:
     # Only where it is used, so that runs of version 0.1.0 resume
     brightness = {} if scenes.brightness == (1.0, 1.0) else {"brightness": scenes.brightness}
     measured = {} if scenes.measured is None else {"measured": _describe_measured(scenes.measured)}
+    variation = {} if scenes.variation is None else {"variation": scenes.variation.share}
     materials = {} if scenes.materials is None else {"materials": _describe_materials(scenes.materials)}
     return (
         brightness
         | measured
         | materials
+        | variation
         | {
             "source": scenes.source,
             "scenes": [scene.name for scene in scenes.scenes],

@@ -54,6 +54,19 @@ def behind_matrices(cameras: Sequence[Camera], target: Camera, moments: Values) 
         yield camera.behind(fit_matrix(camera, target.response, moments))
 
 
+def with_shifts(cameras: Sequence[Camera], shift_nm: float) -> list[Camera]:
+    """Return cameras, each followed by itself with its response shifted along the wavelengths by -shift and +shift nm.
+
+    They stand for cameras that nobody measured. The response repeats its ends at 400 and 700 nm.
+    """
+    if not shift_nm:
+        return list(cameras)
+    shifted = []
+    for camera in cameras:
+        shifted += [camera, camera.shifted(-shift_nm), camera.shifted(shift_nm)]
+    return shifted
+
+
 def in_training_lights(cameras: Sequence[Camera]) -> list[Camera]:
     """Return each camera in each of ``LIGHTS``."""
     lights = [find_light(name) for name in LIGHTS]

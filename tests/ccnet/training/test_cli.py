@@ -192,12 +192,16 @@ def test_help_needs_no_torch() -> None:
 
 def test_measured_cameras_need_a_single_camera_and_known_brands(sources: dict[str, str], out: Path) -> None:
     cameras = ("--cameras", sources["camera"])
-    refusal(train(sources, out, "--held-out-brand", "Nikon"), "needs --cameras, of which it leaves some out")
+    refusal(train(sources, out, "--held-out-brand", "Nikon"), "are for --cameras, and there are none")
+    refusal(train(sources, out, "--camera-shift", "8"), "are for --cameras, and there are none")
     refusal(train(sources, out, *cameras, "--held-out-brand", "Nikon"), "has no camera, expected one of camera")
     refusal(train(sources, out, *cameras, "--held-out-brand", "camera"), "hold out fewer brands")
     refusal(train(sources, out, *cameras, "--camera", sources["camera"]), "a single --camera")
     result = train(sources, out, *cameras, "--camera-share", "0.4", "--rmse-weight", "2", "--average", "0.9")
     assert result.exit_code == 0, result.output
+    refusal(
+        train(sources, out, *cameras, "--camera-share", "0.4", "--camera-shift", "8"), "another recipe or other data"
+    )
 
 
 def test_surfaces_are_part_of_the_run(sources: dict[str, str], out: Path, tmp_path: Path) -> None:
@@ -208,3 +212,10 @@ def test_surfaces_are_part_of_the_run(sources: dict[str, str], out: Path, tmp_pa
     assert result.exit_code == 0, result.output
     refusal(train(sources, out, "--config", "normalise=true"), "belongs to another recipe or other data")
     refusal(train(sources, out, "--config", "normalise=yes"), "normalise is 'yes', expected true or false")
+
+
+def test_varied_spectra_and_the_last_learning_rate_are_part_of_the_run(sources: dict[str, str], out: Path) -> None:
+    result = train(sources, out, "--vary-spectra", "1", "--final-lr", "1e-6")
+    assert result.exit_code == 0, result.output
+    refusal(train(sources, out, "--vary-spectra", "0.5", "--final-lr", "1e-6"), "another recipe or other data")
+    refusal(train(sources, out, "--vary-spectra", "1"), "another recipe or other data")
