@@ -14,7 +14,7 @@ Shape legend: B images, k groups of c bands, n heads of b features, H×W or N pi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -70,8 +70,13 @@ def _product(x: Tensor, y: Tensor) -> Tensor:
     """
     if torch.compiler.is_compiling():
         return x @ y.transpose(-1, -2)
-    blocks = zip(x.split(_BLOCK, -1), y.split(_BLOCK, -1), strict=True)
-    return torch.stack([a.double() @ b.double().transpose(-1, -2) for a, b in blocks]).sum(0).to(x.dtype)
+    blocks = zip(_float64_blocks(x), _float64_blocks(y), strict=True)
+    return torch.stack([a @ b.mT for a, b in blocks]).sum(0).to(x.dtype)
+
+
+def _float64_blocks(x: Tensor) -> Iterator[Tensor]:
+    """Return the blocks of pixels of (…, N), each converted when it is taken."""
+    return (block.double() for block in x.split(_BLOCK, -1))
 
 
 def cosine_of_maps(x: Tensor, keys: Tensor, queries: Tensor) -> Tensor:
@@ -109,8 +114,7 @@ class _Gram(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        blocks = (block.double() for block in x.split(_BLOCK, 3))
-        return torch.stack([block @ block.mT for block in blocks]).sum(0)
+        return torch.stack([block @ block.mT for block in _float64_blocks(x)]).sum(0)
 
     @staticmethod
     @once_differentiable
