@@ -61,7 +61,7 @@ def plan(
     pixels = _pixels(frame)
     height, width = pixels.shape[:2]
     if selection.runs_engines:
-        found = GpuMemory.of(selection).plan(height, width, rules, ENCODE_PIXELS)
+        found = GpuMemory.of(selection).plan(height, width, rules, ENCODE_PIXELS).tiles
     else:
         # A photograph is converted to float32
         converted = np.broadcast_to(np.float32(0), pixels.shape) if input_space == "srgb" else pixels

@@ -34,6 +34,16 @@ class EncodeInput(NamedTuple):
     """Width of its input."""
 
 
+class GpuPlan(NamedTuple):
+    """The way of a frame through the engines."""
+
+    tiles: FramePlan
+    """Tiles of ``decode``, with all memory that the frame takes on the GPU."""
+    full: EncodeInput | None
+    """Input of ``full``, the whole frame: a single tile that is not reduced, in the limits of the engine and of the
+    budget. None: the frame takes ``encode`` and ``decode``."""
+
+
 @dataclass(frozen=True)
 class GpuMemory:
     """Memory that a ``Pipeline`` allocates for a frame, beside the engines' weights.
@@ -84,21 +94,6 @@ class GpuMemory:
         read = (max(padded_size(math.ceil(size / side), self.multiple), limits.least) for size in (height, width))
         return EncodeInput(side, *read)
 
-    def full_input(self, height: int, width: int, rules: TileRules, max_pixels: int) -> EncodeInput | None:
-        """Return the input of ``full`` for a frame; None where ``encode`` and ``decode`` take the frame.
-
-        Args:
-            height: Height of the frame.
-            width: Width of the frame.
-            rules: The sizes that tiles may have, and the budget.
-            max_pixels: Maximum of pixels of a frame that ``encode`` reads as it is.
-
-        Returns:
-            The whole frame, of a single tile that is not reduced, in the limits of the engine and of the budget; or
-            None.
-        """
-        return _plan(self, height, width, rules, max_pixels)[1]
-
     def can_be_full(self, read: EncodeInput) -> bool:
         """Return whether there is a ``full`` that takes inputs of this size, of pixels and not of means."""
         limits = self.full_limits
@@ -106,8 +101,8 @@ class GpuMemory:
             return False
         return limits.least <= min(read.height, read.width) and max(read.height, read.width) <= limits.most
 
-    def plan(self, height: int, width: int, rules: TileRules, max_pixels: int) -> FramePlan:
-        """Return the tiles of a frame.
+    def plan(self, height: int, width: int, rules: TileRules, max_pixels: int) -> GpuPlan:
+        """Return the way of a frame.
 
         Args:
             height: Height of the frame.
@@ -116,19 +111,16 @@ class GpuMemory:
             max_pixels: Maximum of pixels of a frame that ``encode`` reads as it is.
 
         Returns:
-            The plan, with all memory that it takes on the GPU.
+            The plan.
 
         Raises:
             CCNetError: The frame does not fit the budget.
         """
-        return _plan(self, height, width, rules, max_pixels)[0]
+        return _plan(self, height, width, rules, max_pixels)
 
 
 @functools.lru_cache(maxsize=64)
-def _plan(
-    memory: GpuMemory, height: int, width: int, rules: TileRules, max_pixels: int
-) -> tuple[FramePlan, EncodeInput | None]:
-    """Return the tiles of a frame, and the input of ``full`` if it takes the frame."""
+def _plan(memory: GpuMemory, height: int, width: int, rules: TileRules, max_pixels: int) -> GpuPlan:
     read, layout = memory.encode_input(height, width, max_pixels), memory.layout
     frame = _frame_pixels(memory, height, width, rules, read) + layout.nbytes(read.height, read.width)
     numbers = memory.context_size + math.ceil(height / memory.multiple) * math.ceil(width / memory.multiple) + 2
@@ -142,8 +134,8 @@ def _plan(
         with contextlib.suppress(CCNetError):  # the budget may be enough for two passes
             found = planned(max(encode, memory.full_bytes - layout.nbytes(1, 1) - _FLOAT * len(BANDS_NM)))
             if found.tiles == 1:
-                return found, read
-    return planned(encode), None
+                return GpuPlan(found, read)
+    return GpuPlan(planned(encode), None)
 
 
 def _frame_pixels(memory: GpuMemory, height: int, width: int, rules: TileRules, read: EncodeInput) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from dataclasses import replace
 
 from ccnet.contract import CUBE_SUM, Artifact, CCNetError, prefix_errors
 from ccnet.runtime.backends.select import Selection
@@ -43,6 +44,8 @@ def open_resident(selection: Selection, rules: TileRules, *, encode_pixels: int)
         if selection.full is not None and (full := _open_full(selection, selection.full, device)):
             artifacts["full"], engines["full"] = selection.full, full
             stack.callback(full.close)
+        else:
+            selection = replace(selection, full=None)
         caches = {kind: selection.kernel_cache(artifact) for kind, artifact in artifacts.items()}
         pipeline = Pipeline(engines, selection.folder.manifest, caches)
         stack.callback(pipeline.close)

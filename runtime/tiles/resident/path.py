@@ -68,7 +68,7 @@ class ResidentPath:
         self.encode_pixels = encode_pixels
         self._manifest = manifest = selection.folder.manifest
         self._precision = selection.decode.precision
-        self._memory = GpuMemory.of(selection if pipeline.has_full else replace(selection, full=None))
+        self._memory = GpuMemory.of(selection)
         self._asked = self._rules = self._memory.rules(rules)
         self._planned: tuple[FramePlan, bool] | None = None
         check_tile(self.tile, manifest.halo, manifest.size_multiple)
@@ -106,12 +106,11 @@ class ResidentPath:
 
     def plan(self, frame: Frame) -> FramePlan:
         """Return the tiles that a frame is decoded in; a CCNetError if none fits the memory budget."""
-        height, width = frame.shape[:2]
-        return self._memory.plan(height, width, self._rules, self._encode_memory.limit(self.encode_pixels))
+        return self._gpu_plan(frame).tiles
 
     def takes_one_pass(self, frame: Frame) -> bool:
         """Return whether ``full`` decodes a frame without a context of its own."""
-        return self._full_input(frame) is not None
+        return self._gpu_plan(frame).full is not None
 
     def context(self, frame: Frame, context: Array | None) -> Array | None:
         """Return a context after a check; None stands for the frame's own, which never leaves the GPU."""
@@ -221,11 +220,9 @@ class ResidentPath:
         self._planned = found, full
         return found
 
-    def _full_input(self, frame: Frame) -> budget.EncodeInput | None:
-        """Return what ``full`` reads of a frame that it takes; None for all other frames."""
-        most = self._encode_memory.limit(self.encode_pixels)
+    def _gpu_plan(self, frame: Frame) -> budget.GpuPlan:
         height, width = frame.shape[:2]
-        return self._memory.full_input(height, width, self._rules, most)
+        return self._memory.plan(height, width, self._rules, self._encode_memory.limit(self.encode_pixels))
 
     def _retry(self, work: Callable[[], None]) -> None:
         """Do work on the GPU; when memory runs out, free what earlier frames took and do it once more."""
@@ -237,7 +234,7 @@ class ResidentPath:
 
     def _fill_whole(self, frame: Frame, rows: tuple[int, int], out: Array | View) -> bool:
         """Decode rows of a frame by ``full``, if it takes the frame and there is memory; return whether it did."""
-        read = self._full_input(frame)
+        read = self._gpu_plan(frame).full
         if read is None:
             return False
         height, width = frame.shape[:2]

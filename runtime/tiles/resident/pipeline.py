@@ -66,7 +66,6 @@ class Pipeline:
         name: Library, version and device, for reports.
         device: The GPU.
         layout: Layout of the pixels that the engines read.
-        has_full: Whether there is an engine of ``full``.
     """
 
     def __init__(
@@ -106,8 +105,7 @@ class Pipeline:
             self._encode_rgb = self._own(GrowingMemory(device))
             frame_context = View.contiguous("device", self._context.address, self._context_shape, FLOAT)
             self._tile_slots = [self._own(TileSlot(device, context("decode"), layout, frame_context)) for _ in range(2)]
-            self.has_full = "full" in engines
-            self._frame_slots = [self._own(TileSlot(device, context("full"), layout))] if self.has_full else []
+            self._frame_slots = [self._own(TileSlot(device, context("full"), layout))] if "full" in engines else []
         except BaseException:
             self.close()
             raise
