@@ -20,7 +20,7 @@ from ccnet.runtime.stream.metrics import StatusLine
 from ccnet.runtime.stream.pipeline import Stream
 from ccnet.runtime.stream.prometheus import PrometheusExporter
 from ccnet.runtime.stream.queue import QueuePolicy
-from ccnet.runtime.stream.sinks import open_sink
+from ccnet.runtime.stream.sinks import parse_sink
 from ccnet.runtime.stream.sources.parse import parse_source
 from ccnet.runtime.stream.sources.source import Pixels
 
@@ -105,6 +105,7 @@ def stream(
         bayer=(raw and raw.bayer) or None,
         as_stored=input_space == "camera",
     )
+    openers = [parse_sink(text, format) for text in sink]  # a misspelt one is refused before anything is opened
     with ExitStack() as stack:
         reconstructor = stack.enter_context(
             open_probed(
@@ -128,8 +129,8 @@ def stream(
             return frame
 
         sinks = []
-        for text in sink:
-            sinks.append(open_sink(text, format))
+        for open_sink in openers:
+            sinks.append(open_sink())
             stack.callback(sinks[-1].close)
         pipeline = Stream(
             source=spec,

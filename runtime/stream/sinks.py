@@ -7,7 +7,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import get_args
@@ -22,7 +22,7 @@ from .file_sinks import CubeFolder, ZarrGroup
 from .ros.bag_sink import RosBagSink
 from .sink import ArrayWriter, CubeExistsError, Sink, as_texts
 
-__all__ = ["CubeExistsError", "CubeFolder", "RosBagSink", "Sink", "ZarrGroup", "ZeroMQSocket", "open_sink"]
+__all__ = ["CubeExistsError", "CubeFolder", "RosBagSink", "Sink", "ZarrGroup", "ZeroMQSocket", "open_sink", "parse_sink"]
 
 QUEUED_CUBES = 2
 """Number of cubes that a socket holds for a consumer that is behind."""
@@ -39,8 +39,8 @@ LINGER_MS = 10_000
 """Longest time until a consumer takes the queued cubes after a socket is closed."""
 
 
-def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
-    """Open the sink that a text names.
+def parse_sink(text: str, format: CubeFormat = "hdr") -> Callable[[], Sink]:
+    """Return the function that opens the sink that a text names; nothing is opened or created yet.
 
     Args:
         text: ``zmq:ADDRESS`` such as ``zmq:tcp://*:5555``, ``rosbag:PATH`` for a new ROS 2 bag, a Zarr group whose
@@ -49,16 +49,15 @@ def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
         format: Format of the files in a folder.
 
     Returns:
-        The sink, to be closed by the caller.
+        The function; it raises CCNetError if the sink cannot be created, or its library is not installed.
 
     Raises:
-        CCNetError: The scheme before the first colon is unknown, the sink cannot be created, or its library is not
-            installed.
+        CCNetError: The scheme before the first colon is unknown, or the text is the name of a single cube.
     """
     if text.startswith("zmq:"):
-        return ZeroMQSocket(text.removeprefix("zmq:"))
+        return lambda: ZeroMQSocket(text.removeprefix("zmq:"))
     if text.startswith("rosbag:"):
-        return RosBagSink(text.removeprefix("rosbag:"))
+        return lambda: RosBagSink(text.removeprefix("rosbag:"))
     path = Path(text)
     if (scheme := _SCHEME.match(text)) and not os.path.lexists(path.parts[0]):
         raise CCNetError(
@@ -66,13 +65,18 @@ def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
             f" ./{text} for a folder of that name"
         )
     if path.suffix == ".zarr":
-        return ZarrGroup(path)
+        return lambda: ZarrGroup(path)
     if path.suffix[1:] in get_args(CubeFormat):
         raise CCNetError(
             f"{text}: is the name of one cube, but a stream has many; expected a folder, a .zarr, rosbag:PATH or "
             "zmq:ADDRESS"
         )
-    return CubeFolder(path, format)
+    return lambda: CubeFolder(path, format)
+
+
+def open_sink(text: str, format: CubeFormat = "hdr") -> Sink:
+    """Open the sink that a text names, see ``parse_sink``, to be closed by the caller."""
+    return parse_sink(text, format)()
 
 
 class ZeroMQSocket:

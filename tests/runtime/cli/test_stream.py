@@ -75,6 +75,13 @@ def test_address_of_another_stream_is_refused_in_one_line(
     assert f"{sink}: another process sends from this address" in result.err
 
 
+def test_misspelt_sink_is_refused_before_the_engines_open(
+    artifacts: Any, pictures: Path, ccnet: Callable[..., Any]
+) -> None:
+    result = ccnet("stream", pictures, "--sink", "zqm:tcp://*:1", "--artifacts", artifacts[1])
+    assert (result.code, result.out) == (2, "") and "unknown sink 'zqm'" in result.err
+
+
 @pytest.mark.parametrize(("content", "frames"), [(b"", 0), (b"torn", 1)], ids=["an empty pipe", "less than a frame"])
 def test_stream_that_yields_no_cube_fails(artifacts: Any, tmp_path: Path, content: bytes, frames: int) -> None:
     arguments = ("stream", "-", "--size", "32x32", "--sink", tmp_path / "new" / "cubes", "--artifacts", artifacts[1])
