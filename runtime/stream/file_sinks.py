@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class CubeFolder:
     """
 
     def __init__(self, folder: Path, format: CubeFormat) -> None:
-        self._new_folders = [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+        self._new_folders = _missing_folders(folder)
         make_folder(folder)
         self._has_begun = False
         self.name, self._folder, self._format = str(folder), folder, format
@@ -66,9 +66,7 @@ class CubeFolder:
 
     def close(self) -> None:
         """Remove the folders that the sink made and that are empty; no file is open between two cubes."""
-        with suppress(OSError):  # not empty, or removed already
-            for folder in self._new_folders:
-                folder.rmdir()
+        _remove_empty(self._new_folders)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.{self._format}"
@@ -123,18 +121,23 @@ class ZarrGroup:
     Arrays are numbered from 00000000 on, in the group's own Zarr format; their attributes have the metadata, the
     frame's ``name`` and ``wavelength`` in nm. A frame whose name and source an array had when the group was opened is
     there already. An array is written beside the group and renamed into it, so that a reader of the group finds
-    complete cubes only, and several streams may write into one group.
+    complete cubes only, and several streams may write into one group. A new group begins with its first array; a folder
+    that the sink made and that is still empty at the end is removed.
     """
 
     def __init__(self, path: Path) -> None:
         self._zarr = optional_module("zarr", "camera")
         self.name, self._path = str(path), path
+        self._new_folders = _missing_folders(path)
         make_folder(path.parent)
+        self._format: int | None = None
+        self._next, self._sources = 0, dict[str, list[str]]()
         with write_errors(self.name):
-            group = self._zarr.open_group(str(path), mode="a")
-            self._format = getattr(getattr(group, "metadata", None), "zarr_format", None)  # Zarr 2 knows one format
-            self._next = _next_number(array.name for array in path.iterdir())
-            self._sources = _sources_by_name(path)
+            path.mkdir(exist_ok=True)
+            if any(path.iterdir()):
+                self._open_group()
+                self._next = _next_number(array.name for array in path.iterdir())
+                self._sources = _sources_by_name(path)
 
     @contextmanager
     def cube(self, name: str | None, height: int, width: int, metadata: Mapping[str, str]) -> Iterator[CubeWriter]:
@@ -142,6 +145,7 @@ class ZarrGroup:
         recorded = self._sources.get(as_text(name), []) if name is not None else []
         if any(_same_source(source, metadata.get("source", "")) for source in recorded):
             raise CubeExistsError(f"{self.name}: has the cube of {name} and keeps it; stream into another group")
+        make_folder(self._path.parent)  # again: another stream that made it and had no frame may have removed it
         partial = hidden_path(self._path)
         shape = (len(BANDS_NM), height, width)
         chunks = (len(BANDS_NM), min(height, CHUNK_PX), min(width, CHUNK_PX))
@@ -155,12 +159,20 @@ class ZarrGroup:
                 array.attrs.update({"wavelength": list(BANDS_NM), **named, **as_texts(metadata)})
             yield ArrayWriter(self.name, array)
             with write_errors(self.name):
+                self._open_group()
                 self._publish(partial)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     def close(self) -> None:
-        """Do nothing: no file is open between two cubes."""
+        """Remove the folders that the sink made and that are empty; no file is open between two cubes."""
+        _remove_empty(self._new_folders)
+
+    def _open_group(self) -> None:
+        """Open the group, or make it in the format of the arrays, and note its format."""
+        options = {} if self._format is None else {"zarr_format": self._format}
+        group = self._zarr.open_group(str(self._path), mode="a", **options)
+        self._format = getattr(getattr(group, "metadata", None), "zarr_format", None)  # Zarr 2 knows one format
 
     def _publish(self, partial: Path) -> None:
         """Move an array to the next free number: a folder that is not empty cannot be replaced."""
@@ -174,6 +186,18 @@ class ZarrGroup:
                 _logger.debug("%s is another stream's (%s)", target, error)
             else:
                 return
+
+
+def _missing_folders(folder: Path) -> list[Path]:
+    """Return which of a folder and its parents do not exist, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not os.path.lexists(path)]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that are empty, the innermost first."""
+    with suppress(OSError):  # not empty, or removed already
+        for folder in folders:
+            folder.rmdir()
 
 
 def _candidates(name: str, source: str) -> Iterator[str]:

@@ -34,6 +34,21 @@ def test_folders_that_the_sink_made_and_left_empty_are_removed(tmp_path: Path) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["days", "mine"]
 
 
+def test_group_begins_with_its_first_array(tmp_path: Path) -> None:
+    pytest.importorskip("zarr")
+    open_sink(str(tmp_path / "new" / "cubes.zarr")).close()
+    assert list(tmp_path.iterdir()) == []
+
+    sink = open_sink(str(tmp_path / "new" / "cubes.zarr"))
+    put(sink, "one")
+    sink.close()
+    assert {path.name for path in (tmp_path / "new" / "cubes.zarr").iterdir()} == {"zarr.json", "00000000"}
+
+    (tmp_path / "mine.zarr").mkdir()
+    open_sink(str(tmp_path / "mine.zarr")).close()
+    assert list((tmp_path / "mine.zarr").iterdir()) == []
+
+
 def test_folder_with_a_cube_stays_and_another_stream_needs_no_folder(tmp_path: Path) -> None:
     first, second = (open_sink(str(tmp_path / "cubes"), "npy") for _ in range(2))
     first.close()
