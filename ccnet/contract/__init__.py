@@ -2,7 +2,7 @@
 
 from ccnet.contract.artifact_folder import ArtifactFolder
 from ccnet.contract.closing import Closeable
-from ccnet.contract.errors import CCNetError, decode_errors_as, install_command, prefix_errors
+from ccnet.contract.errors import CCNetError, NoManifestError, decode_errors_as, install_command, prefix_errors
 from ccnet.contract.files import (
     SHIPPED_WEIGHTS,
     hidden_path,
@@ -62,6 +62,7 @@ __all__ = [
     "CCNetError",
     "Closeable",
     "Manifest",
+    "NoManifestError",
     "available_cores",
     "available_memory",
     "camera_response",

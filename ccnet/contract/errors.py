@@ -11,6 +11,10 @@ class CCNetError(ValueError):
     """Wrong user input. The message is one line: what came, what was expected, what to do."""
 
 
+class NoManifestError(CCNetError):
+    """The error of a folder without a manifest; a command adds how to name another folder."""
+
+
 def install_command(extra: str) -> str:
     """Return how to install an extra of this package, which is on no package index, for error messages."""
     return f'pip install ".[{extra}]" in a clone of the repository'

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ccnet.contract.errors import CCNetError, prefix_errors
+from ccnet.contract.errors import CCNetError, NoManifestError, prefix_errors
 from ccnet.contract.files import write_atomic
 from ccnet.contract.spec import HALO, SIZE_MULTIPLE, camera_response
 
@@ -251,13 +251,13 @@ class Manifest:
             The manifest.
 
         Raises:
-            CCNetError: There is no manifest, or it is not one of this version.
+            NoManifestError: There is no manifest.
+            CCNetError: The manifest is not one of this version.
         """
         path = folder / MANIFEST_NAME
         if not path.is_file():
-            raise CCNetError(
-                f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'; make it, or name"
-                " another (--artifacts)"
+            raise NoManifestError(
+                f"{folder}: no {MANIFEST_NAME}; expected a folder made by 'ccnet export'; make it, or name another"
             )
         with prefix_errors(path):
             return cls.from_json(path.read_bytes())

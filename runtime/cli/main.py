@@ -98,18 +98,32 @@ def _exit_code(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     import typer  # here, so that a machine without it reads which extra to install
 
-    from ccnet.contract import CCNetError
+    from ccnet.contract import CCNetError, NoManifestError
 
     from .app import build_app
 
     app, load_errors = build_app()
+    command = typer.main.get_command(app)
     usage_error: Any = typer.BadParameter.__mro__[1]  # click's UsageError, of which newer versions carry a copy
     try:
-        return typer.main.get_command(app)(arguments or ["--help"], prog_name="ccnet", standalone_mode=False) or 0
+        return command(arguments or ["--help"], prog_name="ccnet", standalone_mode=False) or 0
     except typer.Abort:
         raise KeyboardInterrupt from None
+    except NoManifestError as error:
+        raise CCNetError(f"{error}{_folder_parameter(command, arguments)}") from None
     except usage_error as error:
         context = error.ctx
         hint = f"see '{context.command_path if context else 'ccnet'} --help'"
         notes = load_errors if context and context.parent is None else []
         raise CCNetError("; ".join([error.format_message().rstrip("."), hint, *notes])) from None
+
+
+def _folder_parameter(group: Any, arguments: list[str]) -> str:
+    """Return how the command of these arguments names an artifact folder, in brackets; empty if it says so itself."""
+    command: Any = next((group.commands[text] for text in arguments if text in group.commands), None)
+    for parameter in command.params if command else ():
+        if "--artifacts" in parameter.opts:
+            return " (--artifacts)"
+        if parameter.metavar == "FOLDER":
+            return f" (ccnet {command.name} FOLDER)"
+    return ""

@@ -22,7 +22,16 @@ from .file_sinks import CubeFolder, ZarrGroup
 from .ros.bag_sink import RosBagSink
 from .sink import ArrayWriter, CubeExistsError, Sink, as_texts
 
-__all__ = ["CubeExistsError", "CubeFolder", "RosBagSink", "Sink", "ZarrGroup", "ZeroMQSocket", "open_sink", "parse_sink"]
+__all__ = [
+    "CubeExistsError",
+    "CubeFolder",
+    "RosBagSink",
+    "Sink",
+    "ZarrGroup",
+    "ZeroMQSocket",
+    "open_sink",
+    "parse_sink",
+]
 
 QUEUED_CUBES = 2
 """Number of cubes that a socket holds for a consumer that is behind."""

@@ -30,6 +30,24 @@ def test_unknown_commands_and_options_are_one_line(
     assert_refused(ccnet(*arguments.split()), words)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "hint"),
+    [
+        ("build nowhere", "or name another (ccnet build FOLDER)"),
+        ("check nowhere", "or name another (ccnet check FOLDER)"),
+        ("plan photo.png --artifacts nowhere", "or name another (--artifacts)"),
+        ("inspect nowhere", "or name another"),
+    ],
+)
+def test_missing_folder_is_named_as_its_command_takes_it(
+    work: Path, ccnet: Ccnet, arguments: str, hint: str, assert_refused: Any
+) -> None:
+    Path("nowhere").mkdir()
+    result = ccnet(*arguments.split())
+    assert_refused(result, "nowhere: no manifest.json; expected a folder")
+    assert result.err.endswith(f"{hint}\n")
+
+
 @pytest.mark.parametrize("command", ["", "reconstruct", "inspect"])
 def test_help_shows_usage_and_commands(ccnet: Ccnet, command: str) -> None:
     result = ccnet(*command.split(), "--help")
