@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -128,10 +128,7 @@ def stream(
             metadata.update(prepare.metadata())  # the gains are found in the first frame
             return frame
 
-        sinks = []
-        for open_sink in openers:
-            sinks.append(open_sink())
-            stack.callback(sinks[-1].close)
+        sinks = [stack.enter_context(closing(open_sink())) for open_sink in openers]
         pipeline = Stream(
             source=spec,
             sinks=sinks,
