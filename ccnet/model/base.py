@@ -10,10 +10,8 @@ from itertools import pairwise
 from torch import nn
 
 from ccnet.contract import BANDS_NM
+from ccnet.model.config import BASE_WIDTH
 from ccnet.model.layers import Pointwise
-
-WIDTH = 128
-"""Features of each hidden layer, unless the configuration says otherwise."""
 
 
 class PixelMLP(nn.Sequential):
@@ -26,7 +24,7 @@ class PixelMLP(nn.Sequential):
         width: Features of each of the three hidden layers.
     """
 
-    def __init__(self, width: int = WIDTH) -> None:
+    def __init__(self, width: int = BASE_WIDTH) -> None:
         sizes = (3, width, width, width, len(BANDS_NM))
         layers: list[nn.Module] = []
         for channels, out_channels in pairwise(sizes):

@@ -14,7 +14,10 @@ Fusion = Literal["paf", "add", "concat", "cross"]
 Base = Literal["none", "mlp"]
 
 
-_UNUSED = {"base": "none", "base_width": 128, "normalise": False}
+BASE_WIDTH = 128
+"""Features of each hidden layer of the base, unless the configuration says otherwise."""
+
+_UNUSED = {"base": "none", "base_width": BASE_WIDTH, "normalise": False}
 """Fields that version 0.1.0 had not, and their defaults."""
 
 
@@ -51,7 +54,7 @@ class CCNetConfig:
     continuity: Continuity = "nescm"
     fusion: Fusion = "paf"
     base: Base = "none"
-    base_width: int = 128
+    base_width: int = BASE_WIDTH
     normalise: bool = False
 
     def __post_init__(self) -> None:
