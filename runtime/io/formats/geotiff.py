@@ -302,7 +302,7 @@ class _Reader:
 
 def _wavelengths(path: Path, file: Any) -> npt.NDArray[np.float64]:
     """Return the wavelength of each band in nm, from GDAL's domain IMAGERY, tags or names; CCNetError without."""
-    found = [_wavelength(file, band) for band in range(1, file.count + 1)]
+    found = [_wavelength(path, file, band) for band in range(1, file.count + 1)]
     if missing := sum(nm is None for nm in found):
         raise CCNetError(
             f"{path}: {missing} of {file.count} bands have no wavelength, expected CENTRAL_WAVELENGTH_UM or wavelength"
@@ -311,13 +311,15 @@ def _wavelengths(path: Path, file: Any) -> npt.NDArray[np.float64]:
     return np.array(found, np.float64)
 
 
-def _wavelength(file: Any, band: int) -> float | None:
+def _wavelength(path: Path, file: Any, band: int) -> float | None:
     if text := file.tags(band, ns="IMAGERY").get("CENTRAL_WAVELENGTH_UM"):
         return round(1e3 * float(text), 6)
     tags = {key.lower(): value for key, value in file.tags(band).items()}
     if text := tags.get("wavelength"):
         unit = tags.get("wavelength_units", tags.get("wavelength_unit", "nm"))
-        return float(text) * (nm_of_unit(unit) or 1.0)
+        if (nm := nm_of_unit(unit)) is None:
+            raise CCNetError(f"{path}: wavelength_units are {unit[:40]!r}, expected nm or µm; convert them")
+        return float(text) * nm
     return nm_of_band_name(file.descriptions[band - 1] or "")
 
 

@@ -71,6 +71,11 @@ def test_file_that_is_no_cube_is_refused(tmp_path: Path) -> None:
         read_cube(write_tif(path, cube_of(5, 6)[:3], {band: tags[band] for band in (1, 2, 3)}))
     with refusal(path, "complex64", "real numbers"):
         read_cube(write_tif(path, cube_of(5, 6).astype(np.complex64), tags))
+    feet = {
+        band: {"wavelength": str(nm / 1e3), "wavelength_units": "feet"} for band, nm in enumerate(BANDS_NM, start=1)
+    }
+    with refusal(path, "wavelength_units are 'feet', expected nm or µm"):
+        read_cube(write_tif(path, cube_of(5, 6), feet))
     with refusal(path, "ascending"):
         read_cube(write_tif(path, cube_of(5, 6), {32 - band: values for band, values in tags.items()}))
     path.write_bytes(b"II*\0" + bytes(40))
