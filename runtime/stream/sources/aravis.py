@@ -114,7 +114,8 @@ class AravisCamera:
             # Not through a variable: an error's traceback would hold the device, and with it control of the camera
             self._camera.get_device().set_features_from_string(f"{name}={value}")
         with prefix_errors(self._name):
-            return PixelFormat.find(self._camera.get_pixel_format_as_string(), options)
+            offered = self._camera.dup_available_pixel_formats_as_strings()
+            return PixelFormat.find(self._camera.get_pixel_format_as_string(), options, offered)
 
     @contextmanager
     def _name_errors(self, what: str) -> Iterator[None]:

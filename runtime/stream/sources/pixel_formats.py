@@ -31,7 +31,7 @@ class PixelFormat:
     """Colours of the first 2×2 px, such as RGGB; empty if the format does not say them."""
 
     @classmethod
-    def find(cls, name: str, options: SourceOptions, offered: Sequence[str] = ("RGB8",)) -> PixelFormat:
+    def find(cls, name: str, options: SourceOptions, offered: Sequence[str]) -> PixelFormat:
         """Return the format of a name, if it is what the options expect.
 
         Args:
@@ -49,7 +49,7 @@ class PixelFormat:
         found = cls._parse(name)
         if found is None:
             names = [each.name for each in readable]
-            advice = f"set it after a '?', as in ?PixelFormat={names[0]}" if names else "the camera has none of them"
+            advice = f"set it after a '?', as in {_setting(names)}" if names else "the camera has none of them"
             raise CCNetError(f"PixelFormat is {name}, expected {EXPECTED}: {advice}")
         found._check(options, [each.name for each in readable if each.channels and each.bits == 8])
         return found
@@ -70,7 +70,7 @@ class PixelFormat:
         """Raise CCNetError where the options describe another format; ``offered_colour`` needs no radiometry."""
         if not self.channels and not options.bayer:
             bayer = f"{{{_field('bits', self.bits)}, {_field('bayer', self.bayer or 'RGGB')}}}"
-            advice = f"set ?PixelFormat={offered_colour[0]}" if offered_colour else "take a camera with a colour format"
+            advice = f"set {_setting(offered_colour)}" if offered_colour else "take a camera with a colour format"
             raise CCNetError(
                 f"PixelFormat is {self.name}, one sample a pixel, expected R, G and B: describe a Bayer sensor by"
                 f" --radiometry with {bayer}, or {advice}"
@@ -116,6 +116,11 @@ class PixelFormat:
         if not self.channels:
             return samples.copy()  # writable, and the buffer's other bytes are freed
         return samples.reshape(height, width, -1)[..., [self.channels.index(channel) for channel in "RGB"]]
+
+
+def _setting(names: Sequence[str]) -> str:
+    """Return the ends of a camera's address that set one of these formats."""
+    return f"?PixelFormat={' or '.join(names)}"
 
 
 def _field(name: str, value: object) -> str:

@@ -92,6 +92,7 @@ def test_camera_is_found_by_its_name_or_as_the_first(fake: FakeCamera, text: str
     ("text", "words"),
     [
         ("aravis:127.0.0.1?PixelFormat=Mono8", "PixelFormat is Mono8, one sample a pixel, expected R, G and B"),
+        ("aravis:127.0.0.1?PixelFormat=Mono8", "or set ?PixelFormat=RGB8"),
         ("aravis:127.0.0.1?PixelFormat=Green", "cannot be opened ([PixelFormat] 'Green' not an entry)"),
         ("aravis:127.0.0.1?Colour=1", "cannot be opened ([Colour] Not found)"),
     ],

@@ -27,7 +27,7 @@ OPAQUE = np.full((3, 5, 1), 255, np.uint8)
 )
 def test_colour_is_read_as_rgb(name: str, buffer: np.ndarray, padding: int) -> None:
     bits = 12 if buffer.dtype == np.uint16 else 8
-    pixels = PixelFormat.find(name, SourceOptions(bits=bits)).decode(padded(buffer, padding), 3, 5, padding)
+    pixels = PixelFormat.find(name, SourceOptions(bits=bits), (name,)).decode(padded(buffer, padding), 3, 5, padding)
     assert pixels.dtype == buffer.dtype
     np.testing.assert_array_equal(pixels, RGB)
 
@@ -45,7 +45,7 @@ def test_colour_is_read_as_rgb(name: str, buffer: np.ndarray, padding: int) -> N
 )
 def test_sensor_samples_stay_as_they_are(name: str, bits: int, bayer: str) -> None:
     samples = np.random.default_rng(0).integers(0, 1 << bits, (4, 6)).astype("u1" if bits == 8 else "<u2")
-    pixels = PixelFormat.find(name, SourceOptions(bits=bits, bayer=bayer)).decode(padded(samples, 2), 4, 6, 2)
+    pixels = PixelFormat.find(name, SourceOptions(bits=bits, bayer=bayer), (name,)).decode(padded(samples, 2), 4, 6, 2)
     assert pixels.dtype == samples.dtype and pixels.flags.writeable
     np.testing.assert_array_equal(pixels, samples)
 
@@ -71,16 +71,16 @@ def padded(buffer: np.ndarray, padding: int) -> bytes:
 )
 def test_other_formats_are_refused_by_name(name: str, options: SourceOptions, words: str) -> None:
     with pytest.raises(CCNetError) as refusal:
-        PixelFormat.find(name, options)
+        PixelFormat.find(name, options, ("RGB8",))
     assert words in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 @pytest.mark.parametrize(
     ("name", "offered", "words"),
     [
-        ("Mono8", ("Mono8", "Mono12p", "RGB12", "BGRa8", "BGR8"), "or set ?PixelFormat=BGRa8"),
+        ("Mono8", ("Mono8", "Mono12p", "RGB12", "BGRa8", "BGR8"), "or set ?PixelFormat=BGRa8 or BGR8"),
         ("Mono8", ("Mono8", "YUV422_8", "RGB12"), "or take a camera with a colour format"),
-        ("YUV422_8", ("YUV422_8", "BayerRG8"), "set it after a '?', as in ?PixelFormat=BayerRG8"),
+        ("YUV422_8", ("YUV422_8", "Mono8", "BayerRG8"), "set it after a '?', as in ?PixelFormat=Mono8 or BayerRG8"),
         ("YUV422_8", ("YUV422_8",), "16 bits: the camera has none of them"),
     ],
 )
@@ -92,6 +92,6 @@ def test_advice_is_a_format_that_the_camera_has(name: str, offered: tuple[str, .
 
 @pytest.mark.parametrize(("height", "width"), [(3, 5), (0, 5)])
 def test_buffer_too_small_for_its_frame_is_damaged(height: int, width: int) -> None:
-    found = PixelFormat.find("RGB8", SourceOptions())
+    found = PixelFormat.find("RGB8", SourceOptions(), ("RGB8",))
     with pytest.raises(CCNetError, match="a buffer has 44 bytes, a RGB8 frame of 5x"):
         found.decode(bytes(44), height, width)
