@@ -41,6 +41,7 @@ __all__ = [
     "CubeWriter",
     "MappedCube",
     "as_field",
+    "as_fields",
     "cube_files",
     "map_cube",
     "open_cube",
@@ -112,7 +113,7 @@ def open_cube(
     with write_errors(path):
         _check_target(path, format.copies * 4 * BAND_COUNT * height * width)
     located = (georeference,) if format.located else ()
-    return format.open(path, height, width, _clean(metadata or {}), *located)
+    return format.open(path, height, width, as_fields(metadata or {}), *located)
 
 
 def read_cube(path: str | Path) -> Array:
@@ -210,8 +211,8 @@ def _check_target(path: Path, need: int) -> None:
         raise CCNetError(f"{path}: the cube takes {need / 1e9:.3g} GB, the disk has {free / 1e9:.3g} free; make room")
 
 
-def _clean(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Make metadata that can break neither format: prefixed plain keys, values of one line without braces."""
+def as_fields(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return metadata as files store it, in no format to its harm: prefixed plain keys, values as of ``as_field``."""
     return {
         "ccnet " + re.sub(r"[^a-z0-9]+", " ", key.lower()).strip(): as_field(value) for key, value in metadata.items()
     }

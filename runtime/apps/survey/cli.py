@@ -56,9 +56,13 @@ def survey(
         Path | None, typer.Option("--matrix", help="Write a linear map, such as a classifier's: .npy (K, 31).")
     ] = None,
     format: Annotated[
-        CubeFormat,
-        typer.Option("--format", help="File format of the cubes; of bands, indices and maps, tif or else .npy."),
-    ] = "hdr",
+        CubeFormat | None,
+        typer.Option(
+            "--format",
+            help="File format; if not given, hdr for cubes and npy for bands, indices and maps, which can be hdr and"
+            " tif too.",
+        ),
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://HOST:8786; else this process.")
     ] = None,
@@ -80,8 +84,10 @@ def survey(
     from .worker import Engine, Task
 
     projection, wanted = _projection(bands or [], indices or [], matrix)
-    if projection is not None and format not in ("hdr", "npy", "tif"):
-        raise CCNetError(f"--format {format} is for cubes, expected npy or tif for --band, --index and --matrix")
+    if format is None:
+        format = "hdr" if projection is None else "npy"
+    elif projection is not None and format not in ("hdr", "npy", "tif"):
+        raise CCNetError(f"--format {format} is for cubes, expected hdr, npy or tif for --band, --index and --matrix")
     engine = Engine(
         artifacts=str(artifacts.absolute()),
         input_space=input_space,
@@ -97,7 +103,7 @@ def survey(
     if isinstance(runner, Cluster):
         print(f"{scheduler}: dashboard {runner.dashboard}", file=sys.stderr)
     progress = _Progress()
-    wanted = f"{wanted}, tif" if wanted and format == "tif" else wanted or f"cubes, {format}"
+    wanted = wanted if wanted and format == "npy" else f"{wanted or 'cubes'}, {format}"
     counts, failed = run_survey(task, frames, wanted=wanted, runner=runner, report=progress)
     progress.end()
     for row in failed[:_LISTED]:

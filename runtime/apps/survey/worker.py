@@ -17,8 +17,9 @@ import numpy as np
 from ccnet.contract import BANDS_NM, CCNetError, make_folder, sha256
 from ccnet.runtime.backends.select import BackendName, Precision
 from ccnet.runtime.gpu.out_of_memory import is_out_of_memory
-from ccnet.runtime.io.cubes import CubeFormat, cube_files, open_cube
+from ccnet.runtime.io.cubes import CubeFormat, as_fields, cube_files, open_cube
 from ccnet.runtime.io.formats.cube_writer import replace_when_complete, write_errors
+from ccnet.runtime.io.formats.envi import write_envi_layers
 from ccnet.runtime.io.formats.georeference import Georeference
 from ccnet.runtime.io.formats.geotiff import write_layers
 from ccnet.runtime.io.frames import Frame
@@ -60,8 +61,8 @@ class Task:
     Attributes:
         engine: The arguments of the Reconstructor that computes the frames.
         out: Absolute path of the folder of results, the same on every worker.
-        projection: Map to K values a pixel, written as GeoTIFF or else as .npy (K, H, W) float32. None: whole cubes.
-        format: File format of cubes; ``tif`` is that of projections, too.
+        projection: Map to K values a pixel, (K, H, W) float32. None: whole cubes.
+        format: File format of the results; projections can be ``hdr``, ``npy`` and ``tif``.
     """
 
     engine: Engine
@@ -71,7 +72,7 @@ class Task:
 
     def output(self, frame: ArchiveFrame) -> str:
         """Return the path of a frame's result, relative to ``out``."""
-        return f"{frame.name}.{self.format if self.projection is None or self.format == 'tif' else 'npy'}"
+        return f"{frame.name}.{self.format}"
 
     def is_done(self, frame: ArchiveFrame) -> bool:
         """Return whether the result is there; results appear when they are whole."""
@@ -170,6 +171,9 @@ def _write(
     make_folder(target.parent)
     if task.format == "tif":
         write_layers(target, values, task.projection.names, metadata, georeference)
+        return
+    if task.format == "hdr":
+        write_envi_layers(target, values, task.projection.names, as_fields(metadata), georeference)
         return
     with replace_when_complete(target) as partial, write_errors(target), partial.open("wb") as file:
         np.save(file, values)

@@ -210,22 +210,49 @@ def open_envi(
     metadata = {**(envi_fields(georeference) if georeference else {}), **metadata}
     with replace_when_complete(path) as header:
         with write_errors(path):
-            header.write_bytes(_header_text(height, width, metadata).encode("ascii", "backslashreplace"))
+            header.write_bytes(_header_bytes(_cube_fields(height, width, metadata)))
         with open_band_sequential(path.with_suffix(".img"), height, width) as writer:
             yield writer
 
 
-def _header_text(height: int, width: int, metadata: Mapping[str, str]) -> str:
+def write_envi_layers(
+    path: Path,
+    layers: npt.NDArray[np.float32],
+    names: Sequence[str],
+    metadata: Mapping[str, str],
+    georeference: Georeference | None = None,
+) -> None:
+    """Write maps of one place, such as indices: ``path`` becomes the header of an ``.img`` beside it.
+
+    Args:
+        path: The ``.hdr``.
+        layers: Values (K, H, W) float32.
+        names: Name of each layer; a comma becomes a space.
+        metadata: Further fields of the header.
+        georeference: Where on the earth the maps lie, if that is known.
+
+    Raises:
+        CCNetError: The files cannot be written.
+    """
+    plain_names = (re.sub(r"[\s{},]+", " ", name).strip() for name in names)
     fields = {
-        "description": f"{{{describe_content(metadata)}}}",
-        "samples": width,
-        "lines": height,
-        "bands": BAND_COUNT,
-        "file type": "ENVI Standard",
-        "header offset": 0,
-        "data type": 4,
-        "interleave": "bsq",
-        "byte order": 0,
+        **_layout("maps of a cube that was reconstructed from an RGB frame", *layers.shape),
+        "band names": f"{{{', '.join(plain_names)}}}",
+        **(envi_fields(georeference) if georeference else {}),
+        **metadata,
+    }
+    with (
+        replace_when_complete(path) as header,
+        replace_when_complete(path.with_suffix(".img")) as image,
+        write_errors(path),
+    ):
+        header.write_bytes(_header_bytes(fields))
+        image.write_bytes(np.ascontiguousarray(layers, "<f4").data)
+
+
+def _cube_fields(height: int, width: int, metadata: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        **_layout(describe_content(metadata), BAND_COUNT, height, width),
         "default bands": f"{{{', '.join(str(1 + BANDS_NM.index(nm)) for nm in (640, 550, 460))}}}",
         "wavelength units": "Nanometers",
         "band names": f"{{{', '.join(f'{nm} nm' for nm in BANDS_NM)}}}",
@@ -233,4 +260,23 @@ def _header_text(height: int, width: int, metadata: Mapping[str, str]) -> str:
         "fwhm": f"{{{', '.join([f'{FWHM_NM:g}'] * BAND_COUNT)}}}",
         **metadata,
     }
-    return "\n".join(["ENVI", *(f"{key} = {value}" for key, value in fields.items()), ""])
+
+
+def _layout(description: str, bands: int, height: int, width: int) -> dict[str, Any]:
+    """Return the fields of band-sequential float32 values."""
+    return {
+        "description": f"{{{description}}}",
+        "samples": width,
+        "lines": height,
+        "bands": bands,
+        "file type": "ENVI Standard",
+        "header offset": 0,
+        "data type": 4,
+        "interleave": "bsq",
+        "byte order": 0,
+    }
+
+
+def _header_bytes(fields: Mapping[str, Any]) -> bytes:
+    lines = ["ENVI", *(f"{key} = {value}" for key, value in fields.items()), ""]
+    return "\n".join(lines).encode("ascii", "backslashreplace")

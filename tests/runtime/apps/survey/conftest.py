@@ -32,6 +32,8 @@ def task(folder: Path, tmp_path: Path) -> Callable[..., Task]:
 
     def make(**options: Any) -> Task:
         engine = Engine(artifacts=str(folder), threads=1)
-        return Task(engine=engine, out=str(tmp_path / "out"), **{"projection": INDEX, **options})
+        options = {"projection": INDEX, **options}
+        format = "hdr" if options["projection"] is None else "npy"
+        return Task(engine=engine, out=str(tmp_path / "out"), **{"format": format, **options})
 
     return make

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from spectral.io.envi import open as open_image
 
 from ccnet.runtime import CCNetError, Projection, Reconstructor, read_cube
 from ccnet.runtime.apps.survey import survey, worker
@@ -95,9 +96,23 @@ def test_indices_of_located_frames_are_located(task: Callable[..., Task], tmp_pa
     assert row.sha256 == hashlib.sha256(Path(made.out, row.output).read_bytes()).hexdigest()
 
 
+def test_indices_are_envi_on_request(task: Callable[..., Task], tmp_path: Path, folder: Path) -> None:
+    frame = pixels(40, 24)
+    np.save(tmp_path / "a.npy", frame)
+    made = task(format="hdr", projection=replace(INDEX, names=("ndre, {at dusk}",)))
+    assert run(made, tmp_path / "a.npy") == (Counts(1, 0, 1, 0), [])
+    with Reconstructor.open(folder, input_space="srgb") as reconstruct:
+        expected = reconstruct.project(frame, INDEX)
+    image = open_image(Path(made.out, "a.npy.hdr"))
+    np.testing.assert_array_equal(image.load().transpose(2, 0, 1), expected)
+    assert image.metadata["band names"] == ["ndre at dusk"]
+    assert image.metadata["ccnet source"] == str(tmp_path / "a.npy")
+    assert sorted(path.name for path in Path(made.out).glob("a.npy*")) == ["a.npy.hdr", "a.npy.img"]
+
+
 def test_formats_of_cubes_are_refused_for_indices(ccnet: Callable[..., Any], tmp_path: Path) -> None:
     result = ccnet("survey", tmp_path, "--out", tmp_path / "out", "--index", "edge=700,670", "--format", "nc")
-    assert result.code == 2 and "--format nc is for cubes, expected npy or tif for --band, --index" in result.err
+    assert result.code == 2 and "--format nc is for cubes, expected hdr, npy or tif for --band, --index" in result.err
     assert not (tmp_path / "out").exists()
 
 
