@@ -1,4 +1,4 @@
-"""Tables of text that describe a file or folder: artifacts, graph, weights, cube or frame."""
+"""Tables of text that describe a file or folder: artifacts, graph, weights, cube, layers, frame or bag."""
 
 from __future__ import annotations
 
@@ -27,8 +27,10 @@ from ccnet.runtime.backends.onnxruntime import refuse_external, register_operato
 from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.cubes import map_cube, read_cube
 from ccnet.runtime.io.files import optional_module, read_head
+from ccnet.runtime.io.formats.layers import read_layers
 from ccnet.runtime.io.formats.npy import map_npy
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, read_frame
+from ccnet.runtime.stream.sources.rosbag import IMAGE_TYPES, bag_topics, is_bag
 
 Table = list[tuple[str, ...]]
 
@@ -36,7 +38,7 @@ _MAX_HEADER_BYTES = 1 << 24  # of a safetensors file; those of CCNet have about 
 
 
 def describe_file(path: Path) -> list[Table]:
-    """Return tables for an artifact folder, an ONNX graph, weights, a cube or a frame.
+    """Return tables for an artifact folder, an ONNX graph, weights, a cube, named layers, a frame or a ROS 2 bag.
 
     Args:
         path: File or folder, which may come from anywhere.
@@ -47,17 +49,20 @@ def describe_file(path: Path) -> list[Table]:
     Raises:
         CCNetError: The path is missing, damaged, or of another kind.
     """
+    if is_bag(path):
+        return _bag(path)
     if path.is_dir():
         return _folder(path)
     readers = {
         ".onnx": _onnx,
         ".safetensors": _weights,
         ".npy": _npy,
-        **dict.fromkeys((".hdr", ".mat", ".nc"), _cube),
+        **dict.fromkeys((".mat", ".nc"), _cube),
+        ".hdr": _envi,
         **{suffix: _frame for suffix in FRAME_SUFFIXES if suffix != ".npy"},
         **dict.fromkeys((".tif", ".tiff"), _tiff),
     }
-    expected = f"an artifact folder or one of {', '.join(readers)}"
+    expected = f"an artifact folder, a ROS 2 bag or one of {', '.join(readers)}"
     read_head(path, expected)
     if (suffix := path.suffix.lower()) not in readers:
         raise CCNetError(f"{path}: unknown kind of file {suffix!r}, expected {expected}")
@@ -218,11 +223,52 @@ def _npy(path: Path) -> list[Table]:
 
 
 def _tiff(path: Path) -> list[Table]:
+    if _is_cube(path):
+        return _cube(path)
+    try:
+        return _frame(path)
+    except CCNetError as error:
+        return _layers(path, error)
+
+
+def _envi(path: Path) -> list[Table]:
+    try:
+        map_cube(path).close()
+    except CCNetError as error:
+        return _layers(path, error)
+    return _cube(path)
+
+
+def _is_cube(path: Path) -> bool:
     try:
         map_cube(path).close()
     except CCNetError:
-        return _frame(path)
-    return _cube(path)
+        return False
+    return True
+
+
+def _layers(path: Path, error: CCNetError) -> list[Table]:
+    """Return the ranges of the layers of a survey's index or map; where the file has no such, raise the error."""
+    layers: Table = [("layer", "min", "mean", "max", "not finite")]
+    size = ""
+    try:
+        for name, values in read_layers(path):
+            size = f"{values.shape[1]}×{values.shape[0]} px, {values.dtype}"
+            finite = values[np.isfinite(values)]
+            facts = (finite.min(), finite.mean(dtype=np.float64), finite.max()) if finite.size else (math.nan,) * 3
+            layers.append((name, *(f"{value:.4f}" for value in facts), str(values.size - finite.size)))
+    except CCNetError:
+        raise error from None
+    return [[("layers", f"{size}, {len(layers) - 1} without wavelengths: neither a cube nor a frame")], layers]
+
+
+def _bag(path: Path) -> list[Table]:
+    """Return the topics of a ROS 2 bag, and those that ``ccnet stream`` reads."""
+    topics: Table = [("topic", "type", "messages", "ccnet stream")]
+    topics += [
+        (name, kind, str(count), "reads it" if kind in IMAGE_TYPES else "") for name, kind, count in bag_topics(path)
+    ]
+    return [[("ROS 2 bag", f"{sum(int(row[2]) for row in topics[1:])} messages")], topics]
 
 
 def _cube(path: Path) -> list[Table]:

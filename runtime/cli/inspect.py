@@ -17,7 +17,9 @@ app = typer.Typer()
 def inspect(
     path: Annotated[
         Path | None,
-        typer.Argument(help="Artifact folder, .onnx, weights (.safetensors), cube (.hdr, .mat, .npy) or frame."),
+        typer.Argument(
+            help="Artifact folder, .onnx, weights (.safetensors), cube (.hdr, .mat, .npy), frame or ROS 2 bag."
+        ),
     ] = None,
     environment: Annotated[
         bool,

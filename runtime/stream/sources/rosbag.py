@@ -20,6 +20,9 @@ from .source import Pixels, SourceOptions, SourceSpec
 
 COMPRESSED_IMAGE = "sensor_msgs/msg/CompressedImage"
 
+IMAGE_TYPES = (IMAGE, COMPRESSED_IMAGE)
+"""Types of the messages that are frames."""
+
 _SUFFIXES, _ROS1_SUFFIX = (".mcap", ".db3"), ".bag"
 _METADATA, _METADATA_KEY = "metadata.yaml", b"rosbag2_bagfile_information"
 _SQLITE = b"SQLite format 3\0"
@@ -70,16 +73,10 @@ class RosBag:
             CCNetError: The path is no whole bag, the topic has no images, or several topics have, or rosbags is not
                 installed.
         """
-        if path.suffix.lower() == _ROS1_SUFFIX:
-            raise CCNetError(f"{path}: is a bag of ROS 1, expected ROS 2; rosbags-convert --src {path} --dst FOLDER")
         self._path, self._options, self._types = path, options, message_types()
         self.colour = options.colour
         self.frame_metadata: Mapping[str, str] = {}
-        reader = optional_module("rosbags.rosbag2", "ros").Reader
-        with decode_errors_as(path, _EXPECTED):
-            _check_databases(path)
-            self._reader = reader(path)
-            self._reader.open()
+        self._reader = _open_reader(path)
         try:
             connections = _image_connections(path, self._reader.connections, topic)
         except CCNetError:
@@ -117,6 +114,26 @@ class RosBag:
         return pixels
 
 
+def bag_topics(path: Path) -> list[tuple[str, str, int]]:
+    """Return name, type and number of messages of each topic of a bag; CCNetError as for a ``RosBag``."""
+    reader = _open_reader(path)
+    try:
+        return [(topic, str(about.msgtype), about.msgcount) for topic, about in sorted(reader.topics.items())]
+    finally:
+        reader.close()
+
+
+def _open_reader(path: Path) -> Any:
+    if path.suffix.lower() == _ROS1_SUFFIX:
+        raise CCNetError(f"{path}: is a bag of ROS 1, expected ROS 2; rosbags-convert --src {path} --dst FOLDER")
+    reader = optional_module("rosbags.rosbag2", "ros").Reader
+    with decode_errors_as(path, _EXPECTED):
+        _check_databases(path)
+        opened = reader(path)
+        opened.open()
+    return opened
+
+
 def _check_databases(path: Path) -> None:
     """Raise CCNetError if an SQLite file of a bag is cut: SQLite would read zeros in place of the missing pages."""
     for file in path.glob("*.db3") if path.is_dir() else [path]:
@@ -131,7 +148,7 @@ def _check_databases(path: Path) -> None:
 
 def _image_connections(path: Path, connections: list[Any], topic: str | None) -> list[Any]:
     """Return the connections of the wanted topic, or of the only one with images."""
-    images = [connection for connection in connections if connection.msgtype in (IMAGE, COMPRESSED_IMAGE)]
+    images = [connection for connection in connections if connection.msgtype in IMAGE_TYPES]
     topics = sorted({connection.topic for connection in images})
     if not topics:
         raise CCNetError(

@@ -14,6 +14,8 @@ from PIL import Image
 
 from ccnet.contract import BANDS_NM
 from ccnet.runtime import open_cube
+from ccnet.runtime.io.formats.envi import write_envi_layers
+from ccnet.runtime.io.formats.geotiff import write_layers
 
 Ccnet = Callable[..., Any]
 
@@ -68,6 +70,33 @@ def test_inspect_describes_cubes_and_frames(work: Path, ccnet: Ccnet) -> None:
         pytest.importorskip(package)
         ccnet("reconstruct", "photo.png", "-o", name)
         assert ccnet("inspect", name).out == out
+
+
+@pytest.mark.parametrize("name", ["index.tif", "index.hdr"])
+def test_inspect_names_the_layers_of_an_index(work: Path, ccnet: Ccnet, name: str) -> None:
+    pytest.importorskip("rasterio")
+    write = write_layers if name.endswith("tif") else write_envi_layers
+    layers = np.stack([np.full((4, 6), value, np.float32) for value in (-0.25, 0.5)])
+    layers[1, 0, :2] = np.nan
+    write(Path(name), layers, ("ndre", "red edge"), {})
+    result = ccnet("inspect", name)
+    rows = [" ".join(line.split()) for line in result.out.splitlines()]
+    assert (result.code, result.err) == (0, "")
+    assert rows[0] == "layers 6×4 px, float32, 2 without wavelengths: neither a cube nor a frame"
+    assert "ndre -0.2500 -0.2500 -0.2500 0" in rows and "red edge 0.5000 0.5000 0.5000 2" in rows
+
+
+def test_inspect_lists_the_topics_of_a_bag(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
+    pytest.importorskip("rosbags")
+    from tests.runtime.stream.ros.bags import COMPRESSED, IMAGE, compressed, image, write_bag
+
+    frames = [image(number, np.zeros((4, 6, 3), np.uint8)) for number in range(2)]
+    write_bag(work / "drive", {"/left": (IMAGE, frames), "/right": (COMPRESSED, [compressed(0, b"")])})
+    rows = [" ".join(line.split()) for line in ccnet("inspect", "drive").out.splitlines()]
+    assert rows[0] == "ROS 2 bag 3 messages"
+    assert "/left sensor_msgs/msg/Image 2 reads it" in rows
+    Path("old.bag").write_bytes(b"#ROSBAG V2.0")
+    assert_refused(ccnet("inspect", "old.bag"), "old.bag: is a bag of ROS 1, expected ROS 2")
 
 
 def test_inspect_counts_what_the_masks_of_a_cube_leave_out(work: Path, ccnet: Ccnet) -> None:
