@@ -38,20 +38,19 @@ def main(arguments: list[str] | None = None) -> int:
         unpack(options.bundle, options.folder)
         print(f"{options.folder}: unpacked, every file is what the manifest vouches for")
         with lock_artifacts(options.folder, say=print):
-            _build(options.folder, options.backend, options.tile, options.memory, options.device, options.full)
+            backend, why = choose(options.backend, options.device)
+            print(f"engines of {backend}: {why}" if backend else f"no engine built: {why}")
+            if backend is not None:
+                wanted = EngineSet(backend=backend, tile=options.tile, device=options.device, full=options.full)
+                _build(options.folder, wanted, options.memory)
         return _check(options.folder, options.device)
     except (CCNetError, OSError) as error:
         print("ccnet:", " ".join(str(error).splitlines()), file=sys.stderr)
         return 2
 
 
-def _build(folder: Path, request: Request, tile: int, memory: float | None, device: int, full: bool) -> None:
-    """Build the best engines that this machine can have, or print why it has none."""
-    backend, why = choose(request, device)
-    print(f"engines of {backend}: {why}" if backend else f"no engine built: {why}")
-    if backend is None:
-        return
-    wanted = EngineSet(backend=backend, tile=tile, device=device, full=full)
+def _build(folder: Path, wanted: EngineSet, memory: float | None) -> None:
+    """Build the engines of a folder that are missing, within a budget of MB of GPU memory if there is one."""
     if memory is not None:
         wanted = wanted.within(int(memory * 1e6), ArtifactFolder.open(folder).manifest)
     _, reports = build(folder, wanted, progress=_print_progress)
