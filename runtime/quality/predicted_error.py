@@ -22,6 +22,9 @@ from ccnet.runtime.io.frames import Frame
 _PIXELS = 1 << 16
 """Most pixels at a time, 8 MB of half widths."""
 
+_LIT = 0.05
+"""Least mean reflectance of a lit pixel: below it an error is small in reflectance and large or small in per cent."""
+
 
 class ErrorEstimate:
     """The half widths of a cube's 90 % intervals; a ``CubeWriter`` that takes each pixel of the cube once."""
@@ -35,7 +38,8 @@ class ErrorEstimate:
             writer: Takes the half widths, reflectance.
         """
         self._frame, self._model, self._writer = frame, model, writer
-        self._relative, self._pixels = 0.0, 0
+        self._absolute, self._relative, self._lit_relative = 0.0, 0.0, 0.0  # sums over pixels
+        self._pixels, self._lit_pixels = 0, 0
 
     def write(self, top: int, part: npt.NDArray[np.float32], left: int = 0) -> None:
         """Predict the errors of a part (31, h, w) of the cube, from row ``top`` and column ``left`` on."""
@@ -49,8 +53,7 @@ class ErrorEstimate:
             spectra = rows.reshape(bands, -1)
             half_width = self._model.half_width(frame, spectra)
             self._writer.write(start, half_width.reshape(rows.shape), left)
-            self._relative += float(relative_half_width(half_width, spectra).sum(dtype=np.float64))
-            self._pixels += spectra.shape[1]
+            self._count(half_width, spectra)
 
     @property
     def score(self) -> float:
@@ -58,8 +61,24 @@ class ErrorEstimate:
         return self._relative / self._pixels if self._pixels else float("nan")
 
     def describe(self) -> str:
-        """Return the number of the frame in words."""
-        return f"predicted error: ± {self.score:.1%} of a spectrum's mean, on average, for {LEVEL:.0%} of the values"
+        """Return the mean half width in words: in reflectance, and relative to the spectra of the lit pixels alone."""
+        half_width = self._absolute / self._pixels if self._pixels else float("nan")
+        if self._lit_pixels:
+            relative, lit = self._lit_relative / self._lit_pixels, self._lit_pixels / self._pixels
+            where = f"± {relative:.1%} of a spectrum's mean in the {lit:.0%} of the pixels above {_LIT}"
+        else:
+            where = f"no pixel is above {_LIT}"
+        return f"predicted error: ± {half_width:.2g} reflectance on average for {LEVEL:.0%} of the values; {where}"
+
+    def _count(self, half_width: npt.NDArray[np.float32], spectra: npt.NDArray[np.float32]) -> None:
+        """Add pixels (31, N) to the sums."""
+        widths, means = half_width.mean(axis=0), spectra.mean(axis=0)
+        lit = means > _LIT
+        self._absolute += float(widths.sum(dtype=np.float64))
+        self._relative += float(relative_half_width(half_width, spectra).sum(dtype=np.float64))
+        self._lit_relative += float((widths[lit] / means[lit]).sum(dtype=np.float64))
+        self._pixels += means.size
+        self._lit_pixels += int(np.count_nonzero(lit))
 
 
 @contextmanager

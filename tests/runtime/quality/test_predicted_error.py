@@ -57,13 +57,29 @@ def test_parts_give_the_half_widths_of_the_whole(
     expected = model.half_width(pixels, spectra)
     np.testing.assert_allclose(read_cube(target), expected.reshape(cube.shape), rtol=1e-5)
     assert estimate.score == pytest.approx(float(relative_half_width(expected, spectra).mean()), rel=1e-5)
-    assert f"± {estimate.score:.1%}" in estimate.describe()
+    widths, means = expected.mean(axis=0), spectra.mean(axis=0)
+    assert f"± {widths.mean():.2g} reflectance on average" in estimate.describe()
+    assert f"± {(widths / means).mean():.1%} of a spectrum's mean in the 100% of the pixels" in estimate.describe()
     if suffix == "hdr":
         header = target.read_text()
         assert f"predicted error = {estimate.score:.4f}" in header and "source = photo.png" in header
         assert "description = {predicted error: half width of the 90% interval, reflectance}" in header
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {target.name, *(["cube.error.img"] if suffix == "hdr" else [])}
+
+
+def test_dark_pixels_do_not_count_in_per_cent(tmp_path: Path, model: ErrorModel, frame: Array, cube: Array) -> None:
+    def describe(cube: Array) -> str:
+        with open_error_cube(tmp_path / "a.npy", frame, model, {}) as estimate:
+            estimate.write(0, cube)
+        return estimate.describe().partition("; ")[2]
+
+    half = cube.copy()
+    half[:, :, 15:] = 0.001
+    widths = model.half_width(frame[:, :15].reshape(-1, 3).T / np.float32(255), cube[:, :, :15].reshape(31, -1))
+    relative = (widths.mean(axis=0) / cube[:, :, :15].reshape(31, -1).mean(axis=0)).mean()
+    assert describe(half) == f"± {relative:.1%} of a spectrum's mean in the 50% of the pixels above 0.05"
+    assert describe(np.zeros_like(cube)) == "no pixel is above 0.05"
 
 
 def test_unfinished_cube_leaves_no_file(tmp_path: Path, model: ErrorModel, frame: Array, cube: Array) -> None:
