@@ -27,10 +27,11 @@ from ccnet.runtime.backends.onnxruntime import refuse_external, register_operato
 from ccnet.runtime.backends.select import select
 from ccnet.runtime.io.cubes import map_cube, read_cube
 from ccnet.runtime.io.files import optional_module, read_head
-from ccnet.runtime.io.formats.layers import read_layers
 from ccnet.runtime.io.formats.npy import map_npy
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, read_frame
 from ccnet.runtime.stream.sources.rosbag import IMAGE_TYPES, bag_topics, is_bag
+
+from .layers import describe_layers
 
 Table = list[tuple[str, ...]]
 
@@ -248,18 +249,11 @@ def _is_cube(path: Path) -> bool:
 
 
 def _layers(path: Path, error: CCNetError) -> list[Table]:
-    """Return the ranges of the layers of a survey's index or map; where the file has no such, raise the error."""
-    layers: Table = [("layer", "min", "mean", "max", "not finite")]
-    size = ""
+    """Return the tables of a file of named layers; where it is none, raise the error."""
     try:
-        for name, values in read_layers(path):
-            size = f"{values.shape[1]}×{values.shape[0]} px, {values.dtype}"
-            finite = values[np.isfinite(values)]
-            facts = (finite.min(), finite.mean(dtype=np.float64), finite.max()) if finite.size else (math.nan,) * 3
-            layers.append((name, *(f"{value:.4f}" for value in facts), str(values.size - finite.size)))
+        return describe_layers(path)
     except CCNetError:
         raise error from None
-    return [[("layers", f"{size}, {len(layers) - 1} without wavelengths: neither a cube nor a frame")], layers]
 
 
 def _bag(path: Path) -> list[Table]:
