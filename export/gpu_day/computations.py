@@ -32,6 +32,7 @@ class Variant:
         precision: Precision of ``decode``.
         encode: Returns the computation of ``encode`` for a stream.
         decode: Returns the computation of ``decode`` for a stream.
+        full: Returns the computation of ``full`` for a stream; None if it has none.
         can_be_captured: Whether the runs may be captured as CUDA graphs.
     """
 
@@ -39,14 +40,15 @@ class Variant:
     precision: Precision
     encode: Callable[[Stream], Computation]
     decode: Callable[[Stream], Computation]
+    full: Callable[[Stream], Computation] | None = None
     can_be_captured: bool = True
 
-    def engines(self, device: Device, launcher: Launcher, context_size: int) -> tuple[TensorEngine, TensorEngine]:
-        """Return new engines of ``encode`` and ``decode``."""
+    def engines(self, device: Device, launcher: Launcher, context_size: int) -> dict[str, TensorEngine]:
+        """Return new engines of ``encode`` and ``decode``, and of ``full`` if the variant has it, by their names."""
         options: dict[str, Any] = {"can_be_captured": self.can_be_captured, "context_size": context_size}
         name = f"{self.name} (cuda:{device.index})"
-        encode, decode = (TensorEngine(name, device, launcher, each, **options) for each in (self.encode, self.decode))
-        return encode, decode
+        kinds = {"encode": self.encode, "decode": self.decode, "full": self.full}
+        return {kind: TensorEngine(name, device, launcher, each, **options) for kind, each in kinds.items() if each}
 
 
 def torch_variant(model: CCNet, precision: Precision) -> Variant:
@@ -63,14 +65,19 @@ def torch_variant(model: CCNet, precision: Precision) -> Variant:
     def encode(tensors: Mapping[str, Tensor]) -> None:
         tensors[CONTEXT].copy_(model.encode(tensors[RGB]))
 
-    def decode(tensors: Mapping[str, Tensor]) -> None:
+    def decode(tensors: Mapping[str, Tensor], context: Tensor | None = None) -> None:
         kind = tensors[RGB].device.type
         with torch.autocast(kind, torch.float16, enabled=precision == "fp16"):
-            tensors[CUBE].copy_(model.decode(tensors[RGB], tensors[CONTEXT]))
+            tensors[CUBE].copy_(model.decode(tensors[RGB], tensors[CONTEXT] if context is None else context))
         tensors[CUBE_SUM].copy_(tensors[CUBE].sum())
 
+    def full(tensors: Mapping[str, Tensor]) -> None:
+        decode(tensors, model.encode(tensors[RGB]))
+
     name = f"torch {precision.upper()}"
-    return Variant(name=name, precision=precision, encode=lambda _: encode, decode=lambda _: decode)
+    return Variant(
+        name=name, precision=precision, encode=lambda _: encode, decode=lambda _: decode, full=lambda _: full
+    )
 
 
 def no_kernels() -> Variant:
@@ -81,10 +88,14 @@ def no_kernels() -> Variant:
             if name in {CUBE, CUBE_SUM}:
                 tensor.zero_()
 
-    return Variant(name="no network", precision="fp32", encode=lambda _: clear, decode=lambda _: clear)
+    return Variant(
+        name="no network", precision="fp32", encode=lambda _: clear, decode=lambda _: clear, full=lambda _: clear
+    )
 
 
-def onnxruntime_variant(encode: bytes, decode: bytes, provider: Literal["cuda", "cpu"], device: int = 0) -> Variant:
+def onnxruntime_variant(
+    encode: bytes, decode: bytes, provider: Literal["cuda", "cpu"], device: int = 0, full: bytes | None = None
+) -> Variant:
     """Return the graphs in ONNX Runtime, with a session for each stream, on which all its kernels run.
 
     Args:
@@ -92,12 +103,13 @@ def onnxruntime_variant(encode: bytes, decode: bytes, provider: Literal["cuda", 
         decode: ONNX graph of ``decode`` in FP32.
         provider: ``cpu`` only rehearses.
         device: Index of the GPU.
+        full: ONNX graph of ``full`` in FP32; None if there is none.
 
     Returns:
         The variant. Its runs cannot be captured: ONNX Runtime allocates memory in them.
     """
 
-    @functools.lru_cache(maxsize=2)  # the two contexts of ``decode`` run on one stream
+    @functools.lru_cache(maxsize=3)  # the two contexts of ``decode`` run on one stream
     def session(graph: bytes, stream: int) -> Computation:
         return _Session(graph, provider, device, stream)
 
@@ -106,6 +118,7 @@ def onnxruntime_variant(encode: bytes, decode: bytes, provider: Literal["cuda", 
         precision="fp32",
         encode=lambda stream: session(encode, stream.handle),
         decode=lambda stream: session(decode, stream.handle),
+        full=None if full is None else lambda stream: session(full, stream.handle),
         can_be_captured=False,
     )
 
@@ -163,19 +176,20 @@ def choose(model: CCNet, folder: Path, device: Device) -> tuple[list[Variant], s
     """
     half, full = torch_variant(model, "fp16"), torch_variant(model, "fp32")
     try:
-        encode, decode = _graphs(folder, model.context_size)
+        encode, decode, one_pass = _graphs(folder, model.context_size)
     except CCNetError as error:
         return [full, half], str(error)
     if why := cuda_refusal(device.index):
         return [full, half], why
-    return [onnxruntime_variant(encode, decode, "cuda", device.index), half, full], ""
+    return [onnxruntime_variant(encode, decode, "cuda", device.index, one_pass), half, full], ""
 
 
-def _graphs(path: Path, context_size: int) -> tuple[bytes, bytes]:
-    """Return the graphs of ``encode`` and ``decode`` in FP32; a CCNetError if they are not those of the network."""
+def _graphs(path: Path, context_size: int) -> tuple[bytes, bytes, bytes | None]:
+    """Return the graphs of ``encode``, ``decode`` and ``full`` in FP32; a CCNetError if they are another network's."""
     folder = ArtifactFolder.open(path)
     found = folder.manifest.input, folder.manifest.context_size
     if found != ("float32", context_size):
         raise CCNetError(f"{path} has input and context size {found}, expected ('float32', {context_size})")
     encode, decode = (folder.read(folder.manifest.find(kind)) for kind in ("encode", "decode"))
-    return encode, decode
+    has_full = any(artifact.kind == "full" for artifact in folder.manifest.artifacts)  # since 0.2.0
+    return encode, decode, folder.read(folder.manifest.find("full")) if has_full else None

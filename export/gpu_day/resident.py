@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class _Target:
         with ExitStack() as stack:
             engines = variant.engines(device, self.launcher, self.context_size)
             selection = _selection(self.context_size, variant.precision)
-            reconstructor = stack.enter_context(self._open(selection, engines))
+            reconstructor = stack.enter_context(self._open(selection, engines, self._tile))
             memory = PinnedMemory(device, self.expected.nbytes)
             stack.callback(memory.close)
             locked = memory.array(self.expected.shape, np.float32)
@@ -114,7 +115,9 @@ class _Target:
                 reconstructor(self.frame, self.context, out=locked)
                 self._emit_distance(name, variant, locked)
                 self._emit_refusal(name, reconstructor, locked)
-            time = functools.partial(self._time, reconstructor, lambda: sum(engine.launches for engine in engines))
+            time = functools.partial(
+                self._time, reconstructor, lambda: sum(engine.launches for engine in engines.values())
+            )
             gpu_ms = self._emit_time(f"{name}, cube on the GPU", time, on_gpu, self.context)
             locked_ms = self._emit_time(f"{name}, page-locked cube", time, locked, self.context)
             if is_network:
@@ -123,11 +126,32 @@ class _Target:
             else:
                 note = "checks, conversion and upload of the frame, the driver's calls: the cube stays on the GPU"
                 self.rig.emit(Row(name=f"{name}, the host's part of a frame", value=gpu_ms, unit="ms", note=note))
+        if variant.full is not None:
+            self._measure_one_pass(f"{name}, one pass", variant)
 
-    def _open(self, selection: Selection, engines: tuple[TensorEngine, TensorEngine]) -> Reconstructor:
+    def _measure_one_pass(self, name: str, variant: Variant) -> None:
+        """Emit distance and time of ``full``, if the frame is a single tile."""
+        engines = variant.engines(Device(), self.launcher, self.context_size)
+        selection = replace(_selection(self.context_size, variant.precision), full=_artifact("full", variant.precision))
+        with self._open(selection, engines, self.rig.size(512, 192)) as reconstructor, ExitStack() as stack:
+            if not reconstructor.takes_one_pass(self.frame):
+                return
+            memory = PinnedMemory(engines["full"].device, self.expected.nbytes)
+            stack.callback(memory.close)
+            locked = memory.array(self.expected.shape, np.float32)
+            locked.fill(np.nan)
+            if variant.name != no_kernels().name:
+                reconstructor(self.frame, out=locked)
+                self._emit_distance(name, variant, locked)
+            time = functools.partial(self._time, reconstructor, lambda: engines["full"].launches)
+            self._emit_time(f"{name}, page-locked cube", time, locked, None)
+
+    def _open(self, selection: Selection, engines: Mapping[str, TensorEngine], tile: int) -> Reconstructor:
+        if selection.full is None:
+            engines = {kind: engine for kind, engine in engines.items() if kind != "full"}
         with Device():
-            pipeline = Pipeline(dict(zip(("encode", "decode"), engines, strict=True)), selection.folder.manifest)
-        rules = tile_rules(selection, self._tile, None)
+            pipeline = Pipeline(engines, selection.folder.manifest)
+        rules = tile_rules(selection, tile, None)
         pixels = 2 * self.size[0] * self.size[1]  # ``encode`` reads the frame itself, not means of blocks
         return Reconstructor(selection, ResidentPath(selection, pipeline, rules, encode_pixels=pixels), "camera")
 
@@ -199,8 +223,9 @@ class _Target:
 def _selection(context_size: int, precision: str) -> Selection:
     """Return a selection for the pipeline, of engines that are no files."""
     manifest = Manifest(config={}, weights_sha256="", context_size=context_size, input="float32", tools={})
-    encode, decode = (
-        Artifact(file=kind, kind=kind, format="tensorrt", precision=each, sha256="")
-        for kind, each in (("encode", "fp32"), ("decode", precision))
-    )
+    encode, decode = _artifact("encode", "fp32"), _artifact("decode", precision)
     return Selection(folder=ArtifactFolder(Path(), manifest), backend="tensorrt", encode=encode, decode=decode)
+
+
+def _artifact(kind: str, precision: str) -> Artifact:
+    return Artifact(file=kind, kind=kind, format="tensorrt", precision=precision, sha256="")

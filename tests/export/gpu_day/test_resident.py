@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ def test_cubes_of_the_pipeline_are_those_of_torch_on_the_whole_frame(seed: int, 
         "no network, page-locked cube",
         "no network, the host's part of a frame",
     }
+    whole = rows["torch FP32, one pass, distance from torch's whole frame"]
+    assert whole.value is not None and whole.target is not None and whole.value <= whole.target
+    assert "replayed CUDA graphs" in rows["torch FP32, one pass, page-locked cube"].note
+    assert rows["no network, one pass, page-locked cube"].value
     hidden = rows["torch FP32, hidden part of the copy"]
     assert hidden.target == 0.5
     assert hidden.note.endswith("a frame of 2 tiles")
@@ -99,6 +104,20 @@ def test_wrong_cube_and_a_sum_that_hides_nan_show() -> None:
     assert rows["x, a cube that is not finite is refused"].value == 0
 
 
+def test_wrong_cube_of_one_pass_shows() -> None:
+    right = variant()
+    assert right.full is not None
+    compute = right.full(None)  # type: ignore[arg-type]
+
+    def wrong(tensors: Mapping[str, Tensor]) -> None:
+        compute(tensors)
+        tensors["cube"].add_(1e-3)
+
+    rows = rehearse(0, [replace(right, full=lambda _: wrong)])
+    assert rows["torch FP32, one pass, distance from torch's whole frame"].value == pytest.approx(1e-3, rel=0.1)
+    assert rows["torch FP32, distance from torch's whole frame"].note.startswith("within the table; ")
+
+
 def test_variant_that_fails_leaves_the_others() -> None:
     def fail(tensors: Mapping[str, Tensor]) -> None:
         raise RuntimeError("no kernel image")
@@ -118,6 +137,7 @@ def test_variant_that_fails_leaves_the_others() -> None:
         "32×192, no network, cube on the GPU",
         "32×192, no network, page-locked cube",
         "32×192, no network, the host's part of a frame",
+        "32×192, no network, one pass, page-locked cube",
     ]
     assert rows[0].note == "failed: CCNetError: bad (cuda:0) failed to run: no kernel image"
 
@@ -165,25 +185,25 @@ def test_row_says_which_library_computed_the_tiles(monkeypatch: pytest.MonkeyPat
     assert row.note.startswith(f"torch alone: {tmp_path}")
 
 
-@pytest.mark.parametrize("kind", ["encode", "decode"])
+@pytest.mark.parametrize("kind", ["encode", "decode", "full"])
 def test_onnxruntime_computes_at_the_addresses_of_tensors(kind: str) -> None:
-    graphs = {each: model(each, manifest()).SerializeToString() for each in ("encode", "decode")}
+    graphs = {each: model(each, manifest()).SerializeToString() for each in ("encode", "decode", "full")}
     with installed(Driver(0)):
         stream = Stream(Device())
-        found = onnxruntime_variant(graphs["encode"], graphs["decode"], "cpu")
+        found = onnxruntime_variant(graphs["encode"], graphs["decode"], "cpu", full=graphs["full"])
         compute = getattr(found, kind)(stream)
         stream.close()
     rgb, context = torch.rand(1, 3, 48, 64), torch.rand(1, 3)
     tensors = {"rgb": rgb, "context": context.clone()}
-    if kind == "decode":
+    if kind != "encode":
         tensors |= {"cube": torch.full((1, 31, 48, 64), torch.nan), "cube_sum": torch.tensor(torch.nan)}
     compute(tensors)
     feeds = {"rgb": rgb.numpy(), **({"context": context.numpy()} if kind == "decode" else {})}
     with OnnxRuntimeBackend(graphs[kind]) as backend:
         (expected,) = backend.run(feeds).values()
-    actual = tensors["cube" if kind == "decode" else "context"]
+    actual = tensors["context" if kind == "encode" else "cube"]
     np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-6)
-    if kind == "decode":
+    if kind != "encode":
         assert tensors["cube_sum"].item() == pytest.approx(float(expected.sum()), rel=1e-4)
     assert not found.can_be_captured
 
