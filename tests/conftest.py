@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from ccnet.contract import SHIPPED_WEIGHTS
+from ccnet.contract import BENCHMARK_WEIGHTS, SHIPPED_WEIGHTS
 from ccnet.contract.machine import available_cores
 from ccnet.export.artifacts import export
 from ccnet.model import CCNet
@@ -118,6 +118,14 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
         pytest.skip(f"the package ships no weights: {SHIPPED_WEIGHTS} is missing")
     model, folder = load_checkpoint(), tmp_path_factory.mktemp("shipped")
     export(model, folder, camera=checkpoint_camera())
+    return model, folder
+
+
+@pytest.fixture(scope="session")
+def benchmark_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
+    """The paper's network with trained weights, and its export; tests must not change either."""
+    model, folder = load_checkpoint(BENCHMARK_WEIGHTS), tmp_path_factory.mktemp("benchmark")
+    export(model, folder, camera=checkpoint_camera(BENCHMARK_WEIGHTS))
     return model, folder
 
 

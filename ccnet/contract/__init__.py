@@ -4,6 +4,7 @@ from ccnet.contract.artifact_folder import ArtifactFolder
 from ccnet.contract.closing import Closeable
 from ccnet.contract.errors import CCNetError, NoManifestError, decode_errors_as, install_command, prefix_errors
 from ccnet.contract.files import (
+    BENCHMARK_WEIGHTS,
     SHIPPED_WEIGHTS,
     hidden_path,
     kernel_library_path,
@@ -41,6 +42,7 @@ from ccnet.contract.spec import (
 
 __all__ = [
     "BANDS_NM",
+    "BENCHMARK_WEIGHTS",
     "CONTEXT",
     "CUBE",
     "CUBE_SUM",

@@ -13,8 +13,11 @@ from typing import Any
 
 from ccnet.contract.errors import CCNetError
 
-SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "ccnet-cave.safetensors"
-"""The weights that the package ships; weights/README.md is their model card."""
+SHIPPED_WEIGHTS = Path(__file__).parents[1] / "weights" / "ccnet-any.safetensors"
+"""The default weights; weights/README.md is the model card of all weights that the package ships."""
+
+BENCHMARK_WEIGHTS = SHIPPED_WEIGHTS.with_name("ccnet-cave.safetensors")
+"""The paper's network, trained for the benchmark's camera alone: for comparisons."""
 
 HASH_BLOCK_BYTES = 1 << 20
 

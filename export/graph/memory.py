@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import onnx_ir as ir
 from onnx_ir.passes import InPlacePass, PassResult
 
@@ -13,18 +15,20 @@ _EMBEDDING, _SKIP = "conv_in/Conv_0", "ccnet/Add_0"
 
 _ONNX_RUNTIME_DOMAIN = "com.microsoft"
 
-_BYTES_PER_PIXEL = {"decode": 600, "full": 720}
-"""Kind → memory of each pixel while a graph with fused operators runs, with input and output, bytes, at most.
+_PAPER, _DEFAULT = CCNetConfig(), CCNetConfig(base="mlp", base_width=48, normalise=True)
 
-Measured as the peak of a process, with the paper's network: decode 572 to 583 at 256² to 1584×1440 px, full 672 to 694.
-Alive at once in decode are four feature maps of 32 channels and NeSCM's pooled features, 544.
+_BYTES_PER_PIXEL = {_PAPER: {"decode": 600, "full": 720}, _DEFAULT: {"decode": 860, "full": 960}}
+"""Network → kind → memory of each pixel while a graph with fused operators runs, with input and output, bytes, at most.
+
+Measured as the peak of a process at 256² to 1584×1440 px: decode 572 to 583 with the paper's network, full 672 to 694;
+776 to 846 and 693 to 941 with the default weights' network, whose per-pixel base ONNX Runtime computes first and keeps.
+Alive at once in the paper's decode are four feature maps of 32 channels and NeSCM's pooled features, 544.
 """
 
 
 def bytes_per_pixel(kind: str, config: CCNetConfig) -> int | None:
     """Return the memory of each pixel while a graph with fused operators runs; None where it is not known."""
-    is_paper = config == CCNetConfig(units=config.units)
-    return _BYTES_PER_PIXEL.get(kind) if is_paper else None
+    return _BYTES_PER_PIXEL.get(dataclasses.replace(config, units=_PAPER.units), {}).get(kind)
 
 
 class RecomputeEmbedding(InPlacePass):

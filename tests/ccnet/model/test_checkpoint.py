@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ccnet.contract import SHIPPED_WEIGHTS, CCNetError, camera_response
+from ccnet.contract import BENCHMARK_WEIGHTS, SHIPPED_WEIGHTS, CCNetError, camera_response
 from ccnet.data.camera import Camera
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import checkpoint_camera, load_checkpoint, save_checkpoint, weights_hash
@@ -86,7 +86,7 @@ def test_camera_of_a_missing_file_gives_one_line(path: Path) -> None:
 
 def test_checkpoint_of_version_0_1_0_loads_unchanged() -> None:
     """The hash covers every tensor's name, shape and value, so it holds module names fixed as well."""
-    assert weights_hash(load_checkpoint(SHIPPED_WEIGHTS)) == WEIGHTS_0_1_0
+    assert weights_hash(load_checkpoint(BENCHMARK_WEIGHTS)) == WEIGHTS_0_1_0
 
 
 def test_shipped_weights_name_their_camera() -> None:
@@ -95,19 +95,16 @@ def test_shipped_weights_name_their_camera() -> None:
     np.testing.assert_allclose(camera_response(camera).sum(axis=0), 1, atol=1e-5)
 
 
-def test_shipped_weights_hold_the_network_of_the_paper() -> None:
-    assert load_checkpoint().config == CCNetConfig()
-
-
 @pytest.mark.parametrize(
-    ("name", "config"),
+    ("path", "config"),
     [
-        ("ccnet-any", CCNetConfig(base="mlp", base_width=48, normalise=True)),
-        ("ccnet-cave-base", CCNetConfig(base="mlp")),
+        (SHIPPED_WEIGHTS, CCNetConfig(base="mlp", base_width=48, normalise=True)),
+        (SHIPPED_WEIGHTS.with_name("ccnet-cave-base.safetensors"), CCNetConfig(base="mlp")),
+        (BENCHMARK_WEIGHTS, CCNetConfig()),
     ],
+    ids=["any", "cave-base", "cave"],
 )
-def test_weights_with_a_base_belong_to_the_same_camera(name: str, config: CCNetConfig) -> None:
-    path = SHIPPED_WEIGHTS.with_name(f"{name}.safetensors")
+def test_all_weights_belong_to_the_same_camera(path: Path, config: CCNetConfig) -> None:
     assert load_checkpoint(path).config == config
     camera, default = checkpoint_camera(path), checkpoint_camera()
     assert camera is not None and default is not None

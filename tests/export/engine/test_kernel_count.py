@@ -74,9 +74,9 @@ def test_one_unit_is_built_to_at_most_180_kernels(artifacts: tuple[CCNet, Path],
 @needs_rtx
 @pytest.mark.slow
 def test_papers_decode_is_built_to_few_kernels_that_move_at_most_15_gb(
-    shipped: tuple[CCNet, Path], tmp_path: Path, build: Build
+    benchmark_weights: tuple[CCNet, Path], tmp_path: Path, build: Build
 ) -> None:
-    graph = (shipped[1] / "decode.fp16.onnx").read_bytes()
+    graph = (benchmark_weights[1] / "decode.fp16.onnx").read_bytes()
     counts = build(graph, {"rgb": ((1, 3, 512, 512),) * 3}).kernels
     assert sum(kernels for kernels, _ in counts.values()) <= 510  # 497, and those of the cube's sum
     assert sum(moved or 0 for _, moved in counts.values()) <= 15e9

@@ -64,7 +64,16 @@ def test_graphs_without_fused_parts_stay_as_they_are(portable: ir.Model) -> None
     assert [node.name for node in portable.graph] == names
 
 
-@pytest.mark.parametrize(("changes", "known"), [({}, True), ({"units": 1}, True), ({"width": 64}, False)])
-def test_memory_is_stated_for_the_paper_s_network(changes: dict[str, Any], known: bool) -> None:
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"units": 1}, True),
+        ({"base": "mlp", "base_width": 48, "normalise": True}, True),
+        ({"base": "mlp"}, False),
+        ({"width": 64}, False),
+    ],
+)
+def test_memory_is_stated_for_the_networks_of_the_shipped_weights(changes: dict[str, Any], known: bool) -> None:
     config = CCNetConfig(**changes)
     assert [bytes_per_pixel(kind, config) is not None for kind in ("decode", "full", "encode")] == [known, known, False]

@@ -95,23 +95,25 @@ def test_shipped_weights_cube_is_within_the_fp16_tolerance(shipped: Artifacts, r
 
 
 @pytest.mark.slow
-def test_residual_sums_in_float32_reduce_the_error(shipped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_residual_sums_in_float32_reduce_the_error(
+    benchmark_weights: Artifacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Measure on a dark frame, where an absolute error is relatively largest."""
     frame = np.float32(0.05) * photograph("chelsea")
-    cube, found = decoded(shipped, frame, in_reference)
+    cube, found = decoded(benchmark_weights, frame, in_reference)
     monkeypatch.setattr(precision, "is_residual_sum", lambda node: False)
-    coarse = ir.to_proto(to_fp16(ir.load(shipped[1] / "decode.fp32.onnx"))).SerializeToString()
-    cube, without = decoded(shipped, frame, lambda _, feeds: in_reference(coarse, feeds))
+    coarse = ir.to_proto(to_fp16(ir.load(benchmark_weights[1] / "decode.fp32.onnx"))).SerializeToString()
+    cube, without = decoded(benchmark_weights, frame, lambda _, feeds: in_reference(coarse, feeds))
     assert compare(cube, found).mrae < 0.8 * compare(cube, without).mrae
 
 
 @pytest.mark.slow
-def test_only_fp32_kept_nodes_keep_the_attention(shipped: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_fp32_kept_nodes_keep_the_attention(benchmark_weights: Artifacts, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first attention in FP16: over a red frame of 160×160 px its sum of squares passes 65504. In true FP16 the
     cosines become 0 and the attention forgets them; ONNX Runtime sums in float32 and hides that until a GPU shows it.
     """
     attention = "units.0.enc1.inter/Softmax_0"
-    whole = onnx.load(shipped[1] / "encode.fp32.onnx")
+    whole = onnx.load(benchmark_weights[1] / "encode.fp32.onnx")
     first = onnx.utils.Extractor(whole).extract_model([RGB], [attention])
     mixed = ir.to_proto(to_fp16(ir.from_proto(first)))
     monkeypatch.setattr(precision, "KEPT_FP32", {})

@@ -62,7 +62,7 @@ def test_cube_that_explains_its_frame_scores_zero() -> None:
     cube = scene()
     check = judged(frame_of(cube), cube)
     assert check.score < 1e-5 and check.negative == 0
-    perfect = "mean residual 0.0%, 0.0% of the cube is negative; as on the shipped weights' validation frames"
+    perfect = "mean residual 0.0%, 0.0% of the cube is negative; as on frames of the weights' camera"
     assert check.verdict().endswith(perfect)
 
 
