@@ -188,8 +188,8 @@ def test_only_fp32_kept_nodes_and_residual_sums_are_float32(artifacts: Artifacts
         assert {of[name] for name in (*node.input, *node.output) if name} & FLOATS <= {inner}, node.name
     modules = {node.name.partition("/")[0] for node in model.graph.node}
     found = {end for end in KEPT_FP32 if any(module.endswith(end) for module in modules)}
-    normalising = {"brightness", "scaling"}  # tests/export/graph/test_brightness.py has them
-    assert found == KEPT_FP32.keys() - normalising - (set() if kind == "full" else {"grscm.unit", ".inter"})
+    optional = {"brightness", "scaling", "base"}  # tests/export/graph/test_brightness.py has the first two
+    assert found == KEPT_FP32.keys() - optional - (set() if kind == "full" else {"grscm.unit", ".inter"})
 
 
 def test_casts_exist_only_where_the_type_changes(artifacts: Artifacts) -> None:
