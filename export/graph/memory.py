@@ -17,7 +17,7 @@ _ONNX_RUNTIME_DOMAIN = "com.microsoft"
 
 _PAPER, _DEFAULT = CCNetConfig(), CCNetConfig(base="mlp", base_width=48, normalise=True)
 
-_BYTES_PER_PIXEL = {_PAPER: {"decode": 600, "full": 720}, _DEFAULT: {"decode": 860, "full": 960}}
+_BYTES_PER_PIXEL = {_PAPER: {"decode": 600, "full": 720}, _DEFAULT: {"decode": 850, "full": 950}}
 """Network → kind → memory of each pixel while a graph with fused operators runs, with input and output, bytes, at most.
 
 Measured as the peak of a process at 256² to 1584×1440 px: decode 572 to 583 with the paper's network, full 672 to 694;
