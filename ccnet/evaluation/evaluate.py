@@ -25,9 +25,6 @@ from .selfcheck import compare_residual_and_error, rank_correlation
 SCALAR_METRICS = ("mrae", "mrae_ntire", "rmse", "psnr", "sam", "psnr_scaled")
 """Fields of ``CubeMetrics`` that are one number."""
 
-LIT = 0.05
-"""Mean reflectance over the bands above which a pixel is lit; MRAE's largest terms lie in the dark background."""
-
 PROTOCOL = {
     "mrae": f"mean |d| / (Y + {metrics.MRAE_OFFSET})",
     "mrae_ntire": "mean |d| / Y; null where the truth holds zeros",
@@ -36,7 +33,7 @@ PROTOCOL = {
     "sam": "degrees, mean over pixels where neither spectrum is black",
     "psnr_scaled": "PSNR of the estimate times the factor that minimises its squared error",
     "full": "whole frame, nothing clipped",
-    "lit": f"pixels of the whole frame whose mean reflectance is above {LIT}; null without such pixels",
+    "lit": f"pixels of the whole frame whose mean reflectance is above {metrics.LIT}; null without such pixels",
     "dimmed": "factor of the frame's brightness: metrics of the cube of the frame times the factor, divided by it",
     "without_data": "pixels and bands, nm, of a scene that count in no metric, because its file says they are no data",
     "ntire": "centre crop: a quarter of the longer side less on every side",
@@ -182,8 +179,8 @@ def cube_metrics(truth: Array, estimate: Array) -> CubeMetrics:
 
 
 def lit_metrics(truth: Array, estimate: Array) -> CubeMetrics | None:
-    """Return the metrics of the pixels whose mean reflectance is above ``LIT``; None if there are none."""
-    lit = known_mean(truth, 0) > LIT  # NaN, where the truth has no data, is not
+    """Return the metrics of the pixels whose mean reflectance is above ``metrics.LIT``; None if there are none."""
+    lit = known_mean(truth, 0) > metrics.LIT  # NaN, where the truth has no data, is not
     return cube_metrics(truth[:, lit][:, None], estimate[:, lit][:, None]) if lit.any() else None
 
 

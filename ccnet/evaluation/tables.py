@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .evaluate import LIT, CubeMetrics, SceneScore, condition_summaries, summarise
+from ccnet.metrics import LIT
+
+from .evaluate import CubeMetrics, SceneScore, condition_summaries, summarise
 
 if TYPE_CHECKING:
     from rich.table import Table

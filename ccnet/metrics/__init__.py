@@ -17,6 +17,9 @@ Known = npt.NDArray[np.bool_] | None
 MRAE_OFFSET = 0.02
 """Added to the truth in MRAE's denominator where the data holds zeros (CAVE): |d| / (Y + 0.02)."""
 
+LIT = 0.05
+"""Mean reflectance over the bands above which a pixel is lit; MRAE's largest terms lie in the dark background."""
+
 
 def mrae(truth: Cube, estimate: Cube, offset: float = MRAE_OFFSET, known: Known = None) -> float:
     """Return the mean relative absolute error, mean |Y - Ŷ| / (Y + offset).

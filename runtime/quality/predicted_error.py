@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import FRAME_SCALE, ArtifactFolder, CCNetError, hidden_path
+from ccnet.metrics import LIT
 from ccnet.metrics.predicted_error import LEVEL, ErrorModel, relative_half_width
 from ccnet.runtime.io.cubes import CubeWriter, map_cube, open_cube
 from ccnet.runtime.io.formats.georeference import Georeference
@@ -21,9 +22,6 @@ from ccnet.runtime.io.frames import Frame
 
 _PIXELS = 1 << 16
 """Most pixels at a time, 8 MB of half widths."""
-
-_LIT = 0.05
-"""Least mean reflectance of a lit pixel: below it an error is small in reflectance and large or small in per cent."""
 
 
 class ErrorEstimate:
@@ -65,15 +63,15 @@ class ErrorEstimate:
         half_width = self._absolute / self._pixels if self._pixels else float("nan")
         if self._lit_pixels:
             relative, lit = self._lit_relative / self._lit_pixels, self._lit_pixels / self._pixels
-            where = f"± {relative:.1%} of a spectrum's mean in the {lit:.0%} of the pixels above {_LIT}"
+            where = f"± {relative:.1%} of a spectrum's mean in the {lit:.0%} of the pixels above {LIT}"
         else:
-            where = f"no pixel is above {_LIT}"
+            where = f"no pixel is above {LIT}"
         return f"predicted error: ± {half_width:.2g} reflectance on average for {LEVEL:.0%} of the values; {where}"
 
     def _count(self, half_width: npt.NDArray[np.float32], spectra: npt.NDArray[np.float32]) -> None:
         """Add pixels (31, N) to the sums."""
         widths, means = half_width.mean(axis=0), spectra.mean(axis=0)
-        lit = means > _LIT
+        lit = means > LIT
         self._absolute += float(widths.sum(dtype=np.float64))
         self._relative += float(relative_half_width(half_width, spectra).sum(dtype=np.float64))
         self._lit_relative += float((widths[lit] / means[lit]).sum(dtype=np.float64))
