@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,7 @@ from ccnet.contract import ArtifactFolder, CCNetError
 from ccnet.export.engine.plan import Request
 from ccnet.runtime.backends.select import Precision
 from ccnet.runtime.cli.options import ARTIFACTS_FOLDER, TILE_FLAGS, ArtifactsArgument, DeviceOption, WaitOption
-from ccnet.runtime.io.artifact_lock import lock_artifacts
+from ccnet.runtime.io.artifact_lock import LOCK_NAME, lock_artifacts
 
 from .tables import print_artifacts
 
@@ -105,7 +106,7 @@ def build(
         plugin=plugin,
         full=full,
     )
-    with nullcontext() if dry_run else lock_artifacts(folder, wait=wait, say=console.print):
+    with nullcontext() if dry_run else _lock(folder, wait, console):
         artifacts = ArtifactFolder.open(folder)
         if memory is not None:
             wanted = wanted.within(int(memory * 1e6), artifacts.manifest)
@@ -122,6 +123,13 @@ def build(
             console.print(_description(job))
         if not dry_run:
             _build(artifacts, wanted, force)
+
+
+def _lock(folder: Path, wait: bool, console: Console) -> AbstractContextManager[None]:
+    """Return the folder's lock; a CCNetError, with nothing left on the disk, if no export has been to the folder."""
+    if not (folder / LOCK_NAME).exists():
+        ArtifactFolder.open(folder)
+    return lock_artifacts(folder, wait=wait, say=console.print)
 
 
 def _console() -> Console:

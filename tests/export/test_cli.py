@@ -176,6 +176,12 @@ def test_check_without_readable_frames_is_refused(
 def test_missing_folder_is_refused(ccnet: Ccnet, photo: Path, command: str, tmp_path: Path) -> None:
     frames = ["-f", photo] if command == "check" else []
     refused(ccnet(command, tmp_path / "none", *frames), str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_build_leaves_no_lock_in_a_folder_without_a_manifest(ccnet: Ccnet, tmp_path: Path) -> None:
+    refused(ccnet("build", tmp_path, "--backend", "tensorrt-rtx"), "no manifest.json")
+    assert not list(tmp_path.iterdir())
 
 
 def test_export_passes_its_options_on(
