@@ -130,6 +130,7 @@ class ZarrGroup:
         self.name, self._path = str(path), path
         self._new_folders = _missing_folders(path)
         make_folder(path.parent)
+        self._is_open = False
         self._format: int | None = None
         self._next, self._sources = 0, dict[str, list[str]]()
         with write_errors(self.name):
@@ -159,7 +160,8 @@ class ZarrGroup:
                 array.attrs.update({"wavelength": list(BANDS_NM), **named, **as_texts(metadata)})
             yield ArrayWriter(self.name, array)
             with write_errors(self.name):
-                self._open_group()
+                if not self._is_open:
+                    self._open_group()
                 self._publish(partial)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -173,6 +175,7 @@ class ZarrGroup:
         options = {} if self._format is None else {"zarr_format": self._format}
         group = self._zarr.open_group(str(self._path), mode="a", **options)
         self._format = getattr(getattr(group, "metadata", None), "zarr_format", None)  # Zarr 2 knows one format
+        self._is_open = True
 
     def _publish(self, partial: Path) -> None:
         """Move an array to the next free number: a folder that is not empty cannot be replaced."""

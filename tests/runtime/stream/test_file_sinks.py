@@ -49,6 +49,23 @@ def test_group_begins_with_its_first_array(tmp_path: Path) -> None:
     assert list((tmp_path / "mine.zarr").iterdir()) == []
 
 
+def test_group_is_opened_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, zarr_open_group = [], zarr.open_group
+
+    def open_group(path: str, **options: Any) -> Any:
+        opened.append(path)
+        return zarr_open_group(path, **options)
+
+    monkeypatch.setattr(zarr, "open_group", open_group)
+    path = str(tmp_path / "cubes.zarr")
+    for _ in ("a new group", "a group with arrays"):
+        sink = open_sink(path)
+        for _ in range(3):
+            put(sink, None)
+        sink.close()
+    assert opened == [path, path]
+
+
 def test_folder_with_a_cube_stays_and_another_stream_needs_no_folder(tmp_path: Path) -> None:
     first, second = (open_sink(str(tmp_path / "cubes"), "npy") for _ in range(2))
     first.close()
