@@ -201,6 +201,6 @@ def standardise(values: Values, mean: Values, spread: Values) -> Values:
     return np.clip((values - mean[:, None]) / spread[:, None], -_MOST_SPREADS, _MOST_SPREADS)
 
 
-def relative_half_width(half_width: Array, spectra: Array) -> Array:
-    """Return the half width of each pixel's mean over its bands, relative to the mean of its spectrum + 0.02, (N,)."""
-    return np.asarray(half_width.mean(axis=0) / (np.maximum(spectra.mean(axis=0), 0) + np.float32(MRAE_OFFSET)))
+def relative_half_width(mean_half_width: Array, mean_spectrum: Array) -> Array:
+    """Return the mean half width of each pixel over its bands, (N,), relative to the mean of its spectrum + 0.02."""
+    return np.asarray(mean_half_width / (np.maximum(mean_spectrum, 0) + np.float32(MRAE_OFFSET)))

@@ -73,7 +73,7 @@ class ErrorEstimate:
         widths, means = half_width.mean(axis=0), spectra.mean(axis=0)
         lit = means > LIT
         self._absolute += float(widths.sum(dtype=np.float64))
-        self._relative += float(relative_half_width(half_width, spectra).sum(dtype=np.float64))
+        self._relative += float(relative_half_width(widths, means).sum(dtype=np.float64))
         self._lit_relative += float((widths[lit] / means[lit]).sum(dtype=np.float64))
         self._pixels += means.size
         self._lit_pixels += int(np.count_nonzero(lit))

@@ -48,12 +48,13 @@ def check_scene(model: ErrorModel, pixels: ScenePixels, method: str) -> SceneChe
     """Compare the half widths of a model with the true errors of a method on one scene."""
     estimate, truth = pixels.estimates[method], pixels.truth
     half_width, error = model.half_width(pixels.frame, estimate), np.abs(estimate - truth)
-    relative = relative_half_width(half_width, estimate)
+    width = half_width.mean(axis=0)
+    relative = relative_half_width(width, estimate.mean(axis=0))
     relative_error = (error / (np.abs(truth) + MRAE_OFFSET)).mean(axis=0)
     return SceneCheck(
         scene=pixels.name,
         coverage=float((error <= half_width).mean()),
-        rho=rank_correlation(half_width.mean(axis=0), error.mean(axis=0)),
+        rho=rank_correlation(width, error.mean(axis=0)),
         rho_relative=rank_correlation(relative, relative_error),
         score=float(relative.mean()),
         mrae=float(relative_error.mean()),
