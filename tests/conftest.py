@@ -116,16 +116,19 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
     """The network with the weights that the package ships, and its export; tests must not change either."""
     if not SHIPPED_WEIGHTS.is_file():
         pytest.skip(f"the package ships no weights: {SHIPPED_WEIGHTS} is missing")
-    model, folder = load_checkpoint(), tmp_path_factory.mktemp("shipped")
-    export(model, folder, camera=checkpoint_camera())
-    return model, folder
+    return exported(SHIPPED_WEIGHTS, tmp_path_factory.mktemp("shipped"))
 
 
 @pytest.fixture(scope="session")
 def benchmark_weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[CCNet, Path]:
     """The paper's network with trained weights, and its export; tests must not change either."""
-    model, folder = load_checkpoint(BENCHMARK_WEIGHTS), tmp_path_factory.mktemp("benchmark")
-    export(model, folder, camera=checkpoint_camera(BENCHMARK_WEIGHTS))
+    return exported(BENCHMARK_WEIGHTS, tmp_path_factory.mktemp("benchmark"))
+
+
+def exported(weights: Path, folder: Path) -> tuple[CCNet, Path]:
+    """Return the network of weights, and the folder after its export into it."""
+    model = load_checkpoint(weights)
+    export(model, folder, camera=checkpoint_camera(weights))
     return model, folder
 
 
