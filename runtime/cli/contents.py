@@ -224,7 +224,7 @@ def _npy(path: Path) -> list[Table]:
 
 
 def _tiff(path: Path) -> list[Table]:
-    if _is_cube(path):
+    if _not_a_cube(path) is None:
         return _cube(path)
     try:
         return _frame(path)
@@ -233,19 +233,17 @@ def _tiff(path: Path) -> list[Table]:
 
 
 def _envi(path: Path) -> list[Table]:
+    error = _not_a_cube(path)
+    return _cube(path) if error is None else _layers(path, error)
+
+
+def _not_a_cube(path: Path) -> CCNetError | None:
+    """Return why the file cannot be opened as a cube, None if it can."""
     try:
         map_cube(path).close()
     except CCNetError as error:
-        return _layers(path, error)
-    return _cube(path)
-
-
-def _is_cube(path: Path) -> bool:
-    try:
-        map_cube(path).close()
-    except CCNetError:
-        return False
-    return True
+        return error
+    return None
 
 
 def _layers(path: Path, error: CCNetError) -> list[Table]:
