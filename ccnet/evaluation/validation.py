@@ -1,8 +1,10 @@
-"""Validation during training: the metrics of a network on whole scenes."""
+"""Mean metrics on whole scenes, of a network during training and of any method."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -39,10 +41,23 @@ def infer(model: CCNet, frame: Array) -> Array:
 
 
 def validate(model: CCNet, scenes: SceneDataset) -> ValidationScore:
-    """Return the mean metrics over whole scenes, computed scene by scene in float32."""
-    metrics = []
-    for frame, cube in map(scenes.pair, range(len(scenes))):
-        estimate, known = infer(model, frame), known_values(cube)
-        metrics.append([metric(cube, estimate, known=known) for metric in (mrae, rmse, psnr, sam)])
-    means = np.mean(metrics, axis=0).tolist()
-    return ValidationScore(**dict(zip(("mrae", "rmse", "psnr", "sam"), means, strict=True)))
+    """Return a network's mean metrics over whole scenes, computed scene by scene in float32."""
+    return score_method(partial(infer, model), scenes)
+
+
+def score_method(method: Callable[[Array], Array], scenes: SceneDataset) -> ValidationScore:
+    """Return the mean metrics over whole scenes of a method: frame (3, H, W) → cube (31, H, W)."""
+    return mean_score([score_cube(cube, method(frame)) for frame, cube in map(scenes.pair, range(len(scenes)))])
+
+
+def score_cube(truth: Array, cube: Array) -> ValidationScore:
+    """Return the metrics of a cube (31, H, W) where the truth has data."""
+    known = known_values(truth)
+    values = {metric.__name__: metric(truth, cube, known=known) for metric in (mrae, rmse, psnr, sam)}
+    return ValidationScore(**values)
+
+
+def mean_score(scores: Sequence[ValidationScore]) -> ValidationScore:
+    """Return the mean of each metric."""
+    rows = [asdict(score) for score in scores]
+    return ValidationScore(**{name: float(np.mean([row[name] for row in rows])) for name in rows[0]})

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from ccnet.data.camera import Camera
     from ccnet.data.patches import SceneDataset
     from ccnet.evaluation.methods import Method
-
-    from .study import Score
+    from ccnet.evaluation.validation import ValidationScore
 
 app = typer.Typer()
 
@@ -127,7 +126,7 @@ def _print_cameras(
     }
 
 
-def _plain(scores: Mapping[str, Score]) -> dict[str, dict[str, float]]:
+def _plain(scores: Mapping[str, ValidationScore]) -> dict[str, dict[str, float]]:
     from dataclasses import asdict
 
     return {column: asdict(score) for column, score in scores.items()}
@@ -141,5 +140,5 @@ def _row(*cells: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _cell(score: Score | None) -> str:
+def _cell(score: ValidationScore | None) -> str:
     return f"{score.mrae:.3f} / {score.psnr:.1f} / {score.sam:.1f}" if score else ""

@@ -16,13 +16,12 @@ from ccnet.contract import Manifest
 from ccnet.data.camera import Array, Camera
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.methods import Method
+from ccnet.evaluation.validation import ValidationScore, mean_score, score_cube
 from ccnet.metrics import best_factor
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation
 from ccnet.runtime.io.srgb import TO_CIE, encode, linear
 from ccnet.runtime.viz.render import encode_srgb
-
-from .study import Score, mean_score, score_cube
 
 Image = npt.NDArray[np.float64]
 
@@ -82,7 +81,9 @@ PHOTOGRAPHS = (
 """Rows of the table."""
 
 
-def study_photographs(network: Method, target: Camera, scenes: SceneDataset) -> Iterator[tuple[str, Score, Score]]:
+def study_photographs(
+    network: Method, target: Camera, scenes: SceneDataset
+) -> Iterator[tuple[str, ValidationScore, ValidationScore]]:
     """Judge the network on photographs of the scenes.
 
     Args:

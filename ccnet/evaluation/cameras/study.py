@@ -6,13 +6,11 @@ Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
-from ccnet import metrics
 from ccnet.data.camera import Array, Camera
 from ccnet.data.colour.measured import behind_matrices
 from ccnet.data.datasets import Scene
@@ -20,6 +18,7 @@ from ccnet.data.patches import SceneDataset
 from ccnet.data.spectra import Values
 from ccnet.evaluation.baselines import fit_relative_regression
 from ccnet.evaluation.methods import Method
+from ccnet.evaluation.validation import ValidationScore, mean_score, score_method
 
 FIT_STRIDE = 4
 """Regressions are fitted on every fourth pixel in each direction."""
@@ -32,23 +31,8 @@ AS_IT_IS, THROUGH_MATRIX, OWN_REGRESSION, REGRESSION = (
 )
 """Columns of the study."""
 
-Row = dict[str, "Score"]
+Row = dict[str, ValidationScore]
 """Column → score."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """Mean metrics over scenes.
-
-    Attributes:
-        mrae: Mean |d| / (Y + 0.02).
-        psnr: Peak signal-to-noise ratio, dB, peak 1.
-        sam: Spectral angle, degrees.
-    """
-
-    mrae: float
-    psnr: float
-    sam: float
 
 
 def through_matrices(scenes: SceneDataset, target: Camera, moments: Values) -> SceneDataset:
@@ -63,23 +47,6 @@ def through_matrices(scenes: SceneDataset, target: Camera, moments: Values) -> S
         The same scenes.
     """
     return replace(scenes, cameras=tuple(behind_matrices(scenes.cameras, target, moments)))
-
-
-def score_method(method: Method, scenes: SceneDataset) -> Score:
-    """Return a method's mean metrics over all scenes."""
-    rows = [score_cube(cube, method(frame)) for frame, cube in map(scenes.pair, range(len(scenes)))]
-    return mean_score(rows)
-
-
-def score_cube(truth: Array, cube: Array) -> Score:
-    """Return the metrics of a cube (31, H, W) against the truth."""
-    return Score(mrae=metrics.mrae(truth, cube), psnr=metrics.psnr(truth, cube), sam=metrics.sam(truth, cube))
-
-
-def mean_score(scores: Sequence[Score]) -> Score:
-    """Return the mean of each metric."""
-    names: Any = Score.__dataclass_fields__
-    return Score(**{name: float(np.mean([getattr(score, name) for score in scores])) for name in names})
 
 
 def study_cameras(
@@ -123,7 +90,7 @@ def study_cameras(
         yield camera.name, row
 
 
-def summarise(rows: Sequence[Mapping[str, Score]]) -> tuple[Row, Row]:
+def summarise(rows: Sequence[Mapping[str, ValidationScore]]) -> tuple[Row, Row]:
     """Summarise cameras, in the columns that all of them have.
 
     Args:

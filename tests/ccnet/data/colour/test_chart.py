@@ -21,7 +21,8 @@ from ccnet.data.colour.target import read_target
 from ccnet.data.datasets import open_source
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.baselines import fit_relative_regression
-from ccnet.evaluation.cameras.study import score_method, through_matrices
+from ccnet.evaluation.cameras.study import through_matrices
+from ccnet.evaluation.validation import score_method
 from ccnet.runtime.io.sensor import Radiometry
 from tests.ccnet.data.colour.chart_scene import photograph
 

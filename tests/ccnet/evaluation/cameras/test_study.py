@@ -24,12 +24,12 @@ from ccnet.evaluation.cameras.study import (
     OWN_REGRESSION,
     REGRESSION,
     THROUGH_MATRIX,
-    Score,
     study_cameras,
     summarise,
     thin,
     through_matrices,
 )
+from ccnet.evaluation.validation import ValidationScore
 from ccnet.model.checkpoint import save_checkpoint
 
 MIXTURE = np.array([[0.7, 0.2, 0.1], [0.3, 0.6, 0.1], [0.1, 0.2, 0.7]])
@@ -80,7 +80,8 @@ def test_frames_without_the_matrix_are_judged_for_some_cameras_only(
 
 
 def test_summary_has_the_mean_and_the_worst_of_each_common_column() -> None:
-    good, bad = Score(mrae=0.1, psnr=30, sam=9), Score(mrae=0.2, psnr=26, sam=19)
+    good = ValidationScore(mrae=0.1, rmse=0.03, psnr=30, sam=9)
+    bad = ValidationScore(mrae=0.2, rmse=0.05, psnr=26, sam=19)
     mean, worst = summarise(
         [{AS_IT_IS: bad, THROUGH_MATRIX: good, REGRESSION: bad}, {THROUGH_MATRIX: bad, REGRESSION: good}]
     )
