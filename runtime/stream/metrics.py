@@ -6,7 +6,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import numpy as np
@@ -20,7 +20,10 @@ _PERCENTILES = (50, 95, 99)
 
 
 class StreamMetrics:
-    """Latencies of the last 1024 delivered frames, beside the ledger of all frames; threads may share it."""
+    """Latencies of the last 1024 delivered frames, beside the ledger of all frames; threads may share it.
+
+    A file is read faster than it is computed, so that its frames spend most of their latency in the queue.
+    """
 
     def __init__(self, ledger: FrameLedger, clock: Callable[[], float] = time.time) -> None:
         """Start without a frame.
@@ -32,40 +35,54 @@ class StreamMetrics:
         self.ledger, self._clock = ledger, clock
         self.reconnects = 0
         self._lock = threading.Lock()
-        self._deliveries: deque[tuple[float, float]] = deque(maxlen=RECENT_FRAMES)  # (time, latency) in s
+        # (time of delivery, latency, the part of it in the queue) in s
+        self._deliveries: deque[tuple[float, float, float]] = deque(maxlen=RECENT_FRAMES)
 
-    def record_delivery(self, arrived: float) -> None:
-        """Record that a frame, that arrived at that time (s since 1970), is delivered now."""
+    def record_delivery(self, arrived: float, begun: float) -> None:
+        """Record that a frame is delivered now.
+
+        Args:
+            arrived: Time when the source gave the frame, s since 1970.
+            begun: Time when the frame left the queue.
+        """
         now = self._clock()
         with self._lock:
-            self._deliveries.append((now, now - arrived))
+            self._deliveries.append((now, now - arrived, begun - arrived))
 
     def latency(self) -> dict[int, float]:
-        """Return percentile → seconds from capture to delivery; NaN before the first frame."""
+        """Return percentile → seconds from arrival to delivery, the wait in the queue included; NaN before a frame."""
         with self._lock:
-            latencies = [latency for _, latency in self._deliveries]
-        values = np.percentile(latencies, _PERCENTILES) if latencies else [float("nan")] * len(_PERCENTILES)
-        return dict(zip(_PERCENTILES, map(float, values), strict=True))
+            return _percentiles([latency for _, latency, _ in self._deliveries])
+
+    def waiting(self) -> dict[int, float]:
+        """Return percentile → seconds in the queue, between arrival and computation; NaN before the first frame."""
+        with self._lock:
+            return _percentiles([waited for _, _, waited in self._deliveries])
 
     def rate(self) -> float:
         """Return delivered frames per second, from the first of the recent frames until now.
 
-        A single frame counts from its capture; the rate is 0 before it.
+        A single frame counts from its arrival; the rate is 0 before it.
         """
         with self._lock:
             if not self._deliveries:
                 return 0.0
-            delivered, latency = self._deliveries[0]
+            delivered, latency, _ = self._deliveries[0]
             later = len(self._deliveries) - 1
             since = delivered if later else delivered - latency
             return max(later, 1) / max(self._clock() - since, 1e-9)
 
     def __str__(self) -> str:
-        latency = [
-            f"p{percentile} {1e3 * value:.0f} ms" for percentile, value in self.latency().items() if value == value
-        ]
-        speed = ", ".join([f"{self.rate():.3g} frames/s", *latency])
+        speed = f"{self.rate():.3g} frames/s"
+        if (waited := self.waiting()[50]) == waited:
+            latency = ", ".join(f"p{percentile} {1e3 * value:.0f} ms" for percentile, value in self.latency().items())
+            speed += f", {latency}, of which p50 {1e3 * waited:.0f} ms in the queue"
         return f"{speed}; {self.ledger.counts()}; {self.reconnects} reconnects"
+
+
+def _percentiles(seconds: Sequence[float]) -> dict[int, float]:
+    values = np.percentile(seconds, _PERCENTILES) if seconds else [float("nan")] * len(_PERCENTILES)
+    return dict(zip(_PERCENTILES, map(float, values), strict=True))
 
 
 class StatusLine:

@@ -156,6 +156,7 @@ class Stream:
 
     def _process(self, captured: CapturedFrame) -> None:
         """Deliver a frame's cube to all sinks, or reject the frame."""
+        begun = time.time()
         try:
             if captured.pixels is None:
                 raise _RejectedError("source", captured.fault)
@@ -168,7 +169,7 @@ class Stream:
         else:
             if delivered:
                 self.ledger.deliver(captured.frame_id)
-                self.metrics.record_delivery(captured.arrived)
+                self.metrics.record_delivery(captured.arrived, begun)
             else:
                 self.ledger.keep(captured.frame_id)
 

@@ -70,10 +70,14 @@ class PrometheusExporter:
         yield gauge("ccnet_frames_in_flight", "Frames that are not settled yet", value=counts.in_flight)
         yield gauge("ccnet_frames_per_second", "Recently delivered frames per second", value=self._metrics.rate())
         yield counter("ccnet_reconnects", "Times that the camera came back", value=self._metrics.reconnects)
-        latency = gauge("ccnet_latency_seconds", "Recent time from capture to delivery", labels=["quantile"])
-        for percentile, value in self._metrics.latency().items():
-            latency.add_metric([str(percentile / 100)], value)
-        yield latency
+        for name, text, seconds in (
+            ("ccnet_latency_seconds", "Recent time from arrival to delivery, with the queue", self._metrics.latency()),
+            ("ccnet_queue_seconds", "Recent time in the queue", self._metrics.waiting()),
+        ):
+            family = gauge(name, text, labels=["quantile"])
+            for percentile, value in seconds.items():
+                family.add_metric([str(percentile / 100)], value)
+            yield family
 
     def refresh(self) -> None:
         """Write the file, at most once a second; a full disk does not end the stream. A port needs nothing."""

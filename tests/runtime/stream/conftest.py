@@ -14,7 +14,7 @@ from ccnet.runtime.stream.metrics import StreamMetrics
 
 @pytest.fixture
 def metrics() -> StreamMetrics:
-    """100 frames, delivered one every 10 ms, with latencies of 1 to 100 ms; three others."""
+    """100 frames, delivered one every 10 ms, with latencies of 1 to 100 ms, half of them in the queue; three others."""
     ledger = FrameLedger()
     now = 0.0
     metrics = StreamMetrics(ledger, clock=lambda: now)
@@ -22,7 +22,7 @@ def metrics() -> StreamMetrics:
         ledger.arrive(frame)
         ledger.deliver(frame)
         now = 0.01 * frame
-        metrics.record_delivery(now - 0.001 * (frame + 1))
+        metrics.record_delivery(now - 0.001 * (frame + 1), now - 0.0005 * (frame + 1))
     for frame in range(100, 103):
         ledger.arrive(frame)
     ledger.drop(100)

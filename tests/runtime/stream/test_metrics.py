@@ -15,7 +15,9 @@ from ccnet.runtime.stream.metrics import StatusLine, StreamMetrics
 def test_latency_percentiles_and_rate_are_correct(metrics: StreamMetrics) -> None:
     assert metrics.latency() == pytest.approx({50: 0.0505, 95: 0.09505, 99: 0.09901})
     assert metrics.rate() == pytest.approx(100)
-    assert str(metrics).startswith("100 frames/s, p50 50 ms, p95 95 ms, p99 99 ms; 103 frames arrived: 100 delivered")
+    assert metrics.waiting() == pytest.approx({50: 0.02525, 95: 0.047525, 99: 0.049505})
+    line = "100 frames/s, p50 50 ms, p95 95 ms, p99 99 ms, of which p50 25 ms in the queue; 103 frames arrived: 100 d"
+    assert str(metrics).startswith(line)
     assert "1 dropped by policy, 1 rejected (sink 1), 1 in flight; 0 reconnects" in str(metrics)
     assert str(StreamMetrics(FrameLedger())).startswith("0 frames/s; 0 frames arrived")
 
@@ -25,7 +27,7 @@ def test_a_single_frame_has_the_rate_of_its_latency() -> None:
     ledger = FrameLedger()
     metrics = StreamMetrics(ledger, clock=lambda: now)
     assert metrics.rate() == 0
-    metrics.record_delivery(arrived=9.75)
+    metrics.record_delivery(arrived=9.75, begun=9.8)
     assert metrics.rate() == pytest.approx(4)
 
 

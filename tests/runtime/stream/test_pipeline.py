@@ -237,6 +237,19 @@ def test_one_stop_finishes_queued_frames_and_two_drop_them() -> None:
         assert (counts.dropped == 0) == (stops == 1)
 
 
+def test_time_in_the_queue_is_told_from_work() -> None:
+    def wait_for_all(pixels: Any) -> Any:
+        while running.ledger.counts().arrived < 3:
+            time.sleep(0.001)
+        return pixels
+
+    running, _ = make(["give"] * 3, Memory(pause=0.02), queue_size=3, prepare=wait_for_all)
+    running.run()
+    waiting, latency = running.metrics.waiting()[50], running.metrics.latency()[50]
+    assert waiting > 0.019  # the second frame waits for the first
+    assert latency > waiting + 0.019
+
+
 def test_source_that_never_opens_is_left_behind_when_the_stream_is_stopped() -> None:
     """A camera accepts the connection and sends nothing."""
     release = threading.Event()
