@@ -139,8 +139,10 @@ async function buildControls() {
 }
 
 async function rebuildParameters() {
+  ask(); // before the wait: a click that pins asks after this, and the latest query wins
   await showAll();
   const changed = () => {
+    ask();
     showPane(active);
     spectra.draw();
   };
@@ -320,7 +322,6 @@ function listen() {
     settings[active].cube = Number(byId("cube").value);
     settings[active].other = shownCube(active).comparable[0] ?? 0;
     buildControls();
-    ask();
   });
   byId("kind").addEventListener("change", () => {
     settings[active].kind = byId("kind").value;

@@ -161,6 +161,29 @@ def test_number_under_the_cursor_is_that_of_the_map(page: Any, kind: str) -> Non
     np.testing.assert_allclose(shown, tile_numbers(SCENE, layer, 0, x // 256, y // 256)[y % 256, x % 256], rtol=6e-3)
 
 
+def test_number_under_the_cursor_follows_the_kind_and_the_band(page: Any) -> None:
+    browser.move_to(page, 0, 0.5, 0.5).perform()
+    browser.wait_for(page, "document.querySelector('#chart .cursor')")
+    x, y = read_out(page)
+    first, second = (
+        cube.cube.read(range(31), Selection(y, y + 1), Selection(x, x + 1))[:, 0, 0] for cube in SCENE.cubes[:2]
+    )
+
+    def shows(number: float, nm: int) -> None:
+        words = f"at {nm} nm"
+        last = "Number([...document.querySelectorAll('#readout b')].at(-1).textContent)"
+        same = f"Math.abs({last} - {number}) <= 6e-3 * Math.abs({number})"
+        browser.wait_for(page, f"document.getElementById('readout').textContent.includes('{words}') && {same}")
+
+    browser.choose(page, "kind", "signed")
+    shows(first[15] - second[15], 550)
+    page.execute_script("document.getElementById('band').value = 7")
+    page.execute_script("document.getElementById('band').dispatchEvent(new Event('input'))")
+    shows(first[7] - second[7], 470)
+    browser.choose(page, "kind", "ratio")
+    shows(first[25] / first[15], 650)
+
+
 def test_fingers_tap_drag_and_pinch(page: Any) -> None:
     browser.resize(page, 420, 860, touch=True)
     page.refresh()
