@@ -59,10 +59,6 @@ _FILE_SUFFIXES = {
 }
 """Suffixes of --out that name one file, of a cube or by mistake; any other name is that of a folder."""
 
-_NO_MATRIX = (
-    "its values are taken as those of the weights' camera; another camera needs its colour matrix: 'ccnet camera fit'"
-)
-
 
 @app.command()
 def reconstruct(
@@ -229,15 +225,10 @@ def _reconstruct(
 
 def _read(source: Path, prepare: FramePreparation) -> tuple[Frame, FramePreparation]:
     """Return a frame and its preparation; a raw file brings its camera's matrix, and a missing matrix is warned of."""
-    if is_raw(source):
-        raw = read_raw(source)
-        frame: Frame = raw.pixels
-        if prepare.radiometry is None:
-            prepare = prepare.for_camera(raw.radiometry)
-    else:
-        frame = read_frame(source, as_stored=prepare.input_space == "camera")
-    if prepare.radiometry and prepare.radiometry.matrix is None:
-        print(f"ccnet: {source}: {prepare.radiometry.describe()}: {_NO_MATRIX}", file=sys.stderr)
+    frame: Frame = read_raw(source) if is_raw(source) else read_frame(source, as_stored=prepare.input_space == "camera")
+    prepare = prepare.for_frame(frame)
+    if warning := prepare.missing_matrix():
+        print(f"ccnet: {source}: {warning}", file=sys.stderr)
     return frame, prepare
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ccnet.contract.signals import call_on_stop_signals
-from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
 from ccnet.runtime.io.sensor import Radiometry
@@ -18,11 +17,11 @@ from ccnet.runtime.probe import open_probed
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.metrics import StatusLine
 from ccnet.runtime.stream.pipeline import Stream
+from ccnet.runtime.stream.preparation import StreamPreparation
 from ccnet.runtime.stream.prometheus import PrometheusExporter
 from ccnet.runtime.stream.queue import QueuePolicy
 from ccnet.runtime.stream.sinks import parse_sink
-from ccnet.runtime.stream.sources.parse import parse_source
-from ccnet.runtime.stream.sources.source import Pixels
+from ccnet.runtime.stream.sources.parse import parse_sources
 
 from .options import (
     ARTIFACTS_FOLDER,
@@ -50,10 +49,10 @@ app = typer.Typer()
 @app.command()
 def stream(
     source: Annotated[
-        str,
+        list[str],
         typer.Argument(
             help="Camera number, /dev/video*, genicam:PRODUCER.cti, aravis:ADDRESS, URL (rtsp://…), video file,"
-            " ROS 2 bag, folder of pictures, or - for raw stdin."
+            " ROS 2 bag, folder of pictures and raw files (DNG, CR2, NEF, ARW), several such files, or - for raw stdin."
         ),
     ],
     sink: Annotated[
@@ -98,7 +97,7 @@ def stream(
     raw = Radiometry.find(radiometry) if radiometry else None
     adjustment = Adjustment.parse(exposure, white)
     input_space = prepared_space(raw, input_space)
-    spec = parse_source(
+    spec = parse_sources(
         source,
         size,
         bits=(raw and raw.bits) or 8,
@@ -120,26 +119,22 @@ def stream(
             )
         )
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)
-        prepare = FramePreparation(reconstructor.manifest, input_space, raw, adjustment, keep_gains=True)
-        metadata = {**reconstructor.provenance(), "source": spec.name, "space": input_space}
-
-        def prepare_and_note(pixels: Pixels) -> CameraFrame:
-            frame = prepare(pixels)
-            metadata.update(prepare.metadata())  # the gains are found in the first frame
-            return frame
-
+        prepare = StreamPreparation(
+            FramePreparation(reconstructor.manifest, input_space, raw, adjustment, keep_gains=True),
+            {**reconstructor.provenance(), "source": spec.name},
+        )
         sinks = [stack.enter_context(closing(open_sink())) for open_sink in openers]
         pipeline = Stream(
             source=spec,
             sinks=sinks,
             preview=None if view is None else _open_preview(stack, view),
             reconstructor=reconstructor,
-            prepare=prepare_and_note,
+            prepare=prepare,
             context=ContextPolicy(context),
             policy=policy or ("latest" if spec.live else "block"),
             queue_size=queue,
             max_frames=frames,
-            metadata=metadata,
+            metadata=prepare.metadata,
         )
         _run(pipeline, metrics)
         _report(pipeline)  # before the sinks close: a bag that cannot be completed is an error beside the account

@@ -16,6 +16,7 @@ import numpy as np
 from ccnet.contract import FRAME_SCALE, CCNetError, Manifest
 
 from .arrays import as_frame
+from .cameras.raw_file import DevelopedFrame
 from .frames import Frame
 from .srgb import InputSpace, to_camera_rgb
 
@@ -59,12 +60,16 @@ class FrameConverter:
             frame: Array (H, W, 3) of numpy, or of another library, see ``io.arrays.as_frame``.
 
         Returns:
-            The frame (H, W, 3). For ``srgb`` it is float32 and new; otherwise it is a view of ``frame``.
+            The frame (H, W, 3). For ``srgb`` it is float32 and new, and so it is for a developed raw file, whose own
+            colour matrix converts it; otherwise it is a view of ``frame``.
         """
         pixels = as_frame(frame)
         self._check(pixels)
         if isinstance(pixels, CameraFrame):
             return pixels
+        if isinstance(pixels, DevelopedFrame):
+            pixels.colour.radiometry.check_target(self._manifest)
+            return pixels.colour.radiometry(np.asarray(pixels)).view(CameraFrame)
         if self.input_space is None:
             if pixels.dtype != np.float32:
                 _warn_of_assumed_space()

@@ -114,13 +114,13 @@ def picture_kind(path: Path, head: bytes) -> str:
     raise CCNetError(f"{path}: not one of {_FORMATS} (it starts with {head[:8]!r}); convert it")
 
 
-def frame_paths(files_and_folders: Iterable[Path]) -> list[Path]:
+def frame_paths(files_and_folders: Iterable[Path], suffixes: Sequence[str] = FRAME_SUFFIXES) -> list[Path]:
     """Return paths of frames, with a folder replaced by its frames, sorted; CCNetError where there is no frame."""
     paths: list[Path] = []
     for path in files_and_folders:
-        found = visible_files(path, FRAME_SUFFIXES) if path.is_dir() else [path]
+        found = visible_files(path, suffixes) if path.is_dir() else [path]
         if not found:
-            raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(FRAME_SUFFIXES)}")
+            raise CCNetError(f"{path}: holds no frame, expected one of {', '.join(suffixes)}")
         paths += found
     if not paths:
         raise CCNetError("no frames, expected at least one: name frames, or a folder of frames, with --frames")

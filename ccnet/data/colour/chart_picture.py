@@ -59,7 +59,7 @@ def read_linear(path: Path) -> tuple[Picture, str | None]:
     """
     if is_raw(path):
         raw = read_raw(path)
-        return raw.pixels / np.float32(65535), raw.radiometry.camera
+        return np.asarray(raw) / np.float32(65535), raw.colour.radiometry.camera
     kind = picture_kind(path, read_head(path, "a photograph of a chart"))
     if kind not in ("Png", "Tiff", "npy"):
         raise CCNetError(f"{path}: {kind.upper()} has a tone curve, expected a raw file, or linear PNG, TIFF or .npy")

@@ -15,6 +15,7 @@ from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.io.srgb import TO_CIE, InputSpace
 
 from .adjustment import Adjustment, Gains
+from .raw_file import DevelopedFrame
 
 _ROWS = 256  # at a time, so that a large frame takes little memory beside itself
 
@@ -65,6 +66,8 @@ class FramePreparation:
         self._adjustment = adjustment
         self._keep_gains = keep_gains
         self._gains: Gains | None = None
+        self._kept: dict[str | None, Gains] = {}  # by camera, as one gain does not fit two
+        self._development: dict[str, str] = {}
         self._convert = FrameConverter(self.input_space, manifest)
         if radiometry:
             radiometry.check_target(manifest)
@@ -73,15 +76,20 @@ class FramePreparation:
                 "these graphs take uint8 frames, --exposure and --white make float32: export with --input float32"
             )
 
-    def for_camera(self, radiometry: Radiometry) -> FramePreparation:
-        """Return this preparation for the frames of a raw file's camera."""
-        return FramePreparation(self._manifest, "camera", radiometry, self._adjustment, keep_gains=self._keep_gains)
+    def for_frame(self, frame: Any) -> FramePreparation:
+        """Return the preparation of a frame: for a developed raw file that of its camera, unless the user gave one."""
+        if self.radiometry or not isinstance(frame, DevelopedFrame):
+            return self
+        radiometry = frame.colour.radiometry
+        prepare = FramePreparation(self._manifest, "camera", radiometry, self._adjustment, keep_gains=self._keep_gains)
+        prepare._kept = self._kept
+        return prepare
 
     def __call__(self, frame: Any) -> CameraFrame:
         """Return the frame (H, W, 3) of the weights' camera.
 
         Args:
-            frame: The sensor's samples for a radiometry, else a frame (H, W, 3) in the input space.
+            frame: The sensor's samples for a radiometry, a developed raw file, or a frame (H, W, 3) in the input space.
 
         Returns:
             The frame, float32 in [0, 1] unless nothing had to be changed.
@@ -89,13 +97,15 @@ class FramePreparation:
         Raises:
             CCNetError: The frame does not fit the options.
         """
+        if (prepare := self.for_frame(frame)) is not self:
+            return prepare(frame)
+        self._development = frame.colour.metadata() if isinstance(frame, DevelopedFrame) else {}
         if self._adjustment.changes_nothing:
             if self.radiometry is None:
                 return self._convert(frame)
             return self.radiometry(np.asarray(frame)).view(CameraFrame)
         linear, matrix = self._linear(frame)
-        if self._gains is None or not self._keep_gains:
-            self._gains = self._adjustment.gains(linear)
+        self._gains = self._find_gains(linear)
         for top in range(0, len(linear), _ROWS):
             rows = linear[top : top + _ROWS]
             np.clip(rows * np.array(self._gains, np.float32), 0, 1, out=rows)
@@ -105,7 +115,7 @@ class FramePreparation:
 
     def metadata(self) -> dict[str, str]:
         """Return what was used for the latest frame, for the cube's metadata."""
-        used = self.radiometry.metadata() if self.radiometry else {}
+        used = self._development | (self.radiometry.metadata() if self.radiometry else {})
         if self._gains is not None:
             used |= {"exposure": str(self._adjustment.exposure), "white": str(self._adjustment.white or "as it is")}
             used["gains"] = " ".join(f"{gain:.4f}" for gain in self._gains)
@@ -119,6 +129,24 @@ class FramePreparation:
         if self._gains is not None:
             words.append(f"gains {', '.join(f'{gain:.3g}' for gain in self._gains)}")
         return ", ".join(words)
+
+    def missing_matrix(self) -> str:
+        """Return a warning if the radiometry has no colour matrix; empty if it has one, or there is no radiometry."""
+        if self.radiometry is None or self.radiometry.matrix is not None:
+            return ""
+        return (
+            f"{self.radiometry.describe()}: its values are taken as those of the weights' camera; another camera needs"
+            " its colour matrix: 'ccnet camera fit'"
+        )
+
+    def _find_gains(self, linear: npt.NDArray[np.float32]) -> Gains:
+        """Return the gains of a frame, or those that its camera's first frame got."""
+        if not self._keep_gains:
+            return self._adjustment.gains(linear)
+        camera = self.radiometry.camera if self.radiometry else None
+        if camera not in self._kept:
+            self._kept[camera] = self._adjustment.gains(linear)
+        return self._kept[camera]
 
     def _linear(self, frame: Any) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
         """Return a new linear frame in the channels of its source, and the matrix to the weights' camera."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from ccnet.contract import CCNetError
+from ccnet.runtime.io.cameras.raw_file import is_raw
 from ccnet.runtime.io.frames import describe_colour, is_picture, read_frame
 from ccnet.runtime.io.mosaic import read_mosaic
 
@@ -27,14 +29,51 @@ SCHEMES: dict[str, Callable[[str, SourceOptions], SourceSpec]] = {
 """Word before the first colon of a source's text → the function that returns the source for the whole text."""
 
 
+def parse_sources(
+    texts: Sequence[str],
+    size: str | None = None,
+    *,
+    bits: int = 8,
+    bayer: str | None = None,
+    as_stored: bool = False,
+) -> SourceSpec:
+    """Return the source that one text names, or that of several pictures and raw files, in their order.
+
+    Args:
+        texts: One text as for ``parse_source``, or the paths of several files, whose source has the name of their
+            common folder.
+        size: As for ``parse_source``.
+        bits: As for ``parse_source``.
+        bayer: As for ``parse_source``.
+        as_stored: As for ``parse_source``.
+
+    Returns:
+        The source, not opened yet.
+
+    Raises:
+        CCNetError: A text names nothing that can be opened, or one of several is no picture and no raw file.
+    """
+    if len(texts) == 1:
+        return parse_source(texts[0], size, bits=bits, bayer=bayer, as_stored=as_stored)
+    paths = [Path(text) for text in texts]
+    for path in paths:
+        if not path.is_file() or is_bag(path) or not _is_frame(path):
+            raise CCNetError(f"{path}: is no picture and no raw file, expected one source, or files of frames only")
+    if size is not None:
+        raise CCNetError("--size is for raw video on stdin, expected the source '-' alone")
+    folders = {path.parent for path in paths}
+    name = folders.pop() if len(folders) == 1 else os.path.commonpath([path.parent.absolute() for path in paths])
+    return _pictures(str(name), paths, SourceOptions(bits=bits, bayer=bayer, as_stored=as_stored))
+
+
 def parse_source(
     text: str, size: str | None = None, *, bits: int = 8, bayer: str | None = None, as_stored: bool = False
 ) -> SourceSpec:
     """Return the source that a text names.
 
     Args:
-        text: ``-`` for raw video on stdin; a picture or a folder of them; a video file; a ROS 2 bag, also as
-            ``rosbag:PATH?topic=NAME``; a camera's number or ``/dev/video*``; a URL such as ``rtsp://…``; a GStreamer
+        text: ``-`` for raw video on stdin; a picture, a raw file or a folder of them; a video file; a ROS 2 bag, also
+            as ``rosbag:PATH?topic=NAME``; a camera's number or ``/dev/video*``; a URL such as ``rtsp://…``; a GStreamer
             pipeline with `` ! `` in it, for an OpenCV with GStreamer.
         size: ``WxH`` of raw video, px.
         bits: Bits of a raw video's sample, see ``Radiometry``: 1 byte for 8 bits, else 2 bytes, little-endian.
@@ -64,9 +103,13 @@ def parse_source(
         raise CCNetError(f"{text}: no such file or folder, expected one, a camera's number, a URL, or - for stdin")
     if is_bag(path):
         return bag_source(text, options)
-    if path.is_dir() or is_picture(path):
-        return _pictures(text, options)
+    if path.is_dir() or _is_frame(path):
+        return _pictures(text, [path], options)
     return SourceSpec(text, False, lambda: VideoCapture(text, live=False, colour=options.colour))
+
+
+def _is_frame(path: Path) -> bool:
+    return is_raw(path) or is_picture(path)
 
 
 def _raw_video(size: str, options: SourceOptions) -> SourceSpec:
@@ -76,10 +119,9 @@ def _raw_video(size: str, options: SourceOptions) -> SourceSpec:
     return SourceSpec("stdin", False, lambda: RawVideo(sys.stdin.fileno(), shape, dtype, options.colour))
 
 
-def _pictures(text: str, options: SourceOptions) -> SourceSpec:
-    path = Path(text)
+def _pictures(name: str, paths: Sequence[Path], options: SourceOptions) -> SourceSpec:
     if options.bayer:
-        return SourceSpec(text, False, lambda: Pictures(path, read_mosaic))
+        return SourceSpec(name, False, lambda: Pictures(paths, read_mosaic))
     describe = None if options.as_stored else describe_colour
     read = partial(read_frame, as_stored=options.as_stored)
-    return SourceSpec(text, False, lambda: Pictures(path, read, describe))
+    return SourceSpec(name, False, lambda: Pictures(paths, read, describe))

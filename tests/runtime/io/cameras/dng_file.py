@@ -19,6 +19,11 @@ def rationals(values: Sequence[float]) -> tuple[int, ...]:
     return tuple(part for value in values for part in (round(value * 10000), 10000))
 
 
+def shot_with(neutral: Sequence[float]) -> dict[int, Any]:
+    """Return the change of tags for a white balance: the sensor's values of white."""
+    return {50728: ("2I", 3, rationals(neutral))}
+
+
 def write_dng(
     path: Path,
     left: Sequence[float],

@@ -24,23 +24,23 @@ FORWARD = (4000, 4000, 1642, 2000, 7000, 1000, 500, 500, 7249)
 
 def test_values_are_linear_and_white_balanced(tmp_path: Path) -> None:
     raw = read_raw(write_dng(tmp_path / "frame.dng", LEFT, RIGHT))
-    assert raw.pixels.dtype == np.uint16 and raw.pixels.shape == (48, 64, 3)
+    assert raw.dtype == np.uint16 and raw.shape == (48, 64, 3)
     for column, colour in ((10, LEFT), (50, RIGHT)):
-        np.testing.assert_allclose(raw.pixels[20, column] / 65535, np.divide(colour, (0.5, 1.0, 0.6)), atol=2e-4)
+        np.testing.assert_allclose(raw[20, column] / 65535, np.divide(colour, (0.5, 1.0, 0.6)), atol=2e-4)
 
 
 def test_dark_frame_is_not_brightened(tmp_path: Path) -> None:
     raw = read_raw(write_dng(tmp_path / "frame.dng", (0.01, 0.02, 0.01), (0.005, 0.01, 0.006)))
-    np.testing.assert_allclose(raw.pixels[20, 10] / 65535, (0.02, 0.02, 0.01 / 0.6), atol=2e-4)
+    np.testing.assert_allclose(raw[20, 10] / 65535, (0.02, 0.02, 0.01 / 0.6), atol=2e-4)
 
 
 def test_matrix_of_the_dng_lies_between_its_lights(tmp_path: Path) -> None:
     path = write_dng(tmp_path / "frame.dng", LEFT, RIGHT)
     raw, matrices = read_raw(path), dng_matrices(read_tags(path))
     assert matrices is not None and [each.light for each in matrices.lights] == ["tungsten", "daylight"]
-    assert raw.radiometry.camera == "Test X" and "the DNG's own" in raw.source
+    assert raw.colour.radiometry.camera == "Test X" and "the DNG's own" in raw.colour.source
     tungsten, found, daylight = (np.array(each) for each in
-        (matrices.lights[0].matrix, raw.radiometry.matrix, matrices.lights[1].matrix))  # fmt: skip
+        (matrices.lights[0].matrix, raw.colour.radiometry.matrix, matrices.lights[1].matrix))  # fmt: skip
     share = (found - tungsten)[0, 0] / (daylight - tungsten)[0, 0]
     assert 0 < share < 1
     np.testing.assert_allclose(found, tungsten + share * (daylight - tungsten), atol=1e-4)
@@ -73,13 +73,21 @@ def test_forward_matrix_is_preferred(tmp_path: Path) -> None:
 def test_known_camera_goes_before_the_dng(tmp_path: Path) -> None:
     path = write_dng(tmp_path / "frame.dng", LEFT, RIGHT, "D700", {271: ("s", 0, "NIKON CORPORATION")})
     raw, known = read_raw(path), find_camera("Nikon D700")
-    assert known is not None and raw.radiometry.camera == "Nikon D700" and raw.radiometry.target == "cie_1964_w_gain"
-    assert raw.radiometry.matrix == known.in_light_of((0.5, 1.0, 0.6)).matrix
+    assert (
+        known is not None
+        and raw.colour.radiometry.camera == "Nikon D700"
+        and raw.colour.radiometry.target == "cie_1964_w_gain"
+    )
+    assert raw.colour.radiometry.matrix == known.in_light_of((0.5, 1.0, 0.6)).matrix
 
 
 def test_file_without_a_matrix_is_read_without_one(tmp_path: Path) -> None:
     raw = read_raw(write_dng(tmp_path / "frame.dng", LEFT, RIGHT, changes={50721: None, 50722: None}))
-    assert raw.radiometry.matrix is None and raw.radiometry.camera == "Test X" and raw.source == "none is known"
+    assert (
+        raw.colour.radiometry.matrix is None
+        and raw.colour.radiometry.camera == "Test X"
+        and raw.colour.source == "none is known"
+    )
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, 400, 3000])

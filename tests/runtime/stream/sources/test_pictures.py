@@ -12,6 +12,7 @@ from PIL import Image
 from ccnet.contract import CCNetError
 from ccnet.runtime.io.frames import read_frame
 from ccnet.runtime.stream.sources.parse import parse_source
+from tests.runtime.io.cameras.dng_file import write_dng
 
 
 def read_all(text: str, **options: str) -> list[tuple[str, np.ndarray]]:
@@ -63,3 +64,14 @@ def test_colour_picture_is_no_bayer_picture(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((20, 36, 3), np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(CCNetError, match="mode RGB, expected one channel"):
         read_all(str(tmp_path), bayer="RGGB")
+
+
+def test_pictures_of_a_camera_beside_its_raw_files_are_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pytest.importorskip("rawpy", reason="rawpy is not installed: the extra raw")
+    write_dng(tmp_path / "a.DNG", (0.2, 0.4, 0.24), (0.1, 0.3, 0.12))
+    for name in ("a.JPG", "a.png", "b.jpg"):
+        Image.fromarray(np.zeros((20, 36, 3), np.uint8)).save(tmp_path / name)
+    assert [name for name, _ in read_all(str(tmp_path))] == ["a.DNG", "a.png", "b"]
+    assert caplog.messages == [f"{tmp_path}: skipped pictures beside raw files of the same name: 1"]

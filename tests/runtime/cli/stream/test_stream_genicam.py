@@ -15,7 +15,7 @@ from ccnet.runtime import read_cube
 genicam = pytest.importorskip("genicam", reason='needs pip install ".[genicam]"')
 pytest.importorskip("harvesters", reason='needs pip install ".[genicam]"')
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs/stream.md"
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs/stream.md"
 COMMANDS = re.findall(r"^((?:GENICAM_\S+ )?ccnet stream '?genicam:.*)$", DOCUMENT.read_text(encoding="utf-8"), re.M)
 PRODUCERS = Path(genicam.__path__[0])
 if not (PRODUCERS / "viky.cti").exists():

@@ -15,7 +15,7 @@ from ccnet.runtime import Reconstructor, read_cube
 from ccnet.runtime.stream.ros.bag_file import BagFile
 from tests.runtime.stream.ros.bags import IMAGE, START_NS, TYPES, image, write_bag
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs/stream.md"
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs/stream.md"
 FRAMES = np.random.default_rng(0).integers(0, 256, (3, 40, 48, 3), np.uint8)
 
 

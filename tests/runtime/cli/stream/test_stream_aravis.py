@@ -15,7 +15,7 @@ from tests.runtime.stream.fake_aravis import require_aravis
 
 Aravis = require_aravis()
 
-DOCUMENT = Path(__file__).resolve().parents[3] / "docs/stream.md"
+DOCUMENT = Path(__file__).resolve().parents[4] / "docs/stream.md"
 COMMANDS = re.findall(r"^ccnet stream '?aravis:.*$", DOCUMENT.read_text(encoding="utf-8"), re.M)
 
 
