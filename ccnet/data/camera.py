@@ -106,12 +106,12 @@ class Camera:
         return _clip(np.einsum("bc,bhw->chw", self.response, cube))
 
 
-def read_cameras(paths: Sequence[Path], illuminant: Path | None = None) -> tuple[Camera, ...]:
+def read_cameras(paths: Sequence[Path], illuminant: Illuminant | None = None) -> tuple[Camera, ...]:
     """Read the cameras of response files; a CCNetError of one line says why one cannot be read.
 
     Args:
         paths: Response files, and folders of them, whose files are taken in the order of their names.
-        illuminant: File of the light that all cameras are used in; None leaves the responses as they are.
+        illuminant: Light that all cameras are used in; None leaves the responses as they are.
 
     Returns:
         The cameras, in order.
@@ -119,8 +119,7 @@ def read_cameras(paths: Sequence[Path], illuminant: Path | None = None) -> tuple
     cameras = tuple(Camera.read(file) for path in paths for file in (response_files(path) if path.is_dir() else [path]))
     if illuminant is None:
         return cameras
-    light = read_illuminant(illuminant)
-    return tuple(camera.under(light) for camera in cameras)
+    return tuple(camera.under(illuminant) for camera in cameras)
 
 
 def read_illuminant(path: Path) -> Illuminant:

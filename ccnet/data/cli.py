@@ -36,13 +36,12 @@ def simulate(
     from rich.console import Console
     from rich.progress import track as progress_bar
 
-    from .camera import read_cameras
     from .datasets import open_source
     from .simulate import frame_folders
     from .simulate import simulate as simulate_frames
 
     options = FrameOptions(camera=camera, illuminant=illuminant, track=track, exposure=exposure)
-    cameras, scenes = read_cameras(camera, illuminant), open_source(source, split)
+    cameras, scenes = options.read_cameras(camera), open_source(source, split)
     frames = simulate_frames(scenes, cameras, options.imaging, out, seed)
     console = Console(stderr=True)
     for _ in progress_bar(frames, "frames", len(scenes) * len(cameras), console=console, transient=True):

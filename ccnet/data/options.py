@@ -10,7 +10,8 @@ import typer
 
 from ccnet.contract import CCNetError
 
-from .camera import TRACKS, Imaging, Track, read_cameras
+from .camera import TRACKS, Camera, Imaging, Track, read_cameras
+from .colour.lights import LIGHT_HELP, find_light
 from .datasets import Split, open_source
 from .patches import SceneDataset
 
@@ -25,8 +26,8 @@ CameraOption = Annotated[
 ]
 
 IlluminantOption = Annotated[
-    Path | None,
-    typer.Option(help="Light on the scenes (.json, .csv, .npz); equal energy at each wavelength if not given."),
+    str | None,
+    typer.Option(help=f"Light on the scenes: {LIGHT_HELP}; equal energy at each wavelength if not given."),
 ]
 
 TrackOption = Annotated[
@@ -97,13 +98,13 @@ class FrameOptions:
 
     Attributes:
         camera: Response files or folders of them; empty or None for the frames that a data set publishes.
-        illuminant: File of the light on the scenes; None for equal energy.
+        illuminant: Light on the scenes, as ``find_light`` takes it; None for equal energy.
         track: Name of the imaging model, a key of ``TRACKS``.
         exposure: Lowest and highest exposure factor.
     """
 
     camera: list[Path] | None
-    illuminant: Path | None
+    illuminant: str | None
     track: Track
     exposure: tuple[float, float]
 
@@ -111,6 +112,10 @@ class FrameOptions:
     def imaging(self) -> Imaging:
         """Imaging model of the track, with the exposure range."""
         return replace(TRACKS[self.track], exposure=self.exposure)
+
+    def read_cameras(self, files: list[Path]) -> tuple[Camera, ...]:
+        """Return the cameras of response files or folders of them, in the light on the scenes."""
+        return read_cameras(files, None if self.illuminant is None else find_light(self.illuminant))
 
     def open_scenes(self, source: str, split: Split, memory_gb: float = 8) -> SceneDataset:
         """Open a data set, with the cameras that make its frames.
@@ -129,7 +134,7 @@ class FrameOptions:
         imaging = self.imaging
         if not self.camera and (self.illuminant is not None or imaging != TRACKS["clean"]):
             raise CCNetError("--illuminant, --track and --exposure need a --camera: published frames stay as they are")
-        cameras = read_cameras(self.camera, self.illuminant) if self.camera else ()
+        cameras = self.read_cameras(self.camera) if self.camera else ()
         kind, _, path = source.partition(":")
         resolved = f"{kind}:{Path(path).resolve()}"
         scenes = open_source(source, split)
@@ -143,5 +148,5 @@ class FrameOptions:
             "cameras": [camera.name for camera in scenes.cameras],
             "track": self.track,
             "exposure": scenes.imaging.exposure,
-            "illuminant": self.illuminant and str(self.illuminant),
+            "illuminant": self.illuminant,
         }

@@ -162,7 +162,8 @@ def _open(path: Path, what: str) -> tuple[Callable[[bytes], _Table], bytes]:
     """Return the reader for the file's suffix, and the file's content."""
     suffixes = ", ".join(READERS)
     if not path.is_file():
-        raise CCNetError(f"{path}: no such file, expected {what} ({suffixes})")
+        problem = "is a folder" if path.is_dir() else "no such file"
+        raise CCNetError(f"{path}: {problem}, expected {what} ({suffixes})")
     if path.suffix.lower() not in READERS:
         raise CCNetError(f"{path}: {path.suffix or 'no suffix'}, expected {what} ({suffixes})")
     with path.open("rb") as file:

@@ -158,4 +158,4 @@ def _write(
     fields: dict[str, Any] = {"camera": camera, "light": light, "target": target, "matrix": to_matrix(matrix)}
     if gains is not None:
         fields["gains"] = [round(gain, 5) for gain in gains]
-    write_atomic(path, strict_json(fields, 2).encode())
+    write_atomic(path, f"{strict_json(fields, 2)}\n".encode())

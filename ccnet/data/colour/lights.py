@@ -45,7 +45,7 @@ def find_light(text: str) -> Illuminant:
     """
     named = {DAYLIGHT: 6504.0, TUNGSTEN: 2856.0}
     if text == "equal":
-        return Illuminant(name=text, power=np.ones(len(BANDS_NM)))
+        return Illuminant(name="equal energy", power=np.ones(len(BANDS_NM)))
     kelvin = named.get(text) or _kelvin(text)
     if kelvin is None:
         if not Path(text).suffix:
@@ -53,7 +53,8 @@ def find_light(text: str) -> Illuminant:
         return read_illuminant(Path(text))
     if not 1500 <= kelvin <= 25000:
         raise CCNetError(f"light {text} is {kelvin:g} K, expected 1500K to 25000K")
-    return Illuminant(name=text, power=_daylight(kelvin) if kelvin >= 4000 else _planck(kelvin))
+    name = text if text in named else f"{kelvin:g}K"
+    return Illuminant(name=name, power=_daylight(kelvin) if kelvin >= 4000 else _planck(kelvin))
 
 
 def _kelvin(text: str) -> float | None:

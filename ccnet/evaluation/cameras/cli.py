@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ccnet.contract import SHIPPED_WEIGHTS, strict_json, write_atomic
+from ccnet.data.colour.lights import LIGHT_HELP
 from ccnet.data.options import CAMERA_HELP, SOURCE_FORMAT, TrackOption
 from ccnet.evaluation.environment import DeviceOption, select_device
 from ccnet.runtime.cli.options import JsonFileOption, ThreadsOption
@@ -27,9 +28,7 @@ def evaluate_cameras(
     data: Annotated[str, typer.Option(help=f"Cubes to evaluate on: {SOURCE_FORMAT}; its validation split.")],
     fit: Annotated[str, typer.Option("--train", help="Cubes to fit regressions on, KIND:PATH.")],
     camera: Annotated[list[Path], typer.Option(help=f"{CAMERA_HELP}.")],
-    illuminant: Annotated[
-        str, typer.Option(help="Light on the scenes: daylight, tungsten, equal, a temperature or a file.")
-    ] = "daylight",
+    illuminant: Annotated[str, typer.Option(help=f"Light on the scenes: {LIGHT_HELP}.")] = "daylight",
     weights: Annotated[
         Path,
         typer.Option(

@@ -108,7 +108,7 @@ def test_illuminant_weights_the_bands_and_white_stays_white(
     response = write_csv(tmp_path / "camera.csv", "nm,R,G,B", camera.response)
     power = np.linspace(0.1, 3, 31)
     light = write_csv(tmp_path / "lamp.csv", "nm,power", power[:, None])
-    (seen,) = read_cameras([response], light)
+    (seen,) = read_cameras([response], read_illuminant(light))
     assert seen.name == "camera under lamp"
     cube = make_cube(3, 5)
     for channel in range(3):
@@ -147,7 +147,7 @@ def test_invalid_illuminant_is_refused(tmp_path: Path, camera: Camera) -> None:
 def test_measured_cameras_are_normalised_and_plausible(shared: Path) -> None:
     folder = shared / "cameras"
     (light,) = sorted((folder / "illuminant").glob("*.json"))
-    plain, lit = read_cameras([folder / "camera"]), read_cameras([folder / "camera"], light)
+    plain, lit = read_cameras([folder / "camera"]), read_cameras([folder / "camera"], read_illuminant(light))
     assert len({camera.name for camera in plain}) == len(plain) == 52
     assert "Nikon D700" in {camera.name for camera in plain}
     for camera in (*plain, *lit):

@@ -13,6 +13,7 @@ import pytest
 
 from ccnet.contract import CCNetError
 from ccnet.data.camera import TRACKS, Array, Camera, Imaging
+from ccnet.data.colour.lights import find_light
 from ccnet.data.datasets import Scene
 from ccnet.data.readers import read_cave
 from ccnet.data.simulate import frame_folders, simulate
@@ -82,6 +83,15 @@ def test_several_cameras_get_a_folder_each(
         np.testing.assert_array_equal(reverse, straight[::-1])
 
 
+def test_light_has_the_names_of_camera_fit(
+    tmp_path: Path, ccnet: Ccnet, scenes: list[Path], camera: Camera, camera_file: Path
+) -> None:
+    lights = ("--camera", camera_file, "--illuminant", "tungsten", "-o", tmp_path / "out")
+    assert ccnet("simulate", f"cave:{tmp_path}/cubes", *lights).code == 0
+    expected = camera.under(find_light("tungsten")).frame(read_cave(scenes[0]))
+    np.testing.assert_allclose(pixels(tmp_path / "out" / f"{scenes[0].name}.png") / 65535, expected, atol=1e-5)
+
+
 def test_camera_name_cannot_leave_the_output_folder(tmp_path: Path, camera: Camera) -> None:
     names = ["../../etc", "..", "/", "Nikon Z f", "X-T3"]
     folders = frame_folders([replace(camera, name=name) for name in [*names[:2], *names[3:]]], tmp_path)
@@ -104,6 +114,7 @@ def test_two_scenes_with_the_same_name_are_refused(tmp_path: Path, camera: Camer
         ({"source": "cubes"}, "data is 'cubes'"),
         ({"--camera": "nowhere.json"}, "nowhere.json: no such file, expected a camera response"),
         ({"--illuminant": "nowhere.csv"}, "nowhere.csv: no such file, expected an illuminant"),
+        ({"--illuminant": "moon"}, "light 'moon' is not known, expected daylight"),
         ({"--track": "raw"}, "--track"),
     ],
 )

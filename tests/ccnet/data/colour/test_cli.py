@@ -21,6 +21,7 @@ Ccnet = Callable[..., Any]
 def test_fitted_matrix_is_a_radiometry(tmp_path: Path, camera_file: Path, ccnet: Ccnet) -> None:
     result = ccnet("camera", "fit", camera_file, "-o", tmp_path / "matrix.json", "--illuminant", "3200K")
     assert result.code == 0 and "camera in 3200K, to cie_1964_w_gain; colours differ by" in result.out
+    assert (tmp_path / "matrix.json").read_text().endswith("\n}\n")
     radiometry = Radiometry.read(tmp_path / "matrix.json")
     assert (radiometry.camera, radiometry.light, radiometry.target) == ("camera", "3200K", "cie_1964_w_gain")
     np.testing.assert_allclose(np.sum(radiometry.matrix, axis=1), 1, atol=2e-6)  # type: ignore[arg-type]
@@ -35,6 +36,8 @@ def test_errors_are_one_line(tmp_path: Path, camera_file: Path, ccnet: Ccnet) ->
     ):
         result = ccnet("camera", "fit", camera_file, *arguments)
         assert result.code == 2 and result.err.count("\n") == 1 and words in result.err
+    result = ccnet("camera", "fit", tmp_path, "-o", tmp_path / "matrix.json")
+    assert result.code == 2 and f"{tmp_path}: is a folder, expected a camera response" in result.err
 
 
 def test_known_cameras_are_listed_and_made(tmp_path: Path, camera_file: Path, ccnet: Ccnet) -> None:

@@ -74,6 +74,12 @@ def test_lights_by_name_are_those_of_cie() -> None:
     np.testing.assert_allclose(tungsten[at] / tungsten[16] * 100, [14.71, 33.09, 59.86, 129.04, 198.26], rtol=2e-3)
     np.testing.assert_allclose(find_light("2856K").power, tungsten)
     assert find_light("equal").power.tolist() == [1] * 31
+    assert [find_light(text).name for text in ("daylight", "equal", "4000", "4000K")] == [
+        "daylight",
+        "equal energy",
+        "4000K",
+        "4000K",
+    ]
 
 
 def test_light_of_a_file_and_unknown_lights(tmp_path: Path) -> None:
