@@ -79,5 +79,5 @@ class ReprojectionCheck:
             return f"{figures}; as on frames of the weights' camera"
         return (
             f"{figures}; WARNING: more than {MOST_RESIDUAL:.1%} or {MOST_NEGATIVE:.1%}, unlike frames of the weights'"
-            f" camera ({self.camera}): another camera, light or encoding? See --input-space"
+            f" camera ({self.camera}): another camera, light or encoding? See --input-space and --radiometry"
         )
