@@ -15,6 +15,7 @@ from onnx_ir.passes import InPlacePass, PassResult
 from torch import nn
 
 from ccnet.contract import NATIVE_DOMAIN
+from ccnet.model.base import PixelMLP
 from ccnet.model.blocks import FFN, PAF, GrSCM, NeSCM
 from ccnet.model.ccnet import SRU
 from ccnet.ops.kernels import limit, limits
@@ -26,7 +27,7 @@ Nodes = Mapping[str, ir.Node]
 
 
 def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
-    """Return a copy of a graph with the nodes of each GrSCM, its cosines, NeSCM, PAF, FFN and up-convolution fused.
+    """Return a copy of a graph with each GrSCM, its cosines, NeSCM, PAF, FFN, up-convolution and the base fused.
 
     The nodes are in the order that takes the least memory.
 
@@ -37,7 +38,7 @@ def fuse_operators(portable: ir.Model, module: nn.Module) -> ir.Model:
     Returns:
         The graph with operators of the domain ``ccnet``.
     """
-    passes = (FuseBandCosine, FuseGrSCM, FuseNeSCM, FusePAF, FuseFFN, FuseUpsample)
+    passes = (FuseBandCosine, FuseGrSCM, FuseNeSCM, FusePAF, FuseFFN, FuseUpsample, FusePixelMLP)
     fused = applied(portable, *(each(module) for each in passes), RunGrSCMFirst(), RecomputeEmbedding())
     fused.graph.opset_imports[NATIVE_DOMAIN] = 1
     prune(fused)
@@ -218,6 +219,23 @@ class FuseUpsample(FusePass):
         values = [initializer(graph, f"{fuse_name}.{key}", weight.numpy()) for key, weight in weights.items()]
         inputs = [skip, nodes[f"{up_name}/ConvTranspose_0"].inputs[0], *values]
         _replace(graph, fuse_name, "Join", inputs, last.outputs[0])
+        return True
+
+
+class FusePixelMLP(FusePass):
+    """Match the layers of the per-pixel base, and their sum with the network's cube; make PixelMLP."""
+
+    def fuse(self, graph: ir.Graph, nodes: Nodes, name: str, part: nn.Module) -> bool:
+        """Fuse a base."""
+        if not isinstance(part, PixelMLP):
+            return False
+        hidden = part.state_dict()["0.weight"].shape[0]
+        if f"{name}.0/Conv_0" not in nodes or hidden % limit("matmul_outputs") or hidden > limit("operator_hidden"):
+            return False
+        layers = [nodes[f"{name}.{index}/Conv_0"] for index in range(0, len(part), 2)]
+        cube, result = _added_to(name, layers[-1].outputs[0])
+        rgb = layers[0].inputs[0]
+        _replace(graph, name, "PixelMLP", [cube, rgb, *(layer.inputs[1] for layer in layers)], result)
         return True
 
 

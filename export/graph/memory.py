@@ -17,12 +17,12 @@ _ONNX_RUNTIME_DOMAIN = "com.microsoft"
 
 _PAPER, _DEFAULT = CCNetConfig(), CCNetConfig(base="mlp", base_width=48, normalise=True)
 
-_BYTES_PER_PIXEL = {_PAPER: {"decode": 600, "full": 720}, _DEFAULT: {"decode": 850, "full": 950}}
+_BYTES_PER_PIXEL = {_PAPER: {"decode": 600, "full": 720}, _DEFAULT: {"decode": 600, "full": 620}}
 """Network → kind → memory of each pixel while a graph with fused operators runs, with input and output, bytes, at most.
 
-Measured as the peak of a process at 256² to 1584×1440 px: decode 572 to 583 with the paper's network, full 672 to 694;
-776 to 846 and 693 to 941 with the default weights' network, whose per-pixel base ONNX Runtime computes first and keeps.
-Alive at once in the paper's decode are four feature maps of 32 channels and NeSCM's pooled features, 544.
+Measured as the peak of a process at 256² to 2256×1008 px: decode 572 to 583 with the paper's network, full 672 to 694;
+573 to 587 and 573 to 606 with the default weights' network. Alive at once in the paper's decode are four feature maps
+of 32 channels and NeSCM's pooled features, 544.
 """
 
 

@@ -53,9 +53,13 @@ def integers(graph: ir.Graph, name: str, values: Sequence[int]) -> ir.Value:
 
 
 def replace(graph: ir.Graph, result: ir.Value, node: ir.Node) -> None:
-    """Let a node, whose name its output takes, compute a result in the place of the nodes that did."""
+    """Let a node compute a result in the place of the nodes that did.
+
+    An output of the graph keeps its name; any other result takes the node's.
+    """
     replacement = node.outputs[0]
-    replacement.type, replacement.shape, replacement.name = result.type, result.shape, node.name
+    name = result.name if result.is_graph_output() else node.name
+    replacement.type, replacement.shape, replacement.name = result.type, result.shape, name
     graph.insert_before(required(result.producer(), f"the node of {node.name}'s result"), node)
     ir.convenience.replace_all_uses_with(result, replacement, replace_graph_outputs=True)
 

@@ -47,6 +47,15 @@ long ffn_jobs(FfnShape shape);
 int ffn_run(FfnShape shape, const float *x, const float *scale, const float *shift, const float *expand,
             const float *spatial, const float *project, float *y, long job);
 
+#define RGB_CHANNELS 3
+
+/* bands: at least 4; hidden: a multiple of 4. */
+typedef struct { int bands, hidden, height, width; } PixelMlpShape;
+
+long pixel_mlp_jobs(PixelMlpShape shape);
+int pixel_mlp_run(PixelMlpShape shape, const float *cube, const float *rgb, const float *first, const float *second,
+                  const float *third, const float *last, float *y, long job);
+
 /* channels: a multiple of 4; inner, height, width: the channels and size of the coarser scale. */
 typedef struct { int channels, inner, height, width; } UpsampleFuseShape;
 

@@ -1,6 +1,6 @@
-/* The operators of the domain "ccnet" for ONNX Runtime: BandCosine, GrSCM, NeSCM, PooledNeSCM, PAF, FFN and Join. A graph
- * with them runs the files of ../inference on ONNX Runtime's own threads. A graph may come from anywhere, so every shape is
- * checked before a number is read.
+/* The operators of the domain "ccnet" for ONNX Runtime: BandCosine, GrSCM, NeSCM, PooledNeSCM, PAF, FFN, PixelMLP and
+ * Join. A graph with them runs the files of ../inference on ONNX Runtime's own threads. A graph may come from anywhere, so
+ * every shape is checked before a number is read.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -34,7 +34,15 @@ typedef struct {
     long jobs;       /* of an image */
     long sums_per_job; /* numbers that a job leaves for `finish` */
     double *partial_sums; /* of all jobs of all images */
-    union { BandCosineShape band_cosine; GrscmShape grscm; NescmShape nescm; PafShape paf; FfnShape ffn; UpsampleFuseShape upsample_fuse; };
+    union {
+        BandCosineShape band_cosine;
+        GrscmShape grscm;
+        NescmShape nescm;
+        PafShape paf;
+        FfnShape ffn;
+        PixelMlpShape pixel_mlp;
+        UpsampleFuseShape upsample_fuse;
+    };
     _Atomic int failed;
 } Work;
 
@@ -167,6 +175,24 @@ static int run_ffn(const Work *work, long image, long job) {
                    output(work, image), job);
 }
 
+static int check_pixel_mlp(Work *work) {
+    const Tensor *in = work->in;
+    const int64_t hidden = in[2].size[0], *x = in[0].size;
+    if (in[2].rank != 4 || x[1] < OUTPUT_ROWS || hidden % OUTPUT_ROWS) return 0;
+    if (hidden < OUTPUT_ROWS || hidden > MAX_HIDDEN) return 0;
+    work->pixel_mlp = (PixelMlpShape){(int)x[1], (int)hidden, (int)x[2], (int)x[3]};
+    work->jobs = pixel_mlp_jobs(work->pixel_mlp);
+    return HAS_SIZE(&in[1], x[0], RGB_CHANNELS, x[2], x[3]) && HAS_SIZE(&in[2], hidden, RGB_CHANNELS, 1, 1) &&
+           HAS_SIZE(&in[3], hidden, hidden, 1, 1) && HAS_SIZE(&in[4], hidden, hidden, 1, 1) &&
+           HAS_SIZE(&in[5], x[1], hidden, 1, 1);
+}
+
+static int run_pixel_mlp(const Work *work, long image, long job) {
+    const Tensor *in = work->in;
+    return pixel_mlp_run(work->pixel_mlp, image_of(in, image), image_of(in + 1, image), in[2].data, in[3].data,
+                         in[4].data, in[5].data, output(work, image), job);
+}
+
 static int check_upsample_fuse(Work *work) {
     const Tensor *in = work->in;
     const int64_t *x = in[0].size, *below = in[1].size;
@@ -285,6 +311,7 @@ static const Operator OPERATORS[] = {
      .run = run_nescm},
     {BASE, .name = "PAF", .attribute = "patch", .inputs = 9, .check = check_paf, .run = run_paf},
     {BASE, .name = "FFN", .attribute = "epsilon", .real = 1, .inputs = 6, .check = check_ffn, .run = run_ffn},
+    {BASE, .name = "PixelMLP", .inputs = 6, .check = check_pixel_mlp, .run = run_pixel_mlp},
     /* upsample_fuse.c, under the name that graphs of version 0.1.0 use */
     {BASE, .name = "Join", .inputs = 5, .check = check_upsample_fuse, .run = run_upsample_fuse},
 };
