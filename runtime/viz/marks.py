@@ -17,7 +17,7 @@ _PLACE_WEIGHT = 0.1  # of a mark's place beside its chromaticity, which alone ca
 def choose_marks(frame: Frame, most: int = 4) -> list[tuple[int, int]]:
     """Choose pixels that differ in chromaticity as much as possible (farthest-point sampling).
 
-    The pixels are the centres of grid cells that are bright enough and of even colour, because a pixel on an edge
+    The pixels are the centres of inner grid cells that are bright enough and of even colour, because a pixel on an edge
     mixes the spectra of two materials. The same frame always gives the same pixels.
 
     Args:
@@ -34,6 +34,7 @@ def choose_marks(frame: Frame, most: int = 4) -> list[tuple[int, int]]:
     colours, spread = cells.mean(axis=(1, 3)), cells.std(axis=(1, 3)).max(axis=-1)
     brightness = colours.max(axis=-1)
     good = (brightness >= _LEAST_BRIGHTNESS * brightness.max()) & (spread <= np.median(spread))
+    good[[0, -1]] = good[:, [0, -1]] = False  # the frame's edge would cut their symbols
     if not good.any():
         good = brightness == brightness.max()
 

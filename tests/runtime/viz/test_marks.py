@@ -25,6 +25,12 @@ def test_marks_avoid_the_dark_and_the_edges() -> None:
         assert frame[y, x].tolist() == [180, 150, 120]
 
 
+def test_marks_avoid_the_edge_of_the_frame() -> None:
+    frame = np.full((96, 96, 3), 120, np.uint8)
+    frame[:2], frame[-2:], frame[:, :2], frame[:, -2:] = (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)
+    assert all(frame[y, x].tolist() == [120, 120, 120] for y, x in choose_marks(frame))
+
+
 @pytest.mark.parametrize("value", [0, 128, 255])
 def test_frame_of_one_colour_still_gets_four_different_marks(value: int) -> None:
     assert len(set(choose_marks(np.full((60, 30, 3), value, np.uint8)))) == 4
