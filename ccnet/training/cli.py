@@ -108,7 +108,11 @@ def train(
     save_every: Annotated[int | None, typer.Option(min=1, help="Steps between saves of the run.")] = None,
     config: ConfigOption = None,
     start: Annotated[
-        Path | None, typer.Option("--from", help="Weights (.safetensors) to start from; random weights if not given.")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Weights (.safetensors) to start from, whose network is trained; random weights if not given.",
+        ),
     ] = None,
     memory: MemoryOption = 8,
     threads: ThreadsOption = None,
@@ -135,7 +139,8 @@ def train(
         "average": average,
     }  # fmt: skip
     recipe = _train_recipe(preset, minutes, changes)
-    network = _network_config(config or [])
+    weights = load_checkpoint(start) if start else None
+    network = _network_config(config or [], weights and weights.config)
     frames = FrameOptions(camera=camera, illuminant=illuminant, track=track, exposure=exposure)
     with process_group(select_device(device, threads)) as chosen:
         if recipe.bf16:
@@ -155,7 +160,6 @@ def train(
                 )
             steps = planned or steps_within(minutes, network, recipe, train_scenes, val_scenes, chosen)
             recipe = replace(recipe, steps=steps)
-        weights = load_checkpoint(start) if start else None
         trainer = Trainer(out, network, recipe, train_scenes, val_scenes, chosen, weights)
         # Of several processes, each would stop at a step of its own and wait for the others: torchrun ends them
         with nullcontext() if trainer.has_partners else call_on_stop_signals(partial(_stop, trainer)):
@@ -315,12 +319,12 @@ def _table_names(names: list[str] | None) -> list[str]:
     return names or list(TABLES)
 
 
-def _network_config(assignments: list[str]) -> CCNetConfig:
-    """Return the paper's configuration with the fields that NAME=VALUE assigns."""
+def _network_config(assignments: list[str], base: CCNetConfig | None = None) -> CCNetConfig:
+    """Return a configuration, the paper's if not given, with the fields that NAME=VALUE assigns."""
     from ccnet.model.config import CCNetConfig
 
     known = {field.name: field.default for field in fields(CCNetConfig)}
-    values: dict[str, object] = {}
+    values: dict[str, object] = base.to_dict() if base else {}
     for assignment in assignments:
         name, _, value = assignment.partition("=")
         if name not in known:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +86,7 @@ class Trainer:
         self.model = CCNet(config).to(device)
         if start is not None:
             if start.config != config:
-                raise CCNetError(f"the weights to start from are of {start.config}, expected {config}: see --config")
+                raise CCNetError(_describe_mismatch(start.config, config))
             self.model.load_state_dict(start.state_dict())
         self.average = copy.deepcopy(self.model).requires_grad_(False) if recipe.average else None
         self.step, self.best = 0, ValidationScore(mrae=math.inf, rmse=math.inf, psnr=0.0, sam=math.inf)
@@ -202,6 +202,15 @@ class Trainer:
         metadata = load_run(self.last_file, self.model, self._training_step.optimizer, self.identity, self.average)
         self.step, self.best = int(metadata["step"]), ValidationScore(**json.loads(metadata["val"]))
         self.curve = load_curve(self.curve_file, self.step)
+
+
+def _describe_mismatch(found: CCNetConfig, wanted: CCNetConfig) -> str:
+    """Return which fields of two configurations differ, as an error of the weights to start from."""
+    names = [field.name for field in fields(CCNetConfig) if getattr(found, field.name) != getattr(wanted, field.name)]
+    theirs, asked = (", ".join(f"{name}={getattr(config, name)}" for name in names) for config in (found, wanted))
+    return (
+        f"the weights to start from have {theirs}, and {asked} is asked for: leave --config out"
+    )
 
 
 def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:

@@ -162,7 +162,20 @@ def test_run_starts_from_weights(sources: dict[str, str], out: Path, tmp_path: P
     assert result.exit_code == 0, result.output
     before, after = load_checkpoint(best).state_dict(), load_checkpoint(out / "best.safetensors").state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    refusal(train(sources, out, "--config", "patch=8", "--from", str(best)), "weights to start from are of .*patch=16")
+    refusal(
+        train(sources, out, "--config", "patch=8", "--from", str(best)),
+        "weights to start from have patch=16, and patch=8 is asked for",
+    )
+
+
+def test_network_of_a_run_is_that_of_the_weights_it_starts_from(
+    sources: dict[str, str], out: Path, tmp_path: Path
+) -> None:
+    train(sources, tmp_path / "first", "--config", "normalise=true", "--config", "base=mlp")
+    best = tmp_path / "first" / "best.safetensors"
+    result = train(sources, out, "--from", str(best))
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(out / "best.safetensors").config == load_checkpoint(best).config
 
 
 @pytest.mark.usefixtures("threads")
