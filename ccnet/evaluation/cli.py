@@ -101,6 +101,7 @@ def evaluate(
         typer.echo(warning, err=True)
     if fit:
         training = frames.open_scenes(fit, "train", memory_gb=0)
+        typer.echo(f"fitting regressions and a per-pixel MLP to {len(training)} scenes", err=True)  # takes minutes
         methods |= pixel_methods(bring_to_weights(training, files.values()) if colour_matrix else training)
 
     scores = _evaluate_with_progress(methods, scenes, out)
