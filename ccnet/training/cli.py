@@ -140,7 +140,7 @@ def train(
     }  # fmt: skip
     recipe = _train_recipe(preset, minutes, changes)
     weights = load_checkpoint(start) if start else None
-    network = _network_config(config or [], weights and weights.config)
+    network = _network_config(config or [], weights.config if weights else None)
     frames = FrameOptions(camera=camera, illuminant=illuminant, track=track, exposure=exposure)
     with process_group(select_device(device, threads)) as chosen:
         if recipe.bf16:

@@ -208,9 +208,7 @@ def _describe_mismatch(found: CCNetConfig, wanted: CCNetConfig) -> str:
     """Return which fields of two configurations differ, as an error of the weights to start from."""
     names = [field.name for field in fields(CCNetConfig) if getattr(found, field.name) != getattr(wanted, field.name)]
     theirs, asked = (", ".join(f"{name}={getattr(config, name)}" for name in names) for config in (found, wanted))
-    return (
-        f"the weights to start from have {theirs}, and {asked} is asked for: leave --config out"
-    )
+    return f"the weights to start from have {theirs}, and {asked} is asked for: leave --config out"
 
 
 def _describe_scenes(scenes: SceneDataset) -> dict[str, Any]:
