@@ -2,7 +2,7 @@
 
 Where a document names TensorRT and there is none for this machine, TensorRT-RTX builds in its place. ``--dry-run`` is
 left out, so that what it announces is built. Commands that read weights get the small network's: an ablation without
-the recurrence, whose graphs build in seconds.
+the recurrence, whose graphs build in seconds. Each command runs in a folder of its own, where those before it have run.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ import torch
 from PIL import Image
 
 from ccnet.export import device
+from ccnet.export.cli.bundle import bundle
+from ccnet.export.cli.export import export
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import save_checkpoint
 from ccnet.model.config import CCNetConfig
@@ -34,7 +36,7 @@ pytestmark = [pytest.mark.slow, needs_rtx]
 
 
 def command_lines() -> Iterator[str]:
-    """Yield each documented call of a command about engines, in the order in which a reader needs them."""
+    """Yield each documented call of a command about engines."""
     calls = sorted({arguments for _, arguments in calls_in_blocks("ccnet")})
     for command in COMMANDS:
         yield from (call for call in calls if call.split()[:1] == [command])
@@ -46,7 +48,7 @@ def device_lines() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with the files that the documents name: frames, and weights of a small network."""
     folder = tmp_path_factory.mktemp("documents")
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
@@ -55,6 +57,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(folder / name)
     torch.manual_seed(0)
     save_checkpoint(folder / "tiny.safetensors", randomised(CCNet(CCNetConfig(units=1, continuity="none"))))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exported(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the same files, the small network's graphs and their bundle."""
+    folder = Path(shutil.copytree(files, tmp_path_factory.mktemp("exported"), dirs_exist_ok=True))
+    graphs, weights = folder / "build/ccnet", folder / "tiny.safetensors"
+    export(graphs, weights=weights)
+    bundle(graphs, frames=[folder / "photo.jpg"], out=folder / "build/ccnet-bundle.zip", weights=weights)
     return folder
 
 
@@ -76,20 +88,21 @@ def test_documents_have_command_lines_about_engines() -> None:
 
 @pytest.mark.parametrize("call", list(command_lines()))
 def test_documented_command_runs(
-    call: str, folder: Path, ccnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    call: str, tmp_path: Path, ccnet: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, request: Any
 ) -> None:
-    monkeypatch.chdir(folder)
+    shutil.copytree(request.getfixturevalue("files" if call.startswith("export") else "exported"), tmp_path / "here")
+    monkeypatch.chdir(tmp_path / "here")
     result = ccnet(*prepared(call))
     assert result.code == 0, result.err
     if call.startswith("build"):
-        assert len(list((folder / "build/ccnet").glob("*.engine"))) == 3
+        assert len(list(Path("build/ccnet").glob("*.engine"))) == 3
 
 
 @pytest.mark.parametrize("call", device_lines())
 def test_documented_command_of_a_device_runs(
-    call: str, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    call: str, exported: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    shutil.copy(folder / "build/ccnet-bundle.zip", tmp_path / "ccnet-bundle.zip")
+    shutil.copy(exported / "build/ccnet-bundle.zip", tmp_path / "ccnet-bundle.zip")
     monkeypatch.chdir(tmp_path)
     assert device.main(shlex.split(call)) == 0
     assert len(list(tmp_path.glob("build/ccnet/*.engine"))) == 3
