@@ -19,6 +19,7 @@ from .rig import Device
 
 BUDGET_S = 480.0
 _LEAST_S = 5.0  # a step with less time than this would only start
+_SLACK_S = 10.0  # steps start and end in some of the time, for which the last one is not skipped
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,7 @@ def run_day(
     budget: float = BUDGET_S,
     clock: Callable[[], float] = time.monotonic,
 ) -> list[Outcome]:
-    """Run the steps one after the other within a budget of time.
+    """Run the steps one after the other within a budget of time; skip those that may take more than is left.
 
     Args:
         steps: The steps, the most important first.
@@ -92,14 +93,18 @@ def run_day(
         clock: Time in seconds.
 
     Returns:
-        An outcome for each step; those that found no time left have none of their own rows.
+        An outcome for each step; those that were skipped have no rows.
     """
     outcomes: list[Outcome] = []
+    no_rows: Sequence[dict[str, Any]] = ()
     end = clock() + budget
     for step in steps:
         started = clock()
-        limit = min(step.seconds, end - started)
-        status, rows = start(step, limit) if limit >= _LEAST_S else ("skipped: no time was left", [])
+        left = max(end - started, 0)
+        if left < max(_LEAST_S, step.seconds - _SLACK_S):
+            status, rows = f"skipped: it may take {step.seconds:.0f} s, and {left:.0f} s were left", no_rows
+        else:
+            status, rows = start(step, min(step.seconds, left))
         outcomes.append(Outcome(step=step, status=status, seconds=clock() - started, rows=rows))
         keep(outcomes)
     return outcomes

@@ -55,11 +55,21 @@ def test_steps_run_in_order_and_are_kept_after_each() -> None:
     assert (limits, kept) == ([30, 60], [1, 2])
 
 
-def test_budget_limits_the_last_step_and_skips_what_is_behind_it() -> None:
-    outcomes, limits, kept = day([30, 60, 10], takes=[30, 60, 10], budget=50)
-    assert limits == [30, 20]
-    assert [outcome.status for outcome in outcomes] == ["done", "done", "skipped: no time was left"]
-    assert kept == [1, 2, 3]
+def test_step_that_may_take_more_than_is_left_is_skipped_and_a_shorter_one_runs() -> None:
+    outcomes, limits, kept = day([30, 60, 10, 60], takes=[30, 60, 10, 60], budget=50)
+    assert limits == [30, 10]
+    assert [outcome.status for outcome in outcomes] == [
+        "done",
+        "skipped: it may take 60 s, and 20 s were left",
+        "done",
+        "skipped: it may take 60 s, and 10 s were left",
+    ]
+    assert kept == [1, 2, 3, 4]
+
+
+def test_last_step_of_the_day_is_not_skipped_for_the_seconds_between_steps() -> None:
+    outcomes, limits, _ = day([30, 60], takes=[30, 60], budget=88)
+    assert limits == [30, 58] and outcomes[-1].status == "done"
 
 
 def test_boxes_fit_the_budget() -> None:
