@@ -52,6 +52,7 @@ def corrupted(data: bytes, seed: int) -> bytes:
     return bytes(damaged[: rng.integers(len(data))] if seed % 3 == 0 else damaged)
 
 
+@pytest.mark.usefixtures("one_parser")
 @pytest.mark.parametrize(
     ("name", "lies"),
     [
