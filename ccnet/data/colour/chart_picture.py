@@ -17,8 +17,8 @@ from .chart import PATCHES, Colours
 
 Picture = npt.NDArray[np.float32]
 
-LONGEST_SIDE = 1000
-"""Side of the picture that the chart is searched in, px."""
+SEARCH_SIDES = (1000, 2000)
+"""Longest sides of the copies of a picture that the chart is searched in, one after the other, px."""
 
 PATCH_SHARE = 0.7
 """Side of the middle of the detector's quadrangle whose pixels count."""
@@ -79,19 +79,29 @@ def find_patches(picture: Picture) -> ChartPatches:
     Raises:
         CCNetError: There is no chart of 24 patches, its patches are small or uneven, or OpenCV is older than 5.
     """
-    cv2 = optional_module("cv2")
-    if not hasattr(cv2, "mcc"):
+    if not hasattr(optional_module("cv2"), "mcc"):
         raise CCNetError('this OpenCV cannot find charts: pip install "opencv-python-headless>=5"')
-    shrink = min(1.0, LONGEST_SIDE / max(picture.shape[:2]))
-    small = cv2.resize(picture, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+    side = max(picture.shape[:2])
+    scales = (min(1.0, SEARCH_SIDES[0] / side), SEARCH_SIDES[1] / side)
+    try:
+        return _measure(picture, _find_corners(picture, scales[0]))
+    except CCNetError:  # the detector misses small charts, and misplaces their patches, which are uneven then
+        return _measure(picture, _find_corners(picture, scales[1]))
+
+
+def _find_corners(picture: Picture, scale: float) -> npt.NDArray[np.float64]:
+    """Return the corners (24, 4, 2) x, y of the patches in the picture, from a search in a copy of another size."""
+    cv2 = optional_module("cv2")
+    interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    copy = np.clip(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=interpolation), 0, 1)
     detector = cv2.mcc.CCheckerDetector_create()
     detector.setColorChartType(cv2.mcc.MCC24)
-    if not detector.process(_for_detector(small), 1):
+    if not detector.process(_for_detector(copy), 1):
         raise CCNetError("no ColorChecker of 24 patches found: let it fill a third of the picture, whole and sharp")
-    corners = np.array(detector.getBestColorChecker().getColorCharts(), np.float64).reshape(-1, 4, 2) / shrink
+    corners = np.array(detector.getBestColorChecker().getColorCharts(), np.float64).reshape(-1, 4, 2) / scale
     if len(corners) != len(PATCHES):
         raise CCNetError(f"found a chart of {len(corners)} patches, expected {len(PATCHES)}")
-    return _measure(picture, corners)
+    return corners
 
 
 def _for_detector(picture: Picture) -> npt.NDArray[np.uint8]:

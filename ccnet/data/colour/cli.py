@@ -70,7 +70,7 @@ def chart(
     ] = None,
     weights: WeightsOption = SHIPPED_WEIGHTS,
 ) -> None:
-    """Fit the colour matrix to a photograph of a ColorChecker (24 patches, also the Passport's).
+    """Fit the colour matrix to a photograph of a ColorChecker (24 patches, also in an open Passport).
 
     The chart is found by itself, however it is turned. The matrix and the white balance hold for its light.
     """

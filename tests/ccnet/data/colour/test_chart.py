@@ -13,6 +13,7 @@ import pytest
 
 from ccnet.contract import SHIPPED_WEIGHTS, CCNetError
 from ccnet.data.camera import Camera
+from ccnet.data.colour import chart_picture
 from ccnet.data.colour.chart import PATCHES, chart_colours, fit_chart
 from ccnet.data.colour.chart_picture import find_patches
 from ccnet.data.colour.lights import find_light
@@ -24,7 +25,7 @@ from ccnet.evaluation.baselines import fit_relative_regression
 from ccnet.evaluation.cameras.study import through_matrices
 from ccnet.evaluation.validation import score_method
 from ccnet.runtime.io.sensor import Radiometry
-from tests.ccnet.data.colour.chart_scene import photograph
+from tests.ccnet.data.colour.chart_scene import passport, photograph
 
 if not hasattr(cv2, "mcc"):
     pytest.skip("OpenCV before 5 has no detector of charts", allow_module_level=True)
@@ -45,6 +46,32 @@ def test_matrix_and_white_balance_are_recovered(angle: float) -> None:
     np.testing.assert_allclose(fit.matrix.sum(1), 1)
     np.testing.assert_allclose(fit.gains, GAINS, rtol=0.02)
     assert fit.residual < 0.01 and 0.8 < fit.falloff < 0.99
+
+
+@pytest.mark.parametrize(("angle", "lean"), [(0, 0), (8, 0.1), (-20, 0.25), (97, 0.1), (180, 0.2)])
+def test_classic_page_of_an_open_passport_is_found(angle: float, lean: float) -> None:
+    patches = find_patches(passport(SENSOR, angle, lean=lean))
+    fit = fit_chart(patches.colours, WANTED, patches.places)
+    np.testing.assert_allclose(fit.matrix, MATRIX, atol=0.04)
+    np.testing.assert_allclose(fit.gains, GAINS, rtol=0.02)
+    assert fit.residual < 0.01
+
+
+def test_small_passport_is_found_in_an_enlarged_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = passport(SENSOR, -20, fill=0.35)
+    patches = find_patches(picture)
+    np.testing.assert_allclose(fit_chart(patches.colours, WANTED, patches.places).matrix, MATRIX, atol=0.04)
+    monkeypatch.setattr(chart_picture, "SEARCH_SIDES", (1000, 800))
+    with pytest.raises(CCNetError):
+        find_patches(picture)
+
+
+def test_passport_without_its_classic_page_is_refused() -> None:
+    picture = passport(SENSOR, 0)
+    picture[300:] = 0.2
+    with pytest.raises(CCNetError):
+        patches = find_patches(picture)
+        fit_chart(patches.colours, WANTED, patches.places)
 
 
 def test_uneven_light_changes_nothing() -> None:
