@@ -52,6 +52,8 @@ def describe_file(path: Path) -> list[Table]:
     """
     if is_bag(path):
         return _bag(path)
+    if path.is_dir() and path.suffix == ".zarr":
+        raise CCNetError(f"{path}: is a Zarr group, which this command does not read: 'ccnet view' shows its cubes")
     if path.is_dir():
         return _folder(path)
     readers = {

@@ -99,6 +99,14 @@ def test_inspect_lists_the_topics_of_a_bag(work: Path, ccnet: Ccnet, assert_refu
     assert_refused(ccnet("inspect", "old.bag"), "old.bag: is a bag of ROS 1, expected ROS 2")
 
 
+def test_inspect_names_the_command_for_a_zarr_group(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
+    Path("cubes.zarr").mkdir()
+    assert_refused(
+        ccnet("inspect", "cubes.zarr"),
+        "cubes.zarr: is a Zarr group, which this command does not read",
+    )
+
+
 def test_inspect_counts_what_the_masks_of_a_cube_leave_out(work: Path, ccnet: Ccnet) -> None:
     with open_cube("a.hdr", 4, 6) as writer:
         cube = np.full((31, 4, 6), 0.5, np.float32)
