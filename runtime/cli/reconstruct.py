@@ -59,6 +59,14 @@ _FILE_SUFFIXES = {
 }
 """Suffixes of --out that name one file, of a cube or by mistake; any other name is that of a folder."""
 
+_PHOTOGRAPHS = (".jpg", ".jpeg", ".webp", ".avif", ".heic", ".heif")
+"""Suffixes of pictures that cameras write after a tone curve."""
+
+_TONE_CURVE = (
+    "--radiometry takes the values of this photograph for linear light, and cameras write such files with a tone curve:"
+    " give the raw file, or leave --radiometry out"
+)
+
 
 @app.command()
 def reconstruct(
@@ -224,11 +232,16 @@ def _reconstruct(
 
 
 def _read(source: Path, prepare: FramePreparation) -> tuple[Frame, FramePreparation]:
-    """Return a frame and its preparation; a raw file brings its camera's matrix, and a missing matrix is warned of."""
+    """Return a frame and its preparation, with a warning of values that are probably not what the radiometry expects.
+
+    A raw file brings its camera's matrix.
+    """
     frame: Frame = read_raw(source) if is_raw(source) else read_frame(source, as_stored=prepare.input_space == "camera")
     prepare = prepare.for_frame(frame)
     if warning := prepare.missing_matrix():
         print(f"ccnet: {source}: {warning}", file=sys.stderr)
+    if source.suffix.lower() in _PHOTOGRAPHS and prepare.radiometry and prepare.radiometry.transfer == "linear":
+        print(f"ccnet: {source}: {_TONE_CURVE}", file=sys.stderr)
     return frame, prepare
 
 

@@ -41,6 +41,15 @@ def test_exposure_of_a_photograph(work: Path, ccnet: Ccnet) -> None:
     np.testing.assert_allclose(read_cube(Path("photo.npy"))[30], pixels[..., 0] / 2, atol=1e-6)
 
 
+def test_photograph_that_is_read_as_linear_light_is_warned_of(work: Path, ccnet: Ccnet) -> None:
+    Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save("photo.jpg")
+    options = ("reconstruct", "photo.jpg", "-o", "photo.hdr", "--radiometry")
+    result = ccnet(*options, "Nikon D700")
+    assert (result.code, result.err.count("\n")) == (0, 1) and "photo.jpg: --radiometry takes the values" in result.err
+    Path("gamma.json").write_text('{"camera": "Nikon D700", "light": "daylight", "transfer": "srgb"}')
+    assert ccnet(*options, "gamma.json").err == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
