@@ -102,7 +102,9 @@ class Radiometry:
     def check_target(self, manifest: Manifest) -> None:
         """Raise a CCNetError if the graphs cannot take the frames: uint8 graphs, or another camera's weights."""
         if manifest.input == "uint8":
-            raise CCNetError("these graphs take uint8 frames, --radiometry makes float32: export with --input float32")
+            raise CCNetError(
+                "these graphs take uint8 frames, --radiometry and raw files make float32: export with --input float32"
+            )
         weights = manifest.camera and manifest.camera["name"]
         if self.target and weights and self.target != weights:
             raise CCNetError(

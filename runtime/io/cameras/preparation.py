@@ -77,8 +77,26 @@ class FramePreparation:
             )
 
     def for_frame(self, frame: Any) -> FramePreparation:
-        """Return the preparation of a frame: for a developed raw file that of its camera, unless the user gave one."""
-        if self.radiometry or not isinstance(frame, DevelopedFrame):
+        """Return the preparation of a frame: for a developed raw file that of its camera, unless the user gave one.
+
+        Args:
+            frame: The frame.
+
+        Returns:
+            This preparation, or that of the raw file's camera, with the same exposure and white balance.
+
+        Raises:
+            CCNetError: The radiometry is for a sensor's samples and the frame a developed raw file, or the file's
+                matrix does not fit the graphs.
+        """
+        if not isinstance(frame, DevelopedFrame):
+            return self
+        if self.radiometry:
+            if self.radiometry.bayer or any(self.radiometry.black):
+                raise CCNetError(
+                    "--radiometry has bayer or black, but raw files come as R, G and B without a black level:"
+                    " leave both out"
+                )
             return self
         radiometry = frame.colour.radiometry
         prepare = FramePreparation(self._manifest, "camera", radiometry, self._adjustment, keep_gains=self._keep_gains)

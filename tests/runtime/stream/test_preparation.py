@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ccnet.contract import Manifest
+from ccnet.contract import CCNetError, Manifest
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation
 from ccnet.runtime.io.cameras.raw_file import DevelopedFrame, RawColour
@@ -56,6 +56,12 @@ def test_radiometry_of_the_user_goes_before_that_of_the_file() -> None:
     np.testing.assert_allclose(own(frame)[0, 0], np.array(MATRIX) @ (0, 0.5, 0.5), atol=1e-4)
     np.testing.assert_allclose(users(frame)[0, 0], (0, 0.5, 0.5), atol=1e-4)
     assert users.metadata["radiometry camera"] == "mine" and "first.dng" in users.metadata["white balance"]
+
+
+@pytest.mark.parametrize("radiometry", [Radiometry(bayer="RGGB"), Radiometry(black=(64, 64, 64))])
+def test_radiometry_of_samples_is_refused_for_raw_files(radiometry: Radiometry) -> None:
+    with pytest.raises(CCNetError, match="raw files come as R, G and B without a black level"):
+        preparation(radiometry=radiometry)(developed(0.5, Radiometry()))
 
 
 def test_missing_matrix_is_warned_of_once_for_each_camera(caplog: pytest.LogCaptureFixture) -> None:
