@@ -16,7 +16,7 @@ app.add_typer(camera_app, name="camera")
 
 @app.command()
 def simulate(
-    source: Annotated[str, typer.Argument(help=f"Cubes to make frames of: {SOURCE_FORMAT}.")],
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help=f"Cubes to make frames of: {SOURCE_FORMAT}.")],
     camera: Annotated[list[Path], typer.Option(help=f"{CAMERA_HELP}.")],
     out: Annotated[
         Path, typer.Option("--out", "-o", help="Folder of the frames; several cameras get a subfolder each.")

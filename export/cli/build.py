@@ -80,7 +80,7 @@ def build(
     force: Annotated[bool, typer.Option("--force", help="Build again even where nothing has changed.")] = False,
     wait: WaitOption = True,
 ) -> None:
-    """ONNX → engines, with a note on where each of them runs.
+    """Build engines from the ONNX graphs, with a note on where each of them runs.
 
     An engine whose graph, options, TensorRT and GPU are as before is not built again. ONNX Runtime runs the graphs as
     they are and needs no engine.

@@ -36,7 +36,7 @@ def bundle(
     input_space: InputSpaceOption = "srgb",
     threads: ThreadsOption = None,
 ) -> None:
-    """Graphs and golden outputs in one file, for a device without torch: 'make engine BUNDLE=…' there.
+    """Put graphs and golden outputs into one file, for 'make engine BUNDLE=…' on a device without torch.
 
     It holds the folder's ONNX graphs, its manifest with a SHA-256 of each file, and for each frame the outputs that
     PyTorch computes, so that the device can check its engines.

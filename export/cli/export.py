@@ -48,7 +48,7 @@ def export(
     threads: ThreadsOption = None,
     wait: WaitOption = True,
 ) -> None:
-    """Weights → ONNX: encode, decode and full in FP32, decode and full in mixed FP16, and the manifest.
+    """Export weights to ONNX: encode, decode and full in FP32, decode and full in mixed FP16, and the manifest.
 
     Every graph is compared with PyTorch through ONNX Runtime before anything is written. A folder that is intact and
     was exported from the same weights, by the same tools and code, stays as it is.

@@ -18,7 +18,8 @@ def inspect(
     path: Annotated[
         Path | None,
         typer.Argument(
-            help="Artifact folder, .onnx, weights (.safetensors), cube (.hdr, .mat, .npy), frame or ROS 2 bag."
+            metavar="PATH",
+            help="Artifact folder, .onnx, weights (.safetensors), cube (.hdr, .mat, .npy), frame or ROS 2 bag.",
         ),
     ] = None,
     environment: Annotated[

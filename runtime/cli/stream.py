@@ -51,8 +51,10 @@ def stream(
     source: Annotated[
         list[str],
         typer.Argument(
+            metavar="SOURCE",
             help="Camera number, /dev/video*, genicam:PRODUCER.cti, aravis:ADDRESS, URL (rtsp://…), video file,"
-            " ROS 2 bag, folder of pictures and raw files (DNG, CR2, NEF, ARW), several such files, or - for raw stdin."
+            " ROS 2 bag, folder of pictures and raw files (DNG, CR2, NEF, ARW), several such files, or - for raw"
+            " stdin.",
         ),
     ],
     sink: Annotated[

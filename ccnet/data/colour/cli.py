@@ -31,7 +31,9 @@ camera_app = typer.Typer(help="Use any camera: colour matrices from a measured r
 
 @camera_app.command()
 def fit(
-    source: Annotated[Path, typer.Argument(help="Measured response of the camera (.json, .csv, .npz).")],
+    source: Annotated[
+        Path, typer.Argument(metavar="RESPONSE", help="Measured response of the camera (.json, .csv, .npz).")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write, for --radiometry.")],
     illuminant: Annotated[str, typer.Option(help=f"Light on the scenes: {LIGHT_HELP}.")] = "daylight",
     weights: WeightsOption = SHIPPED_WEIGHTS,
@@ -61,7 +63,9 @@ def fit(
 
 @camera_app.command()
 def chart(
-    photograph: Annotated[Path, typer.Argument(help="Chart in one light: a raw file, or linear PNG, TIFF or .npy.")],
+    photograph: Annotated[
+        Path, typer.Argument(metavar="PHOTOGRAPH", help="Chart in one light: a raw file, or linear PNG, TIFF or .npy.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write, for --radiometry.")],
     name: Annotated[str | None, typer.Option(help="Name of the camera; the raw file's if not given.")] = None,
     spectra: Annotated[
@@ -108,7 +112,7 @@ def list_cameras() -> None:
 
 @camera_app.command()
 def known(
-    responses: Annotated[Path, typer.Argument(help="Folder of measured responses.")],
+    responses: Annotated[Path, typer.Argument(metavar="RESPONSES", help="Folder of measured responses.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="JSON to write: the package's known.json.")],
     source: Annotated[str, typer.Option(help="Origin of the responses and spectra, with their licences.")],
     spectra: SpectraOption = None,
