@@ -113,14 +113,26 @@ def _run(arguments: list[str]) -> int:
         raise CCNetError(f"{error}{_folder_parameter(command, arguments)}") from None
     except usage_error as error:
         context = error.ctx
-        hint = f"see '{context.command_path if context else 'ccnet'} --help'"
+        asked = context.command_path if context else _command_path(command, arguments)
+        hint = f"see '{asked} --help'"
         notes = load_errors if context and context.parent is None else []
         raise CCNetError("; ".join([error.format_message().rstrip("."), hint, *notes])) from None
 
 
+def _find_command(group: Any, arguments: list[str]) -> Any:
+    """Return the command of a group that arguments name; None if they name none."""
+    return next((group.commands[text] for text in arguments if text in group.commands), None)
+
+
+def _command_path(group: Any, arguments: list[str]) -> str:
+    """Return the names of the command that arguments call, as its usage has them."""
+    command = _find_command(group, arguments)
+    return f"ccnet {command.name}" if command else "ccnet"
+
+
 def _folder_parameter(group: Any, arguments: list[str]) -> str:
     """Return how the command of these arguments names an artifact folder, in brackets; empty if it says so itself."""
-    command: Any = next((group.commands[text] for text in arguments if text in group.commands), None)
+    command: Any = _find_command(group, arguments)
     for parameter in command.params if command else ():
         if "--artifacts" in parameter.opts:
             return " (--artifacts)"

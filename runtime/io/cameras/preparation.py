@@ -68,6 +68,7 @@ class FramePreparation:
         self._gains: Gains | None = None
         self._kept: dict[str | None, Gains] = {}  # by camera, as one gain does not fit two
         self._development: dict[str, str] = {}
+        self._of_latest: FramePreparation | None = None  # that of the latest frame's camera, if it is not this one
         self._convert = FrameConverter(self.input_space, manifest)
         if radiometry:
             radiometry.check_target(manifest)
@@ -116,7 +117,9 @@ class FramePreparation:
             CCNetError: The frame does not fit the options.
         """
         if (prepare := self.for_frame(frame)) is not self:
+            self._of_latest = prepare
             return prepare(frame)
+        self._of_latest = None
         self._development = frame.colour.metadata() if isinstance(frame, DevelopedFrame) else {}
         if self._adjustment.changes_nothing:
             if self.radiometry is None:
@@ -133,6 +136,8 @@ class FramePreparation:
 
     def metadata(self) -> dict[str, str]:
         """Return what was used for the latest frame, for the cube's metadata."""
+        if self._of_latest:
+            return self._of_latest.metadata()
         used = self._development | (self.radiometry.metadata() if self.radiometry else {})
         if self._gains is not None:
             used |= {"exposure": str(self._adjustment.exposure), "white": str(self._adjustment.white or "as it is")}
@@ -141,6 +146,8 @@ class FramePreparation:
 
     def describe(self) -> str:
         """Return in a few words what the latest frame's values were taken for, and what was changed."""
+        if self._of_latest:
+            return self._of_latest.describe()
         words = [f"{self.input_space} frame"]
         if self.radiometry:
             words = [self.radiometry.describe()]

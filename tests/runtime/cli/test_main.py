@@ -22,7 +22,12 @@ Ccnet = Callable[..., Any]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"), [("nonsense", "No such command 'nonsense'"), ("--nonsense", "--nonsense")]
+    ("arguments", "words"),
+    [
+        ("nonsense", "No such command 'nonsense'"),
+        ("--nonsense", "--nonsense"),
+        ("simulate cave:x --exposure 1", "Option '--exposure' requires 2 arguments; see 'ccnet simulate --help'"),
+    ],
 )
 def test_unknown_commands_and_options_are_one_line(
     ccnet: Ccnet, arguments: str, words: str, assert_refused: Any

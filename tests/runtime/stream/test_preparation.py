@@ -40,6 +40,15 @@ def test_metadata_are_those_of_the_latest_frame() -> None:
     assert prepare.metadata == {"source": "shots", "space": "srgb"}
 
 
+def test_a_program_reads_how_the_latest_frame_was_converted_from_its_preparation() -> None:
+    prepare = FramePreparation(MANIFEST, None, None, Adjustment(exposure=1.0))
+    prepare(developed(0.25, Radiometry(camera="X", matrix=MATRIX)))
+    assert prepare.metadata()["radiometry camera"] == "X" and "first.dng" in prepare.metadata()["white balance"]
+    assert prepare.describe().startswith("X") and prepare.describe().endswith("gains 2, 2, 2")
+    prepare(PICTURE)
+    assert "radiometry camera" not in prepare.metadata() and prepare.describe().startswith("srgb frame")
+
+
 def test_gains_of_the_first_frame_are_kept_for_its_camera() -> None:
     prepare = preparation(Adjustment(exposure="auto"))
     camera, other = Radiometry(camera="X"), Radiometry(camera="Y")
