@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
@@ -29,6 +32,15 @@ def test_marks_avoid_the_edge_of_the_frame() -> None:
     frame = np.full((96, 96, 3), 120, np.uint8)
     frame[:2], frame[-2:], frame[:, :2], frame[:, -2:] = (200, 0, 0), (0, 200, 0), (0, 0, 200), (200, 200, 0)
     assert all(frame[y, x].tolist() == [120, 120, 120] for y, x in choose_marks(frame))
+
+
+def test_symbols_of_marks_do_not_overlap() -> None:
+    frame = np.full((96, 96, 3), 120, np.uint8)
+    for number, colour in enumerate([(200, 0, 0), (0, 200, 0), (0, 0, 200)]):
+        frame[40:46, 40 + 3 * number : 43 + 3 * number] = colour
+    marks = choose_marks(frame)
+    distances = [math.dist(one, other) for one, other in itertools.combinations(marks, 2)]
+    assert len(distances) == 6 and min(distances) >= 7
 
 
 @pytest.mark.parametrize("value", [0, 128, 255])
