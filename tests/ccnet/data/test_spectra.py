@@ -215,6 +215,6 @@ def test_archive_that_unpacks_beyond_the_limit_is_refused(tmp_path: Path) -> Non
 
 def test_unknown_or_missing_file_is_refused(tmp_path: Path) -> None:
     refusal(tmp_path / "nowhere.csv", "no such file, expected a camera response")
-    refusal(tmp_path, "no such file, expected a camera response")
+    refusal(tmp_path, "is a folder, expected a camera response")
     (tmp_path / "a.xlsx").write_bytes(b"PK")
     refusal(tmp_path / "a.xlsx", r"\.xlsx, expected a camera response \(\.json, \.csv, \.tsv, \.npz\)")
