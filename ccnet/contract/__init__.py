@@ -38,6 +38,7 @@ from ccnet.contract.spec import (
     camera_response,
     padded_size,
     reflect_index,
+    response_table,
 )
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "padded_size",
     "prefix_errors",
     "reflect_index",
+    "response_table",
     "sha256",
     "strict_json",
     "write_atomic",

@@ -46,8 +46,23 @@ def camera_response(camera: Any) -> npt.NDArray[np.float32]:
         raise CCNetError("camera is not a name and a response")
     if not isinstance(camera["name"], str) or not camera["name"].isprintable():
         raise CCNetError("camera's name is not plain text")
+    return response_table(camera["response"])
+
+
+def response_table(rows: Any) -> npt.NDArray[np.float32]:
+    """Check a camera's response, and return it as an array.
+
+    Args:
+        rows: 31 rows of [r, g, b], at least 0, bands ascending from 400 to 700 nm; each column sums to 1.
+
+    Returns:
+        The response (31, 3) float32.
+
+    Raises:
+        CCNetError: The rows are no response; the message says why.
+    """
     try:
-        table = np.array(camera["response"])
+        table = np.array(rows)
     except ValueError as error:
         raise CCNetError("camera's response has rows of different lengths") from error
     if table.dtype.kind not in "if" or table.shape != (len(BANDS_NM), 3):

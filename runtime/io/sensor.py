@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import FRAME_SCALE, CCNetError, Manifest, decode_errors_as
+from ccnet.contract import FRAME_SCALE, CCNetError, Manifest, decode_errors_as, response_table
 
-from .cameras.matrices import Matrix, require_camera
+from .cameras.matrices import Matrix, Response, require_camera
 from .files import optional_module
 from .formats.npy import map_npy
 from .srgb import linear
@@ -57,6 +57,9 @@ class Radiometry:
     """Name of the light that the matrix is for; a known camera has one for ``daylight`` and for ``tungsten``."""
     target: str | None = None
     """Name of the weights' camera that the matrix leads to; weights of another camera are refused."""
+    response: Response | None = None
+    """Response of the camera's white-balanced channels in the light of the matrix, before the matrix: 31 rows of R, G
+    and B on 400, 410 … 700 nm, at least 0; each column sums to 1. None if it is unknown. It changes no frame."""
 
     def __post_init__(self) -> None:
         white = 2**self.bits - 1 if type(self.bits) is int and self.bits in BITS else 0  # 12.0 shifts nothing
@@ -73,6 +76,8 @@ class Radiometry:
         for name in ("camera", "light", "target"):
             text = getattr(self, name)
             _require(text is None or (isinstance(text, str) and text.isprintable()), name, text, "text of one line")
+        if self.response is not None:
+            response_table(self.response)
         _ = self._factors  # a map that cannot be used is an error now
 
     @classmethod
@@ -83,7 +88,7 @@ class Radiometry:
             known = {field.name for field in fields(cls)}
             if not isinstance(raw, dict) or not raw.keys() <= known:
                 raise CCNetError(f"{path}: expected a JSON object with some of {', '.join(sorted(known))}")
-            raw |= {name: _as_tuples(raw[name]) for name in ("black", "gains", "matrix") if name in raw}
+            raw |= {name: _as_tuples(raw[name]) for name in ("black", "gains", "matrix", "response") if name in raw}
             if raw.get("shading") is not None:
                 raw["shading"] = path.parent / raw["shading"]
             try:
@@ -136,11 +141,20 @@ class Radiometry:
         return frame
 
     def metadata(self) -> dict[str, str]:
-        """Return metadata for the cube's file: every field, and the shading's SHA-256."""
+        """Return metadata for the cube's file: every field, and the SHA-256 of shading and response."""
         values = {f"radiometry {field.name}": str(getattr(self, field.name)) for field in fields(self)}
         if self._factors is not None:
-            values["radiometry shading"] = hashlib.sha256(self._factors.tobytes()).hexdigest()[:16]
+            values["radiometry shading"] = _short_hash(self._factors)
+        values["radiometry response"] = "none" if self.response is None else _short_hash(response_table(self.response))
         return values
+
+    @property
+    def frame_response(self) -> Array | None:
+        """Response (31, 3) float32 of the frame's channels, mixed by the matrix; None if the camera's is unknown."""
+        if self.response is None:
+            return None
+        response = np.array(self.response, np.float32)
+        return response if self.matrix is None else response @ np.array(self.matrix, np.float32).T
 
     def _with_known_matrix(self) -> Radiometry:
         """Return this radiometry with the matrix of its camera, if it names a known camera and has no matrix."""
@@ -233,6 +247,10 @@ def _interpolate(values: Array, at: Array, axis: int) -> Array:
 def _as_tuples(values: Any) -> Any:
     """Return lists of JSON, and lists in them, as tuples."""
     return tuple(_as_tuples(value) for value in values) if isinstance(values, list) else values
+
+
+def _short_hash(values: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(values.tobytes()).hexdigest()[:16]
 
 
 def _three(values: Any, fits: Callable[[float], bool]) -> bool:

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from ccnet.contract import CCNetError, decode_errors_as
 
 Matrix = tuple[tuple[float, float, float], ...]
+Response = tuple[tuple[float, float, float], ...]
 
 DAYLIGHT, TUNGSTEN = "daylight", "tungsten"
 """Names of CIE's illuminants D65 and A, the two lights of the shipped matrices."""

@@ -79,6 +79,28 @@ def test_radiometry_is_read_from_json_and_recorded_in_metadata(tmp_path: Path) -
     assert Radiometry.read(path).metadata()["radiometry shading"] != told["radiometry shading"]
 
 
+def test_response_is_read_and_mixed_by_the_matrix(tmp_path: Path) -> None:
+    table = RNG.random((31, 3))
+    table /= table.sum(0)
+    matrix = np.array([[0.8, 0.2, 0.0], [0.1, 1.0, -0.1], [0.0, -0.4, 1.4]])
+    path = tmp_path / "camera.json"
+    path.write_text(json.dumps({"response": table.tolist(), "matrix": matrix.tolist()}))
+    mixed = Radiometry.read(path).frame_response
+    assert mixed is not None and mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, table @ matrix.T, atol=1e-6)
+    np.testing.assert_allclose(mixed.sum(0), 1, atol=1e-5)
+    path.write_text(json.dumps({"response": table.tolist()}))
+    np.testing.assert_allclose(Radiometry.read(path).frame_response, table, atol=1e-7)  # type: ignore[arg-type]
+    assert Radiometry(matrix=((1, 0, 0), (0, 1, 0), (0, 0, 1))).frame_response is None
+
+
+def test_response_is_in_the_metadata_as_a_hash() -> None:
+    first, last = ((1.0, 1.0, 1.0),), ((0.0, 0.0, 0.0),) * 30
+    told = [Radiometry(response=rows).metadata()["radiometry response"] for rows in (first + last, last + first)]
+    assert told[0] != told[1] and [len(each) for each in told] == [16, 16]
+    assert Radiometry().metadata()["radiometry response"] == "none"
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
@@ -94,9 +116,15 @@ def test_radiometry_is_read_from_json_and_recorded_in_metadata(tmp_path: Path) -
         ({"transfer": "gamma"}, "transfer is 'gamma'"),
         ({"transfer": 0}, "transfer is 0"),
         ({"shading": "none.npy"}, "none.npy"),
-        ({"gamma": 2}, "some of bayer, bits, black, camera, gains, light, matrix, shading, target, transfer"),
+        ({"gamma": 2}, "some of bayer, bits, black, camera, gains, light, matrix, response, shading, target, transfer"),
         ({"matrix": [[1, 0, 0], [0, 1, 0]]}, "matrix is ((1, 0, 0), (0, 1, 0)), expected 3 rows of 3"),
         ({"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, float("inf")]]}, "matrix is"),
+        ({"response": [[1, 0, 0], [0, 1, 0]]}, "response is int64 (2, 3), expected 31 rows of 3 numbers"),
+        ({"response": [[1, 2], [3]]}, "rows of different lengths"),
+        ({"response": "flat"}, "expected 31 rows of 3 numbers"),
+        ({"response": [[0.1, 0.1, 0.1]] * 31}, "columns that do not sum to 1"),
+        ({"response": [[-1, 1, 1], [2, 0, 0], *[[0, 0, 0]] * 29]}, "response is negative"),
+        ({"response": [[float("nan"), 1, 1], *[[0, 0, 0]] * 30]}, "not finite"),
         ({"camera": 5}, "camera is 5, expected text"),
         ({"camera": "Nikon D7001"}, "did you mean"),
         ({"camera": "Nikon D700", "light": "moon"}, "no matrix for the light 'moon'"),
