@@ -157,12 +157,14 @@ class Radiometry:
         return response if self.matrix is None else response @ np.array(self.matrix, np.float32).T
 
     def _with_known_matrix(self) -> Radiometry:
-        """Return this radiometry with the matrix of its camera, if it names a known camera and has no matrix."""
+        """Return this radiometry with matrix and response of its camera, if it names a known one and has no matrix."""
         if self.camera is None or self.matrix is not None:
             return self
         camera = require_camera(self.camera)
         chosen = camera.in_light(self.light)
-        return replace(self, matrix=chosen.matrix, camera=camera.name, light=chosen.light, target=camera.target)
+        response = chosen.response if self.response is None else self.response
+        named = replace(self, camera=camera.name, light=chosen.light, target=camera.target)
+        return replace(named, matrix=chosen.matrix, response=response)
 
     def describe(self) -> str:
         """Return the camera and its matrix in a few words."""

@@ -53,7 +53,7 @@ def fit(
     moments = _reflectance_moments(spectra)
     lit = camera.under(light)
     matrix = fit_matrix(lit, target.response, moments)
-    _write(out, camera.name, light.name, target.name, matrix)
+    _write(out, camera.name, light.name, target.name, matrix, response=lit.response)
     left, before = (matrix_error(lit, target.response, moments, each) for each in (matrix, np.eye(3)))
     typer.echo(
         f"{out}: {camera.name} in {light.name}, to {target.name}; colours differ by {left:.1%} (RMS), without the"
@@ -118,7 +118,7 @@ def known(
     spectra: SpectraOption = None,
     weights: WeightsOption = SHIPPED_WEIGHTS,
 ) -> None:
-    """Make the file of known cameras from a folder of measured responses."""
+    """Make the file of known cameras, their matrices and responses, from a folder of measured responses."""
     from ccnet.data.camera import response_files
 
     from .known import known_document
@@ -128,7 +128,7 @@ def known(
     files = response_files(responses)
     document = known_document(files, read_target(weights), moments, source)
     write_atomic(out, _line_per_camera(document).encode())
-    typer.echo(f"{out}: matrices of {len(files)} cameras in daylight and tungsten light")
+    typer.echo(f"{out}: matrices and responses of {len(files)} cameras in daylight and tungsten light")
 
 
 def _reflectance_moments(spectra: Path | None) -> npt.NDArray[np.float64]:
@@ -153,13 +153,18 @@ def _write(
     target: str,
     matrix: npt.NDArray[np.float64],
     gains: tuple[float, float, float] | None = None,
+    response: npt.NDArray[np.float32] | None = None,
 ) -> None:
-    """Write the JSON of a radiometry."""
-    from ccnet.runtime.io.cameras.matrices import to_matrix
+    """Write the JSON of a radiometry, a row of its response a line."""
+    from ccnet.runtime.io.cameras.matrices import to_matrix, to_response
 
     if path.suffix.lower() != ".json":
         raise CCNetError(f"{path}: expected a name that ends in .json")
     fields: dict[str, Any] = {"camera": camera, "light": light, "target": target, "matrix": to_matrix(matrix)}
     if gains is not None:
         fields["gains"] = [round(gain, 5) for gain in gains]
-    write_atomic(path, f"{strict_json(fields, 2)}\n".encode())
+    text = strict_json(fields, 2)
+    if response is not None:
+        rows = ",\n".join(f"    {strict_json(row, None)}" for row in to_response(response))
+        text = text.rstrip("}\n") + f',\n  "response": [\n{rows}\n  ]\n}}'
+    write_atomic(path, f"{text}\n".encode())

@@ -1,4 +1,4 @@
-"""The shipped colour matrices of measured cameras, made from a folder of responses."""
+"""The shipped colour matrices and responses of measured cameras, made from a folder of responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from ccnet.data.camera import Camera
 from ccnet.data.spectra import Values
-from ccnet.runtime.io.cameras.matrices import DAYLIGHT, TUNGSTEN, to_matrix
+from ccnet.runtime.io.cameras.matrices import DAYLIGHT, TUNGSTEN, to_matrix, to_response
 
 from .lights import find_light
 from .matrix import fit_matrix
@@ -24,7 +24,7 @@ def known_document(files: Sequence[Path], target: Camera, moments: Values, sourc
         source: Origin of the responses and reflectances, with their licences.
 
     Returns:
-        ``source``, ``target``, and ``cameras``: name → light → ``neutral`` and ``matrix``.
+        ``source``, ``target``, and ``cameras``: name → light → ``neutral``, ``matrix`` and ``response``.
     """
     cameras = {}
     for file in files:
@@ -35,8 +35,10 @@ def known_document(files: Sequence[Path], target: Camera, moments: Values, sourc
 
 def _entry(camera: Camera, light: str, target: Camera, moments: Values) -> dict[str, Any]:
     illuminant = find_light(light)
-    matrix = fit_matrix(camera.under(illuminant), target.response, moments)
+    lit = camera.under(illuminant)
+    matrix = fit_matrix(lit, target.response, moments)
     return {
         "neutral": [round(float(value), 5) for value in camera.neutral(illuminant)],
         "matrix": [list(row) for row in to_matrix(matrix)],
+        "response": [list(row) for row in to_response(lit.response)],
     }

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ccnet.contract import CCNetError, decode_errors_as
+from ccnet.contract import CCNetError, decode_errors_as, response_table
 
 Matrix = tuple[tuple[float, float, float], ...]
 Response = tuple[tuple[float, float, float], ...]
@@ -26,7 +26,7 @@ DAYLIGHT, TUNGSTEN = "daylight", "tungsten"
 """Names of CIE's illuminants D65 and A, the two lights of the shipped matrices."""
 
 KNOWN_CAMERAS = Path(__file__).with_name("known.json")
-"""Matrices of measured cameras, written by ``ccnet camera known``."""
+"""Matrices and responses of measured cameras, written by ``ccnet camera known``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +37,14 @@ class LightMatrix:
         light: Name of the light.
         neutral: The sensor's values of a white surface in this light, as multiples of G's; None if unknown.
         matrix: 3 rows of 3.
+        response: Response of the white-balanced channels in this light, before the matrix; None if unknown. 31 rows of
+            R, G and B on 400, 410 … 700 nm; each column sums to 1.
     """
 
     light: str
     neutral: tuple[float, float, float] | None
     matrix: Matrix
+    response: Response | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,27 +74,46 @@ class CameraMatrices:
     def in_light_of(self, neutral: Sequence[float]) -> LightMatrix:
         """Return the matrix for a light that is known by the sensor's values of white.
 
-        Between two lights, matrices are interpolated at the place that log(R / B) of white has between them. Beyond
-        both, the nearer light's matrix holds.
+        Between two lights, matrices and responses are interpolated at the place that log(R / B) of white has between
+        them. Beyond both, those of the nearer light hold.
 
         Args:
             neutral: The sensor's values (3,) of a white surface, on any scale.
 
         Returns:
-            The matrix and the words that name its light.
+            The matrix, the response if both lights have it, and the words that name the light.
         """
         first, last = self.lights[0], self.lights[-1]
         if first is last or first.neutral is None or last.neutral is None:
             return first
         place, start, end = (np.log(white[0] / white[2]) for white in (neutral, first.neutral, last.neutral))
         share = float(np.clip((place - start) / (end - start), 0, 1)) if abs(end - start) > 1e-6 else 0.0
-        mixed = (1 - share) * np.array(first.matrix) + share * np.array(last.matrix)
-        light = f"{1 - share:.0%} {first.light}, {share:.0%} {last.light}"
-        return LightMatrix(light=light, neutral=(neutral[0], neutral[1], neutral[2]), matrix=to_matrix(mixed))
+        known = first.response is not None and last.response is not None
+        return LightMatrix(
+            light=f"{1 - share:.0%} {first.light}, {share:.0%} {last.light}",
+            neutral=(neutral[0], neutral[1], neutral[2]),
+            matrix=to_matrix(_mix(first.matrix, last.matrix, share)),
+            response=to_response(_mix(first.response, last.response, share)) if known else None,
+        )
+
+
+def _mix(first: Any, last: Any, share: float) -> npt.NDArray[np.float64]:
+    return (1 - share) * np.array(first) + share * np.array(last)
 
 
 def to_matrix(values: npt.NDArray[Any]) -> Matrix:
     """Return an array (3, 3) as plain numbers with six digits after the point."""
+    return _rounded_rows(values)
+
+
+def to_response(values: npt.NDArray[Any]) -> Response:
+    """Return a response (31, 3) as plain numbers with six digits after the point; CCNetError if it is none."""
+    rows = _rounded_rows(values)
+    response_table(rows)  # rounded columns still sum to 1
+    return rows
+
+
+def _rounded_rows(values: npt.NDArray[Any]) -> tuple[tuple[float, float, float], ...]:
     rows = np.round(values.astype(np.float64), 6).tolist()
     return tuple((row[0], row[1], row[2]) for row in rows)
 
@@ -110,9 +132,14 @@ def known_cameras() -> dict[str, CameraMatrices]:
 
 
 def _lights(entries: dict[str, Any]) -> tuple[LightMatrix, ...]:
-    """Return the matrices of a camera's entries, daylight first."""
+    """Return the matrices and responses of a camera's entries, daylight first."""
     return tuple(
-        LightMatrix(light=light, neutral=tuple(entry["neutral"]), matrix=to_matrix(np.array(entry["matrix"])))
+        LightMatrix(
+            light=light,
+            neutral=tuple(entry["neutral"]),
+            matrix=to_matrix(np.array(entry["matrix"])),
+            response=to_response(np.array(entry["response"])),
+        )
         for light, entry in sorted(entries.items())
     )
 

@@ -134,9 +134,15 @@ def _matrices(tags: Any, adobe: npt.NDArray[Any]) -> CameraMatrices | None:
 
 
 def _radiometry(matrices: CameraMatrices | None, multipliers: npt.NDArray[np.float64], name: str | None) -> Radiometry:
-    """Return the camera's matrix in the light that the white balance was set for."""
+    """Return the camera's matrix, and response if known, in the light that the white balance was set for."""
     if matrices is None:
         return Radiometry(camera=name)
     neutral = multipliers[1] / multipliers
     chosen = matrices.in_light_of(neutral.tolist())
-    return Radiometry(camera=matrices.name, light=chosen.light, matrix=chosen.matrix, target=matrices.target)
+    return Radiometry(
+        camera=matrices.name,
+        light=chosen.light,
+        target=matrices.target,
+        matrix=chosen.matrix,
+        response=chosen.response,
+    )

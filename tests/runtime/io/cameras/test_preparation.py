@@ -9,6 +9,7 @@ import pytest
 
 from ccnet.contract import CCNetError, Manifest
 from ccnet.runtime.io.cameras.adjustment import Adjustment
+from ccnet.runtime.io.cameras.matrices import require_camera
 from ccnet.runtime.io.cameras.preparation import FramePreparation
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.io.srgb import from_srgb
@@ -71,6 +72,7 @@ def test_stream_keeps_the_gains_of_its_first_frame() -> None:
 def test_matrix_for_other_weights_is_refused() -> None:
     known = Radiometry.find("nikon d700")
     assert known.camera == "Nikon D700" and known.light == "daylight" and known.matrix is not None
+    assert known.response == require_camera("Nikon D700").in_light("daylight").response is not None
     FramePreparation(manifest(), None, known)
     FramePreparation(manifest(camera=None), None, known)
     with pytest.raises(CCNetError, match="leads to the camera cie_1964_w_gain, the weights are for mine"):

@@ -38,6 +38,7 @@ def test_matrix_of_the_dng_lies_between_its_lights(tmp_path: Path) -> None:
     path = write_dng(tmp_path / "frame.dng", LEFT, RIGHT)
     raw, matrices = read_raw(path), dng_matrices(read_tags(path))
     assert matrices is not None and [each.light for each in matrices.lights] == ["tungsten", "daylight"]
+    assert raw.colour.radiometry.response is None
     assert raw.colour.radiometry.camera == "Test X" and "the DNG's own" in raw.colour.source
     tungsten, found, daylight = (np.array(each) for each in
         (matrices.lights[0].matrix, raw.colour.radiometry.matrix, matrices.lights[1].matrix))  # fmt: skip
@@ -78,7 +79,9 @@ def test_known_camera_goes_before_the_dng(tmp_path: Path) -> None:
         and raw.colour.radiometry.camera == "Nikon D700"
         and raw.colour.radiometry.target == "cie_1964_w_gain"
     )
-    assert raw.colour.radiometry.matrix == known.in_light_of((0.5, 1.0, 0.6)).matrix
+    chosen = known.in_light_of((0.5, 1.0, 0.6))
+    assert raw.colour.radiometry.matrix == chosen.matrix
+    assert raw.colour.radiometry.response == chosen.response is not None
 
 
 def test_file_without_a_matrix_is_read_without_one(tmp_path: Path) -> None:
