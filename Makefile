@@ -99,7 +99,7 @@ train: $(INSTALLED)  ## weights for the benchmark camera from the CAVE folders i
 	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out runs/cave
 
 evaluate: $(INSTALLED)  ## the shipped weights, or WEIGHTS, and the regressions on the validation scenes, with pictures
-	$(CCNET) evaluate $(weights) --data cave:$(DATA)/cave/val --train cave:$(DATA)/cave/train \
+	$(CCNET) evaluate $(weights) --correct --data cave:$(DATA)/cave/val --train cave:$(DATA)/cave/train \
 	  --camera $(DATA)/cameras/cie_1964_w_gain.npz --out build/evaluation
 
 cameras: $(INSTALLED)  ## the same on cameras of brands that weights were not trained on, behind colour matrices, and on photographs

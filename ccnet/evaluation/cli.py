@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,6 +67,9 @@ def evaluate(
         list[float] | None,
         typer.Option(min=0.1, max=4, help="Scale of the frames of --ensemble, may be repeated; 1 if not given."),
     ] = None,
+    correct: Annotated[
+        bool, typer.Option("--correct", help="Add each network, and the MLP, with cubes corrected by their frames.")
+    ] = False,
     per_scene: Annotated[bool, typer.Option("--per-scene", help="Add a table for each scene.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Folder for metrics.json, bands.png and a picture of each scene.")
@@ -83,7 +87,13 @@ def evaluate(
     from ccnet.model.checkpoint import load_checkpoint
 
     from .evaluate import ensemble_gain_lines, selfcheck_lines
-    from .methods import name_networks, network_methods, pixel_methods
+    from .methods import (
+        REGRESSION_DEGREES,
+        RELATIVE_REGRESSION,
+        name_networks,
+        network_methods,
+        pixel_methods,
+    )
     from .tables import score_tables
 
     scales = _ensemble_scales(ensembles, scale or [])
@@ -104,7 +114,9 @@ def evaluate(
         typer.echo(f"fitting regressions and a per-pixel MLP to {len(training)} scenes", err=True)  # takes minutes
         methods |= pixel_methods(bring_to_weights(training, files.values()) if colour_matrix else training)
 
-    scores = _evaluate_with_progress(methods, scenes, out)
+    # A regression explains the frame already
+    networks = [name for name in methods if name not in {*REGRESSION_DEGREES, RELATIVE_REGRESSION}]
+    scores = _evaluate_with_progress(methods, scenes, out, networks if correct else [])
     Console().print(*score_tables(scores, per_scene), sep="\n")
     for line in (*selfcheck_lines(scores), *ensemble_gain_lines(scores)):
         typer.echo(line)
@@ -114,7 +126,7 @@ def evaluate(
             "device": chosen,
         }  # fmt: skip
         _write_report(out, scores, run)
-        typer.echo(f"{out / 'metrics.json'}: {len(methods)} methods on {len(scenes)} scenes; pictures are beside it")
+        typer.echo(f"{out / 'metrics.json'}: {len(scores)} methods on {len(scenes)} scenes; pictures are beside it")
 
 
 def bring_to_weights(scenes: SceneDataset, weights: Iterable[Path]) -> SceneDataset:
@@ -174,19 +186,30 @@ def _ensemble_scales(ensembles: bool, scales: list[float]) -> list[float]:
 
 
 def _evaluate_with_progress(
-    methods: Mapping[str, Method], scenes: SceneDataset, folder: Path | None
+    methods: Mapping[str, Method], scenes: SceneDataset, folder: Path | None, corrected: Collection[str]
 ) -> dict[str, list[SceneScore]]:
-    """Return method → its scores, scene by scene; draw a picture of each scene if there is a folder for them."""
+    """Return method → its scores, scene by scene; draw a picture of each scene if there is a folder for them.
+
+    Args:
+        methods: Name → method.
+        scenes: Scenes with known truth.
+        folder: Where the pictures go; None draws none.
+        corrected: Names of the methods whose cubes are judged after their correction by the frame, too.
+
+    Returns:
+        Method → its scores.
+    """
     from rich.console import Console
     from rich.progress import track
 
     from .evaluate import evaluate_methods
     from .pictures import draw_scene
 
-    scores: dict[str, list[SceneScore]] = {method: [] for method in methods}
-    console, total = Console(stderr=True), len(methods) * len(scenes)
-    estimates = track(evaluate_methods(methods, scenes, BRIGHTNESS), "scenes", total, console=console, transient=True)
-    for index, group in itertools.groupby(estimates, key=lambda estimate: estimate.index):
+    scores: defaultdict[str, list[SceneScore]] = defaultdict(list)
+    console, total = Console(stderr=True), (len(methods) + len(corrected)) * len(scenes)
+    estimates = evaluate_methods(methods, scenes, BRIGHTNESS, corrected)
+    shown = track(estimates, "scenes", total, console=console, transient=True)
+    for index, group in itertools.groupby(shown, key=lambda estimate: estimate.index):
         scene_estimates = {estimate.method: estimate for estimate in group}
         for method, estimate in scene_estimates.items():
             scores[method].append(estimate.score)

@@ -6,7 +6,7 @@ Shape legend: 31 bands first, H×W pixels; reflectance in [0, 1]; float32. docs/
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from ccnet.data.camera import Array
 from ccnet.data.masks import known_mean
 from ccnet.data.patches import SceneDataset
 
-from .methods import ENSEMBLE_SUFFIX, Method
+from .methods import CORRECTED_SUFFIX, ENSEMBLE_SUFFIX, Method, with_corrections
 from .selfcheck import compare_residual_and_error, rank_correlation
 
 SCALAR_METRICS = ("mrae", "mrae_ntire", "rmse", "psnr", "sam", "psnr_scaled")
@@ -94,7 +94,7 @@ class SceneScore:
         lit: Metrics of the lit pixels of the whole frame; None where there are none.
         dimmed: Factor of brightness → metrics of the whole frame's cube at that brightness, divided by the factor.
         selfcheck: How well the reprojection residual predicts the true error (``ccnet.evaluation.selfcheck``); None
-            where the camera's response is not known.
+            where the camera's response is not known, and for corrected cubes.
         without_data: Number of pixels and the bands, nm, that do not count because the truth has no data there; None
             if all count.
     """
@@ -131,7 +131,10 @@ class Estimate:
 
 
 def evaluate_methods(
-    methods: Mapping[str, Method], scenes: SceneDataset, brightness: Sequence[float] = ()
+    methods: Mapping[str, Method],
+    scenes: SceneDataset,
+    brightness: Sequence[float] = (),
+    corrected: Collection[str] = (),
 ) -> Iterator[Estimate]:
     """Apply every method to every whole scene; cubes are not kept.
 
@@ -139,6 +142,7 @@ def evaluate_methods(
         methods: Name → method.
         scenes: Scenes with known truth.
         brightness: Factors of a frame's brightness at which every method is applied once more.
+        corrected: Names of the methods whose cubes are judged after their correction by the frame, too.
 
     Yields:
         The estimates, all methods of a scene before the next scene.
@@ -146,10 +150,12 @@ def evaluate_methods(
     for index, scene in enumerate(scenes.scenes):
         frame, truth = scenes.pair(index)
         camera, without_data = scenes.camera_of(index), describe_gaps(truth)
-        for name, method in methods.items():
+        for name, method in with_corrections(methods, corrected, camera).items():
             start = time.perf_counter()
             cube = method(frame)
             seconds = time.perf_counter() - start
+            # A corrected cube explains its frame however wrong it is
+            response = None if camera is None or name.endswith(CORRECTED_SUFFIX) else camera.frame_response
             score = SceneScore(
                 scene=scene.name,
                 full=cube_metrics(truth, cube),
@@ -157,7 +163,7 @@ def evaluate_methods(
                 seconds=seconds,
                 lit=lit_metrics(truth, cube),
                 dimmed={factor: cube_metrics(truth, dimmed(method, frame, factor)) for factor in brightness},
-                selfcheck=compare_residual_and_error(frame, truth, cube, camera.frame_response) if camera else None,
+                selfcheck=None if response is None else compare_residual_and_error(frame, truth, cube, response),
                 without_data=without_data,
             )
             yield Estimate(index=index, method=name, frame=frame, truth=truth, cube=cube, score=score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ccnet.data.camera import Array
+from ccnet.contract import CCNetError
+from ccnet.data.camera import Array, Camera
 from ccnet.data.patches import SceneDataset
+from ccnet.metrics.correction import corrected
 from ccnet.model import CCNet
 
 from .baselines import fit_regressions, fit_relative_regression
@@ -33,6 +35,9 @@ PIXEL_MLP = "per-pixel MLP"
 
 ENSEMBLE_SUFFIX = " + ensemble"
 """Appended to a network's name for its self-ensemble."""
+
+CORRECTED_SUFFIX = ", corrected"
+"""Appended to a method's name for its cubes after their correction by the frames."""
 
 
 def name_networks(weights: Sequence[Path]) -> dict[str, Path]:
@@ -59,6 +64,35 @@ def network_methods(models: Mapping[str, CCNet], ensemble_scales: Sequence[float
         if ensemble_scales:
             methods[name + ENSEMBLE_SUFFIX] = partial(self_ensemble, single, scales=ensemble_scales)
     return methods
+
+
+def correct(method: Method, response: Array, frame: Array) -> Array:
+    """Return a method's cube of a frame (3, H, W), corrected by the frame through its response (31, 3)."""
+    return corrected(method(frame), frame, response)
+
+
+def with_corrections(methods: Mapping[str, Method], names: Collection[str], camera: Camera | None) -> dict[str, Method]:
+    """Return the methods, some of them followed by themselves with corrected cubes.
+
+    Args:
+        methods: Name → method.
+        names: Names of the methods to correct.
+        camera: Camera of the frames.
+
+    Returns:
+        Name → method.
+
+    Raises:
+        CCNetError: The camera is not known.
+    """
+    result: dict[str, Method] = {}
+    for name, method in methods.items():
+        result[name] = method
+        if name in names:
+            if camera is None:
+                raise CCNetError("--correct needs a --camera: published frames do not say what their camera sees")
+            result[name + CORRECTED_SUFFIX] = partial(correct, method, camera.frame_response)
+    return result
 
 
 def pixel_methods(scenes: SceneDataset) -> dict[str, Method]:

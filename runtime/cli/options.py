@@ -85,6 +85,15 @@ WhiteOption = Annotated[
     ),
 ]
 
+CorrectOption = Annotated[
+    bool,
+    typer.Option(
+        "--correct/--no-correct",
+        help="Correct each cube by its frame: spectra move until the camera, whose response must be known, would see"
+        " the frame.",
+    ),
+]
+
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, help="CPU threads; all cores that are available if not given.")
 ]

@@ -13,6 +13,7 @@ from typing import Annotated, get_args
 import typer
 
 from ccnet.contract import CCNetError
+from ccnet.metrics.correction import FrameCorrection
 from ccnet.metrics.predicted_error import ErrorModel
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
@@ -22,6 +23,7 @@ from ccnet.runtime.io.formats.georeference import read_georeference
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, Frame, describe_colour, read_frame, result_names
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
+from ccnet.runtime.quality.correction import CORRECTED, known_response
 from ccnet.runtime.quality.predicted_error import error_target, open_error_cube, read_error_model
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
@@ -34,6 +36,7 @@ from .options import (
     ARTIFACTS_FOLDER,
     ArtifactsOption,
     BackendOption,
+    CorrectOption,
     CubeFormatOption,
     DeviceOption,
     ExposureOption,
@@ -103,6 +106,7 @@ def reconstruct(
             "--reprojection", "--consistency", help="PNG to draw of a single frame: its reprojection residual."
         ),
     ] = None,
+    correct: CorrectOption = False,
     error: Annotated[
         bool,
         typer.Option("--error", help="Write the predicted error beside each cube: NAME.error, ± reflectance for 90 %."),
@@ -132,7 +136,7 @@ def reconstruct(
         prepare = FramePreparation(reconstructor.manifest, space, raw, adjustment)
         model = read_error_model(reconstructor.selection.folder) if error else None
         for source, target in zip(frames, targets, strict=True):
-            _reconstruct(reconstructor, prepare, source, target, drawings, model)
+            _reconstruct(reconstructor, prepare, source, target, drawings, model, correct)
 
 
 @dataclass(frozen=True)
@@ -191,19 +195,19 @@ def _reconstruct(
     target: Path,
     drawings: _Drawings,
     model: ErrorModel | None,
+    correct: bool,
 ) -> None:
     """Write the cube of one frame, its predicted error and its drawings, and print a line on each."""
     frame, prepare = _read(source, prepare)
     pixels = prepare(frame)
+    correction = FrameCorrection(pixels, known_response(prepare)) if correct else None
     height, width = frame.shape[:2]
     # The whole cube may be larger than memory, and a picture needs few of its pixels
     thumbnail = Thumbnail(height, width) if drawings.picture else None
     has_camera = reconstructor.manifest.camera is not None
     check = ReprojectionCheck(pixels, reconstructor.manifest) if drawings.reprojection or has_camera else None
     description = reconstructor.describe()
-    metadata = {"source": source.name, "space": prepare.input_space, **reconstructor.provenance(), **prepare.metadata()}
-    if prepare.input_space == "srgb":
-        metadata["colour"] = describe_colour(source)
+    metadata = _metadata(source, prepare) | reconstructor.provenance() | (CORRECTED if correct else {})
     georeference = read_georeference(source, height, width)
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -214,7 +218,8 @@ def _reconstruct(
         writer = stack.enter_context(open_cube(target, height, width, metadata, georeference))
         advance = stack.enter_context(_progress(source.name, height * width))
         for top, left, part in reconstructor.parts(pixels):
-            for receiver in (writer, error, thumbnail, check):
+            # The check before the correction, after which every cube explains its frame
+            for receiver in (check, correction, writer, error, thumbnail):
                 if receiver:
                     receiver.write(top, part, left)
             advance(part[0].size)
@@ -222,13 +227,19 @@ def _reconstruct(
     ms = 1e3 * (time.perf_counter() - started)
     print(
         f"{target}: {width}×{height} px, {height * width / 1e6:.3g} Mpx in {ms:.0f} ms; {description['backend']},"
-        f" {description['precision']}, {prepare.describe()}"
+        f" {description['precision']}, {prepare.describe()}{', corrected by its frame' if correction else ''}"
     )
     if check:
         print(f"{target}: {check.verdict()}")
     if error:
         print(f"{error_target(target)}: {error.describe()}")
     drawings.draw(frame, thumbnail, check)
+
+
+def _metadata(source: Path, prepare: FramePreparation) -> dict[str, str]:
+    """Return what the metadata of a cube say of its frame."""
+    colour = {"colour": describe_colour(source)} if prepare.input_space == "srgb" else {}
+    return {"source": source.name, "space": prepare.input_space} | colour | prepare.metadata()
 
 
 def _read(source: Path, prepare: FramePreparation) -> tuple[Frame, FramePreparation]:

@@ -14,6 +14,7 @@ from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
+from ccnet.runtime.quality.correction import CORRECTED
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.metrics import StatusLine
 from ccnet.runtime.stream.pipeline import Stream
@@ -27,6 +28,7 @@ from .options import (
     ARTIFACTS_FOLDER,
     ArtifactsOption,
     BackendOption,
+    CorrectOption,
     CubeFormatOption,
     DeviceOption,
     ExposureOption,
@@ -71,6 +73,7 @@ def stream(
     radiometry: RadiometryOption = None,
     exposure: ExposureOption = None,
     white: WhiteOption = None,
+    correct: CorrectOption = False,
     size: Annotated[str | None, typer.Option(help="Size of the raw frames on stdin: WxH in px.")] = None,
     context: Annotated[
         str,
@@ -123,7 +126,7 @@ def stream(
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)
         prepare = StreamPreparation(
             FramePreparation(reconstructor.manifest, input_space, raw, adjustment, keep_gains=True),
-            {**reconstructor.provenance(), "source": spec.name},
+            {**reconstructor.provenance(), "source": spec.name} | (CORRECTED if correct else {}),
         )
         sinks = [stack.enter_context(closing(open_sink())) for open_sink in openers]
         pipeline = Stream(
@@ -136,6 +139,7 @@ def stream(
             policy=policy or ("latest" if spec.live else "block"),
             queue_size=queue,
             max_frames=frames,
+            correction=prepare.correction if correct else None,
             metadata=prepare.metadata,
         )
         _run(pipeline, metrics)

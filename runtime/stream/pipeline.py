@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError
+from ccnet.metrics.correction import FrameCorrection
 from ccnet.runtime.io.frames import Frame
 
 from .context_policy import ContextPolicy
@@ -94,6 +95,8 @@ class Stream:
     """Number of frames after which the stream ends."""
     preview: Sink | None = None
     """Gets every cube that is reconstructed for the sinks."""
+    correction: Callable[[Frame], FrameCorrection] | None = None
+    """Makes what corrects the cube of a frame in place; None leaves the cubes as they are."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     """Metadata of every cube, beside the id, time and context of its frame."""
     ledger: FrameLedger = field(default_factory=FrameLedger)
@@ -162,8 +165,9 @@ class Stream:
                 raise _RejectedError("source", captured.fault)
             with _reject_errors_as("radiometry"):
                 frame = self.prepare(captured.pixels)
+                correction = self.correction(frame) if self.correction else None
             with _reject_errors_as("sink"):
-                delivered = self._reconstruct(captured, frame)
+                delivered = self._reconstruct(captured, frame, correction)
         except _RejectedError as error:
             self.ledger.reject(captured.frame_id, error.cause, str(error))
         else:
@@ -173,7 +177,7 @@ class Stream:
             else:
                 self.ledger.keep(captured.frame_id)
 
-    def _reconstruct(self, captured: CapturedFrame, frame: Frame) -> bool:
+    def _reconstruct(self, captured: CapturedFrame, frame: Frame, correction: FrameCorrection | None) -> bool:
         """Write a frame's cube strip by strip to all sinks that lack it; return False if none does."""
         time_utc = datetime.fromtimestamp(captured.arrived, timezone.utc).isoformat(timespec="microseconds")
         metadata = {"frame id": str(captured.frame_id), "captured": time_utc, "context": self.context.name}
@@ -190,6 +194,8 @@ class Stream:
             if self.preview:
                 writers.append(stack.enter_context(self.preview.cube(name, height, width, metadata)))
             for top, strip in self._strips(frame):
+                if correction:
+                    correction.write(top, strip)
                 for writer in writers:
                     writer.write(top, strip)
         return True

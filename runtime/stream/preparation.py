@@ -5,8 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from ccnet.metrics.correction import FrameCorrection
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.cameras.preparation import FramePreparation
+from ccnet.runtime.io.frames import Frame
+from ccnet.runtime.quality.correction import known_response
 
 from .sources.source import Pixels
 
@@ -28,6 +31,7 @@ class StreamPreparation:
             metadata: Metadata of every cube.
         """
         self._prepare, self._common = prepare, dict(metadata)
+        self._latest = prepare
         self.metadata: dict[str, str] = {**metadata, "space": prepare.input_space}
         self._warnings: set[str] = set()
 
@@ -35,10 +39,14 @@ class StreamPreparation:
         """Return the frame (H, W, 3) of the weights' camera; CCNetError if it does not fit the options."""
         prepare = self._prepare.for_frame(pixels)
         self._warn_once(prepare.missing_matrix())
-        frame = prepare(pixels)
+        frame, self._latest = prepare(pixels), prepare
         self.metadata.clear()  # what a raw file brings does not hold for a picture after it
         self.metadata.update(self._common | {"space": prepare.input_space} | prepare.metadata())
         return frame
+
+    def correction(self, frame: Frame) -> FrameCorrection:
+        """Return the correction of the latest frame's cube; CCNetError if the response of its camera is not known."""
+        return FrameCorrection(frame, known_response(self._latest))
 
     def _warn_once(self, warning: str) -> None:
         if warning and warning not in self._warnings:

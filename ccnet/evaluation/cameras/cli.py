@@ -102,9 +102,9 @@ def _print_cameras(
     """Print a row for each shown camera and the summary of all, and return them as plain values."""
     from ccnet.data.colour.matrix import smooth_reflectances
 
-    from .study import AS_IT_IS, OWN_REGRESSION, REGRESSION, THROUGH_MATRIX, study_cameras, summarise
+    from .study import AS_IT_IS, CORRECTED, OWN_REGRESSION, REGRESSION, THROUGH_MATRIX, study_cameras, summarise
 
-    columns = (AS_IT_IS, THROUGH_MATRIX, OWN_REGRESSION, REGRESSION)
+    columns = (AS_IT_IS, THROUGH_MATRIX, CORRECTED, OWN_REGRESSION, REGRESSION)
     typer.echo(_head("camera", *columns))
     named = {target.name, *(camera.name for camera in shown)}
     study = study_cameras(network, target, [*shown, *others], judged, training, smooth_reflectances(), raw=named)

@@ -17,15 +17,16 @@ from ccnet.data.datasets import Scene
 from ccnet.data.patches import SceneDataset
 from ccnet.data.spectra import Values
 from ccnet.evaluation.baselines import fit_relative_regression
-from ccnet.evaluation.methods import Method
+from ccnet.evaluation.methods import Method, correct
 from ccnet.evaluation.validation import ValidationScore, mean_score, score_method
 
 FIT_STRIDE = 4
 """Regressions are fitted on every fourth pixel in each direction."""
 
-AS_IT_IS, THROUGH_MATRIX, OWN_REGRESSION, REGRESSION = (
+AS_IT_IS, THROUGH_MATRIX, CORRECTED, OWN_REGRESSION, REGRESSION = (
     "CCNet, frames as they are",
     "CCNet, matrix",
+    "CCNet, matrix, corrected",
     "regression fitted for the camera",
     "regression, matrix",
 )
@@ -75,15 +76,22 @@ def study_cameras(
     training = thin(training) if training.imaging.jpeg is None else training
     general = _fit(training, target)
     benchmark = replace(held_out, cameras=(target,))
-    network_score, regression_score = (score_method(method, benchmark) for method in (network, general))
-    yield target.name, {THROUGH_MATRIX: network_score, REGRESSION: regression_score}
+    yield (
+        target.name,
+        {
+            THROUGH_MATRIX: score_method(network, benchmark),
+            CORRECTED: score_method(partial(correct, network, target.response), benchmark),
+            REGRESSION: score_method(general, benchmark),
+        },
+    )
     for camera in cameras:
         as_it_is = replace(held_out, cameras=(camera,))
-        corrected = through_matrices(as_it_is, target, moments)
+        behind = through_matrices(as_it_is, target, moments)
         row = {
-            THROUGH_MATRIX: score_method(network, corrected),
+            THROUGH_MATRIX: score_method(network, behind),
+            CORRECTED: score_method(partial(correct, network, behind.cameras[0].frame_response), behind),
             OWN_REGRESSION: score_method(_fit(training, camera), as_it_is),
-            REGRESSION: score_method(general, corrected),
+            REGRESSION: score_method(general, behind),
         }
         if raw is None or camera.name in raw:
             row[AS_IT_IS] = score_method(network, as_it_is)

@@ -35,6 +35,7 @@ class FramePreparation:
     The white balance acts on the camera's own channels (those of sRGB for a photograph), before the colour matrix.
 
     Attributes:
+        manifest: Manifest of the graphs.
         input_space: Colour space of the frames; ``camera`` where a radiometry converts them.
         radiometry: The conversion of a sensor's samples, or None.
     """
@@ -60,7 +61,7 @@ class FramePreparation:
         Raises:
             CCNetError: The options do not go together, or do not fit the graphs.
         """
-        self._manifest = manifest
+        self.manifest = manifest
         self.input_space = prepared_space(radiometry, input_space)
         self.radiometry = radiometry
         self._adjustment = adjustment
@@ -100,7 +101,7 @@ class FramePreparation:
                 )
             return self
         radiometry = frame.colour.radiometry
-        prepare = FramePreparation(self._manifest, "camera", radiometry, self._adjustment, keep_gains=self._keep_gains)
+        prepare = FramePreparation(self.manifest, "camera", radiometry, self._adjustment, keep_gains=self._keep_gains)
         prepare._kept = self._kept
         return prepare
 

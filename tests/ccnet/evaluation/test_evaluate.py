@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ccnet import metrics
-from ccnet.contract import strict_json
+from ccnet.contract import CCNetError, strict_json
 from ccnet.data.camera import Array, Camera
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.evaluate import (
@@ -25,7 +25,9 @@ from ccnet.evaluation.evaluate import (
     selfcheck_lines,
     summarise,
 )
+from ccnet.evaluation.methods import with_corrections
 from ccnet.evaluation.selfcheck import compare_residual_and_error
+from ccnet.metrics.correction import corrected
 from tests.ccnet.evaluation.conftest import grey
 
 MakeCube = Callable[..., Array]
@@ -130,6 +132,24 @@ def test_every_method_gets_every_scene(two_scenes: SceneDataset) -> None:
         assert estimate.score.seconds > 0
         expected_check = compare_residual_and_error(frame, truth, estimate.cube, two_scenes.cameras[0].response)
         assert estimate.score.selfcheck == pytest.approx(expected_check, nan_ok=True)
+
+
+def test_corrected_cubes_follow_their_method_and_are_not_self_checked(two_scenes: SceneDataset) -> None:
+    methods = {"grey": grey, "half": lambda frame: grey(frame) / 2}
+    estimates = list(evaluate_methods(methods, two_scenes, (0.5,), corrected=["grey"]))
+    assert [each.method for each in estimates[:3]] == ["grey", "grey, corrected", "half"] and len(estimates) == 6
+    plain, better = estimates[:2]
+    expected = corrected(grey(plain.frame), plain.frame, two_scenes.cameras[0].frame_response)
+    np.testing.assert_array_equal(better.cube, expected)
+    assert plain.score.selfcheck is not None and better.score.selfcheck is None
+    assert better.score.full.mrae < plain.score.full.mrae
+    assert better.score.dimmed[0.5].mrae == pytest.approx(better.score.full.mrae, rel=0.02)
+
+
+def test_published_frames_cannot_correct_cubes() -> None:
+    with pytest.raises(CCNetError, match="--correct needs a --camera"):
+        with_corrections({"grey": grey}, ["grey"], None)
+    assert with_corrections({"grey": grey}, [], None) == {"grey": grey}
 
 
 def score_scenes(two_scenes: SceneDataset, **methods: Callable[[Array], Array]) -> dict[str, list[SceneScore]]:

@@ -139,3 +139,23 @@ def assert_refused() -> Callable[[Any, str], None]:
         assert words in result.err
 
     return check
+
+
+@pytest.fixture
+def work_with_camera(work: Path, stub: Any) -> Path:
+    """Artifacts that name their camera, whose channels are the thirds of the bands that ``decode`` makes of them."""
+    name_camera(work, stub, stub.gain)
+    return work
+
+
+def name_camera(work: Path, stub: Any, gain: Any) -> Any:
+    """Let the artifacts name a camera, and return its response (31, 3)."""
+    response = gain / gain.sum(axis=0)
+    camera = {"name": "thirds", "response": response.tolist()}
+    folder = work / "build" / "ccnet"
+    manifest = replace(Manifest.read(folder), camera=camera)
+    (folder / MANIFEST_NAME).write_text(manifest.to_json())
+    for kind in ("encode", "decode"):
+        model = stub.graph(kind, replace(manifest, artifacts=()))
+        stub.replace(folder, kind, bytes(model.SerializeToString()))
+    return response.astype(np.float32)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from ccnet import __version__
-from ccnet.contract import MANIFEST_NAME, Artifact, Manifest
+from ccnet.contract import Artifact, Manifest
 from ccnet.metrics.predicted_error import FEATURES, ErrorModel
 from ccnet.runtime import read_cube
 from ccnet.runtime.io.srgb import from_srgb
@@ -189,37 +189,6 @@ def test_picture_is_drawn_on_demand(work: Path, ccnet: Ccnet) -> None:
     assert result.code == 0 and result.out.splitlines()[-1] == "look.png"
     with Image.open("look.png") as image:
         assert image.format == "PNG"
-
-
-@pytest.fixture
-def work_with_camera(work: Path, stub: Any) -> Path:
-    """Artifacts that name their camera, whose channels are the thirds of the bands that ``decode`` makes of them."""
-    camera = {"name": "thirds", "response": (stub.gain / stub.gain.sum(axis=0)).tolist()}
-    folder = work / "build" / "ccnet"
-    manifest = replace(Manifest.read(folder), camera=camera)
-    (folder / MANIFEST_NAME).write_text(manifest.to_json())
-    for kind in ("encode", "decode"):
-        model = stub.graph(kind, replace(manifest, artifacts=()))
-        stub.replace(folder, kind, bytes(model.SerializeToString()))
-    return work
-
-
-def test_reprojection_residual_is_printed_and_drawn(work_with_camera: Path, ccnet: Ccnet) -> None:
-    result = ccnet("reconstruct", "photo.png", "-o", "photo.npy", "--reprojection", "where.png")
-    assert result.code == 0 and result.err == ""
-    _, verdict, drawn = result.out.splitlines()
-    assert verdict.startswith("photo.npy: reprojection: mean residual 0.0%") and drawn == "where.png"
-    with Image.open("where.png") as image:
-        assert image.format == "PNG" and min(image.size) > 300
-    assert "thirds" in ccnet("inspect", "build/ccnet").out
-
-
-def test_artifacts_without_a_camera_refuse_a_reprojection(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:
-    assert "reprojection" not in ccnet("reconstruct", "photo.png", "-o", "photo.npy").out
-    before = sorted(work.rglob("*"))
-    arguments = ("reconstruct", "photo.png", "-o", "photo.hdr", "--reprojection", "where.png")
-    assert_refused(ccnet(*arguments), "do not say which camera")
-    assert sorted(work.rglob("*")) == before
 
 
 def test_other_artifacts_can_be_named(work: Path, ccnet: Ccnet, assert_refused: Any) -> None:

@@ -21,6 +21,7 @@ from ccnet.evaluation.cameras import study
 from ccnet.evaluation.cameras.photographs import PHOTOGRAPHS, study_photographs
 from ccnet.evaluation.cameras.study import (
     AS_IT_IS,
+    CORRECTED,
     OWN_REGRESSION,
     REGRESSION,
     THROUGH_MATRIX,
@@ -62,8 +63,10 @@ def test_study_judges_frames_with_and_without_the_matrix(
     (first, benchmark), (second, scores) = study_cameras(
         repeat_green, camera, [mixed], held_out, training, smooth_reflectances()
     )
-    assert (first, second) == ("test", "mixed") and benchmark.keys() == {THROUGH_MATRIX, REGRESSION}
+    assert (first, second) == ("test", "mixed") and benchmark.keys() == {THROUGH_MATRIX, CORRECTED, REGRESSION}
     assert scores[THROUGH_MATRIX].psnr == pytest.approx(benchmark[THROUGH_MATRIX].psnr, abs=1e-3)
+    assert scores[CORRECTED].psnr == pytest.approx(benchmark[CORRECTED].psnr, abs=1e-2)
+    assert scores[CORRECTED].mrae < scores[THROUGH_MATRIX].mrae
     assert scores[REGRESSION].psnr == pytest.approx(benchmark[REGRESSION].psnr, abs=1e-3)
     assert abs(scores[AS_IT_IS].psnr - scores[THROUGH_MATRIX].psnr) > 0.1
     assert scores[OWN_REGRESSION].psnr > scores[AS_IT_IS].psnr
@@ -158,7 +161,8 @@ def test_commands(tmp_path: Path, write_cave: Callable[..., Path], camera_file: 
     assert "| Nikon under daylight |" in result.out and "| Canon under daylight |" not in result.out
     document = json.loads(out.read_text())
     assert document["held out"] == ["Nikon under daylight"] and "Canon under daylight" in document["cameras"]
-    assert document["summary"]["mean of 2 cameras"].keys() == {"CCNet, matrix", REGRESSION, OWN_REGRESSION}
+    columns = {THROUGH_MATRIX, CORRECTED, REGRESSION, OWN_REGRESSION}
+    assert document["summary"]["mean of 2 cameras"].keys() == columns
     brands = ("--held-out-brand", "nikon", "--held-out-brand", "canon")
     result = ccnet("evaluate-cameras", *data, "--camera", folder, *brands, "--no-photographs", "--json", out,
                    "--device", "cpu", "--threads", "1")  # fmt: skip

@@ -1,0 +1,81 @@
+"""The correction of a cube by its own frame: its spectra move until the camera would see the frame; numpy only.
+
+Legend: a frame is (H, W, 3), linear, in the channels that the network takes; a part of the cube is (31, h, w) float32;
+a response is (31, 3), of the frame's channels, with columns that sum to 1.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ccnet.contract import FRAME_SCALE
+
+from .reprojection import SATURATED, reproject
+
+Array = npt.NDArray[np.float32]
+
+FLOOR = 0.3
+"""Uncertainty of a band whose value is 0, as a share of the pixel's mean; that of others grows with their values."""
+
+CORRELATION = math.exp(-1 / 4)
+"""Correlation of the errors of neighbouring bands; of bands d places apart, its power d."""
+
+NOISE_SHARE, LEAST_NOISE = 0.005, 0.0005
+"""Standard deviation of a frame's errors: a share of the pixel's mean, and the least constant part."""
+
+_PIXELS = 4096  # at a time, so that what is computed on the way stays in a core's cache
+
+
+class FrameCorrection:
+    """Corrects parts of a cube in place, before the writers after it take them.
+
+    Eq. 2 gives the frame f = Sᵀ y of a spectrum y. Of the spectra that give a pixel of the frame, the correction takes
+    the likeliest near the estimate, whose bands have errors in proportion to their values, alike in neighbouring bands:
+    y + V S (Sᵀ V S + σ² I)⁻¹ (f - Sᵀ y), with V = D C D, D = diag(max(y, 0) + FLOOR · mean(f)) and correlations C. It
+    is the update of a linear Gaussian model by a measurement f with the noise σ. Saturated pixels stay as they are, as
+    Eq. 2 does not hold there.
+
+    An estimate that explains its frame already is not changed. What no camera sees, metamers, stays as it is.
+    docs/decisions.md says how the constants were chosen.
+    """
+
+    def __init__(self, frame: npt.NDArray[Any], response: Array) -> None:
+        """Prepare the correction of a frame's cube; nothing is computed."""
+        self._frame = frame
+        self._response = response
+        self._scale = np.float32(FRAME_SCALE[frame.dtype.name])
+        self._noise = max(LEAST_NOISE, 0.0 if frame.dtype == np.float32 else 1 / (math.sqrt(12) * float(self._scale)))
+        places = np.arange(len(response))
+        self._correlations = np.float32(CORRELATION) ** np.abs(places[:, None] - places).astype(np.float32)
+
+    def write(self, top: int, part: Array, left: int = 0) -> None:
+        """Correct a part (31, h, w) of the cube in place, from row ``top`` and column ``left`` on."""
+        step = max(1, _PIXELS // part.shape[2])
+        for first in range(0, part.shape[1], step):
+            rows = part[:, first : first + step]
+            start = top + first
+            pixels = self._frame[start : start + rows.shape[1], left : left + rows.shape[2]]
+            rows += self._change(rows.reshape(len(rows), -1), pixels.reshape(-1, 3).T / self._scale).reshape(rows.shape)
+
+    def _change(self, spectra: Array, frame: Array) -> Array:
+        """Return what is added to spectra (31, N) by their frame (3, N) in [0, 1]."""
+        mean = frame.mean(axis=0)
+        uncertainty = np.maximum(spectra, 0) + np.float32(FLOOR) * mean
+        seen = self._response[:, :, None] * uncertainty[:, None, :]  # Dᵀ S of each pixel, (31, 3, N)
+        correlated = (self._correlations @ seen.reshape(len(seen), -1)).reshape(seen.shape)
+        system = np.einsum("bin,bjn->nij", seen, correlated).astype(np.float64)
+        system += np.square(NOISE_SHARE * mean.astype(np.float64) + self._noise)[:, None, None] * np.eye(3)
+        difference = np.where(frame.max(axis=0) < SATURATED, frame - reproject(spectra, self._response), 0)
+        steps = np.linalg.solve(system, difference.T[..., None].astype(np.float64))[..., 0].astype(np.float32)
+        return np.asarray(uncertainty * np.einsum("bin,ni->bn", correlated, steps))
+
+
+def corrected(cube: Array, frame: Array, response: Array) -> Array:
+    """Return a whole cube (31, H, W) after the correction by its frame (3, H, W), float32 in [0, 1]."""
+    result = cube.copy()
+    FrameCorrection(frame.transpose(1, 2, 0), response).write(0, result)
+    return result

@@ -1,0 +1,110 @@
+"""The correction of a cube by its frame, against the formula, and what it must not change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from ccnet.contract import BANDS_NM
+from ccnet.metrics import mrae, psnr
+from ccnet.metrics.correction import CORRELATION, FLOOR, LEAST_NOISE, NOISE_SHARE, FrameCorrection, corrected
+from ccnet.metrics.reprojection import residual
+
+Array = npt.NDArray[Any]
+
+NM = np.array(BANDS_NM)[:, None]
+
+
+def response(*peaks: float) -> Array:
+    curves = np.exp(-(((NM - np.array(peaks)) / 40) ** 2))
+    return (curves / curves.sum(axis=0)).astype(np.float32)
+
+
+RESPONSE = response(600, 540, 450)
+
+
+def scene(height: int = 20, width: int = 30, seed: int = 0) -> Array:
+    """A cube of smooth spectra, reflectance up to 0.9."""
+    rng = np.random.default_rng(seed)
+    bumps = np.exp(-(((NM - rng.uniform(400, 700, 5)) / 50) ** 2))
+    return np.einsum("bi,hwi->bhw", bumps, rng.dirichlet(np.ones(5), (height, width))).astype(np.float32) * 0.9
+
+
+def frame_of(cube: Array) -> Array:
+    """The frame (3, H, W) by Eq. 2."""
+    return np.einsum("bc,bhw->chw", RESPONSE, cube).clip(0, 1).astype(np.float32)
+
+
+def estimate_of(cube: Array, seed: int = 1) -> Array:
+    """The cube with errors of about 10 %, smooth over the bands."""
+    waves = np.random.default_rng(seed).normal(0, 0.1, (4, *cube.shape[1:]))
+    shapes = np.cos(np.pi * np.arange(4)[:, None] * np.linspace(0, 1, 31))
+    return (cube * (1 + np.einsum("kb,khw->bhw", shapes, waves))).astype(np.float32)
+
+
+def test_each_pixel_is_the_solution_of_its_linear_system() -> None:
+    truth = scene(3, 4)
+    frame, estimate = frame_of(truth), estimate_of(truth)
+    estimate[:4] -= 0.1  # negative values have the uncertainty of black ones
+    found, s = corrected(estimate, frame, RESPONSE), RESPONSE.astype(np.float64)
+    for y in range(3):
+        for x in range(4):
+            spectrum, pixel = estimate[:, y, x].astype(np.float64), frame[:, y, x].astype(np.float64)
+            d = np.diag(np.maximum(spectrum, 0) + FLOOR * pixel.mean())
+            v = d @ CORRELATION ** np.abs(np.subtract.outer(np.arange(31), np.arange(31))) @ d
+            system = s.T @ v @ s + (NOISE_SHARE * pixel.mean() + LEAST_NOISE) ** 2 * np.eye(3)
+            expected = spectrum + v @ s @ np.linalg.solve(system, pixel - s.T @ spectrum)
+            np.testing.assert_allclose(found[:, y, x], expected, atol=2e-6)
+
+
+def test_the_camera_sees_the_frame_and_the_cube_is_closer_to_the_truth() -> None:
+    truth = scene()
+    frame, estimate = frame_of(truth), estimate_of(truth)
+    found = corrected(estimate, frame, RESPONSE)
+    assert residual(frame, found, RESPONSE).mean() < 0.02 * residual(frame, estimate, RESPONSE).mean()
+    assert mrae(truth, found) < 0.9 * mrae(truth, estimate) and psnr(truth, found) > psnr(truth, estimate)
+
+
+def test_a_cube_that_explains_its_frame_stays() -> None:
+    truth = scene()
+    np.testing.assert_allclose(corrected(truth, frame_of(truth), RESPONSE), truth, atol=1e-6)
+
+
+def test_parts_of_any_shape_give_the_result_of_the_whole() -> None:
+    truth = scene(90, 50)
+    frame, estimate = frame_of(truth), estimate_of(truth)
+    whole, parts = corrected(estimate, frame, RESPONSE), estimate.copy()
+    correction = FrameCorrection(frame.transpose(1, 2, 0), RESPONSE)
+    for rows in (slice(0, 70), slice(70, 90)):
+        for columns in (slice(0, 13), slice(13, 50)):
+            correction.write(rows.start, parts[:, rows, columns], columns.start)
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_integer_frames_count_as_their_values_in_0_to_1(dtype: Any, most: int) -> None:
+    truth = scene()
+    estimate, frame = estimate_of(truth), np.rint(frame_of(truth) * most).astype(dtype)
+    found = estimate.copy()
+    FrameCorrection(frame.transpose(1, 2, 0), RESPONSE).write(0, found)
+    expected = corrected(estimate, frame.astype(np.float32) / most, RESPONSE)
+    np.testing.assert_allclose(found, expected, atol=0.01 if most == 255 else 1e-5)  # 8 bits are trusted less
+    assert most != 255 or np.abs(found - expected).max() > 1e-5
+
+
+def test_saturated_pixels_stay() -> None:
+    truth = scene()
+    frame, estimate = frame_of(truth), estimate_of(truth)
+    frame[1, 4, 5] = 1.0
+    found = corrected(estimate, frame, RESPONSE)
+    np.testing.assert_array_equal(found[:, 4, 5], estimate[:, 4, 5])
+    assert (found[:, 4, 6] != estimate[:, 4, 6]).any()
+
+
+def test_a_black_frame_gives_finite_values() -> None:
+    estimate = np.full((31, 2, 2), 0.01, np.float32)
+    found = corrected(estimate, np.zeros((3, 2, 2), np.float32), RESPONSE)
+    assert np.isfinite(found).all() and np.abs(found).max() <= 0.01
