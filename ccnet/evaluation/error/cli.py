@@ -105,10 +105,12 @@ def fit_error(
 
 
 def _targets(files: Mapping[str, Path], out: Path | None) -> dict[str, Path]:
-    """Return name → file of the predicted error; two weights with the same file are refused."""
+    """Return name → file of the predicted error; refuse the package's own file and two weights with the same file."""
     from ccnet.metrics.predicted_error import error_file
 
     targets = {name: error_file(out / path.name if out else path) for name, path in files.items()}
+    if out is None and any(path.resolve().parent == SHIPPED_WEIGHTS.parent for path in files.values()):
+        raise CCNetError("the file beside the package's weights is the package's: give --out, a folder for yours")
     first: dict[Path, Path] = {}
     for name, target in targets.items():
         other = first.setdefault(target.resolve(), files[name])

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from ccnet.contract import CCNetError
+from ccnet.contract import SHIPPED_WEIGHTS, CCNetError
 from ccnet.data.camera import Array
 from ccnet.data.patches import SceneDataset
 from ccnet.evaluation.cli import app
-from ccnet.metrics.predicted_error import ErrorModel
+from ccnet.metrics.predicted_error import ErrorModel, error_file
 from ccnet.model import CCNet
 from ccnet.model.checkpoint import save_checkpoint, weights_hash
 
@@ -108,6 +108,14 @@ def test_scenes_with_a_bad_band_are_left_out_and_named(
     shutil.rmtree(tmp_path / "train" / "c_ms")
     result = fit(*options, "--folds", "2")
     assert isinstance(result.exception, CCNetError) and "2 scenes with data in all bands" in str(result.exception)
+
+
+def test_the_packages_own_file_is_not_replaced(options: list[str]) -> None:
+    options[options.index("--weights") + 1] = str(SHIPPED_WEIGHTS)
+    before = error_file(SHIPPED_WEIGHTS).read_bytes()
+    result = fit(*options, "--folds", "2")
+    assert isinstance(result.exception, CCNetError) and "give --out, a folder for yours" in str(result.exception)
+    assert error_file(SHIPPED_WEIGHTS).read_bytes() == before
 
 
 def test_two_weights_with_one_file_are_refused(options: list[str], tmp_path: Path) -> None:
