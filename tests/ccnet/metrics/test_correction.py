@@ -84,6 +84,22 @@ def test_parts_of_any_shape_give_the_result_of_the_whole() -> None:
     np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
+@pytest.mark.parametrize("light", [1e-4, 1e-2, 1.0])
+def test_dark_pixels_and_channels_that_are_nearly_alike_have_accurate_solutions(light: float) -> None:
+    alike = response(545, 540, 450)
+    truth = scene(4, 5) * light
+    frame = np.einsum("bc,bhw->chw", alike, truth).astype(np.float32)
+    estimate = estimate_of(truth).astype(np.float32)
+    found, s = corrected(estimate, frame, alike).reshape(31, -1), alike.astype(np.float64)
+    distances = np.abs(np.subtract.outer(np.arange(31), np.arange(31)))
+    for index, (spectrum, pixel) in enumerate(zip(estimate.reshape(31, -1).T, frame.reshape(3, -1).T, strict=True)):
+        d = np.diag(np.maximum(spectrum, 0).astype(np.float64) + FLOOR * pixel.mean())
+        seen = d @ CORRELATION**distances @ d @ s
+        system = s.T @ seen + (NOISE_SHARE * pixel.mean() + LEAST_NOISE) ** 2 * np.eye(3)
+        expected = spectrum + seen @ np.linalg.solve(system, pixel - s.T @ spectrum)
+        np.testing.assert_allclose(found[:, index], expected, atol=2e-5 * light)
+
+
 @pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 255), (np.uint16, 65535)])
 def test_integer_frames_count_as_their_values_in_0_to_1(dtype: Any, most: int) -> None:
     truth = scene()
