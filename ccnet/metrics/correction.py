@@ -27,7 +27,9 @@ CORRELATION = math.exp(-1 / 4)
 NOISE_SHARE, LEAST_NOISE = 0.005, 0.0005
 """Standard deviation of a frame's errors: a share of the pixel's mean, and the least constant part."""
 
-_PIXELS = 4096  # at a time, so that what is computed on the way stays in a core's cache
+_PIXELS = (
+    2048  # at a time: stays in a core's cache, and is too small for OpenBLAS to start threads beside the network's
+)
 
 
 class FrameCorrection:
@@ -49,8 +51,6 @@ class FrameCorrection:
         self._response = response
         self._scale = np.float32(FRAME_SCALE[frame.dtype.name])
         self._noise = max(LEAST_NOISE, 0.0 if frame.dtype == np.float32 else 1 / (math.sqrt(12) * float(self._scale)))
-        places = np.arange(len(response))
-        self._correlations = np.float32(CORRELATION) ** np.abs(places[:, None] - places).astype(np.float32)
 
     def write(self, top: int, part: Array, left: int = 0) -> None:
         """Correct a part (31, h, w) of the cube in place, from row ``top`` and column ``left`` on."""
@@ -66,12 +66,23 @@ class FrameCorrection:
         mean = frame.mean(axis=0)
         uncertainty = np.maximum(spectra, 0) + np.float32(FLOOR) * mean
         seen = self._response[:, :, None] * uncertainty[:, None, :]  # Dᵀ S of each pixel, (31, 3, N)
-        correlated = (self._correlations @ seen.reshape(len(seen), -1)).reshape(seen.shape)
+        correlated = _correlate(seen)
         system = np.einsum("bin,bjn->ijn", seen, correlated).astype(np.float64)
         system += np.square(NOISE_SHARE * mean.astype(np.float64) + self._noise) * np.eye(3)[:, :, None]
         difference = np.where(frame.max(axis=0) < SATURATED, frame - reproject(spectra, self._response), 0)
         steps = _solve(system, difference.astype(np.float64)).astype(np.float32)
         return np.asarray(uncertainty * np.einsum("bin,in->bn", correlated, steps))
+
+
+def _correlate(values: Array) -> Array:
+    """Return C times values (31, ...), with the powers of CORRELATION summed from band to band in both directions."""
+    up, down, share = values.copy(), values.copy(), np.float32(CORRELATION)
+    for band in range(1, len(values)):
+        up[band] += share * up[band - 1]
+        down[-1 - band] += share * down[-band]
+    up += down
+    up -= values
+    return up
 
 
 def _solve(systems: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
