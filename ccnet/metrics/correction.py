@@ -27,9 +27,8 @@ CORRELATION = math.exp(-1 / 4)
 NOISE_SHARE, LEAST_NOISE = 0.005, 0.0005
 """Standard deviation of a frame's errors: a share of the pixel's mean, and the least constant part."""
 
-_PIXELS = (
-    2048  # at a time: stays in a core's cache, and is too small for OpenBLAS to start threads beside the network's
-)
+_PIXELS = 2048
+"""Pixels at a time: few enough for a core's cache, and for OpenBLAS to start no threads of its own."""
 
 
 class FrameCorrection:
