@@ -7,6 +7,7 @@ a response is (31, 3), of the frame's channels, with columns that sum to 1.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +45,25 @@ class FrameCorrection:
     docs/decisions.md says how the constants were chosen.
     """
 
-    def __init__(self, frame: npt.NDArray[Any], response: Array) -> None:
-        """Prepare the correction of a frame's cube; nothing is computed."""
+    def __init__(
+        self,
+        frame: npt.NDArray[Any],
+        response: Array,
+        matrix: npt.NDArray[np.floating] | None = None,
+        white: Sequence[float] = (1.0, 1.0, 1.0),
+    ) -> None:
+        """Prepare the correction of a frame's cube; nothing is computed.
+
+        Args:
+            frame: The frame (H, W, 3).
+            response: Response (31, 3) of its channels.
+            matrix: Colour matrix (3, 3) that the frame went through after the sensor; None is none.
+            white: Values of a saturated sample in the sensor's channels, before the matrix.
+        """
         self._frame = frame
         self._response = response
+        self._to_sensor = None if matrix is None else np.linalg.inv(matrix).astype(np.float32)
+        self._saturated = np.array(white, np.float32)[:, None] * np.float32(SATURATED)
         self._scale = np.float32(FRAME_SCALE[frame.dtype.name])
         self._noise = max(LEAST_NOISE, 0.0 if frame.dtype == np.float32 else 1 / (math.sqrt(12) * float(self._scale)))
 
@@ -68,9 +84,16 @@ class FrameCorrection:
         correlated = _correlate(seen)
         system = np.einsum("bin,bjn->ijn", seen, correlated).astype(np.float64)
         system += np.square(NOISE_SHARE * mean.astype(np.float64) + self._noise) * np.eye(3)[:, :, None]
-        difference = np.where(frame.max(axis=0) < SATURATED, frame - reproject(spectra, self._response), 0)
+        difference = np.where(self._clipped(frame), 0, frame - reproject(spectra, self._response))
         steps = _solve(system, difference.astype(np.float64)).astype(np.float32)
         return np.asarray(uncertainty * np.einsum("bin,in->bn", correlated, steps))
+
+    def _clipped(self, frame: Array) -> npt.NDArray[np.bool_]:
+        """Return where a frame (3, N) was clipped: in the sensor, or by its matrix, which can also clip at 0."""
+        if self._to_sensor is None:
+            return np.asarray((frame >= self._saturated).any(axis=0))
+        in_sensor = (self._to_sensor @ frame >= self._saturated).any(axis=0)
+        return np.asarray(in_sensor | (frame.max(axis=0) >= SATURATED) | (frame.min(axis=0) <= 0))
 
 
 def _correlate(values: Array) -> Array:

@@ -13,7 +13,6 @@ from typing import Annotated, get_args
 import typer
 
 from ccnet.contract import CCNetError
-from ccnet.metrics.correction import FrameCorrection
 from ccnet.metrics.predicted_error import ErrorModel
 from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
@@ -23,7 +22,7 @@ from ccnet.runtime.io.formats.georeference import read_georeference
 from ccnet.runtime.io.frames import FRAME_SUFFIXES, Frame, describe_colour, read_frame, result_names
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
-from ccnet.runtime.quality.correction import CORRECTED, known_response
+from ccnet.runtime.quality.correction import CORRECTED, correct_by
 from ccnet.runtime.quality.predicted_error import error_target, open_error_cube, read_error_model
 from ccnet.runtime.quality.reprojection import ReprojectionCheck
 from ccnet.runtime.reconstructor import Reconstructor
@@ -200,7 +199,7 @@ def _reconstruct(
     """Write the cube of one frame, its predicted error and its drawings, and print a line on each."""
     frame, prepare = _read(source, prepare)
     pixels = prepare(frame)
-    correction = FrameCorrection(pixels, known_response(prepare)) if correct else None
+    correction = correct_by(pixels, prepare) if correct else None
     height, width = frame.shape[:2]
     # The whole cube may be larger than memory, and a picture needs few of its pixels
     thumbnail = Thumbnail(height, width) if drawings.picture else None

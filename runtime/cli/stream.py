@@ -14,7 +14,7 @@ from ccnet.runtime.io.cameras.adjustment import Adjustment
 from ccnet.runtime.io.cameras.preparation import FramePreparation, prepared_space
 from ccnet.runtime.io.sensor import Radiometry
 from ccnet.runtime.probe import open_probed
-from ccnet.runtime.quality.correction import CORRECTED
+from ccnet.runtime.quality.correction import CORRECTED, known_response
 from ccnet.runtime.stream.context_policy import ContextPolicy
 from ccnet.runtime.stream.metrics import StatusLine
 from ccnet.runtime.stream.pipeline import Stream
@@ -123,9 +123,12 @@ def stream(
                 threads=threads,
             )
         )
+        base = FramePreparation(reconstructor.manifest, input_space, raw, adjustment, keep_gains=True)
+        if correct and (spec.live or input_space == "camera"):  # the matrix of a raw file comes with the file
+            known_response(base)
         print(f"backend {reconstructor.describe()['chosen']}", flush=True)
         prepare = StreamPreparation(
-            FramePreparation(reconstructor.manifest, input_space, raw, adjustment, keep_gains=True),
+            base,
             {**reconstructor.provenance(), "source": spec.name} | (CORRECTED if correct else {}),
         )
         sinks = [stack.enter_context(closing(open_sink())) for open_sink in openers]

@@ -6,9 +6,31 @@ import numpy as np
 import numpy.typing as npt
 
 from ccnet.contract import CCNetError, camera_response
+from ccnet.metrics.correction import FrameCorrection
 from ccnet.runtime.io.cameras.preparation import FramePreparation
+from ccnet.runtime.io.frames import Frame
 
 Array = npt.NDArray[np.float32]
+
+
+def correct_by(frame: Frame, prepare: FramePreparation) -> FrameCorrection:
+    """Return the correction of the cube of a frame.
+
+    Args:
+        frame: The frame that the graphs take.
+        prepare: Its conversion, which has just been applied.
+
+    Returns:
+        The correction.
+
+    Raises:
+        CCNetError: The response of the frame's channels is not known, see ``known_response``.
+    """
+    prepare = prepare.latest
+    matrix = prepare.radiometry.matrix if prepare.radiometry else None
+    response = known_response(prepare)
+    return FrameCorrection(frame, response, None if matrix is None else np.array(matrix), prepare.white_level)
+
 
 CORRECTED = {"corrected": "by the frame, through the response of its camera"}
 """Metadata of a corrected cube."""

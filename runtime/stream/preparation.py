@@ -9,7 +9,7 @@ from ccnet.metrics.correction import FrameCorrection
 from ccnet.runtime.io.camera_frame import CameraFrame
 from ccnet.runtime.io.cameras.preparation import FramePreparation
 from ccnet.runtime.io.frames import Frame
-from ccnet.runtime.quality.correction import known_response
+from ccnet.runtime.quality.correction import correct_by
 
 from .sources.source import Pixels
 
@@ -46,7 +46,7 @@ class StreamPreparation:
 
     def correction(self, frame: Frame) -> FrameCorrection:
         """Return the correction of the latest frame's cube; CCNetError if the response of its camera is not known."""
-        return FrameCorrection(frame, known_response(self._latest))
+        return correct_by(frame, self._latest)
 
     def _warn_once(self, warning: str) -> None:
         if warning and warning not in self._warnings:

@@ -135,6 +135,20 @@ class FramePreparation:
                 np.clip(rows @ matrix.T, 0, 1, out=rows)
         return linear.view(CameraFrame)
 
+    @property
+    def latest(self) -> FramePreparation:
+        """The preparation of the latest frame: a raw file brings its camera's."""
+        return self._of_latest or self
+
+    @property
+    def white_level(self) -> Gains:
+        """Values of a saturated sample of the latest frame, after all gains and before the colour matrix."""
+        gains = np.minimum(self.radiometry.gains if self.radiometry else np.ones(3), 1)
+        if self._gains is not None:
+            gains = np.minimum(gains * self._gains, 1)
+        red, green, blue = gains.tolist()
+        return red, green, blue
+
     def metadata(self) -> dict[str, str]:
         """Return what was used for the latest frame, for the cube's metadata."""
         if self._of_latest:

@@ -120,6 +120,22 @@ def test_saturated_pixels_stay() -> None:
     assert (found[:, 4, 6] != estimate[:, 4, 6]).any()
 
 
+def test_pixels_that_were_clipped_before_the_matrix_stay() -> None:
+    truth = scene()
+    sensor, estimate = frame_of(truth) * np.float32(0.6), estimate_of(truth)
+    matrix = np.array([[0.8, 0.15, 0.05], [0.1, 0.8, 0.1], [-0.4, -0.4, 1.8]])
+    sensor[:, 4, 5] = 1.0, 0.5, 0.25
+    sensor[:, 6, 7] = 0.5, 0.8, 0.5
+    sensor[:, 8, 9] = 0.5, 0.4, 0.15  # the matrix makes its blue negative
+    frame = np.clip(np.einsum("dc,chw->dhw", matrix, sensor), 0, 1).astype(np.float32).transpose(1, 2, 0)
+    found = estimate.copy()
+    FrameCorrection(frame, RESPONSE @ matrix.T.astype(np.float32), matrix, (1.0, 0.8, 1.0)).write(0, found)
+    for y, x in ((4, 5), (6, 7), (8, 9)):
+        np.testing.assert_array_equal(found[:, y, x], estimate[:, y, x])
+    changed = (found != estimate).any(axis=0)
+    assert changed.sum() > 0.9 * changed.size
+
+
 def test_a_black_frame_gives_finite_values() -> None:
     estimate = np.full((31, 2, 2), 0.01, np.float32)
     found = corrected(estimate, np.zeros((3, 2, 2), np.float32), RESPONSE)

@@ -48,6 +48,14 @@ def test_cubes_of_a_stream_are_corrected(work: Path, ccnet: Ccnet, stub: Any) ->
     assert "corrected" not in Path("plain/frame.hdr").read_text()
 
 
+def test_a_stream_of_camera_frames_without_a_known_response_is_refused(
+    work: Path, ccnet: Ccnet, assert_refused: Any
+) -> None:
+    arguments = ("stream", "photo.png", "--sink", "cubes", "--correct", "--input-space", "camera")
+    assert_refused(ccnet(*arguments), "the weights' camera, which these artifacts do not name")
+    assert not Path("cubes").exists()
+
+
 def test_a_stream_rejects_photographs_that_it_cannot_correct(work: Path, ccnet: Ccnet) -> None:
     result = ccnet("stream", "photo.png", "--sink", "cubes", "--correct")
     assert (
