@@ -209,3 +209,11 @@ def test_help_explains_a_command_and_its_options(name: str) -> None:
     assert len(str(ROOT.commands[name].help).split()) > 3
     unexplained = [parameter.name for parameter in ROOT.commands[name].params if not parameter.help]
     assert not unexplained
+
+
+@pytest.mark.parametrize("name", [".ci/run", "Makefile"])
+def test_named_test_files_exist(name: str) -> None:
+    """A moved test would end the run of all others."""
+    named = set(re.findall(r"\btests/[\w/]+\.py", (REPOSITORY / name).read_text(encoding="utf-8")))
+    assert all((REPOSITORY / path).is_file() for path in named), named
+    assert named or name == "Makefile"
