@@ -12,6 +12,9 @@ from ccnet.runtime.io.frames import Frame
 
 Array = npt.NDArray[np.float32]
 
+CORRECTED = {"corrected": "by the frame, through the response of its camera"}
+"""Metadata of a corrected cube."""
+
 
 def correct_by(frame: Frame, prepare: FramePreparation) -> FrameCorrection:
     """Return the correction of the cube of a frame.
@@ -30,10 +33,6 @@ def correct_by(frame: Frame, prepare: FramePreparation) -> FrameCorrection:
     matrix = prepare.radiometry.matrix if prepare.radiometry else None
     response = known_response(prepare)
     return FrameCorrection(frame, response, None if matrix is None else np.array(matrix), prepare.white_level)
-
-
-CORRECTED = {"corrected": "by the frame, through the response of its camera"}
-"""Metadata of a corrected cube."""
 
 
 def known_response(prepare: FramePreparation) -> Array:

@@ -8,29 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ccnet.contract import BANDS_NM
 from ccnet.metrics import mrae, psnr
 from ccnet.metrics.correction import CORRELATION, FLOOR, LEAST_NOISE, NOISE_SHARE, FrameCorrection, corrected
 from ccnet.metrics.reprojection import residual
+from tests.ccnet.metrics.smooth_scene import RESPONSE, response, scene
 
 Array = npt.NDArray[Any]
-
-NM = np.array(BANDS_NM)[:, None]
-
-
-def response(*peaks: float) -> Array:
-    curves = np.exp(-(((NM - np.array(peaks)) / 40) ** 2))
-    return (curves / curves.sum(axis=0)).astype(np.float32)
-
-
-RESPONSE = response(600, 540, 450)
-
-
-def scene(height: int = 20, width: int = 30, seed: int = 0) -> Array:
-    """A cube of smooth spectra, reflectance up to 0.9."""
-    rng = np.random.default_rng(seed)
-    bumps = np.exp(-(((NM - rng.uniform(400, 700, 5)) / 50) ** 2))
-    return np.einsum("bi,hwi->bhw", bumps, rng.dirichlet(np.ones(5), (height, width))).astype(np.float32) * 0.9
 
 
 def frame_of(cube: Array) -> Array:
@@ -61,7 +44,7 @@ def test_each_pixel_is_the_solution_of_its_linear_system() -> None:
 
 
 def test_the_camera_sees_the_frame_and_the_cube_is_closer_to_the_truth() -> None:
-    truth = scene()
+    truth = scene(20, 30)
     frame, estimate = frame_of(truth), estimate_of(truth)
     found = corrected(estimate, frame, RESPONSE)
     assert residual(frame, found, RESPONSE).mean() < 0.02 * residual(frame, estimate, RESPONSE).mean()
@@ -69,7 +52,7 @@ def test_the_camera_sees_the_frame_and_the_cube_is_closer_to_the_truth() -> None
 
 
 def test_a_cube_that_explains_its_frame_stays() -> None:
-    truth = scene()
+    truth = scene(20, 30)
     np.testing.assert_allclose(corrected(truth, frame_of(truth), RESPONSE), truth, atol=1e-6)
 
 
@@ -102,7 +85,7 @@ def test_dark_pixels_and_channels_that_are_nearly_alike_have_accurate_solutions(
 
 @pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 255), (np.uint16, 65535)])
 def test_integer_frames_count_as_their_values_in_0_to_1(dtype: Any, most: int) -> None:
-    truth = scene()
+    truth = scene(20, 30)
     estimate, frame = estimate_of(truth), np.rint(frame_of(truth) * most).astype(dtype)
     found = estimate.copy()
     FrameCorrection(frame.transpose(1, 2, 0), RESPONSE).write(0, found)
@@ -112,7 +95,7 @@ def test_integer_frames_count_as_their_values_in_0_to_1(dtype: Any, most: int) -
 
 
 def test_saturated_pixels_stay() -> None:
-    truth = scene()
+    truth = scene(20, 30)
     frame, estimate = frame_of(truth), estimate_of(truth)
     frame[1, 4, 5] = 1.0
     found = corrected(estimate, frame, RESPONSE)
@@ -121,7 +104,7 @@ def test_saturated_pixels_stay() -> None:
 
 
 def test_pixels_that_were_clipped_before_the_matrix_stay() -> None:
-    truth = scene()
+    truth = scene(20, 30)
     sensor, estimate = frame_of(truth) * np.float32(0.6), estimate_of(truth)
     matrix = np.array([[0.8, 0.15, 0.05], [0.1, 0.8, 0.1], [-0.4, -0.4, 1.8]])
     sensor[:, 4, 5] = 1.0, 0.5, 0.25

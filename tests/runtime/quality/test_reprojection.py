@@ -10,30 +10,15 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ccnet.contract import BANDS_NM, CCNetError, Manifest
+from ccnet.contract import CCNetError, Manifest
 from ccnet.metrics.reprojection import residual
 from ccnet.runtime.quality.reprojection import MOST_NEGATIVE, MOST_RESIDUAL, ReprojectionCheck
+from tests.ccnet.metrics.smooth_scene import RESPONSE, response, scene
 
 Array = npt.NDArray[Any]
 
-NM = np.array(BANDS_NM)[:, None]
-
-
-def response(*peaks: float) -> Array:
-    curves = np.exp(-(((NM - np.array(peaks)) / 40) ** 2))
-    return (curves / curves.sum(axis=0)).astype(np.float32)
-
-
-RESPONSE = response(600, 540, 450)
 BASE = Manifest(config={}, weights_sha256="5a" * 32, context_size=3, input="float32", tools={})
 MANIFEST = dataclasses.replace(BASE, camera={"name": "three bumps", "response": RESPONSE.tolist()})
-
-
-def scene(height: int = 40, width: int = 50) -> Array:
-    """A cube of smooth spectra, some of them dark."""
-    rng = np.random.default_rng(0)
-    bumps = np.exp(-(((NM - rng.uniform(400, 700, 5)) / 50) ** 2))
-    return np.einsum("bi,hwi->bhw", bumps, rng.dirichlet(np.ones(5), (height, width))).astype(np.float32) * 0.9
 
 
 def frame_of(cube: Array, curves: Array = RESPONSE) -> Array:
@@ -59,7 +44,7 @@ def test_parts_give_the_result_of_the_whole() -> None:
 
 
 def test_cube_that_explains_its_frame_scores_zero() -> None:
-    cube = scene()
+    cube = scene(40, 50)
     check = judged(frame_of(cube), cube)
     assert check.score < 1e-5 and check.negative == 0
     perfect = "mean residual 0.0%, 0.0% of the cube is negative; as on frames of the weights' camera"
@@ -71,13 +56,13 @@ def warned(check: ReprojectionCheck) -> bool:
 
 
 def test_frame_in_another_encoding_than_the_cubes_is_flagged() -> None:
-    cube = scene()
+    cube = scene(40, 50)
     check = judged(frame_of(cube) ** np.float32(1 / 2.2), cube)
     assert check.score > 2 * MOST_RESIDUAL and warned(check)
 
 
 def test_frame_of_another_camera_than_the_cubes_is_flagged() -> None:
-    cube = scene()
+    cube = scene(40, 50)
     check = judged(frame_of(cube, response(620, 530, 460)), cube)
     assert check.score > MOST_RESIDUAL and warned(check)
 
@@ -93,7 +78,7 @@ def test_cube_with_much_negative_light_is_flagged() -> None:
 
 
 def test_saturated_pixels_do_not_count() -> None:
-    cube = scene()
+    cube = scene(40, 50)
     frame = frame_of(cube)
     wrong = cube.copy()
     frame[10:20], wrong[:, 10:20] = 1, 5
